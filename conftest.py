@@ -1,0 +1,62 @@
+"""Where pytest meets the suite: options, the kernels, the private namespaces, the report."""
+import os
+
+import pytest
+
+pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence"]
+VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("kdrift", "kernels")
+    group.addoption("--kernel", metavar="SPEC", action="append", dest="kernels", default=[],
+                    help="boot this kernel and run the tests on it; may be given several times (6.12, 6.1.187-1, a .deb, a bzImage, a build tree)")
+    group.addoption("--clock", choices=["virtual", "real"], default="virtual",
+                    help="the clock of the kernels' machines: virtual skips idle time (default), real does not")
+    group.addoption("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+    group.addoption("--fresh-boot", action="store_true", help="boot each kernel instead of restoring its saved state")
+    group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
+                    help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
+    group.addoption("--report", metavar="DIR", help="write results.json and junit.xml there")
+    group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
+    group.addoption("--offline", action="store_true", help="use only what the cache holds")
+    group.addoption("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput") or config.option.collectonly:
+        return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
+    from report.plugin import Report
+    if config.option.kernels:
+        if config.option.numprocesses:
+            raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
+        from kernels.session import KernelSession, find_kernels
+        runs = find_kernels(config.option.kernels, config.option)
+        config.pluginmanager.register(KernelSession(config, runs), "dsession")
+    else:
+        runs = []
+        enter_namespaces()
+    config.pluginmanager.register(Report(config, runs), "kdrift-report")
+
+
+def enter_namespaces() -> None:
+    """Leave the host's network, mounts and user behind, before any worker is started."""
+    from netns import isolate
+    try:
+        isolate.enter()
+    except isolate.IsolationError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("virtual_clock") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(VIRTUAL_DEADLINE))

@@ -1,0 +1,187 @@
+"""apt, run without root on state of its own: signatures and hashes are checked by apt, the host's state is not touched.
+
+The host's proxy and authentication settings stay in force; only directories, hooks and the checks are set here.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from kernels.errors import FetchError
+from kernels.sources import Source
+
+ANSWER_WITHIN = 20.0  # seconds without any progress until a mirror counts as silent
+NOT_THERE = "does not have a Release file"  # what apt says of a suite that a mirror does not carry
+DEADLINE_OPTIONS = ("Acquire::http::Timeout=10", "Acquire::https::Timeout=10", "Acquire::Retries=1")
+
+CONFIGURATION = """\
+Dir::State "{root}/state";
+Dir::State::lists "{root}/lists";
+Dir::State::status "/dev/null";
+Dir::Cache "{root}/cache";
+Dir::Cache::pkgcache "";
+Dir::Cache::srcpkgcache "";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "{root}/sources";
+Dir::Etc::preferences "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+APT::Architecture "amd64";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+Acquire::PDiffs "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::GzipIndexes "true";
+Acquire::AllowInsecureRepositories "false";
+Acquire::AllowWeakRepositories "false";
+Acquire::AllowDowngradeToInsecureRepositories "false";
+APT::Get::AllowUnauthenticated "false";
+// The host's hooks tend to its own package cache.
+#clear APT::Update::Pre-Invoke;
+#clear APT::Update::Post-Invoke;
+#clear APT::Update::Post-Invoke-Success;
+"""
+
+
+class Apt:
+    """apt with its state below `root`; `sources` says where each suite is served."""
+
+    def __init__(self, root: Path, sources: dict[str, Source]):
+        self.root, self.sources = root, sources
+
+    @property
+    def origin(self) -> str:
+        """Identifies the sources: lists of one origin are of no use with another."""
+        stanzas = "".join(source.stanza(suite) for suite, source in sorted(self.sources.items()))
+        return hashlib.sha256(stanzas.encode()).hexdigest()[:16]
+
+    def update(self, advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+        """Fetch the package lists of all suites; returns why each suite that could not be had failed.
+
+        `advance` is called with the bytes on disk. Raises FetchError when the mirror is silent or no suite came.
+        """
+        self._configure()
+        lists = self.root / "lists"
+        # The index of all packages that apt would make at the end is of no use here and takes seconds.
+        output = self._run(["update"], lambda: _size(lists), advance, "the mirror of the package lists",
+                           ["pkgCacheFile::Generate=false"])
+        failed = {}
+        for suite in self.sources:
+            came = re.search(rf"(?m)^(Hit|Get):.* {re.escape(suite)} (In)?Release", output)
+            if not came or suite not in self.lists() or re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /]", output):
+                failed[suite] = _complaint(output, f" {suite} ", f"/{suite}/") or "no answer"
+        if len(failed) == len(self.sources):
+            reason = next((reason for reason in failed.values() if NOT_THERE not in reason), "no suite is there")
+            raise FetchError(f"no package list could be had ({reason}): check the network or the proxy, or choose "
+                             "another mirror with --mirror")
+        return failed
+
+    def lists(self) -> dict[str, Path]:
+        """The package list of every suite that `update` got, by suite."""
+        found = {}
+        for path in sorted((self.root / "lists").glob("*_dists_*_main_binary-amd64_Packages*")):
+            found[re.search(r"_dists_([^_]+)_main_", path.name)[1]] = path
+        return found
+
+    def read_list(self, path: Path) -> bytes:
+        """The text of a package list. Raises FetchError if apt cannot read it."""
+        reader = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], capture_output=True)
+        if reader.returncode:
+            raise FetchError(f"the package list {path.name} is damaged: remove it with `./kdrift kernels --prune`")
+        return reader.stdout
+
+    def download(self, package: str, version: str, suite: str, directory: Path, size: int,
+                 advance: Callable[[int], None] = lambda done: None) -> Path:
+        """Fetch one package of `size` bytes into `directory`, going on with what an interrupted download left there.
+
+        Raises FetchError when the mirror is silent, does not have it, or apt finds that it is not what was signed.
+        """
+        self._configure()
+        # One suite's list is read in a tenth of the time of all.
+        options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null"]
+        output = self._run(["download", f"{package}={version}"], lambda: _size(directory), advance,
+                           f"the mirror of {package}", options, directory)
+        debs = [path for path in directory.glob(f"{package}_*.deb") if path.stat().st_size == size]
+        if not debs:
+            reason = _complaint(output, "") or "the package is truncated"
+            raise FetchError(f"{package} {version} could not be downloaded: {reason}")
+        return debs[0]
+
+    def _configure(self) -> None:
+        for name in ("state", "lists/partial", "cache/archives/partial", "sources"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        _write(self.root / "apt.conf", CONFIGURATION.format(root=self.root))
+        for suite, source in self.sources.items():
+            _write(self.root / "sources" / f"{suite}.sources", source.stanza(suite))
+
+    def _run(self, command: list[str], measure: Callable[[], int], advance: Callable[[int], None], whom: str,
+             options: Sequence[str] = (), directory: Path | None = None) -> str:
+        line = ["apt-get", "-q", "-c", str(self.root / "apt.conf")]
+        for option in (*DEADLINE_OPTIONS, *options):
+            line += ["-o", option]
+        with _child([*line, *command], directory) as (process, status):
+            output = b""
+            seen, since = None, time.monotonic()
+            while process.poll() is None:
+                time.sleep(0.1)
+                output += status()
+                state = (measure(), len(re.findall(rb"(?m)^(?:Hit|Get|Reading)", output)))
+                if state != seen:
+                    seen, since = state, time.monotonic()
+                    advance(state[0])
+                if time.monotonic() - since > ANSWER_WITHIN:
+                    raise FetchError(f"{whom} does not answer (nothing came for {ANSWER_WITHIN:.0f} s): "
+                                     "check the network or the proxy, or choose another mirror with --mirror")
+            output += status()
+        if b"No space left" in output:
+            raise FetchError("no space left on the disk: free some, for instance with `./kdrift kernels --prune`, "
+                             "or set KDRIFT_CACHE to another place")
+        return output.decode(errors="replace")
+
+
+@contextlib.contextmanager
+def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen, Callable[[], bytes]]]:
+    """A process that ends with this one, and a function that reads what it has written so far."""
+    line = ["setpriv", "--pdeathsig", "KILL", *line]
+    process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
+    flags = fcntl.fcntl(process.stdout, fcntl.F_GETFL)
+    fcntl.fcntl(process.stdout, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    try:
+        yield process, lambda: process.stdout.read() or b""
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def _complaint(output: str, *marks: str) -> str | None:
+    """The first line in which apt complains about something marked so, shortened to what a person can use."""
+    complaints = [line for line in output.splitlines() if re.match(r"[EW]: ", line)]
+    for line in complaints:
+        if any(mark in line for mark in marks):
+            return re.sub(r"^(E|W):\s*", "", line).strip()
+    return None
+
+
+def _size(directory: Path) -> int:
+    total = 0
+    for path in directory.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.exists() or path.read_text() != text:
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text)
+        temporary.replace(path)

@@ -1,0 +1,284 @@
+"""A cache of directories that concurrent and killed processes cannot spoil.
+
+An entry is a directory made by a builder in a temporary place and renamed into the cache with a manifest of its files,
+so it is there completely or not at all. Locks are flock(2) locks: the kernel drops them when their holder dies.
+
+    with Cache() as cache:
+        path = cache.build("images", key, write_image, {"release": "6.1.0-53-cloud-amd64"})
+
+An entry that `build` returned stays in use until the cache is closed; `prune` leaves entries in use alone.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.errors import CacheError
+from kernels.flock import flocked
+
+AREAS = ("kernels", "images", "states")
+MANIFEST = ".manifest.json"
+Builder = Callable[[Path], dict | None]
+
+
+def default_root() -> Path:
+    """$KDRIFT_CACHE, else kdrift in $XDG_CACHE_HOME, else ~/.cache/kdrift."""
+    if chosen := os.environ.get("KDRIFT_CACHE"):
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdrift"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One directory of an area; `used` is when `build` last returned it, in seconds since the epoch."""
+
+    area: str
+    key: str
+    path: Path
+    used: float
+    meta: dict
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return tree_size(self.path)
+
+
+class Cache:
+    """The cache below `root`; `say` is given the lines that a person should see (default: standard error).
+
+    Raises CacheError when the directory cannot be made or written.
+    """
+
+    def __init__(self, root: Path | None = None, say: Callable[[str], None] | None = None):
+        self.root = Path(root) if root else default_root()
+        self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+        self._held: dict[Path, contextlib.ExitStack] = {}
+        with _readable_errors(self.root):
+            for name in (*AREAS, "apt", "locks", "tmp"):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+
+    def __enter__(self) -> "Cache":
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop using every entry that this object handed out."""
+        for held in self._held.values():
+            held.close()
+        self._held.clear()
+
+    def area(self, name: str) -> Path:
+        """The directory of an area: "kernels", "images", "states" or "apt"."""
+        return self.root / name
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, shared: bool = False, wait: bool = True, note: str | None = None) -> Iterator[None]:
+        """Hold the named lock. Raises BlockingIOError when it is taken and `wait` is false.
+
+        `note` is said once if another process has to be waited for.
+        """
+        path = self.root / "locks" / f"{name}.lock"
+        with flocked(path, shared, wait, lambda: note and self.say(note)):
+            yield
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A temporary directory on the cache's file system; a later process removes it should this one be killed."""
+        with _readable_errors(self.root):
+            path = self.root / "tmp" / uuid.uuid4().hex
+            with flocked(path.with_suffix(".lock")):
+                path.mkdir()
+                try:
+                    yield path
+                finally:
+                    _remove(path)
+                    path.with_suffix(".lock").unlink(missing_ok=True)
+
+    def build(self, area: str, key: str, builder: Builder, meta: dict | None = None) -> Path:
+        """The entry's directory, made by `builder(empty directory)` if it is missing or damaged.
+
+        What the builder returns is added to `meta`. Of several processes one builds and the others wait. Raises
+        CacheError when the disk is full or not writable; what the builder raises passes through, and nothing is left.
+        """
+        path = self.root / area / key
+        if path in self._held and self.damage(path) is None:
+            return path
+        waiting = f"another process is preparing {area}/{key}: waiting for it"
+        with self.lock(f"{area}-{key}", note=waiting):
+            if path.exists() and (damage := self.damage(path)):
+                self.say(f"cache entry {area}/{key} is damaged ({damage}): rebuilding it")
+                self.discard(path)
+            if not path.exists():
+                with self.scratch() as scratch:
+                    entry = scratch / "entry"
+                    entry.mkdir()
+                    added = builder(entry) or {}
+                    _write_manifest(entry, {**(meta or {}), **added})
+                    entry.rename(path)
+            self._hold(path)
+        with contextlib.suppress(OSError):
+            os.utime(path / MANIFEST)
+        return path
+
+    def entry(self, area: str, key: str) -> Path | None:
+        """The entry's directory, in use from now on, or None when it is missing or damaged."""
+        path = self.root / area / key
+        self._hold(path)
+        if self.damage(path) is None:
+            return path
+        self._held.pop(path).close()
+        return None
+
+    def valid(self, path: Path, *, deep: bool = False) -> bool:
+        """Whether every file of the entry is as it was built; see `damage`."""
+        return self.damage(path, deep=deep) is None
+
+    def damage(self, path: Path, *, deep: bool = False) -> str | None:
+        """What is wrong with an entry, or None.
+
+        Sizes and times are compared; a file is read and hashed only where its time differs, or always if `deep`.
+        """
+        try:
+            files = json.loads((path / MANIFEST).read_bytes())["files"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return "no manifest"
+        for name, (size, mtime_ns, sha256) in files.items():
+            try:
+                now = os.lstat(path / name)
+            except OSError:
+                return f"{name} is missing"
+            if now.st_size != size:
+                return f"{name} has {now.st_size} bytes instead of {size}"
+            if (deep or now.st_mtime_ns != mtime_ns) and sha256_of(path / name) != sha256:
+                return f"{name} has other contents"
+        return None
+
+    def meta(self, path: Path) -> dict:
+        """The facts recorded with an entry when it was built. Raises CacheError if they cannot be read."""
+        try:
+            return json.loads((path / MANIFEST).read_bytes())["meta"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CacheError(f"cache entry {path.parent.name}/{path.name} has no readable manifest") from error
+
+    def discard(self, path: Path) -> None:
+        """Remove an entry. It vanishes at once; processes that have its files open keep them."""
+        with self.scratch() as scratch, contextlib.suppress(FileNotFoundError):
+            path.rename(scratch / "discarded")
+
+    def entries(self, *areas: str) -> list[Entry]:
+        """The entries of these areas (default: all); one without a readable manifest has no meta."""
+        found = []
+        for area in areas or AREAS:
+            for path in sorted((self.root / area).iterdir()):
+                try:
+                    manifest = json.loads((path / MANIFEST).read_bytes())
+                    used = (path / MANIFEST).stat().st_mtime
+                except (OSError, ValueError):
+                    manifest, used = {}, 0.0
+                found.append(Entry(area, path.name, path, used, manifest.get("meta", {})))
+        return found
+
+    def usage(self) -> dict[str, int]:
+        """Bytes on disk by area, the package index and downloads under "apt"."""
+        return {name: tree_size(self.root / name) for name in (*AREAS, "apt", "tmp")}
+
+    def prune(self) -> tuple[int, list[str]]:
+        """Remove all that no process uses; returns the bytes freed and the names of what was in use."""
+        freed, busy = 0, []
+        for entry in self.entries():
+            name = f"{entry.area}-{entry.key}"
+            try:
+                with self.lock(name, wait=False), self.lock(f"{name}-use", wait=False):
+                    freed += entry.size
+                    self.discard(entry.path)
+                    for lock in (name, f"{name}-use"):
+                        (self.root / "locks" / f"{lock}.lock").unlink(missing_ok=True)
+            except BlockingIOError:
+                busy.append(f"{entry.area}/{entry.key}")
+        try:
+            with self.lock("apt", wait=False):
+                freed += tree_size(self.root / "apt")
+                for path in (self.root / "apt").iterdir():
+                    _remove(path)
+        except BlockingIOError:
+            busy.append("apt")
+        return freed, busy
+
+    def _hold(self, path: Path) -> None:
+        if path not in self._held:
+            held = contextlib.ExitStack()
+            held.enter_context(self.lock(f"{path.parent.name}-{path.name}-use", shared=True))
+            self._held[path] = held
+
+    def _remove_leftovers(self) -> None:
+        for lock in (self.root / "tmp").glob("*.lock"):
+            with contextlib.suppress(BlockingIOError, FileNotFoundError), flocked(lock, wait=False):
+                _remove(lock.with_suffix(""))
+                lock.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's contents, or of a symbolic link's target, in hexadecimal."""
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(os.readlink(path))).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_size(path: Path) -> int:
+    """Bytes that the files below `path` occupy on disk; what vanishes meanwhile counts as nothing."""
+    total = 0
+    for directory, _subdirectories, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+    return total
+
+
+def _write_manifest(entry: Path, meta: dict) -> None:
+    files = {}
+    for directory, subdirectories, names in os.walk(entry):
+        links = [name for name in subdirectories if os.path.islink(os.path.join(directory, name))]
+        for name in (*names, *links):
+            path = Path(directory, name)
+            state = path.lstat()
+            files[str(path.relative_to(entry))] = (state.st_size, state.st_mtime_ns, sha256_of(path))
+    (entry / MANIFEST).write_text(json.dumps({"built": time.time(), "meta": meta, "files": files}))
+
+
+@contextlib.contextmanager
+def _readable_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise CacheError(f"no space left for the cache in {root}: free some, for instance with "
+                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place") from error
+        ours = str(error.filename or root).startswith(str(root))
+        if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise CacheError(f"the cache in {root} cannot be written ({error.strerror}): "
+                             "set KDRIFT_CACHE to another place") from error
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or tree, also one with directories that are not writable (packages may hold such)."""
+    if path.is_dir() and not path.is_symlink():
+        for directory, _subdirectories, _files in os.walk(path):
+            os.chmod(directory, 0o700)
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,190 @@
+"""Kernels of the Debian archive: which one a specification means, and how it gets into the cache.
+
+What is cached needs no network. The package index is asked for again after a day or when a specification is not in
+it; when that fails, the old index and the cached kernels serve, and a line says so.
+"""
+
+import hashlib
+import math
+import platform
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from kernels.apt import NOT_THERE, Apt
+from kernels.cache import Cache, sha256_of
+from kernels.errors import FetchError, SpecError
+from kernels.extract import Kernel, settle, unpack
+from kernels.grammar import Spec
+from kernels.packages import Candidate, Index, Package, in_series, read_index, version_key
+from kernels.progress import Reporter
+from kernels.sources import archives
+
+FRESH_FOR = 24 * 3600.0  # seconds until an index is asked for again
+RETRY_AFTER = 3600.0  # seconds after a failed refresh in which an index that exists is not refreshed again
+RECENT = 600.0  # seconds for which an index is not asked for again even if a specification is not in it
+
+
+class Archive:
+    """The Debian archive as known to this machine: the package index and the kernels in `cache`."""
+
+    def __init__(self, cache: Cache, *, offline: bool = False, progress: Reporter | None = None,
+                 mirror: str | None = None):
+        self.cache, self.offline, self.progress, self.mirror = cache, offline, progress or Reporter(), mirror
+        self.root = cache.area("apt")
+
+    def index(self, max_age: float = FRESH_FOR) -> Index:
+        """The package index, fetched if it is older than `max_age` seconds.
+
+        An old one is returned, with a line, when the mirror fails. Raises FetchError when there is not even that.
+        """
+        known = Index.load(self.root / "index.json")
+        if self.offline and known is None:
+            raise FetchError("the package index has never been fetched, and may not be fetched offline")
+        if self.offline:
+            return known
+        try:
+            apt = self._apt()
+            if known and known.origin == apt.origin:
+                if 0 <= time.time() - known.updated < max_age:
+                    return known
+                if self._failed_lately():
+                    self.progress.say_once(f"the mirror did not answer lately: using the package index of "
+                                           f"{_date(known.updated)}")
+                    return known
+            return self._refresh(apt)
+        except FetchError as error:
+            if known is None:
+                raise
+            (self.root / "failed").touch()
+            self.progress.say(f"{error}; going on with the package index of {_date(known.updated)}")
+            return known
+
+    def kernels(self) -> list[tuple[str, dict]]:
+        """Key and facts of every cached Debian kernel, oldest version first."""
+        entries = [(entry.key, entry.meta) for entry in self.cache.entries("kernels") if entry.meta.get("suite")]
+        return sorted(entries, key=lambda entry: (version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
+
+    def fetch(self, candidate: Candidate) -> Path:
+        """The cache entry of a candidate, downloaded and unpacked if need be. Raises FetchError."""
+        head = candidate.head
+
+        def build(root: Path) -> dict:
+            if self.offline:
+                raise FetchError(f"{head.name} {head.version} is not in the cache and may not be fetched offline")
+            with self.cache.lock("apt", shared=True):
+                debs = [self._download(package) for package in candidate.packages]
+                for deb in debs:
+                    unpack(deb, root)
+            vmlinuz, modules, release = settle(root)
+            if modules is None:
+                raise FetchError(f"{head.name} {head.version} holds no modules for {release}")
+            for deb in debs:
+                shutil.rmtree(deb.parent)
+            return {"vmlinuz": str(vmlinuz.relative_to(root)), "modules": str(modules.relative_to(root)),
+                    "release": release}
+
+        meta = {"package": head.name, "version": head.version, "suite": head.suite}
+        return self.cache.build("kernels", key_of(candidate), build, meta)
+
+    def _apt(self) -> Apt:
+        return Apt(self.root, archives(mirror=self.mirror))
+
+    def _failed_lately(self) -> bool:
+        try:
+            return time.time() - (self.root / "failed").stat().st_mtime < RETRY_AFTER
+        except FileNotFoundError:
+            return False
+
+    def _refresh(self, apt: Apt) -> Index:
+        began = time.time()
+        with self.cache.lock("apt", note="another process is using the package index: waiting for it"):
+            index = Index.load(self.root / "index.json")
+            if index and index.updated > began and index.origin == apt.origin:
+                return index
+            with self.progress.transfer("package lists of the Debian archive", None) as advance:
+                failed = apt.update(advance)
+            for source in dict.fromkeys(apt.sources.values()):
+                missing = [suite for suite in failed if apt.sources[suite] == source and NOT_THERE not in failed[suite]]
+                if missing:
+                    self.progress.say(f"left out: {', '.join(missing)} ({failed[missing[0]]})")
+            index = read_index(apt, failed)
+            index.save(self.root / "index.json")
+            (self.root / "failed").unlink(missing_ok=True)
+            return index
+
+    def _download(self, package: Package) -> Path:
+        apt = self._apt()
+        directory = self.root / "downloads" / package.sha256[:16]
+        directory.mkdir(parents=True, exist_ok=True)
+        for _attempt in range(2):
+            with self.progress.transfer(package.name, package.size) as advance:
+                deb = apt.download(package.name, package.version, package.suite, directory, package.size, advance)
+            # apt takes a file of the right size, left by an interrupted download, for the package itself.
+            if sha256_of(deb) == package.sha256:
+                return deb
+            deb.unlink()
+        raise FetchError(f"{package.name} {package.version} arrives with other contents than the signed index says")
+
+
+def resolve(spec: Spec, archive: Archive) -> Kernel:
+    """The Debian kernel that a specification of the kind "series" or "exact" means. Raises SpecError, FetchError."""
+    if (architecture := _architecture()) != "amd64":
+        raise SpecError(f"{spec.text}: only amd64 kernels can be had so far, and this machine is {architecture}")
+    if spec.kind == "exact" and (kernel := _from_cache(spec, archive, "cloud-amd64")):
+        return kernel
+    try:
+        return _kernel(spec, archive, archive.fetch(_choose(spec, archive)))
+    except (SpecError, FetchError) as error:
+        kernel = _from_cache(spec, archive)
+        if kernel is None:
+            raise
+        archive.progress.say_once(f"{error}; using {kernel.package} {kernel.version} from the cache")
+        return kernel
+
+
+def key_of(candidate: Candidate) -> str:
+    """The cache key of a Debian kernel: from the hashes of its packages."""
+    return hashlib.sha256("".join(package.sha256 for package in candidate.packages).encode()).hexdigest()[:16]
+
+
+def _choose(spec: Spec, archive: Archive) -> Candidate:
+    def find(index: Index) -> Candidate:
+        return index.newest(spec.text) if spec.kind == "series" else index.exact(spec.text)
+
+    # A version that an old index has stays what it is; only "the newest" can have changed since.
+    index = archive.index(math.inf if spec.kind == "exact" else FRESH_FOR)
+    try:
+        return find(index)
+    except SpecError:
+        return find(archive.index(RECENT))
+
+
+def _from_cache(spec: Spec, archive: Archive, flavour: str = "") -> Kernel | None:
+    """The newest cached kernel that fits; where a version is all that is asked for, only one of this flavour."""
+    for key, meta in reversed(archive.kernels()):
+        if spec.kind == "series":
+            fits = in_series(meta["version"], spec.text) and "-rt-" not in meta["package"]
+        else:
+            fits = spec.text in (meta["package"], meta["release"]) or (
+                spec.text == meta["version"] and flavour in meta["package"])
+        if fits and (path := archive.cache.entry("kernels", key)):
+            return _kernel(spec, archive, path)
+    return None
+
+
+def _kernel(spec: Spec, archive: Archive, path: Path) -> Kernel:
+    meta = archive.cache.meta(path)
+    return Kernel(spec.text, meta["release"], meta["package"], meta["version"], path / meta["vmlinuz"],
+                  path / meta["modules"], path.name)
+
+
+def _architecture() -> str:
+    if shutil.which("dpkg"):
+        return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True).stdout.strip()
+    return {"x86_64": "amd64"}.get(platform.machine(), platform.machine())
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

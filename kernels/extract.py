@@ -1,0 +1,112 @@
+"""Packages and kernel files, unpacked: where the image is, where the modules are, and what uname -r will say."""
+
+import shutil
+import struct
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.errors import FetchError, SpecError
+
+DOCUMENTATION = ("usr/share", "etc", "boot/System.map*")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel on this machine.
+
+    `modules` is .../lib/modules/RELEASE, None for a kernel with all built in. `key` identifies the contents: two
+    kernels with the same key are the same to the byte.
+    """
+
+    spec: str
+    release: str
+    package: str | None
+    version: str | None
+    vmlinuz: Path
+    modules: Path | None
+    key: str
+
+
+def unpack(package: Path, root: Path) -> None:
+    """Unpack a .deb or .rpm below `root`. Raises FetchError if it is damaged, a tool is missing or the disk is full."""
+    if package.suffix == ".rpm":
+        _pipe_rpm(package, root)
+    else:
+        _check(_run(["dpkg-deb", "-x", str(package), str(root)], "dpkg"), package)
+
+
+def settle(root: Path) -> tuple[Path, Path | None, str]:
+    """Put an unpacked kernel in order: modules below lib/modules with modules.dep, documentation removed.
+
+    Returns image, modules directory (None: the kernel has none) and release. Raises SpecError if there is no image.
+    """
+    for pattern in DOCUMENTATION:
+        for path in root.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    merged, plain = root / "usr/lib/modules", root / "lib/modules"
+    if merged.is_dir() and not plain.exists():
+        plain.parent.mkdir(exist_ok=True)
+        merged.rename(plain)
+    image = next((path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))
+                  if path.is_file() and not path.name.endswith(".hmac")), None)
+    if image is None:
+        raise SpecError("it holds no kernel image")
+    release = image_release(image)
+    modules = plain / release if (plain / release / "kernel").is_dir() else None
+    if modules and not (modules / "modules.dep").exists():
+        _check(_run(["depmod", "-b", str(root), release], "kmod"), modules)
+    return image, modules, release
+
+
+def image_release(image: Path) -> str:
+    """The release that a bzImage carries in its header (Documentation/arch/x86/boot.rst, kernel_version).
+
+    Raises SpecError if the file is not a bzImage for x86 or its header is cut off.
+    """
+    with image.open("rb") as file:
+        header = file.read(0x10000)
+    if header[0x202:0x206] != b"HdrS" or len(header) < 0x264:
+        raise SpecError(f"{image} is not a kernel image for x86 (bzImage): in a built tree it is arch/x86/boot/bzImage")
+    offset = struct.unpack_from("<H", header, 0x20E)[0] + 0x200
+    words = header[offset:offset + 256].split(b"\0")[0].split()
+    setup_sectors = header[0x1F1] or 4
+    protected_mode = struct.unpack_from("<I", header, 0x1F4)[0] * 16
+    if not words or image.stat().st_size < (setup_sectors + 1) * 512 + protected_mode - 15:
+        raise SpecError(f"{image} is truncated: its header promises more than the file holds")
+    return words[0].decode(errors="replace")
+
+
+def deb_fields(package: Path) -> dict[str, str]:
+    """Package and Version of a .deb. Raises FetchError if it is truncated or no .deb."""
+    result = _run(["dpkg-deb", "-f", str(package), "Package", "Version"], "dpkg")
+    _check(result, package)
+    return dict(line.split(": ", 1) for line in result.stdout.decode().splitlines() if ": " in line)
+
+
+def _pipe_rpm(package: Path, root: Path) -> None:
+    if shutil.which("bsdtar"):
+        _check(_run(["bsdtar", "-xf", str(package), "-C", str(root)], "libarchive-tools"), package)
+        return
+    archive = _run(["rpm2cpio", str(package)], "rpm2cpio")
+    _check(archive, package)
+    _check(_run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], "cpio", archive.stdout, root), package)
+
+
+def _run(line: Sequence[str], needs: str, text: bytes | None = None, directory: Path | None = None):
+    program = shutil.which(line[0]) or shutil.which(line[0], path="/usr/sbin:/sbin")
+    if not program:
+        raise FetchError(f"{line[0]} is not installed here: install the package {needs}")
+    return subprocess.run([program, *line[1:]], input=text, cwd=directory, capture_output=True)
+
+
+def _check(result: subprocess.CompletedProcess, what: Path) -> None:
+    if result.returncode == 0:
+        return
+    words = result.stderr.decode(errors="replace").strip().splitlines()
+    if "No space left" in " ".join(words):
+        raise FetchError(f"no space left on the disk while unpacking {what.name}: free some, for instance with "
+                         "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+    reason = words[0] if words else f"status {result.returncode}"
+    raise FetchError(f"{what.name} is truncated or damaged ({reason})")

@@ -1,0 +1,61 @@
+"""Kernel specifications, as given to --kernel.
+
+    running                     the kernel that runs now
+    6.12                        the newest Debian kernel of that series; also 6 or 6.12.107
+    6.1.187-1                   a Debian package version; also a package name or a release (uname -r)
+    path.deb, path.rpm          a package; of several, the others as ,modules=PATH
+    path/to/bzImage             an image; modules beside it, or given as ,modules=DIR
+    path/to/tree                a built kernel tree, modules as ,modules=INSTALL_MOD_PATH
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A specification, understood: kind is "running", "series", "exact", "package", "image" or "tree"."""
+
+    text: str
+    kind: str
+    path: Path | None = None
+    modules: tuple[Path, ...] = ()
+
+
+def parse(text: str) -> Spec:
+    """Understand a specification without looking at the network or the cache. Raises SpecError, one line."""
+    if text == "running":
+        return Spec(text, "running")
+    name, *options = text.split(",")
+    path = Path(name).expanduser()
+    if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
+        return _parse_path(text, path, options)
+    if options:
+        raise SpecError(f"{text}: modules can be given for a path only")
+    if re.fullmatch(r"\d+(\.\d+)*(~rc\d+)?", name):
+        return Spec(text, "series")
+    if re.fullmatch(r"\d+\.\S*-\S+", name) or name.startswith(("linux-image-", "linux-binary-")):
+        return Spec(text, "exact")
+    if path.exists():
+        return _parse_path(text, path, options)
+    raise SpecError(f"{text!r} is no kernel: give `running`, a series (6.12), a Debian version or package name, "
+                    "or the path of a .deb, .rpm, bzImage or built tree")
+
+
+def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
+    for option in options:
+        if not option.startswith("modules="):
+            raise SpecError(f"{text}: {option!r} is not understood; only modules=PATH may follow a path")
+    modules = tuple(Path(option.removeprefix("modules=")).expanduser().absolute() for option in options)
+    for each in (path, *modules):
+        if not each.exists():
+            raise SpecError(f"{each} does not exist")
+    path = path.absolute()
+    if path.is_dir():
+        if not (path / "arch/x86/boot/bzImage").is_file():
+            raise SpecError(f"{path} holds no arch/x86/boot/bzImage: is it a kernel tree, and built?")
+        return Spec(text, "tree", path, modules)
+    return Spec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)

@@ -1,0 +1,146 @@
+"""Process 1 of the guest: mounts, modules, imports, then one pytest worker.
+
+The kernel starts this file as `rdinit` with the project's own Python.  It talks to the launcher through two virtio-serial
+ports: `kdrift.control` (JSON lines, and the sources as a tar archive) and `kdrift.gateway` (execnet's own protocol).  After
+`ready` has been sent the machine may be saved; what comes later belongs to one session.
+"""
+import ctypes
+import gc
+import importlib
+import io
+import json
+import os
+import pkgutil
+import socket
+import subprocess
+import sys
+import tarfile
+import traceback
+from pathlib import Path
+
+SETTINGS = "/etc/kdrift.json"
+MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
+    ("proc", "/proc", "proc", True),
+    ("sysfs", "/sys", "sysfs", True),
+    ("devtmpfs", "/dev", "devtmpfs", True),
+    ("devpts", "/dev/pts", "devpts", False),
+    ("tracefs", "/sys/kernel/tracing", "tracefs", False),
+    ("bpf", "/sys/fs/bpf", "bpf", False),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", False),
+]
+# Timers of the kernel's own housekeeping would wake an idle guest every second or two and make its clock slow to skip.
+QUIET = {
+    "vm/stat_interval": "86400",
+    "vm/dirty_writeback_centisecs": "0",
+}
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str) -> bool:
+    os.makedirs(target, exist_ok=True)
+    return libc.mount(source.encode(), target.encode(), kind.encode(), 0, None) == 0
+
+
+def prepare_system() -> None:
+    """Raise OSError when a file system that every test needs cannot be mounted."""
+    for source, target, kind, needed in MOUNTS:
+        if not mount(source, target, kind) and needed and not os.path.ismount(target):
+            raise OSError(ctypes.get_errno(), f"cannot mount {kind} at {target}")
+    socket.sethostname("kdrift")
+    for name, value in QUIET.items():
+        Path("/proc/sys", name).write_text(value)
+
+
+def port(name: str) -> str:
+    """The device of a named virtio-serial port; its driver is loaded first where it is a module."""
+    for attempt in range(2):
+        for entry in Path("/sys/class/virtio-ports").glob("*"):
+            if (entry / "name").read_text().strip() == name:
+                return f"/dev/{entry.name}"
+        if attempt == 0:
+            subprocess.run(["/sbin/modprobe", "-a", "virtio_pci", "virtio_console"], check=False)
+    raise OSError(f"no virtio-serial port named {name}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE")
+
+
+def preload(packages: list[str]) -> None:
+    """Import what every session imports, so that it is in the saved state.  `name.*` stands for all modules of a package."""
+    for name in packages:
+        package = importlib.import_module(name.removesuffix(".*"))
+        if name.endswith(".*"):
+            for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+                if not found.name.endswith("__main__"):
+                    importlib.import_module(found.name)
+    gc.collect()
+    gc.freeze()
+
+
+class Control:
+    """The launcher's line to the guest."""
+
+    def __init__(self) -> None:
+        self.file = open(port("kdrift.control"), "r+b", buffering=0)
+
+    def send(self, **event: object) -> None:
+        self.file.write(json.dumps(event).encode() + b"\n")
+
+    def receive(self) -> dict:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self.file.read(1)
+        return json.loads(line)
+
+    def receive_bytes(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            data += self.file.read(min(size - len(data), 1 << 16))
+        return bytes(data)
+
+
+def become_worker(order: dict) -> None:
+    """In the child: the gateway port becomes standard input and output, then execnet serves until the other side ends."""
+    gateway = os.open(port("kdrift.gateway"), os.O_RDWR)
+    os.dup2(gateway, 0)
+    os.dup2(gateway, 1)
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    from execnet.gateway_base import get_execmodel, init_popen_io, serve
+    model = get_execmodel("main_thread_only")
+    serve(init_popen_io(model), id=order["id"] + "-worker")
+
+
+def wait_for(child: int) -> int:
+    """Reap every process until `child` ends; its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    prepare_system()
+    settings = json.loads(Path(SETTINGS).read_text())
+    os.environ.update(settings["env"])
+    preload(settings["preload"])
+    control = Control()
+    control.send(event="ready", release=os.uname().release)
+    order = control.receive()
+    with tarfile.open(fileobj=io.BytesIO(control.receive_bytes(order["sources"]))) as sources:
+        sources.extractall(order["directory"])
+    child = os.fork()
+    if child == 0:
+        try:
+            become_worker(order)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    control.send(event="done", status=wait_for(child))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    libc.reboot(0x01234567)                 # RB_AUTOBOOT: QEMU runs with -no-reboot, so this ends it

@@ -1,0 +1,239 @@
+"""The boot image: one initramfs with the host's Python, the tools, and one kernel's modules.
+
+Everything a test touches is in memory: while a guest waits for a disk or a shared directory of the host it is idle, and an idle
+guest's clock jumps.  Files keep their own absolute paths, so that a path means the same on both sides.
+"""
+import glob
+import hashlib
+import json
+import lzma
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from kernels.cache import Cache
+from kernels.extract import Kernel
+
+TOOLS = ["ip", "tc", "ss", "bridge", "iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft", "nft", "ipvsadm",
+         "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
+# Where the kernel and scripts expect things: links of the host's file system, where they are links.
+FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
+DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes"]
+# Modules by directory below kernel/: everything of these is packed together with what it depends on.
+MODULES = ["net", "crypto", "lib", "arch/x86/crypto", "drivers/char/virtio_console", "drivers/virtio", "drivers/usb/host",
+           "drivers/usb/core", "drivers/usb/common"]
+NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp", "vrf", "macvlan", "macvtap", "ipvlan",
+               "bonding", "nlmon", "netdevsim", "wireguard", "team", "amt", "gtp", "netkit", "vcan"]
+LEFT_OUT = ["net/bluetooth", "net/mac80211", "net/wireless", "net/sunrpc", "net/ceph", "net/nfc", "net/can", "net/rds",
+            "net/tipc", "net/smc", "net/batman-adv", "net/9p", "net/atm", "net/ax25", "net/appletalk", "net/mac802154"]
+STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages",
+                   "pydoc_data", "turtle.py", "venv", "distutils"}
+SITE_LEFT_OUT = {"pip", "rich", "markdown_it", "mdurl", "qemu", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "contrib", "tests"}
+PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
+           "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",
+           "pytest_timeout", "pygments", "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
+           "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
+               "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+GUEST = Path(__file__).with_name("guest.py")
+INIT = "/kdrift-init.py"
+
+
+class ImageError(Exception):
+    """The boot image cannot be built; the message names what is missing or broken."""
+
+
+def tool(name: str) -> str | None:
+    return shutil.which(name, path=ENVIRONMENT["PATH"])
+
+
+def python_command() -> str:
+    """The interpreter as the guest starts it: the virtual environment's own, at its own path."""
+    return os.path.join(sys.prefix, "bin", "python3")
+
+
+def build_userland(target: Path) -> None:
+    """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
+    paths = _with_links(_userland_files())
+    _cpio(target / "userland.cpio", Path("/"), paths)
+
+
+def userland_key() -> str:
+    """Changes when any file that would be packed changes (by path, size and modification time)."""
+    digest = hashlib.sha256(GUEST.read_bytes() + Path(__file__).read_bytes())
+    for path in sorted(_roots()):
+        status = os.stat(path)
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
+    """Write `initrd` for one kernel: the userland, then its modules, its settings and process 1."""
+    stage = target / "stage"
+    _stage_modules(stage, kernel)
+    (stage / "etc").mkdir(parents=True, exist_ok=True)
+    (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
+    (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+    shutil.copy(GUEST, stage / INIT.lstrip("/"))
+    for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
+        if not os.path.islink(f"/{directory}"):
+            (stage / directory).mkdir(exist_ok=True)
+    paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
+    _cpio(target / "kernel.cpio", stage, paths)
+    with open(target / "initrd", "wb") as out:
+        for part in (userland / "userland.cpio", target / "kernel.cpio"):
+            with open(part, "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+    (target / "kernel.cpio").unlink()
+    shutil.rmtree(stage)
+
+
+def boot_image(cache: Cache, kernel: Kernel) -> Path:
+    """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
+    base = userland_key()
+    userland = cache.build("images", f"userland-{base}", build_userland, {"what": "userland"})
+    directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
+                            {"what": kernel.release})
+    return directory / "initrd"
+
+
+def _roots() -> list[str]:
+    """The places the userland is made of, few enough to look at on every start."""
+    site = sysconfig.get_path("purelib")
+    found = [path for name in TOOLS if (path := tool(name))] + [site] + [os.path.join(site, name) for name in os.listdir(site)]
+    return found + [os.path.realpath(sys.executable)] + [path for pattern in DATA for path in glob.glob(pattern)]
+
+
+def _userland_files() -> list[str]:
+    stdlib = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
+    site = sysconfig.get_path("purelib")
+    files = [python_command(), os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
+    files += _tree(stdlib, STDLIB_LEFT_OUT) + _tree(site, SITE_LEFT_OUT)
+    files += [path for pattern in DATA for place in glob.glob(pattern) for path in _tree(place, set())]
+    files += [path for name in TOOLS if (path := tool(name))]
+    binaries = [path for path in files if _is_elf(path)]
+    return files + _libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
+
+
+def _tree(top: str, left_out: set[str]) -> list[str]:
+    if not os.path.isdir(top):
+        return [top]
+    found = []
+    for directory, names, files in os.walk(top):
+        names[:] = [name for name in names if name not in left_out and not name.startswith("config-")]
+        found += [os.path.join(directory, name) for name in files if name not in left_out]
+    return found
+
+
+def _is_elf(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _libraries(binaries: list[str]) -> list[str]:
+    listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
+    if missing:
+        raise ImageError(f"libraries that the tools need are not on this machine: {', '.join(missing)}")
+    return sorted({word for line in listing.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
+
+
+def _with_links(files: list[str]) -> list[str]:
+    """Absolute paths with every directory and symbolic link on the way to them, parents first."""
+    seen: dict[str, None] = {}
+
+    def add(path: str) -> None:
+        if path in seen or path == "/":
+            return
+        add(os.path.dirname(path))
+        seen[path] = None
+        if os.path.islink(path):
+            add(os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))))
+
+    for path in files:
+        for step in _resolved_steps(path):
+            add(step)
+    return [path.lstrip("/") for path in seen]
+
+
+def _resolved_steps(path: str) -> list[str]:
+    """A path, and the paths it stands for when links on its way are followed, one link at a time."""
+    steps = []
+    while True:
+        parts, current = path.split("/"), ""
+        for index, part in enumerate(parts[1:], 2):
+            current += "/" + part
+            if os.path.islink(current):
+                steps.append(current)
+                target = os.path.normpath(os.path.join(os.path.dirname(current), os.readlink(current)))
+                path = "/".join([target, *parts[index:]])
+                break
+        else:
+            return steps + [path]
+
+
+def _stage_modules(stage: Path, kernel: Kernel) -> None:
+    if kernel.modules is None:
+        return
+    source = kernel.modules
+    root = stage / os.path.realpath("/lib").lstrip("/")     # where the userland's own link /lib leads to
+    target = root / "modules" / kernel.release
+    wanted = _module_closure(source)
+    for name in wanted:
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".xz"):
+            place.with_suffix("").write_bytes(lzma.decompress((source / name).read_bytes()))
+        else:
+            shutil.copy(source / name, place)
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        if (source / name).exists():
+            shutil.copy(source / name, target / name)
+    subprocess.run([tool("depmod") or "depmod", "-b", str(root.parent), kernel.release], check=True, capture_output=True)
+
+
+def _module_closure(source: Path) -> list[str]:
+    """File names below the modules directory: those wanted and all they depend on."""
+    depends = _dependencies(source)
+    queue = [name for name in depends if _wanted(name)]
+    seen = set(queue)
+    while queue:
+        for name in depends[queue.pop()]:
+            if name not in seen:
+                seen.add(name)
+                queue.append(name)
+    return sorted(seen)
+
+
+def _wanted(name: str) -> bool:
+    path = name.removeprefix("kernel/")
+    stem = os.path.basename(path).split(".")[0]
+    if any(path.startswith(place + "/") for place in LEFT_OUT):
+        return False
+    return any(path.startswith(place) for place in MODULES) or (path.startswith("drivers/net/") and stem in NET_DRIVERS)
+
+
+def _dependencies(source: Path) -> dict[str, list[str]]:
+    listing = source / "modules.dep"
+    if not listing.exists():
+        raise ImageError(f"{listing} is missing: run depmod for these modules first")
+    found = {}
+    for line in listing.read_text().splitlines():
+        name, colon, needs = line.partition(":")
+        if colon:
+            found[name] = needs.split()
+    return found
+
+
+def _cpio(target: Path, top: Path, paths: list[str]) -> None:
+    cpio = shutil.which("cpio")
+    if cpio is None:
+        raise ImageError("cpio is not installed")
+    with open(target, "wb") as out:
+        run = subprocess.run([cpio, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
+                             stderr=subprocess.PIPE, input="\0".join(paths).encode())
+    if run.returncode:
+        raise ImageError(f"cpio failed: {run.stderr.decode().strip().splitlines()[-1]}")

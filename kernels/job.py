@@ -1,0 +1,54 @@
+"""What the session tells a launcher, and what the launcher tells the session: two small files in the session's directory."""
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kernels.extract import Kernel
+
+
+@dataclass(frozen=True)
+class Job:
+    """One virtual machine to be run.  Times are seconds of the host's clock."""
+
+    kernel: Kernel
+    clock: str                              # virtual or real
+    accel: str                              # tcg or kvm
+    slots: int                              # machines that may run at a time
+    fresh_boot: bool                        # boot instead of restoring the saved state
+    deadline: float                         # silence of the guest after which it is given up
+    cwd: str                                # where the tests run, as on the host
+    session: str                            # the session's directory
+    events: str                             # file for this machine's events
+
+    @classmethod
+    def read(cls, path: Path) -> "Job":
+        data = json.loads(path.read_text())
+        kernel = data.pop("kernel")
+        for name in ("vmlinuz", "modules"):
+            kernel[name] = Path(kernel[name]) if kernel[name] else None
+        return cls(kernel=Kernel(**kernel), **data)
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), default=str))
+
+
+class Events:
+    """A machine's history, one JSON object a line: what it does now (`state`), and how it ended (`end`)."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    def add(self, **event: object) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"at": time.time(), **event}) + "\n")
+
+    def read(self) -> list[dict]:
+        try:
+            return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        except FileNotFoundError:
+            return []
+
+    def last(self, key: str) -> dict | None:
+        """The newest event that has `key`."""
+        return next((event for event in reversed(self.read()) if key in event), None)

@@ -1,0 +1,227 @@
+"""One virtual machine behind one execnet gateway: the process that pytest-xdist takes for a Python interpreter.
+
+    python -m kernels.launcher JOB ...      standard input and output: execnet's protocol
+
+It waits for a slot, gets the boot image and the saved state (from the cache, or makes them), restores the machine and then
+passes bytes between execnet and the guest.  The machine never outlives this process, and this process never outlives its
+standard input.
+"""
+import fcntl
+import hashlib
+import os
+import re
+import select
+import shutil
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+
+from kernels.cache import Cache
+from kernels.errors import CacheError
+from kernels.image import INIT, ImageError, boot_image, python_command
+from kernels.job import Events, Job
+from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
+
+BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host
+PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault")
+
+
+class SessionOver(Exception):
+    """Standard input was closed: whoever wanted the machine is gone."""
+
+
+def main(job_file: str) -> None:
+    job = Job.read(Path(job_file))
+    events = Events(job.events)
+    answer_bootstrap()
+    try:
+        with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
+            run(job, events, Path(directory))
+    except SessionOver:
+        events.add(end="over")
+    except (VMError, ImageError, CacheError, OSError) as error:
+        events.add(end="boot", why=str(error))
+    except BaseException:
+        events.add(end="lost", why="the launcher failed: " + traceback.format_exc())
+        raise
+
+
+def answer_bootstrap() -> None:
+    """Take execnet's bootstrap line and say that it worked: the guest has the same code imported in its saved state.
+
+    Answering at once lets the session start all its machines without waiting for each.
+    """
+    while os.read(0, 1) not in (b"\n", b""):
+        pass
+    os.write(1, b"1")
+
+
+@contextmanager
+def slot(job: Job, events: Events) -> Iterator[None]:
+    """Hold one of the session's slots; the kernel gives the lock back whatever way this process ends."""
+    files = [open(Path(job.session, f"slot-{number}"), "w") for number in range(job.slots)]
+    try:
+        events.add(state="waiting")
+        while True:
+            for file in files:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield
+                return
+            check_session()
+            time.sleep(0.05)
+    finally:
+        for file in files:
+            file.close()
+
+
+def check_session() -> None:
+    """Raise SessionOver when the other end of standard input is closed."""
+    poller = select.poll()
+    poller.register(0, 0)
+    if any(event & (select.POLLHUP | select.POLLERR) for _, event in poller.poll(0)):
+        raise SessionOver
+
+
+def run(job: Job, events: Events, directory: Path) -> None:
+    began = time.monotonic()
+    with Cache(say=lambda line: events.add(note=line)) as cache:
+        events.add(state="image")
+        initrd = boot_image(cache, job.kernel)
+        machine = Machine(job.kernel.vmlinuz, initrd, [python_command(), INIT], directory, job.clock, job.accel)
+        with machine:
+            if job.fresh_boot:
+                events.add(state="booting")
+                boot(machine)
+            else:
+                restore(machine, cache, job, events)
+            events.add(state="running", boot_s=round(time.monotonic() - began, 3), qemu=qemu_version())
+            machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
+                          id="guest", env={"KDRIFT_CLOCK": job.clock})
+            supervise(machine, job, events)
+
+
+def boot(machine: Machine) -> None:
+    """Start a machine and wait until its process 1 is ready.  Raises VMError with the console's last lines."""
+    machine.start()
+    event = machine.event(BOOT_DEADLINE)
+    if event is None:
+        raise VMError("\n".join(["the kernel did not boot; its last words:", *last_words(machine)]))
+
+
+def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Start from the saved state.  It is made first where it is missing, and made anew where QEMU does not take it."""
+    def save(target: Path) -> None:
+        events.add(state="booting")
+        with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
+                Machine(machine.vmlinuz, machine.initrd, machine.init, Path(scratch), job.clock, job.accel) as first:
+            first.memory = target / "ram"
+            boot(first)
+            first.save(target)
+
+    key = state_key(machine, job)
+    for attempt in (1, 2):
+        state = cache.build("states", key, save, {"what": job.kernel.release, "clock": job.clock})
+        events.add(state="restoring")
+        try:
+            machine.start(state)
+            machine.resume()
+            return
+        except VMError as error:
+            machine.stop()
+            cache.discard(state)
+            if attempt == 2:
+                raise
+            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+
+
+def state_key(machine: Machine, job: Job) -> str:
+    """Everything that the saved state depends on: the kernel, what was packed, QEMU and its arguments, the accelerator's processor."""
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.arguments()]
+    if job.accel == "kvm":
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def supervise(machine: Machine, job: Job, events: Events) -> None:
+    """Pass bytes until either side ends, and say how it ended."""
+    heard = time.monotonic()
+    done = None
+    poller = select.poll()
+    watched = {0: "session", machine.gateway.fileno(): "guest", machine.control.fileno(): "control"}
+    for descriptor in watched:
+        poller.register(descriptor, select.POLLIN)
+    while "guest" in watched.values():
+        for descriptor, _ in poller.poll(500):
+            source = watched[descriptor]
+            data = receive(descriptor)
+            if source == "session":
+                if not data:
+                    raise SessionOver
+                send_all(machine.gateway, data)
+            elif not data:
+                poller.unregister(descriptor)
+                del watched[descriptor]
+            elif source == "guest":
+                heard = time.monotonic()
+                write_all(1, data)
+            else:
+                done = data.decode(errors="replace").strip()
+        if time.monotonic() - heard > job.deadline:
+            machine.force_panic()
+            words = ["where it was when an NMI stopped it:", *last_words(machine)]
+            events.add(end="lost", why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
+            return
+    machine.wait()
+    events.add(**ending(machine, done))
+
+
+def ending(machine: Machine, done: str | None) -> dict:
+    """How a machine ended that nobody asked to end."""
+    console = last_words(machine)
+    if any(PANIC.search(line) for line in console):
+        return {"end": "crashed", "why": next(line for line in console if PANIC.search(line)), "console": console}
+    if done:
+        return {"end": "lost", "why": f"the guest's worker ended before its tests: {done}", "console": console}
+    return {"end": "lost", "why": f"QEMU ended: {machine.complaint()}", "console": console}
+
+
+def last_words(machine: Machine, most: int = 30) -> list[str]:
+    """The end of the console; from the first line of a panic where there is one."""
+    lines = machine.console_tail(200)
+    first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
+    return lines[first:first + most] if first is not None else lines[-most:]
+
+
+def receive(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except ConnectionResetError:
+        return b""
+
+
+def send_all(link: socket.socket, data: bytes) -> None:
+    try:
+        link.sendall(data)
+    except OSError:
+        pass                                # the guest is gone; its own end of the line tells how
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(descriptor, data):]
+    except BrokenPipeError:
+        raise SessionOver from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

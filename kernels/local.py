@@ -1,0 +1,107 @@
+"""Kernels from files of this machine: packages, images and built trees."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from kernels.cache import Cache, sha256_of
+from kernels.errors import SpecError
+from kernels.extract import Kernel, deb_fields, image_release, settle, unpack
+from kernels.grammar import Spec
+from kernels.progress import Reporter
+
+
+def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
+    """The kernel in the file or tree that `spec` names, unpacked into the cache. Raises SpecError or FetchError."""
+    if spec.kind == "package":
+        return _from_packages(spec, cache)
+    image = spec.path / "arch/x86/boot/bzImage" if spec.kind == "tree" else spec.path
+    release = image_release(image)
+    key = sha256_of(image)[:16]
+
+    # A copy, because the next build of a tree overwrites the image while a machine may still be started from it.
+    path = cache.build("kernels", key, lambda root: shutil.copy(image, root / "vmlinuz") and None,
+                       {"release": release, "path": str(image)})
+    modules = _given_modules(spec, release) if spec.modules else _found_modules(spec, image, release)
+    if modules is None and spec.kind == "tree" and (spec.path / "modules.order").exists():
+        progress.say(f"{spec.text}: no installed modules, so it boots with what is built in; after `make "
+                     "modules_install INSTALL_MOD_PATH=DIR` give them as ,modules=DIR")
+    key = hashlib.sha256(f"{key} {_modules_identity(modules)}".encode()).hexdigest()[:16] if modules else key
+    return Kernel(spec.text, release, None, None, path / "vmlinuz", modules, key)
+
+
+def _from_packages(spec: Spec, cache: Cache) -> Kernel:
+    name = version = None
+    packages = [spec.path, *(path for path in spec.modules if path.is_file())]
+    if spec.path.suffix == ".deb":
+        fields = deb_fields(spec.path)
+        name, version = fields.get("Package"), fields.get("Version")
+        packages += [path for path in _companions(spec.path, name or "") if path not in packages]
+    key = hashlib.sha256("".join(map(sha256_of, packages)).encode()).hexdigest()[:16]
+
+    def build(root: Path) -> dict:
+        for package in packages:
+            unpack(package, root)
+        try:
+            vmlinuz, modules, release = settle(root)
+        except SpecError as error:
+            raise SpecError(f"{spec.text}: {error}; a linux-image of Debian 6.19 or later only names the packages with "
+                            "the kernel: give linux-binary, and linux-modules beside it") from error
+        return {"vmlinuz": str(vmlinuz.relative_to(root)), "release": release,
+                "modules": str(modules.relative_to(root)) if modules else None}
+
+    path = cache.build("kernels", key, build, {"package": name, "version": version, "path": str(spec.path)})
+    meta = cache.meta(path)
+    modules = path / meta["modules"] if meta["modules"] else None
+    if any(given.is_dir() for given in spec.modules):
+        modules = _given_modules(spec, meta["release"])
+        key = hashlib.sha256(f"{key} {_modules_identity(modules)}".encode()).hexdigest()[:16]
+    return Kernel(spec.text, meta["release"], name, version, path / meta["vmlinuz"], modules, key)
+
+
+def _companions(package: Path, name: str) -> list[Path]:
+    """The linux-modules package that lies beside a linux-binary package."""
+    release = name.removeprefix("linux-binary-").removeprefix("unsigned-")
+    if release == name:
+        return []
+    found = sorted(package.parent.glob(f"linux-modules-{release}_*.deb"))
+    if not found:
+        raise SpecError(f"{package} holds only the image: put linux-modules-{release} beside it or give it "
+                        "as ,modules=PATH")
+    return found[-1:]
+
+
+def _given_modules(spec: Spec, release: str) -> Path:
+    for base in spec.modules:
+        for path in (base, *_places(base, release), base / release):
+            if path.name == release and (path / "modules.dep").is_file():
+                return path
+    raise SpecError(f"{spec.text}: no modules of {release} there (a directory {release} with modules.dep)")
+
+
+def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:
+    installed = Path("/lib/modules") / release
+    if spec.kind == "tree":
+        places = [*_places(spec.path, release)]
+        # Another tree can have installed modules under the same release name.
+        if (installed / "build").exists() and (installed / "build").samefile(spec.path):
+            places.append(installed)
+    else:
+        places = [image.parent, *_places(image.parent, release), *_places(image.parent.parent, release), installed]
+    return next((path for path in places if path.name == release and (path / "modules.dep").is_file()), None)
+
+
+def _places(base: Path, release: str) -> tuple[Path, Path]:
+    return base / "lib/modules" / release, base / "usr/lib/modules" / release
+
+
+def _modules_identity(modules: Path) -> str:
+    """Names, sizes and times of all modules: a rebuilt module changes it, and nothing has to be read."""
+    identity = hashlib.sha256()
+    for directory, subdirectories, files in os.walk(modules):
+        subdirectories.sort()
+        for name in sorted(files):
+            state = os.lstat(os.path.join(directory, name))
+            identity.update(f"{directory}/{name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return identity.hexdigest()

@@ -1,0 +1,199 @@
+"""The kernel packages of the Debian archive: which there are, and which of them make up a kernel.
+
+Up to 6.18 one linux-image package holds image and modules. From 6.19 on linux-image may only depend on linux-binary
+(or linux-binary-unsigned), which holds the image, and on linux-modules.
+"""
+
+import functools
+import json
+import os
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kernels.apt import Apt
+from kernels.errors import SpecError
+
+NAME = re.compile(r"linux-(?P<part>image|binary-unsigned|binary|modules)-(?P<release>\d\S*?-(?P<flavour>"
+                  r"(?:cloud-|rt-)?amd64))(?P<unsigned>-unsigned)?")
+STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\n)*")
+
+
+@dataclass(frozen=True)
+class Package:
+    """One binary package of one suite; size in bytes, sha256 in hexadecimal."""
+
+    name: str
+    version: str
+    suite: str
+    size: int
+    sha256: str
+    depends: tuple[str, ...]
+
+    @property
+    def release(self) -> str:
+        """What uname -r says under this kernel."""
+        return NAME.fullmatch(self.name)["release"]
+
+    @property
+    def flavour(self) -> str:
+        """cloud-amd64, amd64 or rt-amd64."""
+        return NAME.fullmatch(self.name)["flavour"]
+
+    @property
+    def signed(self) -> bool:
+        return "unsigned" not in self.name
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A kernel that can be had: the package it is known by, and all that have to be fetched."""
+
+    head: Package
+    packages: tuple[Package, ...]
+
+    @property
+    def series(self) -> str:
+        """The first two numbers of the version: 6.12."""
+        return ".".join(re.findall(r"\d+", self.head.version)[:2])
+
+    @property
+    def size(self) -> int:
+        """Bytes to download."""
+        return sum(package.size for package in self.packages)
+
+    @property
+    def rank(self) -> tuple:
+        """Sorts the best last: by version, then cloud before full, then signed before unsigned."""
+        return (version_key(self.head.version), self.head.flavour == "cloud-amd64", self.head.signed)
+
+
+class Index:
+    """The kernel packages known here, kept in a small file beside apt's lists.
+
+    `updated` is in seconds since the epoch; `failed` says why which suite is missing; `origin` identifies the sources.
+    """
+
+    def __init__(self, packages: Iterable[Package], updated: float, failed: dict[str, str], origin: str = ""):
+        self.packages, self.updated, self.failed, self.origin = list(packages), updated, failed, origin
+
+    @functools.cached_property
+    def candidates(self) -> list[Candidate]:
+        """Every kernel of every suite that is complete, oldest first."""
+        by_version = {}
+        for package in sorted(self.packages, key=lambda package: package.suite, reverse=True):
+            by_version[package.name, package.version] = package
+        found = []
+        for head in by_version.values():
+            kernel = _complete(head, by_version)
+            if kernel and not (head.name.startswith("linux-binary") and _has_image(head, by_version)):
+                found.append(Candidate(head, kernel))
+        return sorted(found, key=lambda candidate: candidate.rank)
+
+    def newest(self, prefix: str) -> Candidate:
+        """The newest cloud or full kernel of a series such as 6, 6.12 or 6.12.107. Raises SpecError if there is none."""
+        usual = [candidate for candidate in self.candidates if candidate.head.flavour != "rt-amd64"]
+        fitting = [candidate for candidate in usual if in_series(candidate.head.version, prefix)]
+        if not fitting:
+            partly = any(in_series(package.version, prefix) and package.name.startswith("linux-image-")
+                         for package in self.packages)
+            reason = "linux-modules of its packages is no longer in the archive" if partly else "not in the archive"
+            raise SpecError(f"no Debian kernel {prefix} ({reason}): {_nearest(prefix, usual)}")
+        return fitting[-1]
+
+    def exact(self, name: str) -> Candidate:
+        """The kernel with this package name, package version or release. Raises SpecError if there is none."""
+        def matches(candidate: Candidate) -> bool:
+            head = candidate.head
+            return name in (head.version, head.release) or any(name == part.name for part in candidate.packages)
+
+        fitting = [candidate for candidate in self.candidates if matches(candidate)]
+        by_version = [candidate for candidate in fitting if candidate.head.flavour != "rt-amd64"]
+        named = [candidate for candidate in fitting if candidate.head.name == name]
+        if not fitting:
+            raise SpecError(f"no Debian kernel package or version {name} in the package index: "
+                            f"{_nearest(name.removeprefix('linux-image-'), self.candidates)}")
+        return (named or by_version or fitting)[-1]
+
+    def save(self, path: Path) -> None:
+        """Write the index to a file, whole or not at all."""
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({"updated": self.updated, "failed": self.failed, "origin": self.origin,
+                                         "packages": [asdict(package) for package in self.packages]}))
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Index | None":
+        """The saved index, or None if there is none that can be read."""
+        try:
+            saved = json.loads(path.read_bytes())
+            packages = [Package(**{**entry, "depends": tuple(entry["depends"])}) for entry in saved["packages"]]
+            return cls(packages, saved["updated"], saved["failed"], saved["origin"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def read_index(apt: Apt, failed: dict[str, str]) -> Index:
+    """Read the kernel packages from the lists that apt has just verified; `failed` says why which suite is missing."""
+    packages = []
+    for suite, path in apt.lists().items():
+        for match in STANZA.finditer(apt.read_list(path)):
+            fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", match[0].decode()))
+            if NAME.fullmatch(fields["Package"]):
+                depends = tuple(re.findall(r"\blinux-(?:image|binary|modules)-[^\s,|(]+", fields.get("Depends", "")))
+                packages.append(Package(fields["Package"], fields["Version"], suite, int(fields["Size"]),
+                                        fields["SHA256"], depends))
+    return Index(packages, time.time(), failed, apt.origin)
+
+
+def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Package, ...] | None:
+    """The packages that hold the kernel `head` stands for; None if it stands for none or one is not to be had."""
+    part = NAME.fullmatch(head.name)["part"]
+    if part == "modules" or any(name.startswith("linux-image-") for name in head.depends):
+        return None
+    if part == "image" and not head.depends:
+        return (head,)
+    needed = [head.name, f"linux-modules-{head.release}"] if part.startswith("binary") else head.depends
+    if not any(name.startswith("linux-binary-") for name in needed):
+        return None
+    parts = tuple(known.get((name, head.version)) for name in needed)
+    return parts if all(parts) else None
+
+
+def _has_image(head: Package, known: dict[tuple[str, str], Package]) -> bool:
+    image = known.get((f"linux-image-{head.release}", head.version))
+    return image is not None and _complete(image, known) is not None
+
+
+def _nearest(wanted: str, candidates: list[Candidate]) -> str:
+    series = sorted({candidate.series for candidate in candidates}, key=version_key)
+    if not series:
+        return "the package index is empty"
+    key = version_key(re.match(r"[\d.]*", wanted)[0].rstrip(".") or "0")
+    place = sum(version_key(name) < key for name in series)
+    return f"the nearest series are {', '.join(series[max(0, place - 2):place + 2])}"
+
+
+def version_key(version: str) -> tuple:
+    """A sort key with the order of Debian versions (deb-version(7))."""
+    epoch, _, rest = version.rpartition(":") if ":" in version else ("0", "", version)
+    upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
+    return int(epoch), _part_key(upstream), _part_key(revision)
+
+
+def _part_key(part: str) -> tuple:
+    """Digits compare as numbers; of other characters ~ comes before the end, letters before the rest."""
+    key = []
+    for text, number in re.findall(r"(\D*)(\d*)", part):
+        order = [-1 if char == "~" else ord(char) if char.isalpha() else ord(char) + 256 for char in text]
+        key.append((*order, 0))
+        key.append(int(number or 0))
+    return tuple(key)
+
+
+def in_series(version: str, prefix: str) -> bool:
+    """Whether a package version belongs to a series: 6.12.107-1 to 6, 6.12 and 6.12.107, not to 6.1."""
+    upstream = version.rpartition(":")[2].rpartition("-")[0] or version
+    return upstream == prefix or upstream.startswith((f"{prefix}.", f"{prefix}~"))

@@ -1,0 +1,85 @@
+"""Which machine runs which tests: every kernel runs all, each starts as soon as its own machine is ready.
+
+pytest-xdist's EachScheduling waits until every worker has collected; with more kernels than slots that never happens.
+"""
+from collections.abc import Sequence
+
+from xdist.workermanage import WorkerController
+
+
+class KernelScheduling:
+    """pytest-xdist's scheduler protocol.  A kernel is the `kernel` attribute of a worker's gateway specification."""
+
+    collection_is_completed = True          # a worker is given its tests when it has collected, whatever the others do
+
+    def __init__(self, kernels: Sequence[str]):
+        self.unfinished = set(kernels)
+        self.collections: dict[str, list[str]] = {}
+        self.left: dict[str, list[int]] = {}
+        self.again: dict[str, set[int]] = {kernel: set() for kernel in kernels}
+        self.ready: list[WorkerController] = []
+        self.nodes: list[WorkerController] = []
+
+    @property
+    def tests_finished(self) -> bool:
+        return not self.unfinished
+
+    @property
+    def has_pending(self) -> bool:
+        return any(self.left.values())
+
+    def add_node(self, node: WorkerController) -> None:
+        self.nodes.append(node)
+
+    def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
+        kernel = node.gateway.spec.kernel
+        if kernel not in self.collections:
+            self.collections[kernel] = list(collection)
+            self.left[kernel] = list(range(len(collection)))
+        assert list(collection) == self.collections[kernel], "a restored machine collected other tests than the first"
+        self.ready.append(node)
+
+    def schedule(self) -> None:
+        for node in self.ready:
+            kernel = node.gateway.spec.kernel
+            node.send_runtest_some(self.left[kernel])
+            node.shutdown()
+            self._finish_if_empty(kernel)
+        self.ready.clear()
+
+    def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
+        kernel = node.gateway.spec.kernel
+        self.left[kernel].remove(item_index)
+        self._finish_if_empty(kernel)
+
+    def mark_test_pending(self, item: str) -> None:
+        raise NotImplementedError("a failed test is never run again")
+
+    def remove_pending_tests_from_node(self, node: WorkerController, indices: Sequence[int]) -> None:
+        raise NotImplementedError("tests are not moved between machines")
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Forget a machine.  Returns the test that it was running, if it ended in the middle of one."""
+        self.nodes.remove(node)
+        kernel = node.gateway.spec.kernel
+        left = self.left.get(kernel)
+        return self.collections[kernel][left[0]] if left and node not in self.ready else None
+
+    def rerun(self, kernel: str) -> bool:
+        """Decide about the test that was running when the machine ended: the first time it is run once more (True)."""
+        first = self.left[kernel][0]
+        if first in self.again[kernel]:
+            self.left[kernel].pop(0)
+            self._finish_if_empty(kernel)
+            return False
+        self.again[kernel].add(first)
+        return True
+
+    def give_up(self, kernel: str) -> list[str]:
+        """Run nothing more on a kernel.  Returns the tests that are left out, where they are known."""
+        self.unfinished.discard(kernel)
+        return [self.collections[kernel][index] for index in self.left.pop(kernel, [])]
+
+    def _finish_if_empty(self, kernel: str) -> None:
+        if not self.left[kernel]:
+            self.unfinished.discard(kernel)

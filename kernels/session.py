@@ -1,0 +1,212 @@
+"""A pytest session over kernels: one virtual machine per kernel as a pytest-xdist worker."""
+import io
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import execnet
+import pytest
+from execnet.gateway import RInfo
+from xdist.dsession import DSession
+from xdist.workermanage import NodeManager, WorkerController
+
+from kernels import worker
+from kernels.cache import Cache
+from kernels.errors import FetchError, SpecError
+from kernels.extract import Kernel
+from kernels.grammar import parse
+from kernels.job import Events, Job
+from kernels.scheduler import KernelScheduling
+from kernels.spec import resolve
+from kernels.vm import VMError, qemu, working_kvm
+
+PROJECT = Path(__file__).parents[1]
+SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]      # what a guest needs of the project
+MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
+
+
+@dataclass
+class KernelRun:
+    """One kernel of the session.  `label` is its column: the specification, made unique."""
+
+    number: str
+    label: str
+    spec: str
+    kernel: Kernel | None = None
+    error: str | None = None                # why it could not be had or booted
+    machines: list[Events] = field(default_factory=list)
+    failed_starts: int = 0
+
+    def running(self) -> dict:
+        """What is known of its machine once it runs: boot_s, qemu."""
+        return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+
+    def state(self) -> str:
+        """What its machine does now, in a word."""
+        event = self.machines[-1].last("state") if self.machines else None
+        return event["state"] if event else "waiting"
+
+    def notes(self) -> list[str]:
+        return [event["note"] for events in self.machines for event in events.read() if "note" in event]
+
+
+def find_kernels(specs: list[str], options: pytest.Config) -> list[KernelRun]:
+    """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
+
+    A kernel that exists and cannot be had keeps its place with an error: the others still run.
+    """
+    runs = [KernelRun(str(number), _label(specs, number), spec) for number, spec in enumerate(specs)]
+    try:
+        for run in runs:
+            if parse(run.spec).kind == "running":
+                raise SpecError("running: leave out --kernel to test the running kernel")
+        qemu()
+        with Cache() as cache:
+            for run in runs:
+                try:
+                    run.kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
+                except FetchError as error:
+                    run.error = str(error)
+    except (SpecError, VMError, FetchError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return runs
+
+
+def _label(specs: list[str], number: int) -> str:
+    spec = specs[number]
+    name = os.path.basename(spec.rstrip("/")) if "/" in spec else spec
+    same = specs[:number].count(spec)
+    return f"{name} ({same + 1})" if same else name
+
+
+class KernelSession(DSession):
+    """pytest-xdist's session, with kernels for workers and a policy for machines that end early.
+
+    A test that was running when its machine crashed or was lost is run once more in a restored machine; the rest goes on there.
+    """
+
+    def __init__(self, config: pytest.Config, runs: list[KernelRun]):
+        super().__init__(config)
+        if self.terminal:                   # progress is shown by kernel, see report.progress
+            config.pluginmanager.unregister(self.trdist)
+            self.terminal = None
+        self.runs = {run.number: run for run in runs}
+        self.started: dict[tuple[str, str], float] = {}
+
+    def run_of(self, node: WorkerController) -> KernelRun:
+        return self.runs[node.gateway.spec.kernel]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+        self.directory = Path(tempfile.mkdtemp(prefix="kdrift-"))
+        (self.directory / "sources.tar").write_bytes(pack_sources())
+        option = self.config.option
+        accel = "kvm" if option.clock == "real" and working_kvm() else "tcg"
+        self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot,
+                    "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory)}
+        self.wanted = [run for run in self.runs.values() if run.kernel]
+        self.nodemanager = NodeManager(self.config, specs=[])
+        for run in self.wanted:
+            self.start_machine(run)
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        super().pytest_sessionfinish()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def start_machine(self, run: KernelRun) -> None:
+        """Start a worker for a kernel; it answers when its machine has a slot and runs."""
+        name = f"{run.number}-{len(run.machines)}"
+        events = Events(self.directory / f"{name}.events")
+        run.machines.append(events)
+        Job(kernel=run.kernel, events=str(events.path), **self.job).write(self.directory / f"{name}.job")
+        python = f"{sys.executable} -m kernels.launcher {self.directory}/{name}.job"
+        spec = execnet.XSpec(f"popen//python={python}//kernel={run.number}//env:PYTHONPATH={PROJECT}")
+        self.nodemanager.group.allocate_id(spec)
+        self._active_nodes.add(self.nodemanager.setup_node(spec, self.queue.put))
+
+    @pytest.hookimpl
+    def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
+        # The worker's own answer would be waited for, machine after machine.
+        gateway._cache_rinfo = RInfo({"executable": sys.executable, "version_info": tuple(sys.version_info), "platform": sys.platform,
+                                      "cwd": str(PROJECT), "pid": 0})
+
+    @pytest.hookimpl
+    def pytest_xdist_getremotemodule(self) -> object:
+        return worker
+
+    @pytest.hookimpl
+    def pytest_xdist_make_scheduler(self) -> KernelScheduling:
+        return KernelScheduling([run.number for run in self.wanted])
+
+    @pytest.hookimpl
+    def pytest_runtestloop(self) -> bool:
+        return super().pytest_runtestloop() if self.wanted else True
+
+    def worker_workerfinished(self, node: WorkerController) -> None:
+        super().worker_workerfinished(node)
+        node.ensure_teardown()              # ends the machine, so that its slot is free at once
+
+    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+        self.started[node.gateway.spec.kernel, nodeid] = time.monotonic()
+        super().worker_logstart(node, nodeid, location)
+
+    def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
+        run = self.run_of(node)
+        rep.kernel = run
+        rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
+        super().worker_testreport(node, rep)
+
+    def worker_errordown(self, node: WorkerController, error: object) -> None:
+        """A machine ended by itself: say how, and decide how the kernel's tests go on."""
+        run = self.run_of(node)
+        self._active_nodes.remove(node)
+        node.ensure_teardown()
+        end = run.machines[-1].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        test = self.sched.remove_node(node) if node in self.sched.nodes else None
+        if run.number not in self.sched.unfinished:
+            return
+        if end["end"] == "boot":
+            run.error = end["why"]
+        elif test:
+            again = self.sched.rerun(run.number)
+            self.report_ending(run, test, end, again)
+            if run.number in self.sched.unfinished:
+                self.start_machine(run)
+            return
+        else:
+            run.failed_starts += 1
+            if run.failed_starts < MOST_STARTS:
+                self.start_machine(run)
+                return
+            run.error = "\n".join([end["why"], *end.get("console", [])])
+        self.sched.give_up(run.number)
+
+    def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
+        """The report of a test whose machine ended under it."""
+        what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
+        lines = [f"{what}: {end['why']}", *end.get("console", [])]
+        path = test.split("::")[0]
+        report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
+                                   longrepr="\n".join(lines), when="call")
+        report.kernel, report.ending, report.again = run, end["end"], again
+        report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
+        self.config.hook.pytest_runtest_logreport(report=report)
+
+
+def pack_sources() -> bytes:
+    """The project's sources for the guests, as a tar archive with the paths and times of the host."""
+    def without_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        return None if member.name.endswith(".pytest_cache") else member
+
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in SOURCES:
+            tar.add(PROJECT / name, name, filter=without_bytecode)
+    return archive.getvalue()

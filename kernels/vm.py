@@ -1,0 +1,241 @@
+"""One QEMU process: its command line, its clock, saving and restoring it."""
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from qemu.qmp import QMPError
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from kernels.process import dies_with_parent
+
+MEMORY_MB = 512
+SEED = 1                                    # QEMU's own random numbers, so that two boots are alike
+COMMAND_LINE = [
+    "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
+    # Timer interrupts of an idle guest, and costs that only matter on real processors.
+    "nowatchdog", "tsc=nowatchdog", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on",
+    # A panic or an oops ends the machine; an injected NMI turns a hang into a panic with a backtrace.
+    "panic=-1", "oops=panic", "unknown_nmi_panic",
+    # Addresses are the same in every boot, for tools that patch or trace the kernel.
+    "nokaslr",
+]
+
+
+class VMError(Exception):
+    """The machine could not be started, saved or restored; one line says why."""
+
+
+def qemu() -> str:
+    """Path of QEMU.  Raises VMError when it is not installed."""
+    found = shutil.which("qemu-system-x86_64")
+    if found is None:
+        raise VMError("qemu-system-x86_64 is not installed (Debian package: qemu-system-x86)")
+    return found
+
+
+def qemu_version() -> str:
+    """The version QEMU prints of itself, such as `7.2.22`."""
+    run = subprocess.run([qemu(), "--version"], capture_output=True, text=True)
+    words = run.stdout.split()
+    if run.returncode or "version" not in words:
+        raise VMError(f"{qemu()} does not answer --version: {(run.stderr or run.stdout).strip()[:200]}")
+    return words[words.index("version") + 1]
+
+
+class Machine:
+    """A running guest; a context manager that leaves no process behind.
+
+    `directory` holds its sockets and the console's log.  `control` is the socket to the guest's process 1, `gateway` the one to
+    the worker.
+    """
+
+    def __init__(self, vmlinuz: Path, initrd: Path, init: list[str], directory: Path, clock: str, accel: str):
+        self.vmlinuz, self.initrd, self.init = vmlinuz, initrd, init
+        self.directory, self.clock, self.accel = directory, clock, accel
+        self.console = directory / "console.log"
+        self.memory = directory / "ram"     # the guest's memory while it boots
+        self.stack = ExitStack()
+
+    def arguments(self) -> list[str]:
+        """What makes the machine what it is; a saved state fits only the same arguments."""
+        arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(MEMORY_MB), "-smp", "1",
+                     "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
+        if self.clock == "virtual":
+            return arguments + ["-accel", "tcg,tb-size=64", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed",
+                                "-icount", "shift=1,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+        if self.accel == "kvm":
+            return arguments + ["-accel", "kvm", "-cpu", "host"]
+        return arguments + ["-accel", "tcg,tb-size=64", "-cpu", "max"]
+
+    def _devices(self) -> list[str]:
+        at = self.directory
+        return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
+                "-device", "virtio-serial-pci",
+                "-chardev", f"socket,id=control,path={at}/control,server=on,wait=off",
+                "-device", "virtserialport,chardev=control,name=kdrift.control",
+                "-chardev", f"socket,id=gateway,path={at}/gateway,server=on,wait=off",
+                "-device", "virtserialport,chardev=gateway,name=kdrift.gateway"]
+
+    def start(self, state: Path | None = None) -> None:
+        """Boot, or restore a saved state."""
+        self.state = state
+        command = [qemu(), *self.arguments(), *self._devices()]
+        if state is not None:
+            command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"]
+            command += ["-incoming", "defer"]
+        else:
+            line = " ".join([*COMMAND_LINE, f"rdinit={self.init[0]}", "--", *self.init[1:]])
+            command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"]
+            command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
+        with open(self.directory / "qemu.log", "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_parent)
+        self.stack.callback(self._end)
+        self.control = self._connect("control")
+        self.gateway = self._connect("gateway")
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End QEMU and close its sockets; the machine may be started again."""
+        self.stack.close()
+        for name in ("qmp", "control", "gateway"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def _connect(self, name: str) -> socket.socket:
+        deadline = time.monotonic() + 20
+        while True:
+            link = socket.socket(socket.AF_UNIX)
+            try:
+                link.connect(str(self.directory / name))
+                return self.stack.enter_context(link)
+            except OSError:
+                link.close()
+                if self.process.poll() is not None:
+                    raise VMError(f"QEMU ended at once: {self.complaint()}") from None
+                if time.monotonic() > deadline:
+                    raise VMError("QEMU does not open its sockets") from None
+                time.sleep(0.01)
+
+    def wait(self, timeout: float = 10) -> None:
+        """Wait until QEMU has ended; after `timeout` seconds it is killed."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def complaint(self) -> str:
+        """The last line that QEMU printed about itself."""
+        lines = (self.directory / "qemu.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"status {self.process.returncode}"
+
+    def console_tail(self, lines: int = 40) -> list[str]:
+        """The last lines of the guest's console."""
+        if not self.console.exists():
+            return []
+        text = self.console.read_bytes()[-64000:].decode(errors="replace")
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    def event(self, timeout: float) -> dict | None:
+        """The next event of process 1; None when the machine ended first.  Raises VMError after `timeout` seconds."""
+        line, deadline = b"", time.monotonic() + timeout
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self.control], [], [], 0.2)
+            if ready:
+                data = self.control.recv(1)
+                if not data:
+                    return None
+                line += data
+            elif self.process.poll() is not None:
+                return None
+            elif time.monotonic() > deadline:
+                raise VMError(f"no answer from the guest within {timeout:.0f} s")
+        return json.loads(line)
+
+    def order(self, sources: bytes, **order: object) -> None:
+        """Tell process 1 what to run."""
+        self.control.sendall(json.dumps({**order, "sources": len(sources)}).encode() + b"\n" + sources)
+
+    def monitor(self) -> QEMUMonitorProtocol:
+        monitor = QEMUMonitorProtocol(str(self.directory / "qmp"))
+        monitor.connect()
+        return monitor
+
+    def save(self, target: Path) -> None:
+        """Stop the machine for good and write its devices to `target`, beside its memory, which is a file already.
+
+        Raises VMError (a full disk, for one).
+        """
+        monitor = self.monitor()
+        try:
+            monitor.cmd("stop")
+            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+            monitor.cmd("migrate", uri=f"exec:cat > {target}/devices")
+            while (status := monitor.cmd("query-migrate")["status"]) in ("setup", "active", "device"):
+                time.sleep(0.01)
+            if status != "completed":
+                raise VMError(f"saving the machine's state failed: {status}")
+        finally:
+            monitor.close()
+
+    def resume(self) -> None:
+        """Let a restored machine run; it stands still until its state is read.  Raises VMError when that fails."""
+        monitor = self.monitor()
+        try:
+            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+            monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
+            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+                time.sleep(0.01)
+            if status not in ("paused", "postmigrate"):
+                raise VMError(f"restoring the saved state failed: {status}")
+            monitor.cmd("cont")
+        except (QMPError, OSError) as error:
+            raise VMError(f"restoring the saved state failed: {self.complaint()}") from error
+        finally:
+            monitor.close()
+
+    def force_panic(self) -> None:
+        """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""
+        monitor = self.monitor()
+        try:
+            monitor.cmd("inject-nmi")
+        finally:
+            monitor.close()
+        self.wait()
+
+
+def working_kvm(deadline: float = 8) -> bool:
+    """Whether /dev/kvm really runs a guest: it may exist and still abort or hang at the first instruction.
+
+    The firmware of an empty machine writes to the debug port as soon as it runs.
+    """
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as output:
+        command = [qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none", "-chardev", f"file,id=debug,path=/dev/fd/{write}",
+                   "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
+        probe = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 pass_fds=[write], preexec_fn=dies_with_parent)
+        os.close(write)
+        try:
+            ready, _, _ = select.select([output], [], [], deadline)
+            return bool(ready and output.read(1))
+        finally:
+            probe.kill()
+            probe.wait()

@@ -1,0 +1,20 @@
+"""Hosts in network namespaces, the links between them, and what can be done and seen there.
+
+A plain library: it knows nothing of pytest, nor of virtual machines.
+"""
+
+from . import firewall, isolate
+from .errors import (
+    CaptureLost, CommandError, IsolationError, MissingFeature, NetnsError, NotMet,
+)
+from .host import Host, Interface
+from .tcp import TcpInfo, keepalive, listen, tcp_info, tcp_pair, vanish
+from .timer import TICK, approx_timer, wheel_granularity
+from .topology import Link, Network, Topology, build
+from .wait import eventually, stopwatch
+
+__all__ = [
+    "CaptureLost", "CommandError", "Host", "Interface", "IsolationError", "Link", "MissingFeature", "NetnsError",
+    "Network", "NotMet", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "eventually", "firewall", "isolate",
+    "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "vanish", "wheel_granularity",
+]

@@ -1,0 +1,179 @@
+"""A packet ring that records a whole host: no process, no thread, and no timer in the kernel.
+
+TPACKET_V2, not V3: V3 retires its blocks by a periodic timer, which would keep a clock that skips idle time from
+skipping. Source: Documentation/networking/packet_mmap.rst, packet(7).
+"""
+
+import mmap
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import CaptureLost, NotMet
+from .packet import Packet, Trace, pcap
+
+if TYPE_CHECKING:
+    from .host import Host
+
+_SOL_PACKET = 263
+_PACKET_RX_RING = 5
+_PACKET_STATISTICS = 6
+_PACKET_VERSION = 10
+_TPACKET_V2 = 1
+_ETH_P_ALL = 0x0003
+_TP_STATUS_USER = 1
+
+# 512 bytes hold every header that a test looks at and 446 bytes of the packet; 4 MiB would be too much per host.
+_FRAME = 512
+_FRAMES = 2048
+_BLOCK = 65536
+
+# struct tpacket2_hdr, then struct sockaddr_ll.
+_HEADER = struct.Struct("=IIIHHIIHH4x HHiHBB8s")
+
+
+class Frame(NamedTuple):
+    """One recorded packet, undecoded. `nanoseconds` of CLOCK_REALTIME are the kernel's, `length` is the packet's,
+    `data` its first bytes."""
+
+    nanoseconds: int
+    interface: int
+    direction: int
+    length: int
+    data: bytes
+
+
+class PacketRing:
+    """Records what a host sends and receives on all its interfaces, firewalled packets included.
+
+    A packet that a firewall drops on its way in is seen, one that it drops on its way out is not.
+    """
+
+    def __init__(self, host: "Host") -> None:
+        self.host = host
+        self.frames: list[Frame] = []
+        self.lost = 0
+        self._next = 0
+
+    def __enter__(self) -> "PacketRing":
+        with self.host.entered():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        request = struct.pack("=IIII", _BLOCK, _FRAMES * _FRAME // _BLOCK, _FRAME, _FRAMES)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+        self._ring = mmap.mmap(self._socket.fileno(), _FRAMES * _FRAME)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ring.close()
+        self._socket.close()
+
+    def wait(self, seconds: float) -> None:
+        """Until there is a packet to drain, or the time is over."""
+        select.select([self._socket], [], [], seconds)
+
+    def drain(self) -> None:
+        """Move the recorded packets out of the ring. A test that lasts for thousands of packets calls it now and then."""
+        ring, unpack = self._ring, _HEADER.unpack_from
+        while True:
+            offset = self._next * _FRAME
+            status, length, kept, start, _net, seconds, nanoseconds, _tci, _tpid, \
+                _family, _protocol, interface, _hardware, direction, _halen, _address = unpack(ring, offset)
+            if not status & _TP_STATUS_USER:
+                break
+            start += offset
+            self.frames.append(Frame(
+                seconds * 1_000_000_000 + nanoseconds, interface, direction, length, ring[start:start + kept]
+            ))
+            ring[offset:offset + 4] = b"\0\0\0\0"
+            self._next = (self._next + 1) % _FRAMES
+        # The kernel starts these two numbers anew with each reading.
+        _received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        self.lost += dropped
+
+    @contextmanager
+    def span(self, protocol: str | None) -> Iterator["Capture"]:
+        self.drain()
+        capture = Capture(self, protocol, len(self.frames), self.lost)
+        try:
+            yield capture
+        finally:
+            capture.stop()
+
+    def trace(self) -> Trace:
+        """Everything recorded so far, decoded."""
+        self.drain()
+        names = {interface.index: interface.name for interface in self.host.interfaces.values()}
+        return Trace(self.frames, names)
+
+    def pcap(self) -> bytes:
+        """Everything recorded so far as a pcap file."""
+        self.drain()
+        return pcap(self.frames)
+
+
+class Capture:
+    """The packets of one span of a host's ring. Decoded at the first look.
+
+    Looking raises CaptureLost if the ring overflowed meanwhile: then nothing can be said about what is not there.
+    """
+
+    def __init__(self, ring: PacketRing, protocol: str | None, first: int, lost_before: int) -> None:
+        self._ring = ring
+        self._protocol = protocol
+        self._first = first
+        self._lost_before = lost_before
+        self._stopped_at: int | None = None
+        self._lost = 0
+
+    def stop(self) -> None:
+        """Later packets no longer belong to this capture."""
+        self._ring.drain()
+        self._stopped_at = len(self._ring.frames)
+        self._lost = self._ring.lost - self._lost_before
+
+    def packets(self) -> list[Packet]:
+        """The packets, oldest first. Raises CaptureLost."""
+        if self._stopped_at is None:
+            self._ring.drain()
+        lost = self._lost if self._stopped_at is not None else self._ring.lost - self._lost_before
+        if lost:
+            raise CaptureLost(f"{self._ring.host.role}: the packet ring lost {lost} packets")
+        # What came before says which sequence numbers a connection is at.
+        chosen = self._ring.trace().packets[self._first:self._stopped_at]
+        return [packet for packet in chosen if self._protocol in (None, packet.protocol)]
+
+    def sent(self) -> list[Packet]:
+        return [packet for packet in self.packets() if packet.sent]
+
+    def received(self) -> list[Packet]:
+        return [packet for packet in self.packets() if not packet.sent]
+
+    def probes(self) -> list[Packet]:
+        """The keepalive probes that the host sent: no data, and a sequence number that the peer has acknowledged."""
+        return [packet for packet in self.sent() if packet.is_probe]
+
+    def until(self, satisfied: Callable[["Capture"], bool], within: float) -> None:
+        """Wait until `satisfied(capture)`, asked again after each packet; `within` is seconds.
+
+        Raises NotMet with the packets seen, CaptureLost.
+        """
+        began = time.monotonic()
+        while not satisfied(self):
+            gone = time.monotonic() - began
+            if gone >= within:
+                raise NotMet(f"not so after {gone:.3f} s, with these packets:\n{self}")
+            self._ring.wait(within - gone)
+
+    def __iter__(self) -> Iterator[Packet]:
+        return iter(self.packets())
+
+    def __len__(self) -> int:
+        return len(self.packets())
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.packets()))

@@ -1,0 +1,117 @@
+"""Packets made to disappear, each way with a counter that proves that it did it."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from .errors import CommandError, MissingFeature
+from .host import Host
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule in force. `packets()` is how many it has matched so far."""
+
+    packets: Callable[[], int]
+
+
+def drop(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
+    """For the time of the block the host drops every TCP segment from the address `source` as it comes in.
+
+    ARP and neighbour discovery go on, so the sender has nothing to go by. `flavour` is one of FLAVOURS, or the first
+    that the machine has. Raises MissingFeature where the machine lacks it.
+    """
+    return _incoming(host, source, "drop", flavour)
+
+
+def reject(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
+    """As drop(), but the host answers each segment with ICMP host unreachable (ICMPv6 address unreachable)."""
+    return _incoming(host, source, "reject", flavour)
+
+
+@contextmanager
+def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
+    """The server's end of the link is down. `packets()` is the TCP segments that left the client and never arrived."""
+    with server.link_down(client.role):
+        sent, arrived = client.counters(), server.counters()
+        yield Rule(lambda: (client.counters()["Tcp.OutSegs"] - sent["Tcp.OutSegs"])
+                   - (server.counters()["Tcp.InSegs"] - arrived["Tcp.InSegs"]))
+
+
+@contextmanager
+def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Iterator[Rule]:
+    with ExitStack() as stack:
+        yield stack.enter_context(_ADD[flavour](host, source, verdict)) if flavour else _any(stack, host, source, verdict)
+
+
+def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
+    missing = []
+    for flavour in FLAVOURS:
+        try:
+            return stack.enter_context(_ADD[flavour](host, source, verdict))
+        except MissingFeature as error:
+            missing.append(str(error))
+    raise MissingFeature("no firewall: " + "; ".join(missing))
+
+
+@contextmanager
+def _nft(host: Host, source: str, verdict: str) -> Iterator[Rule]:
+    table = "inet kdrift"
+    family, unreachable = ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
+    action = f"reject with {unreachable}" if verdict == "reject" else "drop"
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
+        add table {table}
+        add chain {table} input {{ type filter hook input priority 0; }}
+        add rule {table} input {family} saddr {source} meta l4proto tcp counter {action}
+    """)
+    try:
+        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
+    finally:
+        host.run(["nft", "delete", "table", *table.split()])
+
+
+def _nft_packets(listing: str) -> int:
+    rules = [entry["rule"] for entry in json.loads(listing)["nftables"] if "rule" in entry]
+    return sum(part["counter"]["packets"] for rule in rules for part in rule["expr"] if "counter" in part)
+
+
+@contextmanager
+def _iptables(flavour: str, host: Host, source: str, verdict: str) -> Iterator[Rule]:
+    tool, unreachable = (
+        (flavour.replace("iptables", "ip6tables"), "icmp6-addr-unreachable") if ":" in source
+        else (flavour, "icmp-host-unreachable")
+    )
+    action = ["REJECT", "--reject-with", unreachable] if verdict == "reject" else ["DROP"]
+    rule = ["INPUT", "-p", "tcp", "-s", source, "-j", *action]
+    _try(host, [tool, "-w", "-A", *rule], [tool, "-w", "-S", "INPUT"])
+    try:
+        yield Rule(lambda: _iptables_packets(host.run([tool, "-w", "-v", "-S", "INPUT"])))
+    finally:
+        host.run([tool, "-w", "-D", *rule])
+
+
+_ADD = {
+    "nft": _nft,
+    "iptables-nft": partial(_iptables, "iptables-nft"),
+    "iptables-legacy": partial(_iptables, "iptables-legacy"),
+}
+FLAVOURS = tuple(_ADD)
+
+
+def _iptables_packets(listing: str) -> int:
+    return sum(int(packets) for packets in re.findall(r"^-A INPUT .*-c (\d+) \d+", listing, re.MULTILINE))
+
+
+def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -> None:
+    """Run the command; if even the harmless one fails, the machine lacks the feature and the command is not to blame."""
+    try:
+        host.run(command, stdin)
+    except (CommandError, subprocess.TimeoutExpired):
+        try:
+            host.run(harmless)
+        except CommandError as error:
+            raise MissingFeature(str(error)) from error
+        raise

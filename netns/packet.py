@@ -1,0 +1,149 @@
+"""Recorded packets, decoded by scapy when somebody looks."""
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+
+if TYPE_CHECKING:
+    from .capture import Frame
+
+_PACKET_OUTGOING = 4
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+_MODULUS = 1 << 32
+
+
+@dataclass
+class Packet:
+    """One packet as a host saw it. `time` is the kernel's, in seconds of CLOCK_REALTIME; `layers` is scapy's view.
+
+    The TCP fields raise AttributeError on a packet without TCP. `relative_seq` and `relative_ack` count from the
+    initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4).
+    """
+
+    frame: "Frame" = field(repr=False)
+    interface: str
+    relative_seq: int = 0
+    relative_ack: int = 0
+    is_probe: bool = False
+
+    @property
+    def time(self) -> float:
+        return self.frame.nanoseconds / 1e9
+
+    @property
+    def sent(self) -> bool:
+        """By the host that recorded it."""
+        return self.frame.direction == _PACKET_OUTGOING
+
+    @cached_property
+    def layers(self) -> Ether:
+        return Ether(self.frame.data)
+
+    @cached_property
+    def ip(self) -> IP | IPv6 | None:
+        return self.layers.getlayer(IP) or self.layers.getlayer(IPv6)
+
+    @cached_property
+    def protocol(self) -> str | None:
+        """The protocol above IP: "tcp", "udp", "icmp", "icmpv6", or None for any other."""
+        return self.ip and _PROTOCOLS.get(self.ip.proto if self.ip.version == 4 else self.ip.nh)
+
+    @cached_property
+    def tcp(self) -> TCP | None:
+        return self.layers.getlayer(TCP) if self.protocol == "tcp" else None
+
+    @property
+    def flags(self) -> str:
+        """The TCP flags by their first letters, such as "RA"."""
+        return str(self.tcp.flags)
+
+    @property
+    def seq(self) -> int:
+        return self.tcp.seq
+
+    @property
+    def ack(self) -> int:
+        return self.tcp.ack
+
+    @property
+    def length(self) -> int:
+        """Bytes of TCP payload on the wire, even where fewer were recorded."""
+        ip_payload = self.ip.len - 4 * self.ip.ihl if self.ip.version == 4 else self.ip.plen
+        return ip_payload - 4 * self.tcp.dataofs
+
+    def describe(self, names: Mapping[str, str], since: float) -> str:
+        """One line: seconds since `since`, who to whom (by role where `names` knows the address), and what."""
+        when = f"{self.time - since:12.6f}"
+        if self.tcp is None:
+            return f"{when} {self.layers.summary()}"
+        source, destination = (names.get(address, address) for address in (self.ip.src, self.ip.dst))
+        return (
+            f"{when} {source}:{self.tcp.sport} > {destination}:{self.tcp.dport} [{self.flags}]"
+            f" seq {self.relative_seq} ack {self.relative_ack} len {self.length} win {self.tcp.window}"
+            f"{' keepalive probe' if self.is_probe else ''}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<{self.describe({}, 0).strip()}>"
+
+
+@dataclass
+class _Side:
+    """What one side of a connection has shown: its initial sequence number, and what the other has acknowledged."""
+
+    initial: int
+    acknowledged: int | None = None
+
+
+class Trace:
+    """All packets of a host from its first on, which is what gives TCP numbers their meaning."""
+
+    def __init__(self, frames: Sequence["Frame"], interfaces: Mapping[int, str]) -> None:
+        self.packets = [Packet(frame, interfaces.get(frame.interface, "lo")) for frame in frames]
+        self._sides: dict[tuple, _Side] = {}
+        for packet in self.packets:
+            if packet.tcp is not None:
+                self._follow(packet)
+
+    def _follow(self, packet: Packet) -> None:
+        tcp = packet.tcp
+        here = (packet.ip.src, tcp.sport, packet.ip.dst, tcp.dport)
+        there = (packet.ip.dst, tcp.dport, packet.ip.src, tcp.sport)
+        if "S" in packet.flags:
+            # A SYN begins a connection, also on a pair of ports that an earlier one used.
+            self._sides[here] = _Side(tcp.seq)
+        side = self._sides.setdefault(here, _Side(tcp.seq))
+        packet.relative_seq = _distance(side.initial, tcp.seq)
+        packet.is_probe = (
+            packet.flags == "A" and packet.length == 0
+            and side.acknowledged is not None and _distance(side.acknowledged, tcp.seq) == -1
+        )
+        if "A" in packet.flags and there in self._sides:
+            self._sides[there].acknowledged = tcp.ack
+            packet.relative_ack = _distance(self._sides[there].initial, tcp.ack)
+
+    def describe(self, names: Mapping[str, str]) -> str:
+        """One line per packet; see Packet.describe(). Times are since the first one."""
+        return "\n".join(packet.describe(names, self.packets[0].time) for packet in self.packets)
+
+
+def _distance(start: int, end: int) -> int:
+    """From one sequence number to another, negative if it lies before. Source: RFC 9293, 3.4."""
+    return (end - start + _MODULUS // 2) % _MODULUS - _MODULUS // 2
+
+
+def pcap(frames: Sequence["Frame"]) -> bytes:
+    """A pcap file with nanosecond times, of Ethernet frames cut to what was recorded."""
+    PCAP_NANOSECONDS, LINKTYPE_ETHERNET, LONGEST = 0xA1B23C4D, 1, 65535
+    parts = [struct.pack("=IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LONGEST, LINKTYPE_ETHERNET)]
+    for frame in frames:
+        seconds, nanoseconds = divmod(frame.nanoseconds, 1_000_000_000)
+        parts.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), frame.length))
+        parts.append(frame.data)
+    return b"".join(parts)

@@ -1,0 +1,67 @@
+"""TCP connections between hosts, and what the kernel says about them."""
+
+import socket
+import struct
+from dataclasses import dataclass
+
+from .host import Host
+
+TCP_REPAIR = 19
+_STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
+    "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
+)
+
+
+def listen(host: Host, family: int, backlog: int = 128) -> socket.socket:
+    """A listening socket on the host's first address, on a port of the kernel's choice."""
+    listener = host.socket(family)
+    listener.bind((host.address(family), 0))
+    listener.listen(backlog)
+    return listener
+
+
+def tcp_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, socket.socket]:
+    """An established connection: the client's socket and the server's."""
+    listener = listen(server, family)
+    conn = client.socket(family)
+    conn.connect(listener.getsockname()[:2])
+    peer = server.adopt(listener.accept()[0])
+    listener.close()
+    return conn, peer
+
+
+def keepalive(
+    conn: socket.socket, idle: int | None = None, interval: int | None = None, count: int | None = None
+) -> None:
+    """Switch keepalive on, `idle` and `interval` in seconds; what is not given stays as the sysctls say. See tcp(7)."""
+    options = {socket.TCP_KEEPIDLE: idle, socket.TCP_KEEPINTVL: interval, socket.TCP_KEEPCNT: count}
+    for option, value in options.items():
+        if value is not None:
+            conn.setsockopt(socket.IPPROTO_TCP, option, value)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def vanish(conn: socket.socket) -> None:
+    """Destroy the socket without a word to its peer, as a power cut would.
+
+    Needs CAP_NET_ADMIN over the host's namespace. Source: tcp_repair in net/ipv4/tcp.c, tcp_close().
+    """
+    conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    conn.close()
+
+
+@dataclass(frozen=True)
+class TcpInfo:
+    """The beginning of struct tcp_info (include/uapi/linux/tcp.h): state by name, unanswered probes, segments in
+    flight."""
+
+    state: str
+    probes: int
+    unacked: int
+
+
+def tcp_info(conn: socket.socket) -> TcpInfo:
+    """What the kernel says about the connection now. Raises OSError."""
+    fields = struct.unpack("=8B5I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28))
+    return TcpInfo(state=_STATES[fields[0]], probes=fields[3], unacked=fields[12])

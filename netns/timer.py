@@ -1,0 +1,50 @@
+"""How exact a kernel timer is: what a measured time may be, given the timeout that was asked for."""
+
+import os
+import time
+
+# include/uapi/linux/time.h; Python's time module does not name it.
+_CLOCK_MONOTONIC_COARSE = 6
+
+# The length of a jiffy in seconds: the coarse clocks advance once a tick.
+TICK = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
+
+# Until a timer's work is seen, other work may be in the way. On an idle virtual clock that is the cost of the work
+# alone; on the running kernel it is whatever else the machine does.
+_LATE = {"virtual": 0.02}.get(os.environ.get("KDRIFT_CLOCK", "real"), 0.25)
+
+_FIRST_LEVEL_JIFFIES = 63
+_LEVEL_FACTOR = 8
+
+
+def wheel_granularity(timeout: float) -> float:
+    """Seconds by which the kernel's timer wheel may fire late: its buckets get coarser with the timeout.
+
+    Level 0 keeps timeouts below 63 jiffies to the jiffy, each further level holds eight times longer ones in buckets
+    eight times as wide: at worst 1/8 of the timeout (64 ms of 1 s at HZ 1000, 262 s of 7200 s).
+    Source: kernel/time/timer.c, "The timer wheel has LVL_DEPTH array levels".
+    """
+    jiffies, bucket, limit = timeout / TICK + 1, 1, _FIRST_LEVEL_JIFFIES
+    while jiffies >= limit:
+        bucket *= _LEVEL_FACTOR
+        limit *= _LEVEL_FACTOR
+    return bucket * TICK
+
+
+class approx_timer:
+    """Equals any time that a chain of kernel timers may take: `seconds == approx_timer(10, 5, 5)`.
+
+    Each timer may seem a jiffy short, because it is set in whole jiffies somewhere within the current one, and may be
+    late by the granularity of the timer wheel and a tick. `late` allows seconds for the work between timer and sight.
+    """
+
+    def __init__(self, *timeouts: float, late: float = _LATE) -> None:
+        self.nominal = sum(timeouts)
+        self.least = self.nominal - TICK * len(timeouts)
+        self.most = self.nominal + sum(wheel_granularity(each) + TICK for each in timeouts) + late
+
+    def __eq__(self, seconds: object) -> bool:
+        return isinstance(seconds, (int, float)) and self.least <= seconds <= self.most
+
+    def __repr__(self) -> str:
+        return f"{self.nominal:g} s by the timer wheel ({self.least:.3f} to {self.most:.3f})"

@@ -1,0 +1,128 @@
+"""A topology is frozen data in roles; build() makes it real for the time of a `with` block."""
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from . import rtnl
+from .host import Host, Interface
+
+# IPv6 without waiting and without random traffic: no duplicate address detection, no router solicitation.
+# Written before the interfaces exist, because an interface takes over the defaults of the moment it appears.
+_QUIET_IPV6 = {
+    "net.ipv6.conf.all.accept_dad": 0,
+    "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.conf.default.accept_ra": 0,
+    "net.ipv6.conf.default.router_solicitations": 0,
+}
+_FIRST_INDEX = 11
+# RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
+_DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
+
+
+@dataclass(frozen=True)
+class Link:
+    """An Ethernet cable (a veth pair) between two roles; `mtu` in bytes.
+
+    Of each prefix the first role gets the first address, the second role the second.
+    """
+
+    left: str
+    right: str
+    ipv4: str
+    ipv6: str
+    mtu: int = 1500
+
+    def address(self, role: str, family: socket.AddressFamily) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
+        """The role's address on this link, with the prefix length."""
+        prefix = ipaddress.ip_network(self.ipv4 if family == socket.AF_INET else self.ipv6)
+        return ipaddress.ip_interface(f"{prefix[1 + (self.left, self.right).index(role)]}/{prefix.prefixlen}")
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Hosts by role, and the links between them. A host is there because a link ends at it."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(role for link in self.links for role in (link.left, link.right)))
+
+    def __str__(self) -> str:
+        """The topology as a drawing, one line per link."""
+        return "\n".join(
+            f"{_end(link, link.left)} ----[ mtu {link.mtu} ]---- {_end(link, link.right)}" for link in self.links
+        )
+
+
+def _end(link: Link, role: str) -> str:
+    return f"{role} ({link.address(role, socket.AF_INET)}, {link.address(role, socket.AF_INET6)})"
+
+
+class Network:
+    """A topology that exists. `network["client"]` is one host, `network.nodes("client", "server")` several."""
+
+    def __init__(self, topology: Topology, hosts: dict[str, Host]) -> None:
+        self.topology = topology
+        self.hosts = hosts
+
+    def __getitem__(self, role: str) -> Host:
+        return self.hosts[role]
+
+    def nodes(self, *roles: str) -> tuple[Host, ...]:
+        """The hosts in these roles. Raises KeyError for a role that the topology does not have."""
+        return tuple(self.hosts[role] for role in roles)
+
+    def names(self) -> dict[str, str]:
+        """Address -> role, for texts about packets."""
+        return {
+            str(address.ip): host.role
+            for host in self.hosts.values() for interface in host.interfaces.values()
+            for address in interface.addresses.values()
+        }
+
+
+@contextmanager
+def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
+    """Make the hosts and links, every interface up and every address usable at once; take it all down at the end.
+
+    With `capture` each host records its packets, from before its first link on. Raises OSError where the kernel
+    refuses a step.
+    """
+    with ExitStack() as stack:
+        hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
+        for host in hosts.values():
+            host.pin(_QUIET_IPV6)
+            if capture:
+                stack.enter_context(host.recording())
+        for number, link in enumerate(topology.links):
+            _plug(link, number, hosts[link.left], hosts[link.right])
+        for host in hosts.values():
+            rtnl.request(host.namespace, [rtnl.loopback_up(), *_configuration(host)])
+        yield Network(topology, hosts)
+
+
+def _configuration(host: Host) -> Iterator[object]:
+    for interface in host.interfaces.values():
+        yield rtnl.link_state(interface.index, up=True)
+        for address in interface.addresses.values():
+            yield rtnl.address(interface.index, address)
+
+
+def _plug(link: Link, number: int, left: Host, right: Host) -> None:
+    near, far = (
+        Interface(
+            name=f"to-{other.role}",
+            # No two interfaces of a topology share an index, so that a trace names each of them without doubt.
+            index=_FIRST_INDEX + 2 * number + side,
+            mac=_DOCUMENTATION_MAC.format(2 * number + side + 1),
+            addresses={family: link.address(host.role, family) for family in (socket.AF_INET, socket.AF_INET6)},
+        )
+        for side, (host, other) in enumerate(((left, right), (right, left)))
+    )
+    rtnl.request(left.namespace, [rtnl.veth(near, far, link.mtu, right.namespace)])
+    left.interfaces[right.role] = near
+    right.interfaces[left.role] = far

@@ -1,0 +1,1 @@
+"""From what the tests said to what people and machines read: results.json, junit.xml, the table, the verdict."""

@@ -1,0 +1,42 @@
+"""junit.xml: one test suite per kernel."""
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from pathlib import Path
+
+from report.results import KernelResult, TestResult, write_whole
+
+
+def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
+    root = ET.Element("testsuites")
+    for kernel in kernels:
+        suite = ET.SubElement(root, "testsuite", name=kernel.label, tests=str(len(kernel.tests)), failures=str(kernel.count("failed", "crashed")),
+                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped")),
+                              time=f"{sum(test.wall_s for test in kernel.tests):.3f}")
+        properties = ET.SubElement(suite, "properties")
+        for name in ("release", "package", "version", "clock", "accel", "qemu"):
+            ET.SubElement(properties, "property", name=name, value=str(getattr(kernel, name) or ""))
+        if kernel.error:
+            case = ET.SubElement(suite, "testcase", classname=kernel.label, name="boot")
+            ET.SubElement(case, "error", message=_clean(kernel.error.splitlines()[0])).text = _clean(kernel.error)
+        for test in kernel.tests:
+            _case(suite, test)
+    ET.indent(root)
+    write_whole(path, ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
+
+
+def _case(suite: ET.Element, test: TestResult) -> None:
+    file, _, name = test.id.partition("::")
+    case = ET.SubElement(suite, "testcase", classname=file.removesuffix(".py").replace("/", "."), name=name, time=f"{test.wall_s:.3f}")
+    if test.measurements:
+        properties = ET.SubElement(case, "properties")
+        for seen in test.measurements:
+            ET.SubElement(properties, "property", name=seen["name"], value=f"{seen['value']} {seen['unit']}")
+    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped"}.get(test.outcome)
+    if kind:
+        first = test.message.splitlines()[0] if test.message else test.outcome
+        ET.SubElement(case, kind, message=_clean(first), type=test.outcome).text = _clean(test.message)
+
+
+def _clean(text: str) -> str:
+    """XML 1.0 has no way to carry most control characters, which a console may well print."""
+    return "".join(char if char >= " " or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

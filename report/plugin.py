@@ -1,0 +1,147 @@
+"""The pytest plugin that gathers results and prints and writes what becomes of them."""
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from report.junit import write_junit
+from report.progress import Progress
+from report.results import Collector, KernelResult, write_json
+from report.table import LEGEND, kernel_lines, measurement_table, outcome_table, render
+from report.verdict import compare
+
+REGRESSION, LOST, NOT_BOOTED = 1, 3, 125    # exit statuses beside pytest's own; see the README
+RUNNING = "running"
+
+
+class Report:
+    """`runs` are the session's kernels (kernels.session.KernelRun); empty for the running kernel."""
+
+    def __init__(self, config: pytest.Config, runs: list):
+        self.config = config
+        self.runs = runs
+        self.collector = Collector()
+        self.began = time.time()
+        if config.option.report:
+            self._check_directory(Path(config.option.report))
+
+    @staticmethod
+    def _check_directory(directory: Path) -> None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self):
+        if not self.runs:
+            return (yield)
+        for run in self.runs:
+            if run.error:
+                self._writer().line(f"{run.label}: {run.error}")
+        reporter = self.config.pluginmanager.getplugin("terminalreporter")
+        states = {run.label: run for run in self.runs if run.kernel}
+        interactive = reporter.isatty and self.config.option.verbose <= 0
+        with Progress(self._writer()._file, list(states), lambda label: states[label].state(), interactive) as self.progress:
+            return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        run = getattr(report, "kernel", None)
+        label = run.label if run else RUNNING
+        self.collector.add(label, report)
+        if run:
+            self._show(label, report)
+
+    def _show(self, label: str, report: pytest.TestReport) -> None:
+        test = self.collector.tests[label, report.nodeid]
+        ending = getattr(report, "ending", None)
+        if report.when == "teardown" or ending:
+            outcome = ending or test.outcome
+            self.progress.test_done(label, report.nodeid, outcome)
+            if self.config.option.verbose > 0:
+                times = f"{test.virtual_s:.3f} s" + (f" in {test.wall_s:.1f} s" if test.wall_s else "")
+                self._writer().line(f"{label}  {outcome:8} {report.nodeid}  ({times})")
+        # From here on the report is read by pytest's own summary, which knows nothing of kernels.
+        report.nodeid = f"{report.nodeid} on {label}"
+        path, line, name = report.location
+        report.location = (path, line, f"{name} on {label}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
+        """With kernels, progress is ours; pytest keeps its counts."""
+        if not getattr(report, "kernel", None):
+            return None
+        if report.outcome == "failed":
+            return getattr(report, "ending", "failed"), "", ""
+        return (report.outcome if report.when == "call" or report.skipped else ""), "", ""
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.kernels = self._kernels()
+        old, *others = self.kernels or [None]
+        self.comparisons = [compare(old, new) for new in others] if self.config.option.validate else []
+        if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = self._exit_status()
+        if self.config.option.report:
+            self._write(Path(self.config.option.report), int(session.exitstatus))
+
+    def _exit_status(self) -> int:
+        if self.comparisons:
+            worse = not all(comparison.ok for comparison in self.comparisons)
+        else:
+            worse = any(kernel.count("failed", "crashed") for kernel in self.kernels)
+        if worse:
+            return REGRESSION
+        if any(kernel.error for kernel in self.kernels):
+            return NOT_BOOTED
+        if any(kernel.count("lost") for kernel in self.kernels):
+            return LOST
+        return 0 if any(kernel.tests for kernel in self.kernels) else int(pytest.ExitCode.NO_TESTS_COLLECTED)
+
+    def _kernels(self) -> list[KernelResult]:
+        if not self.runs:
+            import platform
+            return [KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING))]
+        found = []
+        for run in self.runs:
+            result = KernelResult(run.spec, run.label, error=run.error, clock=self.config.option.clock, tests=self.collector.of(run.label))
+            if run.kernel:
+                result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
+                facts = run.running()
+                result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
+            found.append(result)
+        return found
+
+    def _write(self, directory: Path, status: int) -> None:
+        run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+               "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
+               "python": sys.version.split()[0], "exit_status": status}
+        write_json(directory / "results.json", run, self.kernels)
+        write_junit(directory / "junit.xml", self.kernels)
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.runs:
+            return
+        width, colour = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
+        for run in self.runs:
+            for note in run.notes():
+                terminalreporter.write_line(f"{run.label}: {note}")
+        terminalreporter.section("tests by kernels", sep="-")
+        terminalreporter.write(render(outcome_table(self.kernels), width, colour))
+        terminalreporter.write_line(LEGEND)
+        if measured := measurement_table(self.kernels):
+            terminalreporter.section("measurements", sep="-")
+            terminalreporter.write(render(measured, width, colour))
+        terminalreporter.section("kernels", sep="-")
+        for line in kernel_lines(self.kernels):
+            terminalreporter.write_line(line)
+        if self.comparisons:
+            terminalreporter.section("verdict", sep="=")
+            for comparison in self.comparisons:
+                for line in comparison.lines():
+                    terminalreporter.write_line(line)
+
+    def _writer(self):
+        return self.config.get_terminal_writer()

@@ -1,0 +1,69 @@
+"""What is seen while kernels run: a line per kernel on a terminal, a line per change elsewhere."""
+import threading
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
+         "restoring": "restoring", "running": "running"}
+
+
+class Progress:
+    """`state` tells what a kernel's machine does, by its label."""
+
+    def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], interactive: bool):
+        self.counts = {label: dict.fromkeys(("passed", "failed", "skipped", "crashed", "lost"), 0) for label in labels}
+        self.current = dict.fromkeys(labels, "")
+        self.said = dict.fromkeys(labels, "")
+        self.state = state
+        self.width = max((len(label) for label in labels), default=0)
+        self.console = Console(file=stream, highlight=False)
+        self.live = Live(self, console=self.console, refresh_per_second=4, transient=True) if interactive else None
+        self.over = threading.Event()
+        self.watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> "Progress":
+        if self.live:
+            self.live.start()
+        else:
+            self.watcher.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+        if self.live:
+            self.live.stop()
+        else:
+            self.watcher.join()
+
+    def test_done(self, label: str, test: str, outcome: str) -> None:
+        self.counts[label][outcome] += 1
+        self.current[label] = test
+
+    def line(self, label: str) -> str:
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts[label].items() if count)
+        word = WORDS.get(self.state(label), self.state(label))
+        return f"{label:{self.width}}  {counts or word}"
+
+    def __rich__(self) -> Text:
+        """Called by rich for every refresh."""
+        lines = []
+        for label in self.counts:
+            test = self.current[label]
+            lines.append(Text(self.line(label) + (f"  {test.rpartition('/')[2]}" if test else ""), no_wrap=True, overflow="ellipsis"))
+        return Text("\n").join(lines)
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.3):
+            self.changes()
+
+    def changes(self) -> None:
+        """Print a line for every kernel whose machine does something new."""
+        for label in self.counts:
+            state = self.state(label)
+            if state != self.said[label]:
+                self.said[label] = state
+                self.console.print(f"{label:{self.width}}  {WORDS.get(state, state)}")

@@ -1,0 +1,111 @@
+"""The results of a run: what each test did on each kernel."""
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+SCHEMA = 1
+OUTCOMES = ("passed", "failed", "skipped", "crashed", "lost")
+# When the phases or attempts of one test disagree, the worst is what the test did.
+WORST = {outcome: rank for rank, outcome in enumerate(("passed", "skipped", "lost", "failed", "crashed"))}
+
+
+@dataclass
+class TestResult:
+    """One test on one kernel.  `virtual_s` is the time of the kernel's clock, `wall_s` that of the host's, both in seconds."""
+
+    id: str
+    outcome: str = "passed"
+    virtual_s: float = 0.0
+    wall_s: float = 0.0
+    message: str = ""
+    measurements: list[dict] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
+
+
+@dataclass
+class KernelResult:
+    """One kernel and its tests.  `error` says why it could not be had, booted or kept running; then tests may be missing."""
+
+    spec: str
+    label: str
+    release: str = ""
+    package: str | None = None
+    version: str | None = None
+    clock: str = "real"
+    accel: str = "none"
+    qemu: str | None = None
+    boot_s: float | None = None
+    error: str | None = None
+    tests: list[TestResult] = field(default_factory=list)
+
+    def count(self, *outcomes: str) -> int:
+        return sum(test.outcome in outcomes for test in self.tests)
+
+    def by_id(self) -> dict[str, TestResult]:
+        return {test.id: test for test in self.tests}
+
+
+class Collector:
+    """Puts the reports of setup, call and teardown of each test together."""
+
+    def __init__(self) -> None:
+        self.tests: dict[tuple[str, str], TestResult] = {}
+
+    def add(self, kernel: str, report) -> None:
+        """Take a pytest report; `kernel` is the column it belongs to."""
+        test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
+        ending = getattr(report, "ending", None)
+        if ending:
+            self._machine_ended(kernel, test, report, ending)
+            return
+        test.virtual_s = round(test.virtual_s + report.duration, 6)
+        test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
+        if report.outcome != "passed":
+            self._worsen(test, report.outcome, _message(report))
+        if report.when == "teardown":
+            test.measurements = [value for name, value in report.user_properties if name == "measurement"]
+
+    def of(self, kernel: str) -> list[TestResult]:
+        return [test for (name, _), test in self.tests.items() if name == kernel]
+
+    def _machine_ended(self, kernel: str, test: TestResult, report, ending: str) -> None:
+        if report.again:
+            # The test runs once more in a restored machine.  A crash of the kernel stays its outcome, whatever comes.
+            fresh = TestResult(test.id, attempts=[*test.attempts, ending])
+            if ending == "crashed":
+                fresh.outcome, fresh.message = "crashed", report.longrepr
+            self.tests[kernel, test.id] = fresh
+        else:
+            test.wall_s = round(report.wall_s, 3)
+            self._worsen(test, ending, report.longrepr)
+
+    @staticmethod
+    def _worsen(test: TestResult, outcome: str, message: str) -> None:
+        if WORST[outcome] > WORST[test.outcome]:
+            test.outcome, test.message = outcome, message
+
+
+def _message(report) -> str:
+    """One text that says what happened: the reason of a skip, the last lines of a failure."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return crash.message if crash else str(report.longrepr or "")
+
+
+def write_json(path: Path, run: dict, kernels: Iterable[KernelResult]) -> None:
+    """results.json, whole or not at all."""
+    document = {"schema": SCHEMA, "run": run, "kernels": [asdict(kernel) for kernel in kernels]}
+    write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,76 @@
+"""What is printed at the end: tests by kernels, measurements by kernels, and the kernels themselves."""
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from report.results import KernelResult
+
+SIGNS = {"passed": ("✓", "green"), "failed": ("F", "bold red"), "skipped": ("s", "yellow"), "crashed": ("C", "bold magenta"),
+         "lost": ("L", "bold cyan")}
+LEGEND = "✓ passed  F failed  s skipped  C crashed (the kernel)  L lost (the machine)  · not run; one sign per parameter set"
+
+
+def outcome_table(kernels: Sequence[KernelResult]) -> Table:
+    """A row per test function, a column per kernel, a sign per parameter set."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("test", overflow="fold")
+    for kernel in kernels:
+        table.add_column(kernel.label, no_wrap=True)
+    functions: dict[str, list[str]] = {}
+    for kernel in kernels:
+        for test in kernel.tests:
+            ids = functions.setdefault(test.id.partition("[")[0], [])
+            if test.id not in ids:
+                ids.append(test.id)
+    found = [kernel.by_id() for kernel in kernels]
+    for function, ids in functions.items():
+        cells = [Text.assemble(*(SIGNS[tests[name].outcome] if name in tests else "·" for name in ids)) for tests in found]
+        table.add_row(function.removeprefix("tests/"), *cells)
+    return table
+
+
+def measurement_table(kernels: Sequence[KernelResult]) -> Table | None:
+    """A row per measurement, None when nothing was measured."""
+    seen: dict[tuple[str, str, str], dict[int, float]] = {}
+    for number, kernel in enumerate(kernels):
+        for test in kernel.tests:
+            for one in test.measurements:
+                seen.setdefault((one["name"], parameters(test.id), one["unit"]), {})[number] = one["value"]
+    if not seen:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("measured")
+    for kernel in kernels:
+        table.add_column(kernel.label, justify="right")
+    table.add_column("")
+    for (name, variant, unit), values in seen.items():
+        cells = [f"{values[number]:.6g}" if number in values else "" for number in range(len(kernels))]
+        table.add_row(f"{name} {variant}".rstrip(), *cells, unit)
+    return table
+
+
+def parameters(test: str) -> str:
+    """The parameter set of a test id, in brackets, or nothing."""
+    return test[test.index("["):] if "[" in test else ""
+
+
+def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
+    """What ran where, and how it went, one line per kernel."""
+    lines = []
+    for kernel in kernels:
+        counts = ", ".join(f"{kernel.count(outcome)} {outcome}" for outcome in SIGNS if kernel.count(outcome))
+        where = f"{kernel.release} {kernel.clock} clock" + (f", {kernel.accel}, QEMU {kernel.qemu}" if kernel.qemu else "")
+        lines.append(f"{kernel.label}: {counts or 'no test ran'} ({where})")
+        if kernel.error:
+            lines += [f"{kernel.label}: {line}" for line in kernel.error.splitlines()]
+    return lines
+
+
+def render(item: object, width: int, colour: bool) -> str:
+    """A table as text for a terminal of that width."""
+    console = Console(width=width, force_terminal=colour, no_color=not colour, highlight=False)
+    with console.capture() as capture:
+        console.print(item)
+    return capture.get()

@@ -1,0 +1,80 @@
+"""Old kernel against new: what got worse, what got better, what moved."""
+from dataclasses import dataclass, field
+
+from report.results import KernelResult, TestResult
+from report.table import parameters
+
+BAD = ("failed", "crashed", "lost")
+# A measurement without a tolerance of its own: the clock of two kernels at different phases, and their rounding of timers.
+RELATIVE_TOLERANCE = 0.01
+
+
+@dataclass
+class Comparison:
+    """One kernel against an older one."""
+
+    old: KernelResult
+    new: KernelResult
+    regressions: list[tuple[TestResult, TestResult]] = field(default_factory=list)
+    fixes: list[tuple[TestResult, TestResult]] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)
+    unjudged: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.regressions
+
+    def lines(self) -> list[str]:
+        """The verdict first, then its reasons."""
+        judged = sum(test.outcome != "skipped" for test in self.new.tests)
+        if self.new.error or self.old.error or not judged:
+            head = "cannot be judged"
+        else:
+            head = "no regression" if self.ok else f"{len(self.regressions)} regression{'s' * (len(self.regressions) > 1)}"
+        lines = [f"{self.old.label} -> {self.new.label}: {head}, {len(self.fixes)} fixed, {len(self.drift)} drifted, "
+                 f"{len(self.unjudged)} not judged, {judged} tests"]
+        lines += [f"  regression  {new.id}: {old.outcome} -> {new.outcome}: {_first(new.message)}" for old, new in self.regressions]
+        lines += [f"  fixed       {new.id}: {old.outcome} -> {new.outcome}" for old, new in self.fixes]
+        lines += [f"  drift       {line}" for line in self.drift]
+        return lines + [f"  not judged  {line}" for line in self.unjudged]
+
+
+def compare(old: KernelResult, new: KernelResult) -> Comparison:
+    """Compare test by test; what only one side ran, or what was bad on both, is not judged."""
+    result = Comparison(old, new)
+    before = old.by_id()
+    for kernel in (old, new):
+        if kernel.error:
+            result.unjudged.append(f"{kernel.label}: {_first(kernel.error)}")
+    for test in new.tests:
+        was = before.get(test.id)
+        if was is None:
+            result.unjudged.append(f"{test.id}: not run on {old.label}")
+        elif was.outcome == "passed" and test.outcome in BAD:
+            result.regressions.append((was, test))
+        elif was.outcome in BAD and test.outcome == "passed":
+            result.fixes.append((was, test))
+        elif was.outcome in BAD or test.outcome in BAD:
+            result.unjudged.append(f"{test.id}: {was.outcome} on {old.label}, {test.outcome} on {new.label}: {_first(test.message or was.message)}")
+        elif was.outcome == test.outcome == "passed":
+            result.drift += _drift(was, test)
+    return result
+
+
+def _drift(was: TestResult, now: TestResult) -> list[str]:
+    before = {one["name"]: one for one in was.measurements}
+    lines = []
+    for one in now.measurements:
+        old = before.get(one["name"])
+        if old is None:
+            continue
+        tolerance = one.get("tolerance")
+        if tolerance is None:
+            tolerance = RELATIVE_TOLERANCE * abs(old["value"])
+        if abs(one["value"] - old["value"]) > tolerance:
+            lines.append(f"{one['name']} {parameters(now.id)}: {old['value']:.6g} -> {one['value']:.6g} {one['unit']} (tolerance {tolerance:.3g})")
+    return lines
+
+
+def _first(text: str) -> str:
+    return text.splitlines()[0] if text else ""

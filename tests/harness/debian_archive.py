@@ -1,0 +1,171 @@
+"""A Debian archive of a few small kernel packages, signed with a key of its own, and a server that can misbehave."""
+
+import contextlib
+import functools
+import hashlib
+import http.server
+import os
+import random
+import socketserver
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+SUITE = "bookworm"
+
+
+def write_image(path: Path, release: str, size: int = 65536, seed: int = 0) -> Path:
+    """A file with the header of a bzImage (Documentation/arch/x86/boot.rst), nothing that runs."""
+    image = bytearray(random.Random(seed).randbytes(size))
+    image[0x1F1] = 3
+    struct.pack_into("<I", image, 0x1F4, (size - 4 * 512) // 16)
+    image[0x202:0x206] = b"HdrS"
+    struct.pack_into("<H", image, 0x20E, 0x300)
+    text = f"{release} (builder@example) #1 SMP\0".encode()
+    image[0x500:0x500 + len(text)] = text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(image)
+    return path
+
+
+def write_modules(root: Path, release: str) -> Path:
+    """A modules directory as a package brings it: depmod has not run."""
+    modules = root / "lib/modules" / release
+    (modules / "kernel/net").mkdir(parents=True)
+    (modules / "kernel/net/empty.txt").write_text("no module, but a file\n")
+    (modules / "modules.order").write_text("")
+    (modules / "modules.builtin").write_text("")
+    return modules
+
+
+def write_deb(directory: Path, name: str, version: str, root: Path, depends: str = "") -> Path:
+    """A .deb of the tree `root`."""
+    control = root / "DEBIAN/control"
+    control.parent.mkdir(parents=True)
+    control.write_text(f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: kdrift <nobody@example>\n"
+                       + (f"Depends: {depends}\n" if depends else "") + "Description: a package for tests\n")
+    path = directory / f"{name}_{version}_amd64.deb"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "--build", root, path], check=True, capture_output=True)
+    return path
+
+
+class DebianArchive:
+    """The archive in a directory, and what the server does instead of serving properly, in `mood`.
+
+    Moods: "well", "silent" (accepts and never answers), "slow" (packages trickle), "short" (packages end early),
+    "other" (packages of the same size with other contents).
+    """
+
+    def __init__(self, root: Path):
+        self.root, self.mood, self.requests = root, "well", []
+        self.pool = root / "debian/pool"
+        self.gnupg = root / "gnupg"
+        self.gnupg.mkdir(mode=0o700)
+        self._gpg("--quick-gen-key", "kdrift tests", "ed25519", "sign", "never")
+        self.keyring = root / "keyring.gpg"
+        self.keyring.write_bytes(self._gpg("--export"))
+
+    def add_kernel(self, release: str, version: str, size: int = 65536) -> str:
+        """A linux-image package with image and modules; returns its name."""
+        name = f"linux-image-{release}"
+        tree = self.root / "trees" / name
+        write_image(tree / f"boot/vmlinuz-{release}", release, size)
+        write_modules(tree, release)
+        write_deb(self.pool, name, version, tree)
+        return name
+
+    def add_split_kernel(self, release: str, version: str) -> str:
+        """A kernel of 6.19 or later: linux-image depends on linux-binary and linux-modules; returns the former's name."""
+        trees = self.root / "trees"
+        write_image(trees / f"binary-{release}/usr/lib/modules/{release}/vmlinuz", release)
+        write_modules(trees / f"modules-{release}/usr", release)
+        (trees / f"image-{release}").mkdir(parents=True)
+        write_deb(self.pool, f"linux-binary-{release}", version, trees / f"binary-{release}")
+        write_deb(self.pool, f"linux-modules-{release}", version, trees / f"modules-{release}")
+        depends = f"linux-base, linux-binary-{release} (= {version}), linux-modules-{release} (= {version})"
+        write_deb(self.pool, f"linux-image-{release}", version, trees / f"image-{release}", depends)
+        return f"linux-image-{release}"
+
+    def publish(self) -> None:
+        """Write and sign the index of what is in the pool."""
+        suite = self.root / "debian/dists" / SUITE
+        packages = suite / "main/binary-amd64/Packages"
+        packages.parent.mkdir(parents=True, exist_ok=True)
+        packages.write_text("".join(self._stanza(deb) for deb in sorted(self.pool.glob("*.deb"))))
+        digest = hashlib.sha256(packages.read_bytes()).hexdigest()
+        (suite / "Release").write_text(
+            f"Origin: kdrift\nSuite: {SUITE}\nCodename: {SUITE}\nArchitectures: amd64\nComponents: main\n"
+            f"Date: {formatdate(usegmt=True)}\nSHA256:\n {digest} {packages.stat().st_size} main/binary-amd64/Packages\n")
+        (suite / "InRelease").unlink(missing_ok=True)
+        self._gpg("--clearsign", "-o", str(suite / "InRelease"), str(suite / "Release"))
+        (suite / "Release").unlink()
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[str]:
+        """Serve on the loopback interface; yields the address for a sources list."""
+        class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+            daemon_threads, block_on_close, archive = True, False, self
+
+            def handle_error(self, _request, _address) -> None:
+                """A client that was killed is part of the tests."""
+
+        with Server(("127.0.0.1", 0), functools.partial(_Handler, directory=str(self.root))) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.server_port}/debian"
+            finally:
+                self.mood = "closed"
+                server.shutdown()
+                thread.join()
+
+    def armoured_key(self) -> str:
+        """The public key in the form that a sources list can hold."""
+        return self._gpg("--armor", "--export").decode()
+
+    def close(self) -> None:
+        """End the agent that gpg has started for the key."""
+        subprocess.run(["gpgconf", "--kill", "all"], env={**os.environ, "GNUPGHOME": str(self.gnupg)}, check=True)
+
+    def _stanza(self, deb: Path) -> str:
+        control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True).stdout
+        return (f"{control.strip()}\nFilename: pool/{deb.name}\nSize: {deb.stat().st_size}\n"
+                f"SHA256: {hashlib.sha256(deb.read_bytes()).hexdigest()}\n\n")
+
+    def _gpg(self, *arguments: str) -> bytes:
+        line = ["gpg", "--homedir", str(self.gnupg), "--batch", "--quiet", "--passphrase", "", *arguments]
+        return subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        archive = self.server.archive
+        archive.requests.append(self.path)
+        while archive.mood == "silent":
+            time.sleep(0.05)
+        super().do_GET()
+
+    def copyfile(self, source, outputfile) -> None:
+        archive, data = self.server.archive, source.read()
+        package = self.path.endswith(".deb")
+        if package and archive.mood == "other":
+            data = bytes(len(data))
+        if package and archive.mood == "short":
+            outputfile.write(data[:len(data) // 2])
+            self.close_connection = True
+            return
+        step = 65536
+        for start in range(0, len(data), step):
+            outputfile.write(data[start:start + step])
+            if package and archive.mood == "slow":
+                time.sleep(0.05)
+
+    def log_message(self, *_arguments) -> None:
+        pass

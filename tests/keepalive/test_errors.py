@@ -1,0 +1,58 @@
+"""What the network says meanwhile, and which error the application gets for it."""
+
+import errno
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import firewall, keepalive, tcp_pair, vanish
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def test_a_rebooted_peer_resets_the_connection(net, family):
+    """It knows nothing of the connection and answers the probe with a reset: ECONNRESET (RFC 9293, 3.5.1)."""
+    client, server = net.nodes("client", "server")
+    conn, peer = tcp_pair(client, server, family)
+    keepalive(conn, idle=1, interval=1, count=9)
+
+    vanish(peer)
+    with client.capture("tcp") as packets, pytest.raises(OSError) as failure:
+        conn.recv(1)
+
+    assert failure.value.errno == errno.ECONNRESET
+    probe, reset = packets
+    assert (probe.is_probe, reset.flags, reset.seq) == (True, "R", probe.ack)
+
+
+def test_an_icmp_error_is_what_the_application_gets_at_the_end(net, family):
+    """A soft error (RFC 1122, 4.2.3.9) does not end the connection, but it is reported instead of ETIMEDOUT when the
+    probes are used up: EHOSTUNREACH."""
+    client, server = net.nodes("client", "server")
+    conn, peer = tcp_pair(client, server, family)
+    with firewall.reject(server, client.address(family)) as rejected:
+        # The client's acknowledgement of this byte meets the rule; without the peer nobody sends the byte again.
+        peer.sendall(b"x")
+        vanish(peer)
+        assert conn.recv(1) == b"x"
+        assert rejected.packets() == 1
+
+        keepalive(conn, idle=1, interval=1, count=1)
+        with pytest.raises(OSError) as failure:
+            conn.recv(1)
+
+    assert failure.value.errno == errno.EHOSTUNREACH
+
+
+def test_an_icmp_error_about_a_probe_is_ignored(net, family):
+    """A probe's sequence number lies before the window, and so does the one that the ICMP error quotes: it counts as
+    out of the window (tcp_v4_err(), RFC 5927) and the application gets ETIMEDOUT."""
+    client, server = net.nodes("client", "server")
+    conn, _peer = tcp_pair(client, server, family)
+    with firewall.reject(server, client.address(family)):
+        keepalive(conn, idle=1, interval=1, count=1)
+        with pytest.raises(OSError) as failure:
+            conn.recv(1)
+
+    assert failure.value.errno == errno.ETIMEDOUT
+    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 1

@@ -1,0 +1,30 @@
+"""A peer that vanishes behind a firewall or an unplugged cable is found dead, whichever way its packets are lost."""
+
+import errno
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import firewall, keepalive, tcp_pair
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def lose(way, client, server, family):
+    if way == "link-down":
+        return firewall.carrier_lost(client, server)
+    return firewall.drop(server, client.address(family), way)
+
+
+@pytest.mark.parametrize("way", [*firewall.FLAVOURS, "link-down"])
+def test_a_peer_behind_a_dropping_firewall_is_found_dead(net, family, way):
+    """The probe and the final reset are lost, both counted by what lost them; the application gets ETIMEDOUT."""
+    client, server = net.nodes("client", "server")
+    conn, _peer = tcp_pair(client, server, family)
+    with lose(way, client, server, family) as lost:
+        keepalive(conn, idle=1, interval=1, count=1)
+        with pytest.raises(OSError) as failure:
+            conn.recv(1)
+        assert lost.packets() == 2
+
+    assert failure.value.errno == errno.ETIMEDOUT

@@ -1,0 +1,57 @@
+"""When the peer stays silent: how long that is tolerated, and how it ends."""
+
+import errno
+import time
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, firewall, keepalive, stopwatch, tcp_pair
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def test_gives_up_one_interval_after_the_last_probe(net, family, clock, measure):
+    """A vanished peer costs idle + count * interval, then ETIMEDOUT (tcp(7), TCP_KEEPCNT)."""
+    client, server = net.nodes("client", "server")
+    conn, _peer = tcp_pair(client, server, family)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        clock.align(1)
+        keepalive(conn, idle=1, interval=1, count=2)
+        with stopwatch() as took, pytest.raises(OSError) as failure:
+            conn.recv(1)
+
+    assert failure.value.errno == errno.ETIMEDOUT
+    assert len(packets.probes()) == 2
+    assert measure("keepalive.dead_after_short", took.seconds, "s") == approx_timer(1, 1, 1)
+
+
+def test_giving_up_sends_a_reset(net, family):
+    """RST|ACK at the next sequence number: a peer that is alive after all learns that the connection is gone."""
+    client, server = net.nodes("client", "server")
+    conn, _peer = tcp_pair(client, server, family)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        keepalive(conn, idle=1, interval=1, count=1)
+        with pytest.raises(OSError):
+            conn.recv(1)
+
+    probe, reset = packets.sent()
+    assert reset.flags == "RA"
+    assert (reset.seq, reset.ack, reset.length) == ((probe.seq + 1) % 2**32, probe.ack, 0)
+
+
+@pytest.mark.virtual_clock("the default timers take more than two hours")
+def test_default_timers_give_up_after_two_hours(net, family, clock, measure):
+    """7200 s idle and 9 probes, 75 s apart, are 7875 s; the timer wheel may add 300 s (tcp(7))."""
+    client, server = net.nodes("client", "server")
+    conn, _peer = tcp_pair(client, server, family)
+    with firewall.drop(server, client.address(family)) as dropped, client.capture("tcp") as packets:
+        clock.align(7200)
+        keepalive(conn)
+        with stopwatch() as took, pytest.raises(OSError) as failure:
+            conn.recv(1)
+        assert dropped.packets() == 9 + 1
+
+    assert failure.value.errno == errno.ETIMEDOUT
+    assert len(packets.probes()) == 9
+    assert measure("keepalive.dead_after", took.seconds, "s", tolerance=0.001) == approx_timer(7200, *[75] * 9)

@@ -1,0 +1,36 @@
+"""What accept() hands over from the listening socket."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import keepalive, listen
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def test_accepted_socket_has_its_listeners_options(net, family):
+    """SO_KEEPALIVE and all three values (tcp(7); tcp_create_openreq_child() clones the listener)."""
+    client, server = net.nodes("client", "server")
+    listener = listen(server, family)
+    keepalive(listener, idle=11, interval=7, count=5)
+    client.socket(family).connect(listener.getsockname()[:2])
+
+    accepted = server.adopt(listener.accept()[0])
+
+    assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    assert [accepted.getsockopt(socket.IPPROTO_TCP, name) for name in options] == [11, 7, 5]
+
+
+def test_connection_is_probed_even_before_it_is_accepted(net, family):
+    """The timer starts when the handshake is complete, not when the application comes to fetch the socket."""
+    client, server = net.nodes("client", "server")
+    listener = listen(server, family)
+    keepalive(listener, idle=1)
+    with server.capture("tcp") as packets:
+        client.socket(family).connect(listener.getsockname()[:2])
+        packets.until(lambda seen: seen.probes(), within=3)
+
+    assert packets.probes()[0].tcp.sport == listener.getsockname()[1]

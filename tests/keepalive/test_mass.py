@@ -1,0 +1,95 @@
+"""Keepalive as a server uses it: for thousands of connections at a time."""
+
+import errno
+import os
+import resource
+import select
+import socket
+import time
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, eventually, firewall, keepalive, listen
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def room_for(sockets):
+    """Skip unless this process may open so many sockets."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < sockets + 256:
+        pytest.skip(f"needs {sockets} sockets, the limit of open files is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def connect_many(client, server, family, count):
+    """`count` connections: the client's sockets and the server's."""
+    listener = listen(server, family, backlog=count)
+    pairs = []
+    for _ in range(count):
+        conn = client.socket(family)
+        conn.connect(listener.getsockname()[:2])
+        pairs.append((conn, server.adopt(listener.accept()[0])))
+    listener.close()
+    return zip(*pairs)
+
+
+def sockets_in_use(host, family):
+    return host.counters()["sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse"]
+
+
+def nothing(sockets):
+    return sockets <= 0
+
+
+def few_pages(pages):
+    """Each processor may keep up to 1 MiB of freed pages to itself (sysctl net.core.mem_pcpu_rsv)."""
+    return pages <= 256 * os.cpu_count()
+
+
+def wait_for_errors(conns):
+    """{descriptor: (when, errno)} of each connection as it dies; ends when all have, or after 60 s without any."""
+    poll = select.epoll()
+    by_descriptor = {conn.fileno(): conn for conn in conns}
+    for descriptor in by_descriptor:
+        poll.register(descriptor, select.EPOLLIN)
+    errors = {}
+    while len(errors) < len(by_descriptor) and (events := poll.poll(60, 1024)):
+        now = time.monotonic()
+        for descriptor, _event in events:
+            errors[descriptor] = (now, by_descriptor[descriptor].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+            poll.unregister(descriptor)
+    return errors
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
+def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, measure, count):
+    """Each gives up 1 + 1 s after its own start; afterwards no socket and no memory is left in use."""
+    room_for(2 * count)
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.ip_local_port_range": "1024 65535"})
+    before = client.counters()
+    conns, peers = connect_many(client, server, family, count)
+    with firewall.drop(server, client.address(family)) as dropped:
+        armed = {}
+        for conn in conns:
+            armed[conn.fileno()] = time.monotonic()
+            keepalive(conn, idle=1, interval=1, count=1)
+        errors = wait_for_errors(conns)
+        assert dropped.packets() == 2 * count
+
+    assert {number for _when, number in errors.values()} == {errno.ETIMEDOUT}
+    took = sorted(when - armed[descriptor] for descriptor, (when, _number) in errors.items())
+    assert len(took) == count
+    # The last one may have to wait until the kernel and this test have dealt with all the others.
+    assert took[0] == approx_timer(1, 1, late=2)
+    assert measure("keepalive.mass_reaped_last", took[-1], "s", tolerance=0.5) == approx_timer(1, 1, late=2)
+
+    for conn in (*conns, *peers):
+        conn.close()
+    eventually(lambda: sockets_in_use(client, family), 0, within=5)
+    if clock.kind == "virtual":
+        # These two count the whole machine, and only a virtual one is ours alone.
+        eventually(lambda: client.counters()["sockstat.TCP.alloc"] - before["sockstat.TCP.alloc"], nothing, within=5)
+        eventually(lambda: client.counters()["sockstat.TCP.mem"] - before["sockstat.TCP.mem"], few_pages, within=5)

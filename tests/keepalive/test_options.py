@@ -1,0 +1,125 @@
+"""The three socket options and the three sysctls: bounds, defaults, and which of them wins (tcp(7))."""
+
+import errno
+import socket
+import time
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, firewall, keepalive, tcp_pair
+
+pytestmark = pytest.mark.topology(LAN)
+
+TIME = "net.ipv4.tcp_keepalive_time"
+INTERVAL = "net.ipv4.tcp_keepalive_intvl"
+PROBES = "net.ipv4.tcp_keepalive_probes"
+
+
+def option(conn, name):
+    return conn.getsockopt(socket.IPPROTO_TCP, name)
+
+
+def test_a_new_namespace_has_the_documented_defaults(net):
+    """7200 s, 75 s, 9 probes (Documentation/networking/ip-sysctl.rst); RFC 1122 asks for two hours at least."""
+    client, _server = net.nodes("client", "server")
+
+    assert [client.sysctl(name) for name in (TIME, INTERVAL, PROBES)] == ["7200", "75", "9"]
+
+
+def test_an_option_that_was_not_set_reads_as_the_sysctl(net, family):
+    """Also when the sysctl changes after the socket was made."""
+    client, _server = net.nodes("client", "server")
+    conn = client.socket(family)
+    client.pin({TIME: 111, INTERVAL: 22, PROBES: 3})
+
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+    assert [option(conn, name) for name in options] == [111, 22, 3]
+
+
+@pytest.mark.parametrize("name, most", [("TCP_KEEPIDLE", 32767), ("TCP_KEEPINTVL", 32767), ("TCP_KEEPCNT", 127)])
+def test_an_option_out_of_bounds_is_refused(net, family, name, most):
+    """1 to 32767 s, 1 to 127 probes; anything else gives EINVAL and changes nothing (include/net/tcp.h, MAX_TCP_KEEP*)."""
+    client, _server = net.nodes("client", "server")
+    conn = client.socket(family)
+    number = getattr(socket, name)
+    for allowed in (1, most):
+        conn.setsockopt(socket.IPPROTO_TCP, number, allowed)
+        assert option(conn, number) == allowed
+
+    for refused in (-1, 0, most + 1):
+        with pytest.raises(OSError) as failure:
+            conn.setsockopt(socket.IPPROTO_TCP, number, refused)
+        assert failure.value.errno == errno.EINVAL
+    assert option(conn, number) == most
+
+
+def test_socket_options_win_over_the_sysctls(net, family):
+    """Sysctls of 1 s, 1 s and 1 probe kill after 2 s; the socket with options of its own lives for 2 + 1 + 1 s."""
+    client, server = net.nodes("client", "server")
+    client.pin({TIME: 1, INTERVAL: 1, PROBES: 1})
+    follower, _peer = tcp_pair(client, server, family)
+    owner, _peer = tcp_pair(client, server, family)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        armed = time.time()
+        keepalive(follower)
+        keepalive(owner, idle=2, interval=1, count=2)
+        for conn in (follower, owner):
+            with pytest.raises(TimeoutError):
+                conn.recv(1)
+
+    resets = {packet.tcp.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
+    assert resets[follower.getsockname()[1]] == approx_timer(1, 1)
+    assert resets[owner.getsockname()[1]] == approx_timer(2, 1, 1)
+
+
+def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
+    """Each time the timer fires the kernel asks keepalive_time_when(), which reads the namespace's sysctl anew unless
+    the socket has a value (net/ipv4/tcp_timer.c): made longer while the timer runs, the first probe waits for the rest.
+    """
+    client, server = net.nodes("client", "server")
+    client.pin({TIME: 1})
+    follower, _peer = tcp_pair(client, server, family)
+    owner, _peer = tcp_pair(client, server, family)
+    with client.capture("tcp") as packets:
+        armed = time.time()
+        keepalive(follower)
+        keepalive(owner, idle=1)
+        client.pin({TIME: 2})
+        packets.until(lambda seen: len({probe.tcp.sport for probe in seen.probes()}) == 2, within=4)
+
+    first = {probe.tcp.sport: probe.time - armed for probe in reversed(packets.probes())}
+    assert first[owner.getsockname()[1]] == approx_timer(1)
+    assert first[follower.getsockname()[1]] == approx_timer(1, 1)
+
+
+def test_a_shorter_idle_sysctl_waits_for_the_running_timer(net, family):
+    """Writing the sysctl touches no socket: a timer armed for 2 s fires after 2 s, not after the new 1 s."""
+    client, server = net.nodes("client", "server")
+    client.pin({TIME: 2})
+    conn, _peer = tcp_pair(client, server, family)
+    with client.capture("tcp") as packets:
+        armed = time.time()
+        keepalive(conn)
+        client.pin({TIME: 1})
+        packets.until(lambda seen: seen.probes(), within=4)
+
+    assert packets.probes()[0].time - armed == approx_timer(2)
+
+
+def test_later_interval_and_count_sysctls_reach_a_socket_that_is_probing(net, family):
+    """After the first probe the interval becomes 2 s and the count 2: the second probe comes 1 s later on the timer
+    that was running, the end another 2 s later."""
+    client, server = net.nodes("client", "server")
+    client.pin({TIME: 1, INTERVAL: 1, PROBES: 9})
+    conn, _peer = tcp_pair(client, server, family)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        keepalive(conn)
+        packets.until(lambda seen: seen.probes(), within=3)
+        client.pin({INTERVAL: 2, PROBES: 2})
+        with pytest.raises(TimeoutError):
+            conn.recv(1)
+
+    first, second, reset = packets.sent()
+    assert second.time - first.time == approx_timer(1)
+    assert (reset.flags, reset.time - second.time) == ("RA", approx_timer(2))

@@ -1,0 +1,39 @@
+"""TCP_USER_TIMEOUT, where it is set, decides instead of the count of probes (tcp(7))."""
+
+import socket
+import time
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, firewall, keepalive, tcp_pair
+
+pytestmark = pytest.mark.topology(LAN)
+
+# idle s, interval s, count, user timeout ms, and the timers until the end: the first idle + k * interval (k >= 1) at
+# which the user timeout is over.
+CASES = [
+    (1, 1, 9, 1500, (1, 1)),
+    (1, 1, 1, 2500, (1, 1, 1)),
+    (2, 1, 9, 500, (2, 1)),
+]
+
+
+def test_user_timeout_overrules_the_count(net, family, clock, measure):
+    """It ends a connection before its probes are used up, and keeps one alive after; looked at when a probe is due."""
+    client, server = net.nodes("client", "server")
+    conns = [tcp_pair(client, server, family)[0] for _case in CASES]
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        clock.align(2)
+        armed = time.time()
+        for conn, (idle, interval, count, user_timeout, _timers) in zip(conns, CASES):
+            conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
+            keepalive(conn, idle, interval, count)
+        for conn in conns:
+            with pytest.raises(TimeoutError):
+                conn.recv(1)
+
+    resets = {packet.tcp.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
+    for conn, (idle, interval, _count, user_timeout, timers) in zip(conns, CASES):
+        name = f"keepalive.user_timeout.{idle}s_{interval}s_{user_timeout}ms"
+        assert measure(name, resets[conn.getsockname()[1]], "s") == approx_timer(*timers)
