@@ -18,7 +18,6 @@ from kernels.errors import FetchError
 from kernels.sources import Source
 
 ANSWER_WITHIN = 20.0  # seconds without any progress until a mirror counts as silent
-NOT_THERE = "does not have a Release file"  # what apt says of a suite that a mirror does not carry
 DEADLINE_OPTIONS = ("Acquire::http::Timeout=10", "Acquire::https::Timeout=10", "Acquire::Retries=1")
 
 CONFIGURATION = """\
@@ -75,10 +74,13 @@ class Apt:
         failed = {}
         for suite in self.sources:
             came = re.search(rf"(?m)^(Hit|Get):.* {re.escape(suite)} (In)?Release", output)
-            if not came or suite not in self.lists() or re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /]", output):
-                failed[suite] = _complaint(output, f" {suite} ", f"/{suite}/") or "no answer"
+            # "Err:2 ADDRESS SUITE Release", and the reason on the next line; the summary at the end takes a network
+            # that cannot be reached for a suite that does not exist.
+            error = re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /].*\n\s+(.+)$", output)
+            if not came or suite not in self.lists() or error:
+                failed[suite] = error[1] if error else _complaint(output, f" {suite} ", f"/{suite}/") or "no answer"
         if len(failed) == len(self.sources):
-            reason = next((reason for reason in failed.values() if NOT_THERE not in reason), "no suite is there")
+            reason = next((reason for reason in failed.values() if not is_absence(reason)), "no suite is there")
             raise FetchError(f"no package list could be had ({reason}): check the network or the proxy, or choose "
                              "another mirror with --mirror")
         return failed
@@ -161,6 +163,11 @@ def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
+
+
+def is_absence(reason: str) -> bool:
+    """Whether apt says so of a suite that a mirror does not carry, rather than of a failure."""
+    return bool(re.match(r"404\b|File not found", reason))
 
 
 def _complaint(output: str, *marks: str) -> str | None:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from kernels.apt import NOT_THERE, Apt
+from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, sha256_of
 from kernels.errors import FetchError, SpecError
 from kernels.extract import Kernel, settle, unpack
@@ -106,7 +106,8 @@ class Archive:
             with self.progress.transfer("package lists of the Debian archive", None) as advance:
                 failed = apt.update(advance)
             for source in dict.fromkeys(apt.sources.values()):
-                missing = [suite for suite in failed if apt.sources[suite] == source and NOT_THERE not in failed[suite]]
+                missing = [suite for suite in failed if apt.sources[suite] == source
+                           and not is_absence(failed[suite])]
                 if missing:
                     self.progress.say(f"left out: {', '.join(missing)} ({failed[missing[0]]})")
             index = read_index(apt, failed)

@@ -49,8 +49,8 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
     if merged.is_dir() and not plain.exists():
         plain.parent.mkdir(exist_ok=True)
         merged.rename(plain)
-    image = next((path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))
-                  if path.is_file() and not path.name.endswith(".hmac")), None)
+    images = [path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))]
+    image = next((path for path in images if path.is_file()), None)
     if image is None:
         raise SpecError("it holds no kernel image")
     release = image_release(image)

@@ -94,9 +94,9 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
 def boot_image(cache: Cache, kernel: Kernel) -> Path:
     """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
     base = userland_key()
-    userland = cache.build("images", f"userland-{base}", build_userland, {"what": "userland"})
+    userland = cache.build("images", f"userland-{base}", build_userland)
     directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
-                            {"what": kernel.release})
+                            {"kernel": kernel.key})
     return directory / "initrd"
 
 

@@ -38,12 +38,19 @@ class Events:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self.kept: list[dict] | None = None
 
     def add(self, **event: object) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps({"at": time.time(), **event}) + "\n")
 
+    def keep(self) -> None:
+        """Remember all there is: the file is about to be removed."""
+        self.kept = self.read()
+
     def read(self) -> list[dict]:
+        if self.kept is not None:
+            return self.kept
         try:
             return [json.loads(line) for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
         except FileNotFoundError:

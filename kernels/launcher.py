@@ -102,7 +102,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                 boot(machine)
             else:
                 restore(machine, cache, job, events)
-            events.add(state="running", boot_s=round(time.monotonic() - began, 3), qemu=qemu_version())
+            events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=job.accel, qemu=qemu_version())
             machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
                           id="guest", env={"KDRIFT_CLOCK": job.clock})
             supervise(machine, job, events)
@@ -128,7 +128,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
     key = state_key(machine, job)
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"what": job.kernel.release, "clock": job.clock})
+        state = cache.build("states", key, save, {"kernel": job.kernel.key, "clock": job.clock})
         events.add(state="restoring")
         try:
             machine.start(state)

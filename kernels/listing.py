@@ -54,11 +54,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kdrift kernels", description=__doc__)
-    parser.add_argument("--all", action="store_true", help="every version and flavour, not only the newest of a series")
+    parser.add_argument("--all", action="store_true", help="every version and flavour")
     parser.add_argument("--json", action="store_true", help="the same as JSON, sizes in bytes")
-    parser.add_argument("--offline", action="store_true", help="ask no mirror: the package index as it was last fetched")
-    parser.add_argument("--mirror", metavar="URL", help="address of a Debian archive (and, after a space, of the security "
-                        "archive) instead of those in the apt configuration of this machine")
+    parser.add_argument("--offline", action="store_true", help="the package index as it was last fetched")
+    parser.add_argument("--mirror", metavar="URL", help="a Debian archive (and, after a space, its security archive) "
+                        "instead of those in the apt configuration of this machine")
     parser.add_argument("--prune", action="store_true", help="remove everything from the cache that is not in use")
     return parser
 

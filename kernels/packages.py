@@ -93,7 +93,7 @@ class Index:
         return sorted(found, key=lambda candidate: candidate.rank)
 
     def newest(self, prefix: str) -> Candidate:
-        """The newest cloud or full kernel of a series such as 6, 6.12 or 6.12.107. Raises SpecError if there is none."""
+        """The newest cloud or full kernel of a series: 6, 6.12 or 6.12.107. Raises SpecError if there is none."""
         usual = [candidate for candidate in self.candidates if candidate.head.flavour != "rt-amd64"]
         fitting = [candidate for candidate in usual if in_series(candidate.head.version, prefix)]
         if not fitting:
@@ -104,18 +104,18 @@ class Index:
         return fitting[-1]
 
     def exact(self, name: str) -> Candidate:
-        """The kernel with this package name, package version or release. Raises SpecError if there is none."""
+        """The kernel with this package name, version or release. Raises SpecError if there is none."""
         def matches(candidate: Candidate) -> bool:
             head = candidate.head
-            return name in (head.version, head.release) or any(name == part.name for part in candidate.packages)
+            parts = (part.name for part in candidate.packages)
+            return name in (head.name, head.version, head.release, *parts)
 
         fitting = [candidate for candidate in self.candidates if matches(candidate)]
-        by_version = [candidate for candidate in fitting if candidate.head.flavour != "rt-amd64"]
-        named = [candidate for candidate in fitting if candidate.head.name == name]
+        usual = [candidate for candidate in fitting if candidate.head.flavour != "rt-amd64"]
         if not fitting:
             raise SpecError(f"no Debian kernel package or version {name} in the package index: "
                             f"{_nearest(name.removeprefix('linux-image-'), self.candidates)}")
-        return (named or by_version or fitting)[-1]
+        return (usual or fitting)[-1]
 
     def save(self, path: Path) -> None:
         """Write the index to a file, whole or not at all."""
@@ -151,7 +151,7 @@ def read_index(apt: Apt, failed: dict[str, str]) -> Index:
 def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Package, ...] | None:
     """The packages that hold the kernel `head` stands for; None if it stands for none or one is not to be had."""
     part = NAME.fullmatch(head.name)["part"]
-    if part == "modules" or any(name.startswith("linux-image-") for name in head.depends):
+    if part == "modules":
         return None
     if part == "image" and not head.depends:
         return (head,)

@@ -40,12 +40,15 @@ class KernelScheduling:
         self.ready.append(node)
 
     def schedule(self) -> None:
-        for node in self.ready:
+        for node in list(self.ready):
             kernel = node.gateway.spec.kernel
-            node.send_runtest_some(self.left[kernel])
+            try:
+                node.send_runtest_some(self.left[kernel])
+            except OSError:
+                continue                    # its machine has just ended, which the session is about to be told
             node.shutdown()
+            self.ready.remove(node)
             self._finish_if_empty(kernel)
-        self.ready.clear()
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
         kernel = node.gateway.spec.kernel

@@ -2,6 +2,7 @@
 import io
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -27,6 +28,7 @@ from kernels.vm import VMError, qemu, working_kvm
 
 PROJECT = Path(__file__).parents[1]
 SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]      # what a guest needs of the project
+ENDING = 10                                 # seconds that a launcher may take to end
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
 
@@ -97,6 +99,8 @@ class KernelSession(DSession):
             self.terminal = None
         self.runs = {run.number: run for run in runs}
         self.started: dict[tuple[str, str], float] = {}
+        self.launchers: list[subprocess.Popen] = []
+        self.directory: Path | None = None
 
     def run_of(self, node: WorkerController) -> KernelRun:
         return self.runs[node.gateway.spec.kernel]
@@ -110,6 +114,7 @@ class KernelSession(DSession):
         accel = "kvm" if option.clock == "real" and working_kvm() else "tcg"
         self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot,
                     "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory)}
+        os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
         for run in self.wanted:
@@ -118,7 +123,17 @@ class KernelSession(DSession):
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
         super().pytest_sessionfinish()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        for launcher in self.launchers:
+            try:
+                launcher.wait(ENDING)       # its standard input is closed, so it ends its machine and then itself
+            except subprocess.TimeoutExpired:
+                launcher.kill()             # the machine dies with it
+                launcher.wait()
+        for run in self.runs.values():
+            for events in run.machines:
+                events.keep()
+        if self.directory:
+            shutil.rmtree(self.directory)
 
     def start_machine(self, run: KernelRun) -> None:
         """Start a worker for a kernel; it answers when its machine has a slot and runs."""
@@ -127,9 +142,11 @@ class KernelSession(DSession):
         run.machines.append(events)
         Job(kernel=run.kernel, events=str(events.path), **self.job).write(self.directory / f"{name}.job")
         python = f"{sys.executable} -m kernels.launcher {self.directory}/{name}.job"
-        spec = execnet.XSpec(f"popen//python={python}//kernel={run.number}//env:PYTHONPATH={PROJECT}")
+        spec = execnet.XSpec(f"popen//python={python}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
-        self._active_nodes.add(self.nodemanager.setup_node(spec, self.queue.put))
+        node = self.nodemanager.setup_node(spec, self.queue.put)
+        self.launchers.append(node.gateway._io.popen)
+        self._active_nodes.add(node)
 
     @pytest.hookimpl
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
@@ -155,7 +172,9 @@ class KernelSession(DSession):
 
     def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
         self.started[node.gateway.spec.kernel, nodeid] = time.monotonic()
-        super().worker_logstart(node, nodeid, location)
+
+    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+        """Pytest's own progress, file by file, makes no sense for kernels side by side."""
 
     def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
         run = self.run_of(node)
@@ -202,11 +221,8 @@ class KernelSession(DSession):
 
 def pack_sources() -> bytes:
     """The project's sources for the guests, as a tar archive with the paths and times of the host."""
-    def without_bytecode(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        return None if member.name.endswith(".pytest_cache") else member
-
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name in SOURCES:
-            tar.add(PROJECT / name, name, filter=without_bytecode)
+            tar.add(PROJECT / name, name)
     return archive.getvalue()

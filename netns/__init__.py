@@ -8,7 +8,7 @@ from .errors import (
     CaptureLost, CommandError, IsolationError, MissingFeature, NetnsError, NotMet,
 )
 from .host import Host, Interface
-from .tcp import TcpInfo, keepalive, listen, tcp_info, tcp_pair, vanish
+from .tcp import TcpInfo, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error
 from .timer import TICK, approx_timer, wheel_granularity
 from .topology import Link, Network, Topology, build
 from .wait import eventually, stopwatch
@@ -16,5 +16,6 @@ from .wait import eventually, stopwatch
 __all__ = [
     "CaptureLost", "CommandError", "Host", "Interface", "IsolationError", "Link", "MissingFeature", "NetnsError",
     "Network", "NotMet", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "eventually", "firewall", "isolate",
-    "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "vanish", "wheel_granularity",
+    "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "vanish",
+    "wait_for_error", "wheel_granularity",
 ]

@@ -27,7 +27,7 @@ _TPACKET_V2 = 1
 _ETH_P_ALL = 0x0003
 _TP_STATUS_USER = 1
 
-# 512 bytes hold every header that a test looks at and 446 bytes of the packet; 4 MiB would be too much per host.
+# 512 bytes hold the ring's own header and 446 bytes of the packet; 1 MiB in all.
 _FRAME = 512
 _FRAMES = 2048
 _BLOCK = 65536
@@ -58,6 +58,7 @@ class PacketRing:
         self.frames: list[Frame] = []
         self.lost = 0
         self._next = 0
+        self._trace = Trace()
 
     def __enter__(self) -> "PacketRing":
         with self.host.entered():
@@ -77,7 +78,7 @@ class PacketRing:
         select.select([self._socket], [], [], seconds)
 
     def drain(self) -> None:
-        """Move the recorded packets out of the ring. A test that lasts for thousands of packets calls it now and then."""
+        """Move the recorded packets out of the ring, for a test that lasts for thousands of them."""
         ring, unpack = self._ring, _HEADER.unpack_from
         while True:
             offset = self._next * _FRAME
@@ -108,12 +109,13 @@ class PacketRing:
         """Everything recorded so far, decoded."""
         self.drain()
         names = {interface.index: interface.name for interface in self.host.interfaces.values()}
-        return Trace(self.frames, names)
+        self._trace.extend(self.frames[len(self._trace.packets):], names)
+        return self._trace
 
-    def pcap(self) -> bytes:
-        """Everything recorded so far as a pcap file."""
+    def pcap(self, limit: int) -> tuple[bytes, int]:
+        """The latest packets as a pcap file of at most `limit` bytes, and how many earlier ones did not fit."""
         self.drain()
-        return pcap(self.frames)
+        return pcap(self.frames, limit)
 
 
 class Capture:

@@ -44,7 +44,10 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
 @contextmanager
 def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Iterator[Rule]:
     with ExitStack() as stack:
-        yield stack.enter_context(_ADD[flavour](host, source, verdict)) if flavour else _any(stack, host, source, verdict)
+        if flavour is None:
+            yield _any(stack, host, source, verdict)
+        else:
+            yield stack.enter_context(_ADD[flavour](host, source, verdict))
 
 
 def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
@@ -60,7 +63,9 @@ def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
 @contextmanager
 def _nft(host: Host, source: str, verdict: str) -> Iterator[Rule]:
     table = "inet kdrift"
-    family, unreachable = ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
+    family, unreachable = (
+        ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
+    )
     action = f"reject with {unreachable}" if verdict == "reject" else "drop"
     _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
         add table {table}
@@ -106,7 +111,7 @@ def _iptables_packets(listing: str) -> int:
 
 
 def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -> None:
-    """Run the command; if even the harmless one fails, the machine lacks the feature and the command is not to blame."""
+    """Run the command; if even the harmless one fails, the machine lacks the feature."""
     try:
         host.run(command, stdin)
     except (CommandError, subprocess.TimeoutExpired):

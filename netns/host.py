@@ -80,7 +80,7 @@ class Host:
         try:
             with self.entered():
                 done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
             raise MissingFeature(f"{command[0]} is not installed") from error
         if done.returncode != 0:
             raise CommandError(f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")

@@ -1,6 +1,7 @@
 """Move this process into private namespaces, so that a test run cannot touch the machine and leaves nothing on it.
 
-Nothing is named or mounted outside: when the last process of the run ends, however it ends, the kernel takes it all down.
+Nothing is named or mounted outside: when the last process of the run ends, however it ends, the kernel takes it all
+down.
 """
 
 import errno

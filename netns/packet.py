@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _PACKET_OUTGOING = 4
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+# Where an Ethernet frame of this type names the protocol: IPv4's Protocol, IPv6's Next Header.
+_PROTOCOL_AT = {b"\x08\x00": 14 + 9, b"\x86\xdd": 14 + 6}
 _MODULUS = 1 << 32
 
 
@@ -49,10 +51,12 @@ class Packet:
     def ip(self) -> IP | IPv6 | None:
         return self.layers.getlayer(IP) or self.layers.getlayer(IPv6)
 
-    @cached_property
+    @property
     def protocol(self) -> str | None:
-        """The protocol above IP: "tcp", "udp", "icmp", "icmpv6", or None for any other."""
-        return self.ip and _PROTOCOLS.get(self.ip.proto if self.ip.version == 4 else self.ip.nh)
+        """The protocol of the first header after IP: "tcp", "udp", "icmp", "icmpv6", or None for any other."""
+        # Without scapy: most packets are only asked this.
+        where = _PROTOCOL_AT.get(self.frame.data[12:14])
+        return _PROTOCOLS.get(self.frame.data[where]) if where else None
 
     @cached_property
     def tcp(self) -> TCP | None:
@@ -104,10 +108,15 @@ class _Side:
 class Trace:
     """All packets of a host from its first on, which is what gives TCP numbers their meaning."""
 
-    def __init__(self, frames: Sequence["Frame"], interfaces: Mapping[int, str]) -> None:
-        self.packets = [Packet(frame, interfaces.get(frame.interface, "lo")) for frame in frames]
+    def __init__(self) -> None:
+        self.packets: list[Packet] = []
         self._sides: dict[tuple, _Side] = {}
-        for packet in self.packets:
+
+    def extend(self, frames: Sequence["Frame"], interfaces: Mapping[int, str]) -> None:
+        """Add the frames that came next; `interfaces` names interfaces by index."""
+        for frame in frames:
+            packet = Packet(frame, interfaces.get(frame.interface, "lo"))
+            self.packets.append(packet)
             if packet.tcp is not None:
                 self._follow(packet)
 
@@ -128,9 +137,12 @@ class Trace:
             self._sides[there].acknowledged = tcp.ack
             packet.relative_ack = _distance(self._sides[there].initial, tcp.ack)
 
-    def describe(self, names: Mapping[str, str]) -> str:
-        """One line per packet; see Packet.describe(). Times are since the first one."""
-        return "\n".join(packet.describe(names, self.packets[0].time) for packet in self.packets)
+    def describe(self, names: Mapping[str, str], most: int) -> str:
+        """One line for each of the last `most` packets; see Packet.describe(). Times are since the first packet."""
+        left_out = len(self.packets) - most
+        lines = [f"({left_out} earlier packets left out)"] if left_out > 0 else []
+        lines += [packet.describe(names, self.packets[0].time) for packet in self.packets[-most:]]
+        return "\n".join(lines)
 
 
 def _distance(start: int, end: int) -> int:
@@ -138,12 +150,19 @@ def _distance(start: int, end: int) -> int:
     return (end - start + _MODULUS // 2) % _MODULUS - _MODULUS // 2
 
 
-def pcap(frames: Sequence["Frame"]) -> bytes:
-    """A pcap file with nanosecond times, of Ethernet frames cut to what was recorded."""
+def pcap(frames: Sequence["Frame"], limit: int) -> tuple[bytes, int]:
+    """A pcap file of at most `limit` bytes with the latest packets, and how many earlier ones did not fit.
+
+    Times are in nanoseconds, the packets cut to what was recorded.
+    """
     PCAP_NANOSECONDS, LINKTYPE_ETHERNET, LONGEST = 0xA1B23C4D, 1, 65535
-    parts = [struct.pack("=IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LONGEST, LINKTYPE_ETHERNET)]
-    for frame in frames:
+    header = struct.pack("=IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LONGEST, LINKTYPE_ETHERNET)
+    room, records = limit - len(header), []
+    for frame in reversed(frames):
         seconds, nanoseconds = divmod(frame.nanoseconds, 1_000_000_000)
-        parts.append(struct.pack("=IIII", seconds, nanoseconds, len(frame.data), frame.length))
-        parts.append(frame.data)
-    return b"".join(parts)
+        record = struct.pack("=IIII", seconds, nanoseconds, len(frame.data), frame.length) + frame.data
+        room -= len(record)
+        if room < 0:
+            break
+        records.append(record)
+    return header + b"".join(reversed(records)), len(frames) - len(records)

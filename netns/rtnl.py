@@ -1,6 +1,6 @@
 """rtnetlink requests, many in one message exchange.
 
-The messages are pyroute2's; sending them in one go over a plain socket costs a tenth of one IPRoute object per namespace.
+The messages are pyroute2's; sending them in one go over a plain socket costs a tenth of an IPRoute object.
 """
 
 import errno
@@ -77,7 +77,7 @@ def _message(kind: type, number: int, extra_flags: int, **fields: object):
 def request(namespace: NetworkNamespace, messages: list) -> None:
     """Carry out the messages in order, in one send; the kernel goes on after one that fails.
 
-    Raises OSError with the kernel's errno, its own words where it gives them, and the message, for the first that failed.
+    Raises OSError for the first that failed: the kernel's errno, its own words where it gives them, and the message.
     """
     for sequence, message in enumerate(messages):
         message["header"]["sequence_number"] = sequence

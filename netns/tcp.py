@@ -4,7 +4,9 @@ import socket
 import struct
 from dataclasses import dataclass
 
+from .errors import NotMet
 from .host import Host
+from .wait import stopwatch
 
 TCP_REPAIR = 19
 _STATES = (
@@ -49,6 +51,24 @@ def vanish(conn: socket.socket) -> None:
     """
     conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     conn.close()
+
+
+def wait_for_error(conn: socket.socket, within: float) -> int:
+    """The errno that the connection dies of, `within` seconds.
+
+    Raises NotMet if it lives on, is closed in order, or delivers data.
+    """
+    with stopwatch() as took:
+        conn.settimeout(within)
+        try:
+            received = conn.recv(1)
+        except OSError as error:
+            # Python's own timeout has no errno; the kernel's ETIMEDOUT has.
+            if error.errno is not None:
+                return error.errno
+            received = None
+    what = "lives" if received is None else f"delivered {received!r}"
+    raise NotMet(f"after {took.seconds:.3f} s the connection {what}, {tcp_info(conn)}; expected an error")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ TICK = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
 
 # Until a timer's work is seen, other work may be in the way. On an idle virtual clock that is the cost of the work
 # alone; on the running kernel it is whatever else the machine does.
-_LATE = {"virtual": 0.02}.get(os.environ.get("KDRIFT_CLOCK", "real"), 0.25)
+_LATE = 0.02 if os.environ.get("KDRIFT_CLOCK") == "virtual" else 0.5
 
 _FIRST_LEVEL_JIFFIES = 63
 _LEVEL_FACTOR = 8

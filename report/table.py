@@ -27,7 +27,7 @@ def outcome_table(kernels: Sequence[KernelResult]) -> Table:
     found = [kernel.by_id() for kernel in kernels]
     for function, ids in functions.items():
         cells = [Text.assemble(*(SIGNS[tests[name].outcome] if name in tests else "·" for name in ids)) for tests in found]
-        table.add_row(function.removeprefix("tests/"), *cells)
+        table.add_row(Text(function.removeprefix("tests/")), *cells)
     return table
 
 
@@ -47,7 +47,7 @@ def measurement_table(kernels: Sequence[KernelResult]) -> Table | None:
     table.add_column("")
     for (name, variant, unit), values in seen.items():
         cells = [f"{values[number]:.6g}" if number in values else "" for number in range(len(kernels))]
-        table.add_row(f"{name} {variant}".rstrip(), *cells, unit)
+        table.add_row(Text(f"{name} {variant}".rstrip()), *cells, unit)
     return table
 
 

@@ -50,8 +50,19 @@ def write_deb(directory: Path, name: str, version: str, root: Path, depends: str
                        + (f"Depends: {depends}\n" if depends else "") + "Description: a package for tests\n")
     path = directory / f"{name}_{version}_amd64.deb"
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["dpkg-deb", "-Znone", "--root-owner-group", "--build", root, path], check=True, capture_output=True)
+    build = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", root, path]
+    subprocess.run(build, check=True, capture_output=True)
     return path
+
+
+def configure(tmp_path, monkeypatch, sources: str) -> None:
+    """Have apt look for its sources in a list of the test's own."""
+    (tmp_path / "sources.list").write_text(sources)
+    (tmp_path / "parts").mkdir(exist_ok=True)
+    (tmp_path / "apt.conf").write_text(f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\n'
+                                       f'Dir::Etc::sourceparts "{tmp_path}/parts";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.delenv("KDRIFT_MIRROR", raising=False)
 
 
 class DebianArchive:
@@ -80,7 +91,7 @@ class DebianArchive:
         return name
 
     def add_split_kernel(self, release: str, version: str) -> str:
-        """A kernel of 6.19 or later: linux-image depends on linux-binary and linux-modules; returns the former's name."""
+        """A kernel of 6.19 or later: linux-image depends on linux-binary and linux-modules; returns its name."""
         trees = self.root / "trees"
         write_image(trees / f"binary-{release}/usr/lib/modules/{release}/vmlinuz", release)
         write_modules(trees / f"modules-{release}/usr", release)
@@ -100,7 +111,8 @@ class DebianArchive:
         digest = hashlib.sha256(packages.read_bytes()).hexdigest()
         (suite / "Release").write_text(
             f"Origin: kdrift\nSuite: {SUITE}\nCodename: {SUITE}\nArchitectures: amd64\nComponents: main\n"
-            f"Date: {formatdate(usegmt=True)}\nSHA256:\n {digest} {packages.stat().st_size} main/binary-amd64/Packages\n")
+            f"Date: {formatdate(usegmt=True)}\n"
+            f"SHA256:\n {digest} {packages.stat().st_size} main/binary-amd64/Packages\n")
         (suite / "InRelease").unlink(missing_ok=True)
         self._gpg("--clearsign", "-o", str(suite / "InRelease"), str(suite / "Release"))
         (suite / "Release").unlink()

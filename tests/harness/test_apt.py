@@ -15,9 +15,8 @@ import pytest
 from kernels import debian
 from kernels.cache import Cache
 from kernels.progress import Reporter
-from kernels.sources import Source, archives, read_sources
 from kernels.spec import FetchError, SpecError, resolve
-from tests.harness.debian_archive import DebianArchive
+from tests.harness.debian_archive import DebianArchive, configure
 
 ROOT = Path(__file__).parents[2]
 RELEASE, VERSION = "6.1.0-9-cloud-amd64", "6.1.99-1"
@@ -69,7 +68,7 @@ def cache(tmp_path, monkeypatch):
 
 def wait_for_the_end_of(root: Path) -> None:
     """Fail if a process with this path in its command line is still there after a moment."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 2
     while left := [line for path in Path("/proc").glob("[0-9]*/cmdline") if str(root).encode() in (line := read(path))]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
@@ -79,16 +78,6 @@ def read(path: Path) -> bytes:
     with contextlib.suppress(OSError):
         return path.read_bytes()
     return b""
-
-
-def configure(tmp_path, monkeypatch, sources: str) -> None:
-    """Have apt look for its sources in a list of the test's own."""
-    (tmp_path / "sources.list").write_text(sources)
-    (tmp_path / "parts").mkdir(exist_ok=True)
-    (tmp_path / "apt.conf").write_text(f'Dir::Etc::sourcelist "{tmp_path}/sources.list";\n'
-                                       f'Dir::Etc::sourceparts "{tmp_path}/parts";\n')
-    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    monkeypatch.delenv("KDRIFT_MIRROR", raising=False)
 
 
 def test_newest_kernel_of_a_series_is_fetched(archive, cache):
@@ -172,6 +161,7 @@ def test_silent_mirror_is_given_up_within_30_seconds(archive, cache):
         resolve("6.1", cache, progress=Lines())
 
     assert time.monotonic() - began < 30
+    wait_for_the_end_of(cache.root)
     assert "\n" not in str(failure.value)
 
 
@@ -183,6 +173,15 @@ def test_dead_mirror_leaves_old_index_in_use(archive, cache, tmp_path, monkeypat
 
     assert resolve("6.1", cache, progress=shown) == first
     assert [line for line in shown.lines if "going on with the package index of" in line]
+
+
+def test_unreachable_network_is_named(archive, cache):
+    line = ["unshare", "-rn", sys.executable, "-c", PROGRAM, "6.1"]
+    result = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+    if result.stderr.startswith("unshare"):
+        pytest.skip(f"no private network namespace to be unreachable in: {result.stderr.strip()}")
+
+    assert "FetchError: no package list could be had (" in result.stderr and "Network is unreachable" in result.stderr
 
 
 def test_missing_suites_leave_the_others_usable(archive, cache):
@@ -208,7 +207,7 @@ def test_killed_download_is_taken_up_again(archive, cache):
     archive.mood = "slow"
     with subprocess.Popen([sys.executable, "-c", PROGRAM, "6.1"], stderr=subprocess.DEVNULL, cwd=ROOT) as process:
         downloads = cache.area("apt") / "downloads"
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not any(path.stat().st_size > 500_000 for path in downloads.glob("*/*")):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
@@ -231,7 +230,7 @@ def test_interrupt_ends_apt_too(archive, cache):
             assert process.poll() is None
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in process.communicate(timeout=5)[1]
+        assert b"KeyboardInterrupt" in process.communicate(timeout=30)[1]
     wait_for_the_end_of(cache.root)
 
 
@@ -276,42 +275,6 @@ def test_damaged_kernel_is_fetched_anew(archive, cache):
         assert resolve("6.1", second, progress=Lines()).vmlinuz.stat().st_size == 4_000_000
     assert said == [f"cache entry kernels/{first.key} is damaged (boot/vmlinuz-{RELEASE} has 1000 bytes instead of "
                     "4000000): rebuilding it"]
-
-
-def test_archive_is_found_among_others_in_both_forms_of_list(tmp_path):
-    (tmp_path / "a.list").write_text("deb [signed-by=/k/vendor.gpg] https://vendor.example/apt bookworm main\n"
-                                     "# deb http://old.example/debian bookworm main\n"
-                                     "deb [ arch=amd64 signed-by=/k/debian-archive-keyring.gpg ] http://m.example/d bookworm "
-                                     "main contrib # near\n")
-    (tmp_path / "b.sources").write_text("Types: deb deb-src\nURIs: http://s.example/d-security\nSuites: bookworm-security\n"
-                                        "Components: main\nSigned-By:\n -----BEGIN KEY-----\n .\n abc\n\n"
-                                        "Enabled: no\nTypes: deb\nURIs: http://off.example/debian\nSuites: sid\n"
-                                        "Components: main\n")
-    found = list(read_sources(tmp_path / "missing", tmp_path))
-
-    assert found == [
-        Source(("https://vendor.example/apt",), ("bookworm",), ("main",), "/k/vendor.gpg"),
-        Source(("http://m.example/d",), ("bookworm",), ("main", "contrib"), "/k/debian-archive-keyring.gpg"),
-        Source(("http://s.example/d-security",), ("bookworm-security",), ("main",), "-----BEGIN KEY-----\n .\n abc")]
-
-
-def test_vendor_archive_is_not_taken_for_debian(tmp_path, monkeypatch):
-    configure(tmp_path, monkeypatch, "deb [signed-by=/k/vendor.gpg] https://vendor.example/apt bookworm main\n"
-              "deb http://m.example/debian bookworm main\ndeb http://m.example/debian-security bookworm-security main\n")
-
-    found = archives()
-
-    assert found["trixie"].uris == ("http://m.example/debian",)
-    assert found["trixie-security"].uris == ("http://m.example/debian-security",)
-
-
-def test_machine_without_debian_archive_asks_for_a_mirror(tmp_path, monkeypatch):
-    configure(tmp_path, monkeypatch, "deb [signed-by=/k/vendor.gpg] https://vendor.example/apt bookworm main\n")
-
-    with pytest.raises(FetchError, match="--mirror or KDRIFT_MIRROR"):
-        archives()
-    assert archives("http://m.example/debian")["sid"].uris == ("http://m.example/debian",)
-    assert "trixie-security" not in archives("http://m.example/debian")
 
 
 def test_unknown_series_names_the_nearest(archive, cache):

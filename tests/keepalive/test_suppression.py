@@ -18,7 +18,7 @@ def test_no_probe_while_data_is_in_flight(net, family):
         busy.sendall(b"x")
         for conn in (busy, idle):
             keepalive(conn, idle=1, interval=1, count=9)
-        packets.until(lambda seen: len(seen.probes()) == 2, within=5)
+        packets.until(lambda seen: len(seen.probes()) == 2, within=10)
 
     assert {probe.tcp.sport for probe in packets.probes()} == {idle.getsockname()[1]}
     from_busy = [packet for packet in packets.sent() if packet.tcp.sport == busy.getsockname()[1]]
@@ -42,7 +42,7 @@ def test_no_probe_while_the_window_is_closed(net, family):
         # A second connection, silent for twice as long, shows when keepalive's time has come.
         idle, _peer = tcp_pair(client, server, family)
         keepalive(idle, idle=2)
-        packets.until(lambda seen: idle.getsockname()[1] in {probe.tcp.sport for probe in seen.probes()}, within=5)
+        packets.until(lambda seen: idle.getsockname()[1] in {probe.tcp.sport for probe in seen.probes()}, within=10)
 
     counters = client.counters()
     assert counters["TcpExt.TCPKeepAlive"] == 1

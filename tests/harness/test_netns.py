@@ -1,0 +1,120 @@
+"""The network library itself: what it builds, what it leaves, and what it says when something is wrong."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+import netns
+from fixtures.topologies import LAN
+from netns import rtnl
+from netns.namespace import NetworkNamespace
+
+THREE = netns.Topology(links=(
+    netns.Link("client", "router", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
+    netns.Link("server", "router", ipv4="198.51.100.0/24", ipv6="2001:db8:2::/64", mtu=1400),
+))
+
+
+def test_every_link_carries_both_families_at_once(family):
+    """No waiting for a carrier, ARP or duplicate address detection."""
+    with netns.build(THREE) as network, netns.stopwatch() as took:
+        for role in ("client", "server"):
+            conn, _peer = netns.tcp_pair(network["router"], network[role], family)
+            assert netns.tcp_info(conn).state == "ESTABLISHED"
+    # Each of these would have cost a second.
+    assert took.seconds < 1
+
+
+def test_topology_is_drawn_with_roles_addresses_and_mtu():
+    assert str(THREE).splitlines()[1] == (
+        "server (198.51.100.1/24, 2001:db8:2::1/64) ----[ mtu 1400 ]---- router (198.51.100.2/24, 2001:db8:2::2/64)"
+    )
+
+
+def test_a_killed_process_leaves_no_namespace():
+    """A cable between us and a host of the child disappears: the host is gone, and so is all that was in it."""
+    child = subprocess.Popen([sys.executable, "-c", CHILD], stdout=subprocess.PIPE, text=True)
+    with NetworkNamespace() as ours:
+        try:
+            descriptor = int(child.stdout.readline())
+            theirs = os.open(f"/proc/{child.pid}/fd/{descriptor}", os.O_RDONLY)
+            with ours.entered():
+                subprocess.run(["ip", "link", "add", "ours", "type", "veth", "peer", "name", "theirs",
+                                "netns", f"/proc/self/fd/{theirs}"], check=True, pass_fds=[theirs])
+                os.close(theirs)
+                assert "ours" in interfaces()
+        finally:
+            os.kill(child.pid, signal.SIGKILL)
+            child.communicate()
+        with ours.entered():
+            netns.eventually(interfaces, ["lo"], within=10)
+
+
+CHILD = """
+import time, netns
+from fixtures.topologies import LAN
+with netns.build(LAN, capture=True) as network:
+    netns.tcp_pair(*network.nodes("client", "server"), 2)
+    print(network["client"].namespace.descriptor, flush=True)
+    time.sleep(600)
+"""
+
+
+def interfaces():
+    return sorted(name for _index, name in socket.if_nameindex())
+
+
+def test_kernels_refusal_names_the_message_that_it_refused():
+    with NetworkNamespace() as namespace, pytest.raises(OSError) as failure:
+        rtnl.request(namespace, [rtnl.loopback_up(), rtnl.link_state(99, up=True)])
+    assert "No such device" in str(failure.value) and "99" in str(failure.value)
+
+
+def test_failing_command_raises_with_its_standard_error():
+    with netns.build(LAN) as network, pytest.raises(netns.CommandError, match="client: ip link show nosuch: .*nosuch"):
+        network["client"].run(["ip", "link", "show", "nosuch"])
+
+
+def test_missing_tool_is_named():
+    with netns.build(LAN) as network, pytest.raises(netns.MissingFeature, match="no-such-tool is not installed"):
+        network["client"].run(["no-such-tool"])
+
+
+def test_sysctls_and_counters_are_the_hosts_own():
+    with netns.build(LAN) as network:
+        client, server = network.nodes("client", "server")
+        before = client.counters()
+        client.pin({"net.ipv4.tcp_keepalive_time": 123})
+        netns.tcp_pair(client, server, socket.AF_INET)
+
+        assert (client.sysctl("net.ipv4.tcp_keepalive_time"), server.sysctl("net.ipv4.tcp_keepalive_time")) == \
+            ("123", "7200")
+        assert client.counters().since(before)["Tcp.ActiveOpens"] == 1
+        assert server.counters()["Tcp.ActiveOpens"] == 0
+
+
+def test_eventually_says_what_it_saw_last():
+    values = iter(range(1000))
+    with pytest.raises(netns.NotMet, match=r"after 0\.\d+ s the last value is \d+, expected 'never'"):
+        netns.eventually(lambda: next(values), "never", within=0.1)
+
+
+def test_no_error_of_a_living_connection_is_said_with_its_state():
+    with netns.build(LAN) as network:
+        conn, _peer = netns.tcp_pair(*network.nodes("client", "server"), socket.AF_INET)
+        with pytest.raises(netns.NotMet, match="lives, TcpInfo.state='ESTABLISHED'"):
+            netns.wait_for_error(conn, within=0.05)
+
+
+@pytest.mark.parametrize("seconds, hertz, bucket", [
+    (0.05, 250, 0.004), (1, 250, 0.032), (75, 250, 2.048), (7200, 250, 131.072),
+    (1, 1000, 0.064), (75, 1000, 4.096), (7200, 1000, 262.144),
+])
+def test_timer_wheel_buckets(monkeypatch, seconds, hertz, bucket):
+    """As the table in kernel/time/timer.c has them."""
+    monkeypatch.setattr("netns.timer.TICK", 1 / hertz)
+    assert netns.wheel_granularity(seconds) == pytest.approx(bucket)

@@ -1,0 +1,125 @@
+"""The packet ring: what it sees, what it says of packets, and that it never hides a loss."""
+
+import io
+import socket
+import time
+
+import pytest
+from scapy.utils import RawPcapReader
+
+import netns
+from fixtures.topologies import LAN
+
+
+@pytest.fixture
+def pair():
+    """A recording client and server, and the two ends of a connection between them."""
+    with netns.build(LAN, capture=True) as network:
+        client, server = network.nodes("client", "server")
+        yield client, server, *netns.tcp_pair(client, server, socket.AF_INET)
+
+
+def test_segments_are_seen_at_both_ends_with_the_kernels_time(pair):
+    client, server, conn, peer = pair
+    began = time.time()
+    with client.capture("tcp") as near, server.capture("tcp") as far:
+        conn.sendall(b"hello")
+        peer.recv(5)
+
+    assert [(packet.flags, packet.length, packet.sent) for packet in near] == [("PA", 5, True), ("A", 0, False)]
+    assert [(packet.flags, packet.length, packet.sent) for packet in far] == [("PA", 5, False), ("A", 0, True)]
+    assert [packet.interface for packet in near] == ["to-server"] * 2
+    assert began <= near.packets()[0].time <= far.packets()[0].time <= time.time()
+
+
+def test_a_flow_reads_in_roles_and_relative_numbers(pair):
+    client, _server, conn, peer = pair
+    conn.sendall(b"hello")
+    peer.recv(5)
+    names = {client.address(socket.AF_INET): "client", _server.address(socket.AF_INET): "server"}
+
+    text = client.ring.trace().describe(names, most=100)
+
+    assert f"client:{conn.getsockname()[1]} > server:{peer.getsockname()[1]} [PA] seq 1 ack 1 len 5" in text
+    assert f"server:{peer.getsockname()[1]} > client:{conn.getsockname()[1]} [A] seq 1 ack 6 len 0" in text
+
+
+def test_a_new_connection_on_the_same_ports_starts_its_numbers_anew(pair):
+    client, server, conn, peer = pair
+    ours, theirs = conn.getsockname(), peer.getsockname()
+    conn.sendall(b"hello")
+    peer.recv(5)
+    netns.vanish(conn)
+    netns.vanish(peer)
+    listener, again = server.socket(socket.AF_INET), client.socket(socket.AF_INET)
+    listener.bind(theirs)
+    listener.listen()
+    again.bind(ours)
+    with client.capture("tcp") as packets:
+        again.connect(theirs)
+
+    assert [(packet.flags, packet.relative_seq, packet.relative_ack) for packet in packets] == \
+        [("S", 0, 0), ("SA", 0, 1), ("A", 1, 1)]
+
+
+def test_looking_at_a_capture_that_lost_packets_is_an_error(pair):
+    """More packets than the ring has frames."""
+    client, _server, conn, _peer = pair
+    udp = client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with client.capture("tcp") as packets:
+        for _ in range(2100):
+            udp.sendto(b"x", (client.address(socket.AF_INET), 9))
+    with pytest.raises(netns.CaptureLost, match="client: the packet ring lost [0-9]+ packets"):
+        packets.packets()
+
+    with client.capture("tcp") as packets:
+        conn.sendall(b"hello")
+    assert len(packets.sent()) == 1
+
+
+def test_draining_makes_room(pair):
+    client, _server, _conn, _peer = pair
+    udp = client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with client.capture("udp") as packets:
+        for number in range(2100):
+            udp.sendto(b"x", (client.address(socket.AF_INET), 9))
+            if number % 500 == 0:
+                client.ring.drain()
+    # Each one leaves by the loopback interface and comes in by it.
+    assert len(packets) == 2 * 2100
+
+
+def test_waiting_for_packets_in_vain_shows_what_came_instead(pair):
+    client, _server, conn, _peer = pair
+    with client.capture("tcp") as packets, pytest.raises(netns.NotMet, match=r"\[PA\] seq 1 ack 1 len 1 "):
+        conn.sendall(b"x")
+        packets.until(lambda seen: seen.probes(), within=0.1)
+
+
+@pytest.mark.parametrize("limit, complete", [(65536, True), (300, False)])
+def test_pcap_can_be_read_by_others_and_keeps_the_latest_packets(pair, limit, complete):
+    client, _server, _conn, _peer = pair
+    data, cut = client.ring.pcap(limit)
+    frames = client.ring.frames
+
+    assert (cut == 0) == complete and len(data) <= limit
+    read = [packet for packet, _about in RawPcapReader(io.BytesIO(data))]
+    assert read == [frame.data for frame in frames[cut:]] and read
+
+
+@pytest.mark.parametrize("flavour", netns.firewall.FLAVOURS)
+def test_rule_counts_what_it_drops_and_goes_away(pair, flavour):
+    client, server, conn, peer = pair
+    with netns.firewall.drop(server, client.address(socket.AF_INET), flavour) as rule:
+        conn.sendall(b"x")
+        netns.eventually(rule.packets, lambda packets: packets >= 2, within=5)
+    peer.settimeout(5)
+    assert peer.recv(1) == b"x"
+
+
+def test_unusable_firewall_is_named(pair, monkeypatch):
+    client, server, _conn, _peer = pair
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(netns.MissingFeature, match="no firewall: nft is not installed; iptables-nft is not installed"):
+        with netns.firewall.drop(server, client.address(socket.AF_INET)):
+            pass
