@@ -1,0 +1,62 @@
+"""`./kdrift validate`, `pytest` and `selftest`: pytest with the suite's options and exit statuses.
+
+Exit status: 0 no regression; 1 regression or failure; 2 usage (also: no test chosen); 3 a machine or the harness was lost;
+125 a kernel could not be had or booted (git bisect run skips it); 130 interrupted.
+"""
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+DEFAULT_PAIR = ["6.1", "6.12"]
+USAGE, LOST, INTERRUPTED = 2, 3, 130
+WITH_VALUE = ("--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror")
+
+
+def main(arguments: list[str]) -> int:
+    command, options = arguments[0], joined(arguments[1:])
+    if command == "selftest":
+        return selftest(options)
+    if command == "validate":
+        kernels = []
+        while options and not options[0].startswith("-"):
+            kernels.append(options.pop(0))
+        if len(kernels) == 1:
+            print("kdrift: validate compares kernels: name an old and a new one, or none", file=sys.stderr)
+            return USAGE
+        options = ["--validate", *(f"--kernel={kernel}" for kernel in kernels or DEFAULT_PAIR), *options]
+    return run(options)
+
+
+def run(options: list[str]) -> int:
+    """Pytest in this process, from the project's directory or one below it."""
+    if not Path.cwd().is_relative_to(PROJECT):
+        os.chdir(PROJECT)
+    status = int(pytest.main(options))
+    return {pytest.ExitCode.INTERRUPTED: INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR: LOST, pytest.ExitCode.USAGE_ERROR: USAGE,
+            pytest.ExitCode.NO_TESTS_COLLECTED: USAGE}.get(status, status)
+
+
+def selftest(options: list[str]) -> int:
+    """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own."""
+    os.chdir(PROJECT)
+    own = ["-c", "tests/harness/pytest.ini", "tests/harness", *options]
+    worst = 0
+    for words in (own, ["-c", "pytest.ini", "-n", "4", "tests", "tests/harness/netns", *options]):
+        print(f"kdrift: pytest {' '.join(words)}", flush=True)
+        status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "pytest", *words])
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            worst = worst or status
+    return worst
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """`--report DIR` as `--report=DIR`: pytest looks for its configuration in every word that names a directory."""
+    words = iter(arguments)
+    return [f"{word}={next(words, '')}" if word in WITH_VALUE else word for word in words]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
