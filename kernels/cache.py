@@ -27,6 +27,7 @@ from kernels.flock import flocked
 
 AREAS = ("kernels", "images", "states")
 MANIFEST = ".manifest.json"
+KEPT_OF_A_GROUP = 2
 Builder = Callable[[Path], dict | None]
 
 
@@ -110,13 +111,15 @@ class Cache:
     def build(self, area: str, key: str, builder: Builder, meta: dict | None = None) -> Path:
         """The entry's directory, made by `builder(empty directory)` if it is missing or damaged.
 
-        What the builder returns is added to `meta`. Of several processes one builds and the others wait. Raises
+        What the builder returns is added to `meta`. Of the entries of an area with the same `group` in their meta, the
+        newest few are kept. Of several processes one builds and the others wait. Raises
         CacheError when the disk is full or not writable; what the builder raises passes through, and nothing is left.
         """
         path = self.root / area / key
         if path in self._held and self.damage(path) is None:
             return path
         waiting = f"another process is preparing {area}/{key}: waiting for it"
+        built = False
         with self.lock(f"{area}-{key}", note=waiting):
             if path.exists() and (damage := self.damage(path)):
                 self.say(f"cache entry {area}/{key} is damaged ({damage}): rebuilding it")
@@ -128,7 +131,10 @@ class Cache:
                     added = builder(entry) or {}
                     _write_manifest(entry, {**(meta or {}), **added})
                     entry.rename(path)
+                built = True
             self._hold(path)
+        if built and meta and "group" in meta:
+            self._retire(area, meta["group"])
         with contextlib.suppress(OSError):
             os.utime(path / MANIFEST)
         return path
@@ -199,13 +205,8 @@ class Cache:
         """Remove all that no process uses; returns the bytes freed and the names of what was in use."""
         freed, busy = 0, []
         for entry in self.entries():
-            name = f"{entry.area}-{entry.key}"
             try:
-                with self.lock(name, wait=False), self.lock(f"{name}-use", wait=False):
-                    freed += entry.size
-                    self.discard(entry.path)
-                    for lock in (name, f"{name}-use"):
-                        (self.root / "locks" / f"{lock}.lock").unlink(missing_ok=True)
+                freed += self._remove_unused(entry)
             except BlockingIOError:
                 busy.append(f"{entry.area}/{entry.key}")
         try:
@@ -216,6 +217,23 @@ class Cache:
         except BlockingIOError:
             busy.append("apt")
         return freed, busy
+
+    def _remove_unused(self, entry: Entry) -> int:
+        """Remove an entry and return its bytes. Raises BlockingIOError when a process uses it."""
+        name = f"{entry.area}-{entry.key}"
+        with self.lock(name, wait=False), self.lock(f"{name}-use", wait=False):
+            size = entry.size
+            self.discard(entry.path)
+            for lock in (name, f"{name}-use"):
+                (self.root / "locks" / f"{lock}.lock").unlink(missing_ok=True)
+            return size
+
+    def _retire(self, area: str, group: str) -> None:
+        """Remove the entries of a group that newer ones have replaced: a saved state takes 400 MB, and any edit of what goes into it makes another."""
+        entries = [entry for entry in self.entries(area) if entry.meta.get("group") == group]
+        for entry in sorted(entries, key=lambda entry: entry.used)[:-KEPT_OF_A_GROUP]:
+            with contextlib.suppress(BlockingIOError):
+                self._remove_unused(entry)
 
     def _hold(self, path: Path) -> None:
         if path not in self._held:

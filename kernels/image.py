@@ -3,11 +3,13 @@
 Everything a test touches is in memory: while a guest waits for a disk or a shared directory of the host it is idle, and an idle
 guest's clock jumps.  Files keep their own absolute paths, so that a path means the same on both sides.
 """
+import fnmatch
 import glob
 import hashlib
 import json
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,12 +31,16 @@ NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp
                "bonding", "nlmon", "netdevsim", "wireguard", "team", "amt", "gtp", "netkit", "vcan"]
 LEFT_OUT = ["net/bluetooth", "net/mac80211", "net/wireless", "net/sunrpc", "net/ceph", "net/nfc", "net/can", "net/rds",
             "net/tipc", "net/smc", "net/batman-adv", "net/9p", "net/atm", "net/ax25", "net/appletalk", "net/mac802154"]
+# What nothing in a guest imports; by directory or file name.
 STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages",
-                   "pydoc_data", "turtle.py", "venv", "distutils"}
-SITE_LEFT_OUT = {"pip", "rich", "markdown_it", "mdurl", "qemu", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "contrib", "tests"}
+                   "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
+                   "xxlimited*", "*.a", "readline.*", "_dbm.*", "_gdbm.*", "nis.*"}
+SITE_LEFT_OUT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "tests", "*.opt-?.pyc",
+                 "rich", "markdown_it", "mdurl", "qemu",                    # for the host
+                 "contrib", "tls", "msrpce", "windows", "tools", "modules"}     # of scapy
 PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
            "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",
-           "pytest_timeout", "pygments", "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
+           "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser", "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -94,9 +100,9 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
 def boot_image(cache: Cache, kernel: Kernel) -> Path:
     """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
     base = userland_key()
-    userland = cache.build("images", f"userland-{base}", build_userland)
+    userland = cache.build("images", f"userland-{base}", build_userland, {"group": "userland"})
     directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
-                            {"kernel": kernel.key})
+                            {"kernel": kernel.key, "group": kernel.key})
     return directory / "initrd"
 
 
@@ -121,10 +127,11 @@ def _userland_files() -> list[str]:
 def _tree(top: str, left_out: set[str]) -> list[str]:
     if not os.path.isdir(top):
         return [top]
+    unwanted = re.compile("|".join(map(fnmatch.translate, left_out)) or "(?!)")
     found = []
     for directory, names, files in os.walk(top):
-        names[:] = [name for name in names if name not in left_out and not name.startswith("config-")]
-        found += [os.path.join(directory, name) for name in files if name not in left_out]
+        names[:] = [name for name in names if not unwanted.match(name)]
+        found += [os.path.join(directory, name) for name in files if not unwanted.match(name)]
     return found
 
 
@@ -150,8 +157,6 @@ def _with_links(files: list[str]) -> list[str]:
             return
         add(os.path.dirname(path))
         seen[path] = None
-        if os.path.islink(path):
-            add(os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path))))
 
     for path in files:
         for step in _resolved_steps(path):

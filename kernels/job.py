@@ -59,3 +59,7 @@ class Events:
     def last(self, key: str) -> dict | None:
         """The newest event that has `key`."""
         return next((event for event in reversed(self.read()) if key in event), None)
+
+    def first(self, *states: str) -> dict | None:
+        """The oldest event with one of these states."""
+        return next((event for event in self.read() if event.get("state") in states), None)

@@ -105,7 +105,10 @@ def run(job: Job, events: Events, directory: Path) -> None:
             events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=job.accel, qemu=qemu_version())
             machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
                           id="guest", env={"KDRIFT_CLOCK": job.clock})
-            supervise(machine, job, events)
+            try:
+                supervise(machine, job, events)
+            finally:
+                events.add(peak_mb=machine.peak_mb())
 
 
 def boot(machine: Machine) -> None:
@@ -128,7 +131,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
     key = state_key(machine, job)
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"kernel": job.kernel.key, "clock": job.clock})
+        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock}"})
         events.add(state="restoring")
         try:
             machine.start(state)

@@ -1,12 +1,12 @@
 """A pytest session over kernels: one virtual machine per kernel as a pytest-xdist worker."""
-import io
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +22,12 @@ from kernels.errors import FetchError, SpecError
 from kernels.extract import Kernel
 from kernels.grammar import parse
 from kernels.job import Events, Job
+from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
 from kernels.spec import resolve
 from kernels.vm import VMError, qemu, working_kvm
 
 PROJECT = Path(__file__).parents[1]
-SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]      # what a guest needs of the project
 ENDING = 10                                 # seconds that a launcher may take to end
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
@@ -43,10 +43,20 @@ class KernelRun:
     error: str | None = None                # why it could not be had or booted
     machines: list[Events] = field(default_factory=list)
     failed_starts: int = 0
+    first_test_at: float | None = None      # seconds since the epoch
 
     def running(self) -> dict:
         """What is known of its machine once it runs: boot_s, qemu."""
         return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+
+    def first_test_s(self) -> float | None:
+        """Seconds of wall time from the start of its machine to its first test."""
+        event = self.machines[0].first("restoring", "booting") if self.machines else None
+        return round(self.first_test_at - event["at"], 3) if event and self.first_test_at else None
+
+    def peak_mb(self) -> float | None:
+        """The most memory that one of its machines occupied, in MB."""
+        return max((event["peak_mb"] for events in self.machines if (event := events.last("peak_mb"))), default=None)
 
     def state(self) -> str:
         """What its machine does now, in a word."""
@@ -99,6 +109,7 @@ class KernelSession(DSession):
             self.terminal = None
         self.runs = {run.number: run for run in runs}
         self.started: dict[tuple[str, str], float] = {}
+        self.uncollected: set[tuple[str, str]] = set()
         self.launchers: list[subprocess.Popen] = []
         self.directory: Path | None = None
 
@@ -109,7 +120,8 @@ class KernelSession(DSession):
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
         self.directory = Path(tempfile.mkdtemp(prefix="kdrift-"))
-        (self.directory / "sources.tar").write_bytes(pack_sources())
+        with Cache(say=lambda line: None) as cache:
+            (self.directory / "sources.tar").write_bytes(pack_sources(cache))
         option = self.config.option
         accel = "kvm" if option.clock == "real" and working_kvm() else "tcg"
         self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot,
@@ -144,7 +156,8 @@ class KernelSession(DSession):
         python = f"{sys.executable} -m kernels.launcher {self.directory}/{name}.job"
         spec = execnet.XSpec(f"popen//python={python}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
-        node = self.nodemanager.setup_node(spec, self.queue.put)
+        with without_temporary_paths(self.config):
+            node = self.nodemanager.setup_node(spec, self.queue.put)
         self.launchers.append(node.gateway._io.popen)
         self._active_nodes.add(node)
 
@@ -170,8 +183,19 @@ class KernelSession(DSession):
         super().worker_workerfinished(node)
         node.ensure_teardown()              # ends the machine, so that its slot is free at once
 
+    def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
+        """A file that could not be collected, or was skipped as a whole; said once for each kernel."""
+        run = self.run_of(node)
+        if (run.number, rep.nodeid) not in self.uncollected:
+            self.uncollected.add((run.number, rep.nodeid))
+            rep.kernel = run
+            self.config.hook.pytest_collectreport(report=rep)
+            self._handlefailures(rep)
+
     def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
-        self.started[node.gateway.spec.kernel, nodeid] = time.monotonic()
+        run = self.run_of(node)
+        run.first_test_at = run.first_test_at or time.time()
+        self.started[run.number, nodeid] = time.monotonic()
 
     def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple) -> None:
         """Pytest's own progress, file by file, makes no sense for kernels side by side."""
@@ -217,12 +241,3 @@ class KernelSession(DSession):
         report.kernel, report.ending, report.again = run, end["end"], again
         report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
         self.config.hook.pytest_runtest_logreport(report=report)
-
-
-def pack_sources() -> bytes:
-    """The project's sources for the guests, as a tar archive with the paths and times of the host."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in SOURCES:
-            tar.add(PROJECT / name, name)
-    return archive.getvalue()

@@ -139,6 +139,15 @@ class Machine:
             self.process.kill()
             self.process.wait()
 
+    def peak_mb(self) -> float | None:
+        """The most memory that QEMU has occupied, in MB (VmHWM, proc(5)); None when it has ended."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return None
+        line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+        return round(int(line.split()[1]) / 1024, 1) if line else None
+
     def complaint(self) -> str:
         """The last line that QEMU printed about itself."""
         lines = (self.directory / "qemu.log").read_text(errors="replace").strip().splitlines()

@@ -24,6 +24,8 @@ class Report:
         self.runs = runs
         self.collector = Collector()
         self.began = time.time()
+        self.interrupted = False
+        self.over = False
         if config.option.report:
             self._check_directory(Path(config.option.report))
 
@@ -54,6 +56,15 @@ class Report:
         if run:
             self._show(label, report)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if run := getattr(report, "kernel", None):
+            self.collector.add_uncollected(run.label, report)
+            report.nodeid = f"{report.nodeid} on {run.label}"
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo) -> None:
+        """Called for -x and for errors in collection as well, which have an exception of their own."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
     def _show(self, label: str, report: pytest.TestReport) -> None:
         test = self.collector.tests[label, report.nodeid]
         ending = getattr(report, "ending", None)
@@ -73,15 +84,19 @@ class Report:
         """With kernels, progress is ours; pytest keeps its counts."""
         if not getattr(report, "kernel", None):
             return None
-        if report.outcome == "failed":
-            return getattr(report, "ending", "failed"), "", ""
-        return (report.outcome if report.when == "call" or report.skipped else ""), "", ""
+        category = report.outcome if report.when == "call" or not report.passed else ""
+        if report.failed:
+            category = getattr(report, "ending", "failed")
+        return category, "", category.upper() if self.over else ""
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        self.over = True
         self.kernels = self._kernels()
         old, *others = self.kernels or [None]
         self.comparisons = [compare(old, new) for new in others] if self.config.option.validate else []
+        if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = self._exit_status()
         if self.config.option.report:
@@ -111,6 +126,7 @@ class Report:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
                 facts = run.running()
                 result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
+                result.first_test_s, result.peak_mb = run.first_test_s(), run.peak_mb()
             found.append(result)
         return found
 

@@ -36,7 +36,9 @@ class KernelResult:
     clock: str = "real"
     accel: str = "none"
     qemu: str | None = None
-    boot_s: float | None = None
+    boot_s: float | None = None             # until the machine ran: booted, or restored from its saved state
+    first_test_s: float | None = None       # until its first test began
+    peak_mb: float | None = None
     error: str | None = None
     tests: list[TestResult] = field(default_factory=list)
 
@@ -67,6 +69,11 @@ class Collector:
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
 
+    def add_uncollected(self, kernel: str, report) -> None:
+        """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""
+        test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
+        self._worsen(test, report.outcome, _message(report))
+
     def of(self, kernel: str) -> list[TestResult]:
         return [test for (name, _), test in self.tests.items() if name == kernel]
 
@@ -92,7 +99,12 @@ def _message(report) -> str:
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    return crash.message if crash else str(report.longrepr or "")
+    text = crash.message if crash else str(report.longrepr or "")
+    if report.when == "collect":
+        # The reason comes last, after the way to it.
+        reasons = [line.removeprefix("E   ") for line in text.splitlines() if line.startswith("E   ")]
+        return reasons[-1] if reasons else text
+    return text
 
 
 def write_json(path: Path, run: dict, kernels: Iterable[KernelResult]) -> None:

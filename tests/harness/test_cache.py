@@ -208,3 +208,17 @@ def test_cache_is_where_the_environment_says(monkeypatch, environment, expected)
         monkeypatch.setenv(name, value)
 
     assert default_root() == Path(expected)
+
+
+def test_newer_entries_of_a_group_replace_the_oldest(tmp_path):
+    """A saved state takes hundreds of megabytes, and every edit of what goes into it makes another."""
+    for key in ("a", "b", "c"):
+        with Cache(tmp_path) as cache:
+            cache.build("states", key, write_ram, {"group": "6.12"})
+    with Cache(tmp_path) as cache:
+        cache.build("states", "other", write_ram, {"group": "6.1"})
+        assert [entry.key for entry in cache.entries("states")] == ["b", "c", "other"]
+
+
+def write_ram(entry):
+    (entry / "ram").write_text("contents")
