@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pkgutil
+import resource
 import socket
 import subprocess
 import sys
@@ -34,6 +35,7 @@ QUIET = {
     "vm/dirty_writeback_centisecs": "0",
     "vm/compaction_proactiveness": "0",     # kcompactd looks twice a second: 90 % of all wake-ups of an idle 6.12
 }
+MOST_FILES = 1 << 20                        # a test may hold many thousand sockets
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -104,6 +106,7 @@ def become_worker(order: dict) -> None:
     os.dup2(gateway, 0)
     os.dup2(gateway, 1)
     os.environ.update(order["env"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
     os.chdir(order["cwd"])
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
     model = get_execmodel("main_thread_only")

@@ -72,6 +72,7 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
     before = client.counters()
     conns, peers = connect_many(client, server, family, count)
     with firewall.drop(server, client.address(family)) as dropped:
+        clock.align(1)
         armed = {}
         for conn in conns:
             armed[conn.fileno()] = time.monotonic()
