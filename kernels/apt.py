@@ -116,6 +116,17 @@ class Apt:
             raise FetchError(f"{package} {version} could not be downloaded: {reason}")
         return debs[0]
 
+    def download_from_pool(self, path: str, suite: str, directory: Path,
+                           advance: Callable[[int], None] = lambda done: None) -> Path:
+        """Fetch a file of the archive that no index lists. Raises FetchError when it is not there or the mirror is silent."""
+        self._configure()
+        deb = directory / path.rpartition("/")[2]
+        output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory), advance,
+                           f"the mirror of {deb.name}", program="/usr/lib/apt/apt-helper")
+        if not deb.exists():
+            raise FetchError(f"{deb.name} could not be downloaded: {_complaint(output, '') or 'the archive no longer holds it'}")
+        return deb
+
     def _configure(self) -> None:
         for name in ("state", "lists/partial", "cache/archives/partial", "sources"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -124,8 +135,8 @@ class Apt:
             _write(self.root / "sources" / f"{suite}.sources", source.stanza(suite))
 
     def _run(self, command: list[str], measure: Callable[[], int], advance: Callable[[int], None], whom: str,
-             options: Sequence[str] = (), directory: Path | None = None) -> str:
-        line = ["apt-get", "-q", "-c", str(self.root / "apt.conf")]
+             options: Sequence[str] = (), directory: Path | None = None, program: str = "apt-get") -> str:
+        line = [program, "-c", str(self.root / "apt.conf")]
         for option in (*DEADLINE_OPTIONS, *options):
             line += ["-o", option]
         with _child([*line, *command], directory) as (process, status):

@@ -83,7 +83,7 @@ class Archive:
             for deb in debs:
                 shutil.rmtree(deb.parent)
             return {"vmlinuz": str(vmlinuz.relative_to(root)), "modules": str(modules.relative_to(root)),
-                    "release": release}
+                    "release": release, "check_modules": not candidate.listed}
 
         meta = {"package": head.name, "version": head.version, "suite": head.suite}
         return self.cache.build("kernels", key_of(candidate), build, meta)
@@ -117,8 +117,13 @@ class Archive:
 
     def _download(self, package: Package) -> Path:
         apt = self._apt()
-        directory = self.root / "downloads" / package.sha256[:16]
+        directory = self.root / "downloads" / (package.sha256[:16] or f"{package.name}_{package.version}")
         directory.mkdir(parents=True, exist_ok=True)
+        if not package.listed:
+            self.progress.say(f"{package.name} {package.version} is in the archive's pool and not in its signed index: "
+                              "the kernel will be told to load no module without a valid signature")
+            with self.progress.transfer(package.name, None) as advance:
+                return apt.download_from_pool(package.pool_path, package.suite, directory, advance)
         for _attempt in range(2):
             with self.progress.transfer(package.name, package.size) as advance:
                 deb = apt.download(package.name, package.version, package.suite, directory, package.size, advance)
@@ -147,7 +152,7 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
 
 def key_of(candidate: Candidate) -> str:
     """The cache key of a Debian kernel: from the hashes of its packages."""
-    return hashlib.sha256("".join(package.sha256 for package in candidate.packages).encode()).hexdigest()[:16]
+    return hashlib.sha256("".join(package.sha256 or package.pool_path for package in candidate.packages).encode()).hexdigest()[:16]
 
 
 def _choose(spec: Spec, archive: Archive) -> Candidate:
@@ -178,7 +183,7 @@ def _from_cache(spec: Spec, archive: Archive, flavour: str = "") -> Kernel | Non
 def _kernel(spec: Spec, archive: Archive, path: Path) -> Kernel:
     meta = archive.cache.meta(path)
     return Kernel(spec.text, meta["release"], meta["package"], meta["version"], path / meta["vmlinuz"],
-                  path / meta["modules"], path.name)
+                  path / meta["modules"], path.name, meta.get("check_modules", False))
 
 
 def _architecture() -> str:

@@ -17,7 +17,8 @@ class Kernel:
     """A kernel on this machine.
 
     `modules` is .../lib/modules/RELEASE, None for a kernel with all built in. `key` identifies the contents: two
-    kernels with the same key are the same to the byte.
+    kernels with the same key are the same to the byte. `check_modules`: it must refuse modules without a valid
+    signature, because that alone says that they are its own.
     """
 
     spec: str
@@ -27,6 +28,7 @@ class Kernel:
     vmlinuz: Path
     modules: Path | None
     key: str
+    check_modules: bool = False
 
 
 def unpack(package: Path, root: Path) -> None:

@@ -1,6 +1,7 @@
 """What the session tells a launcher, and what the launcher tells the session: two small files in the session's directory."""
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ class Job:
     deadline: float                         # silence of the guest after which it is given up
     cwd: str                                # where the tests run, as on the host
     session: str                            # the session's directory
+    owner: int                              # the session's process
     events: str                             # file for this machine's events
 
     @classmethod
@@ -41,7 +43,7 @@ class Events:
         self.kept: list[dict] | None = None
 
     def add(self, **event: object) -> None:
-        with self.path.open("a") as file:
+        with suppress(FileNotFoundError), self.path.open("a") as file:      # a session that was killed leaves no directory
             file.write(json.dumps({"at": time.time(), **event}) + "\n")
 
     def keep(self) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -20,35 +21,64 @@ import traceback
 from contextlib import contextmanager
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from kernels.cache import Cache
 from kernels.errors import CacheError
+from kernels.extract import Kernel
 from kernels.image import INIT, ImageError, boot_image, python_command
 from kernels.job import Events, Job
+from kernels.process import dies_with_parent
 from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
 
 BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host
+KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
 PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault")
 
 
 class SessionOver(Exception):
-    """Standard input was closed: whoever wanted the machine is gone."""
+    """Whoever wanted the machine wants it no more, or is gone."""
 
 
 def main(job_file: str) -> None:
     job = Job.read(Path(job_file))
     events = Events(job.events)
-    answer_bootstrap()
     try:
+        end_with_session(job)
+        answer_bootstrap()
         with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
     except SessionOver:
-        events.add(end="over")
+        if os.getppid() != job.owner:       # it was killed, so its directory is ours to remove
+            shutil.rmtree(job.session, ignore_errors=True)
     except (VMError, ImageError, CacheError, OSError) as error:
-        events.add(end="boot", why=str(error))
+        events.add(end="lost" if events.first("running") else "boot", why=str(error))
     except BaseException:
         events.add(end="lost", why="the launcher failed: " + traceback.format_exc())
         raise
+
+
+def end_with_session(job: Job) -> None:
+    """From now on SIGTERM raises SessionOver: the session sends it, or the kernel where the session is killed.
+
+    An interrupt from the keyboard reaches the whole process group; what it means is for the session to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, session_over)
+    dies_with_parent(signal.SIGTERM)
+    if os.getppid() != job.owner:
+        raise SessionOver
+
+
+def session_over(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
+    raise SessionOver
+
+
+def await_end() -> NoReturn:
+    """A pipe to the session is closed, so SIGTERM is on its way; only then it is known whether the session was killed."""
+    while True:
+        time.sleep(0.05)
 
 
 def answer_bootstrap() -> None:
@@ -58,7 +88,7 @@ def answer_bootstrap() -> None:
     """
     while os.read(0, 1) not in (b"\n", b""):
         pass
-    os.write(1, b"1")
+    write_all(1, b"1")
 
 
 @contextmanager
@@ -75,48 +105,63 @@ def slot(job: Job, events: Events) -> Iterator[None]:
                     continue
                 yield
                 return
-            check_session()
             time.sleep(0.05)
     finally:
         for file in files:
             file.close()
 
 
-def check_session() -> None:
-    """Raise SessionOver when the other end of standard input is closed."""
-    poller = select.poll()
-    poller.register(0, 0)
-    if any(event & (select.POLLHUP | select.POLLERR) for _, event in poller.poll(0)):
-        raise SessionOver
-
-
 def run(job: Job, events: Events, directory: Path) -> None:
-    began = time.monotonic()
     with Cache(say=lambda line: events.add(note=line)) as cache:
         events.add(state="image")
         initrd = boot_image(cache, job.kernel)
-        machine = Machine(job.kernel.vmlinuz, initrd, [python_command(), INIT], directory, job.clock, job.accel)
-        with machine:
-            if job.fresh_boot:
-                events.add(state="booting")
-                boot(machine)
-            else:
-                restore(machine, cache, job, events)
-            events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=job.accel, qemu=qemu_version())
-            machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
-                          id="guest", env={"KDRIFT_CLOCK": job.clock})
-            try:
-                supervise(machine, job, events)
-            finally:
-                events.add(peak_mb=machine.peak_mb())
+        without_kvm = Path(job.session, "without-kvm")
+        for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
+            began = time.monotonic()
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel), directory, job.clock, accel) as machine:
+                try:
+                    start(machine, cache, job, events)
+                except VMError as error:
+                    if accel == "tcg":
+                        raise
+                    without_kvm.touch()
+                    events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
+                    continue
+                events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
+                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
+                              id="guest", env={"KDRIFT_CLOCK": job.clock})
+                try:
+                    supervise(machine, job, events)
+                finally:
+                    if peak := machine.peak_mb():
+                        events.add(peak_mb=peak)
+                return
+
+
+def kernel_parameters(kernel: Kernel) -> list[str]:
+    """What this kernel is told besides what all are: process 1, and whether unsigned modules are refused."""
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python_command()}", "--", INIT]
+
+
+def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Bring a machine to where it waits for orders."""
+    if job.fresh_boot:
+        events.add(state="booting")
+        boot(machine)
+    else:
+        restore(machine, cache, job, events)
 
 
 def boot(machine: Machine) -> None:
     """Start a machine and wait until its process 1 is ready.  Raises VMError with the console's last lines."""
     machine.start()
-    event = machine.event(BOOT_DEADLINE)
+    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else BOOT_DEADLINE)
     if event is None:
-        raise VMError("\n".join(["the kernel did not boot; its last words:", *last_words(machine)]))
+        machine.wait()
+        if machine.process.returncode:
+            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
+        words = last_words(machine)
+        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words else "the kernel did not boot and printed nothing")
 
 
 def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
@@ -124,14 +169,14 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     def save(target: Path) -> None:
         events.add(state="booting")
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
-                Machine(machine.vmlinuz, machine.initrd, machine.init, Path(scratch), job.clock, job.accel) as first:
+                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel) as first:
             first.memory = target / "ram"
             boot(first)
             first.save(target)
 
     key = state_key(machine, job)
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock}"})
+        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel}"})
         events.add(state="restoring")
         try:
             machine.start(state)
@@ -147,8 +192,8 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 def state_key(machine: Machine, job: Job) -> str:
     """Everything that the saved state depends on: the kernel, what was packed, QEMU and its arguments, the accelerator's processor."""
-    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.arguments()]
-    if job.accel == "kvm":
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments()]
+    if machine.accel == "kvm":
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -168,7 +213,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             data = receive(descriptor)
             if source == "session":
                 if not data:
-                    raise SessionOver
+                    await_end()
                 send_all(machine.gateway, data)
             elif not data:
                 poller.unregister(descriptor)
@@ -179,8 +224,11 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             else:
                 done = data.decode(errors="replace").strip()
         if time.monotonic() - heard > job.deadline:
-            machine.force_panic()
-            words = ["where it was when an NMI stopped it:", *last_words(machine)]
+            try:
+                machine.force_panic()
+                words = ["where it was when an NMI stopped it:", *last_words(machine)]
+            except VMError as error:
+                words = [str(error)]
             events.add(end="lost", why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
             return
     machine.wait()
@@ -223,7 +271,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         while data:
             data = data[os.write(descriptor, data):]
     except BrokenPipeError:
-        raise SessionOver from None
+        await_end()
 
 
 if __name__ == "__main__":

@@ -23,7 +23,10 @@ STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\
 
 @dataclass(frozen=True)
 class Package:
-    """One binary package of one suite; size in bytes, sha256 in hexadecimal."""
+    """One binary package of one suite; size in bytes, sha256 in hexadecimal.
+
+    A package that the archive still holds and the index no longer lists has size 0 and no sha256.
+    """
 
     name: str
     version: str
@@ -46,6 +49,15 @@ class Package:
     def signed(self) -> bool:
         return "unsigned" not in self.name
 
+    @property
+    def listed(self) -> bool:
+        return bool(self.sha256)
+
+    @property
+    def pool_path(self) -> str:
+        """Where the archive keeps a package of the source package linux."""
+        return f"pool/main/l/linux/{self.name}_{self.version.rpartition(':')[2]}_amd64.deb"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -63,6 +75,11 @@ class Candidate:
     def size(self) -> int:
         """Bytes to download."""
         return sum(package.size for package in self.packages)
+
+    @property
+    def listed(self) -> bool:
+        """Whether the signed index covers all of it."""
+        return all(package.listed for package in self.packages)
 
     @property
     def rank(self) -> tuple:
@@ -97,10 +114,7 @@ class Index:
         usual = [candidate for candidate in self.candidates if candidate.head.flavour != "rt-amd64"]
         fitting = [candidate for candidate in usual if in_series(candidate.head.version, prefix)]
         if not fitting:
-            partly = any(in_series(package.version, prefix) and package.name.startswith("linux-image-")
-                         for package in self.packages)
-            reason = "linux-modules of its packages is no longer in the archive" if partly else "not in the archive"
-            raise SpecError(f"no Debian kernel {prefix} ({reason}): {_nearest(prefix, usual)}")
+            raise SpecError(f"no Debian kernel {prefix} in the archive: {_nearest(prefix, usual)}")
         return fitting[-1]
 
     def exact(self, name: str) -> Candidate:
@@ -158,8 +172,18 @@ def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Pac
     needed = [head.name, f"linux-modules-{head.release}"] if part.startswith("binary") else head.depends
     if not any(name.startswith("linux-binary-") for name in needed):
         return None
-    parts = tuple(known.get((name, head.version)) for name in needed)
+    parts = tuple(known.get((name, head.version)) or _unlisted(name, head) for name in needed)
     return parts if all(parts) else None
+
+
+def _unlisted(name: str, head: Package) -> Package | None:
+    """The modules of a signed kernel that a newer one has replaced: backports list only the newest, the pool keeps them.
+
+    Nothing signed covers the package as a whole; the kernel, whose own package is covered, checks each module's signature.
+    """
+    if head.signed and name.startswith("linux-modules-"):
+        return Package(name, head.version, head.suite, 0, "", ())
+    return None
 
 
 def _has_image(head: Package, known: dict[tuple[str, str], Package]) -> bool:

@@ -6,6 +6,6 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
 
-def dies_with_parent() -> None:
-    """For `preexec_fn`: the child is killed when the process that started it ends, whatever way (prctl(2), PR_SET_PDEATHSIG)."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def dies_with_parent(how: int = signal.SIGKILL) -> None:
+    """For `preexec_fn`: the child is sent a signal when the process that started it ends, whatever way (prctl(2), PR_SET_PDEATHSIG)."""
+    _libc.prctl(PR_SET_PDEATHSIG, how)

@@ -1,6 +1,5 @@
 """A pytest session over kernels: one virtual machine per kernel as a pytest-xdist worker."""
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,17 +17,18 @@ from xdist.workermanage import NodeManager, WorkerController
 
 from kernels import worker
 from kernels.cache import Cache
-from kernels.errors import FetchError, SpecError
+from kernels.errors import CacheError, FetchError, SpecError
 from kernels.extract import Kernel
 from kernels.grammar import parse
 from kernels.job import Events, Job
 from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
 from kernels.spec import resolve
-from kernels.vm import VMError, qemu, working_kvm
+from kernels.vm import VMError, kvm_trouble, qemu
 
 PROJECT = Path(__file__).parents[1]
 ENDING = 10                                 # seconds that a launcher may take to end
+LOST = 3                                    # exit status when the harness itself cannot work
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
 
@@ -119,13 +119,21 @@ class KernelSession(DSession):
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
-        self.directory = Path(tempfile.mkdtemp(prefix="kdrift-"))
-        with Cache(say=lambda line: None) as cache:
-            (self.directory / "sources.tar").write_bytes(pack_sources(cache))
+        try:
+            directory = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+            self.config.add_cleanup(directory.cleanup)
+            self.directory = Path(directory.name)
+            with Cache(say=lambda line: None) as cache:
+                (self.directory / "sources.tar").write_bytes(pack_sources(cache))
+        except (OSError, CacheError) as error:
+            pytest.exit(f"the session cannot be prepared: {error}", LOST)
         option = self.config.option
-        accel = "kvm" if option.clock == "real" and working_kvm() else "tcg"
+        accel = "kvm" if option.clock == "real" else "tcg"
+        if accel == "kvm" and (trouble := kvm_trouble()):
+            self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
+            accel = "tcg"
         self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot,
-                    "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory)}
+                    "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory), "owner": os.getpid()}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
@@ -134,18 +142,18 @@ class KernelSession(DSession):
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
+        for launcher in self.launchers:
+            launcher.terminate()            # one that still has a machine ends it, whatever it is doing
         super().pytest_sessionfinish()
         for launcher in self.launchers:
             try:
-                launcher.wait(ENDING)       # its standard input is closed, so it ends its machine and then itself
+                launcher.wait(ENDING)
             except subprocess.TimeoutExpired:
                 launcher.kill()             # the machine dies with it
                 launcher.wait()
         for run in self.runs.values():
             for events in run.machines:
                 events.keep()
-        if self.directory:
-            shutil.rmtree(self.directory)
 
     def start_machine(self, run: KernelRun) -> None:
         """Start a worker for a kernel; it answers when its machine has a slot and runs."""
@@ -181,7 +189,8 @@ class KernelSession(DSession):
 
     def worker_workerfinished(self, node: WorkerController) -> None:
         super().worker_workerfinished(node)
-        node.ensure_teardown()              # ends the machine, so that its slot is free at once
+        node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
+        node.ensure_teardown()
 
     def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
         """A file that could not be collected, or was skipped as a whole; said once for each kernel."""
@@ -241,3 +250,13 @@ class KernelSession(DSession):
         report.kernel, report.ending, report.again = run, end["end"], again
         report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
         self.config.hook.pytest_runtest_logreport(report=report)
+
+
+@contextmanager
+def without_temporary_paths(config: pytest.Config) -> Iterator[None]:
+    """pytest-xdist would make a directory for tmp_path here and have the guest use its name, which means nothing there."""
+    factory = config.__dict__.pop("_tmp_path_factory")
+    try:
+        yield
+    finally:
+        config._tmp_path_factory = factory

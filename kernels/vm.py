@@ -3,10 +3,12 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from qemu.qmp import QMPError
@@ -15,6 +17,8 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from kernels.process import dies_with_parent
 
 MEMORY_MB = 512
+MONITOR_DEADLINE = 20                       # seconds that QEMU may take for an order
+LONGEST_SOCKET = 107                        # bytes of the path of a socket (unix(7))
 SEED = 1                                    # QEMU's own random numbers, so that two boots are alike
 COMMAND_LINE = [
     "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
@@ -52,14 +56,14 @@ class Machine:
     """A running guest; a context manager that leaves no process behind.
 
     `directory` holds its sockets and the console's log.  `control` is the socket to the guest's process 1, `gateway` the one to
-    the worker.
+    the worker.  `parameters` are added to the kernel's command line.
     """
 
-    def __init__(self, vmlinuz: Path, initrd: Path, init: list[str], directory: Path, clock: str, accel: str):
-        self.vmlinuz, self.initrd, self.init = vmlinuz, initrd, init
+    def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str):
+        self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
         self.directory, self.clock, self.accel = directory, clock, accel
         self.console = directory / "console.log"
-        self.memory = directory / "ram"     # the guest's memory while it boots
+        self.memory: Path | None = None     # file for the guest's memory, of a machine that is to be saved
         self.stack = ExitStack()
 
     def arguments(self) -> list[str]:
@@ -82,19 +86,32 @@ class Machine:
                 "-chardev", f"socket,id=gateway,path={at}/gateway,server=on,wait=off",
                 "-device", "virtserialport,chardev=gateway,name=kdrift.gateway"]
 
+    def _memory(self) -> str:
+        """The memory of a machine that boots.  Raises VMError where its file has no room: QEMU would die of SIGBUS half-way."""
+        if self.memory is None:
+            return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
+        free = shutil.disk_usage(self.memory.parent).free >> 20
+        if free < MEMORY_MB:
+            raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance with "
+                          "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+        return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
+
     def start(self, state: Path | None = None) -> None:
         """Boot, or restore a saved state."""
+        if len(f"{self.directory}/control") > LONGEST_SOCKET:
+            raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
         command = [qemu(), *self.arguments(), *self._devices()]
         if state is not None:
             command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"]
             command += ["-incoming", "defer"]
         else:
-            line = " ".join([*COMMAND_LINE, f"rdinit={self.init[0]}", "--", *self.init[1:]])
-            command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"]
+            line = " ".join([*COMMAND_LINE, *self.parameters])
+            command += ["-object", self._memory()]
             command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
         with open(self.directory / "qemu.log", "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_parent)
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_parent,
+                                            process_group=0)        # out of reach of the keyboard's interrupt
         self.stack.callback(self._end)
         self.control = self._connect("control")
         self.gateway = self._connect("gateway")
@@ -149,9 +166,12 @@ class Machine:
         return round(int(line.split()[1]) / 1024, 1) if line else None
 
     def complaint(self) -> str:
-        """The last line that QEMU printed about itself."""
-        lines = (self.directory / "qemu.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"status {self.process.returncode}"
+        """The last line that QEMU printed about itself, or else how it ended."""
+        lines = (self.directory / "qemu.log").read_text(errors="replace").splitlines()
+        if complaints := [line for line in lines if line.strip() and ": warning: " not in line]:
+            return complaints[-1]
+        status = self.process.poll()
+        return f"killed by {signal.Signals(-status).name}" if status and status < 0 else f"status {status}"
 
     def console_tail(self, lines: int = 40) -> list[str]:
         """The last lines of the guest's console."""
@@ -172,6 +192,8 @@ class Machine:
                 line += data
             elif self.process.poll() is not None:
                 return None
+            elif self.accel == "kvm" and "KVM internal error" in (self.directory / "qemu.log").read_text(errors="replace"):
+                raise VMError("KVM internal error: the host's KVM cannot run this guest")
             elif time.monotonic() > deadline:
                 raise VMError(f"no answer from the guest within {timeout:.0f} s")
         return json.loads(line)
@@ -180,18 +202,29 @@ class Machine:
         """Tell process 1 what to run."""
         self.control.sendall(json.dumps({**order, "sources": len(sources)}).encode() + b"\n" + sources)
 
-    def monitor(self) -> QEMUMonitorProtocol:
+    @contextmanager
+    def monitor(self, purpose: str) -> Iterator[QEMUMonitorProtocol]:
+        """QEMU's monitor.  Raises VMError where QEMU refuses an order, has ended, or is silent for MONITOR_DEADLINE seconds."""
         monitor = QEMUMonitorProtocol(str(self.directory / "qmp"))
-        monitor.connect()
-        return monitor
+        monitor.settimeout(MONITOR_DEADLINE)
+        try:
+            monitor._sync(monitor._qmp.connect(str(self.directory / "qmp")), MONITOR_DEADLINE)     # connect() knows no deadline
+            yield monitor
+        except TimeoutError:
+            raise VMError(f"{purpose} failed: QEMU does not answer") from None
+        except (QMPError, OSError) as error:
+            self.wait(1)
+            raise VMError(f"{purpose} failed: {self.complaint()}") from error
+        finally:
+            with suppress(QMPError, OSError, EOFError):
+                monitor.close()
 
     def save(self, target: Path) -> None:
         """Stop the machine for good and write its devices to `target`, beside its memory, which is a file already.
 
         Raises VMError (a full disk, for one).
         """
-        monitor = self.monitor()
-        try:
+        with self.monitor("saving the machine's state") as monitor:
             monitor.cmd("stop")
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate", uri=f"exec:cat > {target}/devices")
@@ -199,13 +232,10 @@ class Machine:
                 time.sleep(0.01)
             if status != "completed":
                 raise VMError(f"saving the machine's state failed: {status}")
-        finally:
-            monitor.close()
 
     def resume(self) -> None:
         """Let a restored machine run; it stands still until its state is read.  Raises VMError when that fails."""
-        monitor = self.monitor()
-        try:
+        with self.monitor("restoring the saved state") as monitor:
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
             while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
@@ -213,38 +243,34 @@ class Machine:
             if status not in ("paused", "postmigrate"):
                 raise VMError(f"restoring the saved state failed: {status}")
             monitor.cmd("cont")
-        except (QMPError, OSError) as error:
-            raise VMError(f"restoring the saved state failed: {self.complaint()}") from error
-        finally:
-            monitor.close()
 
     def force_panic(self) -> None:
         """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""
-        monitor = self.monitor()
-        try:
+        with self.monitor("stopping the guest") as monitor:
             monitor.cmd("inject-nmi")
-        finally:
-            monitor.close()
         self.wait()
 
 
-def working_kvm(deadline: float = 8) -> bool:
-    """Whether /dev/kvm really runs a guest: it may exist and still abort or hang at the first instruction.
+def kvm_trouble(device: str = "/dev/kvm", deadline: float = 8) -> str | None:
+    """Why KVM does not run a guest here, in a few words; None where it does.
 
-    The firmware of an empty machine writes to the debug port as soon as it runs.
+    The device may exist and still abort or hang at the first instruction.  So the firmware of an empty machine has to write to the
+    debug port within `deadline` seconds of wall time.
     """
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"{device} cannot be used"
     read, write = os.pipe()
     with open(read, "rb", buffering=0) as output:
         command = [qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none", "-chardev", f"file,id=debug,path=/dev/fd/{write}",
                    "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
         probe = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                 pass_fds=[write], preexec_fn=dies_with_parent)
+                                 pass_fds=[write], preexec_fn=dies_with_parent, process_group=0)
         os.close(write)
         try:
             ready, _, _ = select.select([output], [], [], deadline)
-            return bool(ready and output.read(1))
+            if not ready:
+                return f"{device} does not run a guest within {deadline:g} s"
+            return None if output.read(1) else f"{device} does not run a guest"
         finally:
             probe.kill()
             probe.wait()

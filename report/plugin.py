@@ -24,6 +24,7 @@ class Report:
         self.runs = runs
         self.collector = Collector()
         self.began = time.time()
+        self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the test that ran
         self.interrupted = False
         self.over = False
         if config.option.report:
@@ -78,6 +79,8 @@ class Report:
         report.nodeid = f"{report.nodeid} on {label}"
         path, line, name = report.location
         report.location = (path, line, f"{name} on {label}")
+        if ending:
+            self.endings.setdefault(report.nodeid, []).append(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
@@ -144,6 +147,14 @@ class Report:
         for run in self.runs:
             for note in run.notes():
                 terminalreporter.write_line(f"{run.label}: {note}")
+        if self.endings:
+            terminalreporter.section("machines that ended early", sep="-")
+        for test, reports in self.endings.items():
+            ending = "CRASHED" if any(report.ending == "crashed" for report in reports) else "LOST"
+            why, *console = reports[0].longrepr.splitlines()
+            terminalreporter.write_line(f"{ending} {test}{' twice' if len(reports) > 1 else ''} - {why}")
+            for line in console:
+                terminalreporter.write_line(f"  {line}")
         terminalreporter.section("tests by kernels", sep="-")
         terminalreporter.write(render(outcome_table(self.kernels), width, colour))
         terminalreporter.write_line(LEGEND)

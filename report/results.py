@@ -54,6 +54,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.tests: dict[tuple[str, str], TestResult] = {}
+        self.finished: set[tuple[str, str]] = set()         # the others were interrupted, and have no outcome
 
     def add(self, kernel: str, report) -> None:
         """Take a pytest report; `kernel` is the column it belongs to."""
@@ -62,6 +63,11 @@ class Collector:
         if ending:
             self._machine_ended(kernel, test, report, ending)
             return
+        if report.when == "setup" and test.outcome == "lost":
+            test.outcome, test.message = "passed", ""       # the second attempt begins
+            self.finished.discard((kernel, report.nodeid))
+        if report.when not in ("setup", "call"):
+            self.finished.add((kernel, report.nodeid))
         test.virtual_s = round(test.virtual_s + report.duration, 6)
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
         if report.outcome != "passed":
@@ -73,17 +79,16 @@ class Collector:
         """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         self._worsen(test, report.outcome, _message(report))
+        self.finished.add((kernel, report.nodeid))
 
     def of(self, kernel: str) -> list[TestResult]:
-        return [test for (name, _), test in self.tests.items() if name == kernel]
+        return [test for key, test in self.tests.items() if key[0] == kernel and key in self.finished]
 
     def _machine_ended(self, kernel: str, test: TestResult, report, ending: str) -> None:
+        self.finished.add((kernel, test.id))
         if report.again:
             # The test runs once more in a restored machine.  A crash of the kernel stays its outcome, whatever comes.
-            fresh = TestResult(test.id, attempts=[*test.attempts, ending])
-            if ending == "crashed":
-                fresh.outcome, fresh.message = "crashed", report.longrepr
-            self.tests[kernel, test.id] = fresh
+            self.tests[kernel, test.id] = TestResult(test.id, ending, message=report.longrepr, attempts=[*test.attempts, ending])
         else:
             test.wall_s = round(report.wall_s, 3)
             self._worsen(test, ending, report.longrepr)

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -105,11 +106,25 @@ def test_image_that_only_depends_is_taken_with_its_parts():
     assert [part.name.split("-7")[0] for part in chosen.packages] == ["linux-binary", "linux-modules"]
 
 
-def test_kernel_whose_modules_are_gone_is_not_offered():
-    known = index(*binary_kernel("6.19.6-cloud-amd64", "6.19.6-1")[:2],
-                  package("linux-image-6.18.1-cloud-amd64", "6.18.1-1"))
+def test_modules_of_a_replaced_signed_kernel_come_from_the_pool():
+    """Backports index only the newest linux-modules; the kernel itself then checks each module's signature."""
+    known = index(*binary_kernel("6.19.6-cloud-amd64", "6.19.6-1")[:2])
 
-    with pytest.raises(SpecError, match=r"6.19 \(linux-modules of its packages is no longer .*nearest series are 6.18"):
+    candidate = known.newest("6.19")
+
+    modules = candidate.packages[-1]
+    assert not candidate.listed
+    assert (modules.name, modules.listed) == ("linux-modules-6.19.6-cloud-amd64", False)
+    assert modules.pool_path == "pool/main/l/linux/linux-modules-6.19.6-cloud-amd64_6.19.6-1_amd64.deb"
+
+
+def test_unsigned_kernel_whose_modules_are_not_listed_is_not_offered():
+    """Its modules may carry no signature, so nothing would say that they are its own."""
+    image, binary = binary_kernel("6.19.6-cloud-amd64", "6.19.6-1")[:2]
+    unsigned = replace(binary, name="linux-binary-unsigned-6.19.6-cloud-amd64")
+    known = index(unsigned, package("linux-image-6.18.1-cloud-amd64", "6.18.1-1"))
+
+    with pytest.raises(SpecError, match="6.19 in the archive: the nearest series are 6.18"):
         known.newest("6.19")
 
 

@@ -1,0 +1,93 @@
+"""IPsec as netns builds it, in the words of `ip xfrm`, which shares no code with it."""
+
+import dataclasses
+import socket
+
+import pytest
+
+import netns
+from fixtures.topologies import LAN
+from netns import xfrm
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+@pytest.fixture
+def policy(net, family):
+    here, there = (host.address(family) for host in net.nodes("client", "server"))
+    return xfrm.Policy(
+        xfrm.Selector(here, there, socket.IPPROTO_UDP, dport=4000), xfrm.Template(here, there, reqid=7), priority=3
+    )
+
+
+def policies(host):
+    return " ".join(host.run(["ip", "xfrm", "policy", "list"]).split())
+
+
+def test_policy_is_what_ip_xfrm_shows(net, policy):
+    client, _server = net.nodes("client", "server")
+    xfrm.add(client, policy)
+
+    here, there, length = policy.template.source, policy.template.destination, 128 if ":" in policy.template.source else 32
+    assert policies(client).startswith(
+        f"src {here}/{length} dst {there}/{length} proto udp dport 4000 dir out priority 3 ptype main"
+        f" tmpl src {here} dst {there} proto esp reqid 7 mode transport"
+    )
+
+
+def test_policy_without_template_for_prefixes_and_any_port(net):
+    client, _server = net.nodes("client", "server")
+    xfrm.add(client, xfrm.Policy(xfrm.Selector("2001:db8::/32", "::/0", sport=53), direction="fwd", action="block"))
+
+    assert policies(client) == "src 2001:db8::/32 dst ::/0 sport 53 dir fwd action block priority 0 ptype main"
+
+
+def test_update_replaces_and_delete_removes(net, policy):
+    client, _server = net.nodes("client", "server")
+    xfrm.add(client, policy)
+    xfrm.update(client, dataclasses.replace(policy, priority=9))
+    updated = policies(client)
+    xfrm.delete(client, policy)
+
+    assert ("priority 9" in updated, updated.count("dir out"), policies(client)) == (True, 1, "")
+
+
+def test_sa_is_what_ip_xfrm_shows(net, family):
+    client, server = net.nodes("client", "server")
+    sa = xfrm.SA(client.address(family), server.address(family), 0xC0DE, reqid=7, mode="tunnel", key=bytes(range(1, 21)))
+    xfrm.add(client, sa)
+    shown = " ".join(client.run(["ip", "xfrm", "state", "list"]).split())
+    xfrm.delete(client, sa)
+
+    assert shown.startswith(f"src {sa.source} dst {sa.destination} proto esp spi 0x0000c0de reqid 7 mode tunnel")
+    assert "aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128" in shown
+    assert client.run(["ip", "xfrm", "state", "list"]) == ""
+
+
+def test_what_is_there_already_is_refused_by_its_name(net, policy):
+    client, _server = net.nodes("client", "server")
+    xfrm.add(client, policy)
+    with pytest.raises(FileExistsError, match="Selector.*dport=4000"):
+        xfrm.add(client, policy)
+
+
+def test_packet_that_needs_an_sa_is_counted(net, policy):
+    client, server = net.nodes("client", "server")
+    xfrm.add(client, dataclasses.replace(policy, template=None, action="block"))
+    family = socket.AF_INET6 if ":" in policy.selector.source else socket.AF_INET
+    with pytest.raises(PermissionError):
+        client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (server.address(family), 4000))
+
+    assert client.counters()["XfrmOutPolBlock"] == 1
+
+
+def test_key_manager_that_hears_nothing_says_what_it_heard_before(net, policy):
+    client, server = net.nodes("client", "server")
+    family = socket.AF_INET6 if ":" in policy.selector.source else socket.AF_INET
+    manager = xfrm.KeyManager(client)
+    xfrm.add(client, policy)
+    client.socket(family, socket.SOCK_DGRAM).connect((server.address(family), 4000))
+
+    assert manager.next(within=1).reqid == 7
+    with pytest.raises(netns.NotMet, match=r"nothing for 0\.\d+ s; before that: \[Acquire\(.*reqid=7"):
+        manager.next(within=0.1)

@@ -1,0 +1,101 @@
+"""Somebody kills parts of a session from outside: what is left of it goes on or goes away, and says so."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.harness.sessions import CASES, KERNEL, LONGEST, Session, eventually, one_line
+
+QEMU, LAUNCHER = "name=kdrift.gateway", "kernels.launcher"       # in their command lines
+BEFORE = "::test_before"
+PASSED = {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
+SOON = 5                                    # seconds in which all must be gone
+IN_THE_TEST = 5                             # seconds of QEMU's processor time; its first test begins after one or two
+
+
+def endless(directory, *options):
+    """A session that is in the middle of a test when it has printed BEFORE."""
+    return Session(directory, "test_endless.py", "-v", *options)
+
+
+def cpu_seconds(pid):
+    """What a process has used of the processors (proc(5), stat, utime and stime)."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, words[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def kill(session, name):
+    os.kill(session.wait_for_process(name), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def qemu_killed(tmp_path_factory):
+    with Session(tmp_path_factory.mktemp("qemu"), "test_busy.py", "-v") as session:
+        session.wait_for(BEFORE)
+        kill(session, QEMU)
+        return session.end()
+
+
+def test_killed_machine_is_no_verdict_on_the_kernel(qemu_killed):
+    """The test runs once more in a restored machine and counts as what it does there; the first attempt is kept."""
+    assert qemu_killed.outcomes() == PASSED
+    assert qemu_killed.tests()["test_is_busy"]["attempts"] == ["lost"]
+    assert qemu_killed.status == 0
+
+
+def test_killed_machine_is_reported(qemu_killed):
+    one_line(qemu_killed.output, f"{KERNEL}  lost     {CASES}/test_busy.py::test_is_busy")
+    one_line(qemu_killed.output, f"LOST {CASES}/test_busy.py::test_is_busy on {KERNEL}", "QEMU ended: killed by SIGKILL")
+
+
+def test_launcher_killed_twice_is_a_lost_test(tmp_path):
+    killed = []
+    with endless(tmp_path) as session:
+        for _ in range(2):
+            machine, launcher = session.wait_for_process(QEMU, unlike=killed), session.wait_for_process(LAUNCHER, unlike=killed)
+            eventually(lambda: cpu_seconds(machine) > IN_THE_TEST, LONGEST, lambda: session.output)
+            os.kill(launcher, signal.SIGKILL)
+            killed += [machine, launcher]
+        session.end()
+
+    assert session.outcomes() == {"test_before": "passed", "test_never_ends": "lost"}
+    test = session.tests()["test_never_ends"]
+    assert test["attempts"] == ["lost"]
+    assert test["message"].startswith("the machine was lost: the launcher was killed")
+    assert session.status == 3
+
+
+@pytest.mark.parametrize("whom", ["session", "group"])
+def test_interrupt_ends_everything(tmp_path, whom):
+    """Ctrl-C reaches the whole process group; `kill -INT` only the session."""
+    with endless(tmp_path) as session:
+        session.wait_for(BEFORE)
+        {"session": os.kill, "group": os.killpg}[whom](session.process.pid, signal.SIGINT)
+        session.end()
+
+    assert session.status == 130
+    assert session.outcomes() == {"test_before": "passed"}
+    one_line(session.output, "!!! KeyboardInterrupt !!!")
+
+
+def test_interrupt_while_a_kernel_boots(tmp_path):
+    with endless(tmp_path, "--fresh-boot") as session:
+        session.wait_for(f"{KERNEL}  booting")
+        session.wait_for_process(QEMU)
+        os.killpg(session.process.pid, signal.SIGINT)
+        session.end()
+
+    assert session.status == 130
+
+
+@pytest.mark.parametrize("moment", ["booting", "running"])
+def test_killed_session_leaves_nothing(tmp_path, moment):
+    with endless(tmp_path, *(["--fresh-boot"] if moment == "booting" else [])) as session:
+        session.wait_for(f"{KERNEL}  {moment}")
+        session.wait_for_process(QEMU)
+        session.process.kill()
+        session.end(within=SOON)
+
+    assert session.status == -signal.SIGKILL
