@@ -145,6 +145,8 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
+    except OSError as error:
+        print(f"kdrift: {error}", file=sys.stderr, flush=True)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -3,6 +3,7 @@
 Everything a test touches is in memory: while a guest waits for a disk or a shared directory of the host it is idle, and an idle
 guest's clock jumps.  Files keep their own absolute paths, so that a path means the same on both sides.
 """
+import errno
 import fnmatch
 import glob
 import hashlib
@@ -100,9 +101,9 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
 def boot_image(cache: Cache, kernel: Kernel) -> Path:
     """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
     base = userland_key()
-    userland = cache.build("images", f"userland-{base}", build_userland, {"group": "userland"})
+    userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
     directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
-                            {"kernel": kernel.key, "group": kernel.key})
+                            {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}"})
     return directory / "initrd"
 
 
@@ -240,5 +241,7 @@ def _cpio(target: Path, top: Path, paths: list[str]) -> None:
     with open(target, "wb") as out:
         run = subprocess.run([cpio, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
                              stderr=subprocess.PIPE, input="\0".join(paths).encode())
+    if run.returncode and b"No space left" in run.stderr:
+        raise OSError(errno.ENOSPC, "cpio", str(target))        # the cache says what to do about it
     if run.returncode:
         raise ImageError(f"cpio failed: {run.stderr.decode().strip().splitlines()[-1]}")

@@ -176,7 +176,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
     key = state_key(machine, job)
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel}"})
+        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {sys.prefix}"})
         events.add(state="restoring")
         try:
             machine.start(state)

@@ -21,7 +21,7 @@ SKIPPED = {"__pycache__", ".pytest_cache"}
 def pack_sources(cache: Cache) -> bytes:
     """A tar archive of the sources, with the host's paths below the project and its times."""
     files = _files()
-    bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": "bytecode"})
+    bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": f"bytecode {PROJECT}"})
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for file in files:

@@ -11,7 +11,7 @@ from tests.harness.sessions import CASES, KERNEL, LONGEST, Session, eventually, 
 QEMU, LAUNCHER = "name=kdrift.gateway", "kernels.launcher"       # in their command lines
 BEFORE = "::test_before"
 PASSED = {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
-SOON = 5                                    # seconds in which all must be gone
+SOON = 20                                   # seconds in which all must be gone
 IN_THE_TEST = 5                             # seconds of QEMU's processor time; its first test begins after one or two
 
 

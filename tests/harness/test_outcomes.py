@@ -47,7 +47,6 @@ def test_blocked_test_fails_with_where_it_waited(mixed):
     test = mixed.tests()["test_waits_for_ever"]
     assert "Timeout (>30.0s)" in test["message"]
     assert 30 <= test["virtual_s"] < 31
-    assert test["wall_s"] < 30
     assert ">       here.recv(1)" in mixed.output.splitlines()
 
 

@@ -28,7 +28,8 @@ def test_policy_is_what_ip_xfrm_shows(net, policy):
     client, _server = net.nodes("client", "server")
     xfrm.add(client, policy)
 
-    here, there, length = policy.template.source, policy.template.destination, 128 if ":" in policy.template.source else 32
+    here, there = policy.template.source, policy.template.destination
+    length = 128 if ":" in here else 32
     assert policies(client).startswith(
         f"src {here}/{length} dst {there}/{length} proto udp dport 4000 dir out priority 3 ptype main"
         f" tmpl src {here} dst {there} proto esp reqid 7 mode transport"
@@ -54,7 +55,8 @@ def test_update_replaces_and_delete_removes(net, policy):
 
 def test_sa_is_what_ip_xfrm_shows(net, family):
     client, server = net.nodes("client", "server")
-    sa = xfrm.SA(client.address(family), server.address(family), 0xC0DE, reqid=7, mode="tunnel", key=bytes(range(1, 21)))
+    key = bytes(range(1, 21))
+    sa = xfrm.SA(client.address(family), server.address(family), 0xC0DE, reqid=7, mode="tunnel", key=key)
     xfrm.add(client, sa)
     shown = " ".join(client.run(["ip", "xfrm", "state", "list"]).split())
     xfrm.delete(client, sa)
