@@ -8,14 +8,14 @@ from .errors import (
     CaptureLost, CommandError, IsolationError, MissingFeature, NetnsError, NotMet,
 )
 from .host import Host, Interface
-from .tcp import TcpInfo, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error
+from .tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error
 from .timer import TICK, approx_timer, wheel_granularity
-from .topology import Link, Network, Topology, build
+from .topology import Link, Network, Route, Topology, build
 from .wait import eventually, stopwatch
 
 __all__ = [
     "CaptureLost", "CommandError", "Host", "Interface", "IsolationError", "Link", "MissingFeature", "NetnsError",
-    "Network", "NotMet", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "eventually", "firewall", "isolate",
+    "Network", "NotMet", "Route", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "deliver", "eventually", "firewall", "isolate",
     "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "vanish",
     "wait_for_error", "wheel_granularity",
 ]

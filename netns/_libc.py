@@ -5,7 +5,9 @@ import os
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_REC = 0x4000
@@ -29,6 +31,11 @@ def unshare(flags: int) -> None:
 def setns(descriptor: int, kind: int) -> None:
     """setns(2) of the calling thread; `kind` is one of CLONE_NEW*. Raises OSError."""
     _check(_libc.setns(descriptor, kind), "setns")
+
+
+def prctl(option: int, argument: int) -> None:
+    """prctl(2) with one argument. Raises OSError."""
+    _check(_libc.prctl(option, argument, 0, 0, 0), "prctl")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

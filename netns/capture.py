@@ -8,6 +8,7 @@ import mmap
 import select
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ _PACKET_VERSION = 10
 _TPACKET_V2 = 1
 _ETH_P_ALL = 0x0003
 _TP_STATUS_USER = 1
+# ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): what has an Ethernet header.
+_ETHERNET = (1, 772)
 
 # 512 bytes hold the ring's own header and 446 bytes of the packet; 1 MiB in all.
 _FRAME = 512
@@ -83,13 +86,16 @@ class PacketRing:
         while True:
             offset = self._next * _FRAME
             status, length, kept, start, _net, seconds, nanoseconds, _tci, _tpid, \
-                _family, _protocol, interface, _hardware, direction, _halen, _address = unpack(ring, offset)
+                _family, protocol, interface, hardware, direction, _halen, _address = unpack(ring, offset)
             if not status & _TP_STATUS_USER:
                 break
             start += offset
-            self.frames.append(Frame(
-                seconds * 1_000_000_000 + nanoseconds, interface, direction, length, ring[start:start + kept]
-            ))
+            data = ring[start:start + kept]
+            if hardware not in _ETHERNET:
+                # A tunnel's packets begin with IP; with an Ethernet header of zeros all read alike, in a pcap file too.
+                data = bytes(12) + protocol.to_bytes(2, sys.byteorder) + data
+                length += 14
+            self.frames.append(Frame(seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data))
             ring[offset:offset + 4] = b"\0\0\0\0"
             self._next = (self._next + 1) % _FRAMES
         # The kernel starts these two numbers anew with each reading.
@@ -108,7 +114,8 @@ class PacketRing:
     def trace(self) -> Trace:
         """Everything recorded so far, decoded."""
         self.drain()
-        names = {interface.index: interface.name for interface in self.host.interfaces.values()}
+        with self.host.entered():
+            names = dict(socket.if_nameindex())
         self._trace.extend(self.frames[len(self._trace.packets):], names)
         return self._trace
 

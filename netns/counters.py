@@ -8,15 +8,17 @@ _DIRECTORY = Path("/proc/thread-self/net")
 
 
 class Counters:
-    """Counters by name: "Tcp.OutSegs", "TcpExt.TCPKeepAlive", "Ip6.InReceives", "sockstat.TCP.inuse".
+    """Counters by name: "Tcp.OutSegs", "TcpExt.TCPKeepAlive", "Ip6.InReceives", "sockstat.TCP.inuse", "XfrmOutNoStates".
 
     Reading takes the raw text only; it is parsed at the first look. A counter that the kernel does not have raises
-    KeyError. Source: proc_net(5), Documentation/networking/snmp_counter.rst.
+    KeyError. Source: proc_net(5), Documentation/networking/snmp_counter.rst, xfrm_proc.rst.
     """
 
     _TABLES = ("snmp", "netstat")
     _LISTS = ("snmp6",)
     _SOCKSTATS = ("sockstat", "sockstat6")
+    # Not every kernel counts these: CONFIG_XFRM_STATISTICS.
+    _XFRM = "xfrm_stat"
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
@@ -24,7 +26,12 @@ class Counters:
     @classmethod
     def read(cls) -> "Counters":
         """The counters of the namespace that the calling thread is in."""
-        return cls({name: (_DIRECTORY / name).read_text() for name in cls._TABLES + cls._LISTS + cls._SOCKSTATS})
+        texts = {name: (_DIRECTORY / name).read_text() for name in cls._TABLES + cls._LISTS + cls._SOCKSTATS}
+        try:
+            texts[cls._XFRM] = (_DIRECTORY / cls._XFRM).read_text()
+        except FileNotFoundError:
+            texts[cls._XFRM] = ""
+        return cls(texts)
 
     def __getitem__(self, name: str) -> int:
         return self._values[name]
@@ -54,4 +61,5 @@ class Counters:
             for line in self._texts[table].splitlines():
                 group, *pairs = line.split()
                 values.update(zip((f"{table}.{group[:-1]}.{key}" for key in pairs[::2]), map(int, pairs[1::2])))
+        values.update((name, int(number)) for name, number in map(str.split, self._texts[self._XFRM].splitlines()))
         return values

@@ -42,6 +42,24 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
 
 
 @contextmanager
+def redirect(host: Host, address: str, port: int, to_port: int, unless_marked: int) -> Iterator[Rule]:
+    """TCP connections of the host to the address and port come to its own port `to_port` instead (REDIRECT), save
+    those of sockets with the mark `unless_marked`. Raises MissingFeature."""
+    family = "ip6" if ":" in address else "ip"
+    table = f"{family} kdrift-redirect"
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
+        add table {table}
+        add chain {table} output {{ type nat hook output priority -100; }}
+        add rule {table} output {family} daddr {address} tcp dport {port} meta mark != {unless_marked} counter \
+            redirect to :{to_port}
+    """)
+    try:
+        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
+    finally:
+        host.run(["nft", "delete", "table", *table.split()])
+
+
+@contextmanager
 def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Iterator[Rule]:
     with ExitStack() as stack:
         if flavour is None:

@@ -133,7 +133,7 @@ class Host:
     def capture(self, protocol: str | None = None) -> Iterator[Capture]:
         """The packets that this host sends and receives within the block.
 
-        `protocol` keeps only "tcp", "udp", "icmp" or "icmpv6". The host must be recording.
+        `protocol` keeps only "tcp", "udp", "esp", "icmp" or "icmpv6". The host must be recording.
         """
         with self.ring.span(protocol) as packets:
             yield packets

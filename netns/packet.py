@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .capture import Frame
 
 _PACKET_OUTGOING = 4
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6"}
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
 # Where an Ethernet frame of this type names the protocol: IPv4's Protocol, IPv6's Next Header.
 _PROTOCOL_AT = {b"\x08\x00": 14 + 9, b"\x86\xdd": 14 + 6}
 _MODULUS = 1 << 32
@@ -53,7 +53,7 @@ class Packet:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol of the first header after IP: "tcp", "udp", "icmp", "icmpv6", or None for any other."""
+        """The protocol of the first header after IP: "tcp", "udp", "esp", "icmp", "icmpv6", or None."""
         # Without scapy: most packets are only asked this.
         where = _PROTOCOL_AT.get(self.frame.data[12:14])
         return _PROTOCOLS.get(self.frame.data[where]) if where else None
@@ -74,6 +74,11 @@ class Packet:
     @property
     def ack(self) -> int:
         return self.tcp.ack
+
+    @property
+    def spi(self) -> int:
+        """The security parameters index, the first four bytes of ESP (RFC 4303, 2.1)."""
+        return int.from_bytes(bytes(self.ip.payload)[:4], "big")
 
     @property
     def length(self) -> int:
@@ -115,7 +120,7 @@ class Trace:
     def extend(self, frames: Sequence["Frame"], interfaces: Mapping[int, str]) -> None:
         """Add the frames that came next; `interfaces` names interfaces by index."""
         for frame in frames:
-            packet = Packet(frame, interfaces.get(frame.interface, "lo"))
+            packet = Packet(frame, interfaces.get(frame.interface, f"interface {frame.interface}, gone"))
             self.packets.append(packet)
             if packet.tcp is not None:
                 self._follow(packet)

@@ -8,12 +8,14 @@ import ipaddress
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR
-from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK
+from pyroute2.netlink.rtnl import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from .namespace import NetworkNamespace
 
@@ -27,6 +29,10 @@ _NETLINK_EXT_ACK = 11
 _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
 _LOOPBACK = 1
+_RT_TABLE_MAIN = 254
+_RTPROT_STATIC = 4
+_RT_SCOPE_UNIVERSE = 0
+_RTN_UNICAST = 1
 
 
 def link_state(index: int, up: bool) -> ifinfmsg:
@@ -61,7 +67,18 @@ def address(index: int, local: ipaddress.IPv4Interface | ipaddress.IPv6Interface
                     flags=_IFA_F_NODAD if local.version == 6 else 0, index=index, attrs=attributes)
 
 
-def _family(address_: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> int:
+def route(to: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str, index: int, mtu: int = 0) -> rtmsg:
+    """Add a route; `mtu` in bytes is its own, 0 for none."""
+    attributes = [("RTA_DST", str(to.network_address)), ("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+    if mtu:
+        attributes.append(("RTA_METRICS", {"attrs": [("RTAX_MTU", mtu)]}))
+    return _message(rtmsg, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL,
+                    family=_family(to), dst_len=to.prefixlen, table=_RT_TABLE_MAIN, proto=_RTPROT_STATIC,
+                    scope=_RT_SCOPE_UNIVERSE, type=_RTN_UNICAST, attrs=attributes)
+
+
+def _family(address_: ipaddress.IPv4Interface | ipaddress.IPv6Interface | ipaddress.IPv4Network
+            | ipaddress.IPv6Network) -> int:
     return socket.AF_INET if address_.version == 4 else socket.AF_INET6
 
 
@@ -82,18 +99,26 @@ def request(namespace: NetworkNamespace, messages: list) -> None:
     for sequence, message in enumerate(messages):
         message["header"]["sequence_number"] = sequence
         message.encode()
+    exchange(namespace, socket.NETLINK_ROUTE, [bytes(message.data) for message in messages], messages)
+
+
+def exchange(namespace: NetworkNamespace, protocol: int, messages: Sequence[bytes], names: Sequence[object]) -> None:
+    """request() for any netlink `protocol`: the messages are numbered from 0 and ask for NLM_F_ACK.
+
+    Raises OSError as request() does, with the failed message's name out of `names`.
+    """
     with namespace.entered():
-        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     with netlink:
         netlink.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        netlink.send(b"".join(bytes(message.data) for message in messages))
+        netlink.send(b"".join(messages))
         pending = len(messages)
         first_failure = None
         while pending:
             for sequence, number, words in _acknowledgements(netlink.recv(1 << 16)):
                 pending -= 1
                 if number and first_failure is None:
-                    first_failure = OSError(number, f"{os.strerror(number)} {words}: {messages[sequence]}")
+                    first_failure = OSError(number, f"{os.strerror(number)} {words}: {names[sequence]}")
     if first_failure is not None:
         raise first_failure
 

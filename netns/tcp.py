@@ -33,6 +33,24 @@ def tcp_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, so
     return conn, peer
 
 
+def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float = 10) -> None:
+    """Send so many bytes and wait until the peer has all of them; `within` is seconds.
+
+    Raises NotMet with what arrived and the sender's state.
+    """
+    conn.settimeout(within)
+    peer.settimeout(within)
+    received = 0
+    with stopwatch() as took:
+        try:
+            conn.sendall(bytes(count))
+            while received < count:
+                received += len(peer.recv(count - received)) or count
+        except TimeoutError:
+            received_by = f"{received} of {count} bytes arrived after {took.seconds:.3f} s"
+            raise NotMet(f"{received_by}; expected all of them; the sender: {tcp_info(conn)}") from None
+
+
 def keepalive(
     conn: socket.socket, idle: int | None = None, interval: int | None = None, count: int | None = None
 ) -> None:
@@ -74,14 +92,18 @@ def wait_for_error(conn: socket.socket, within: float) -> int:
 @dataclass(frozen=True)
 class TcpInfo:
     """The beginning of struct tcp_info (include/uapi/linux/tcp.h): state by name, unanswered probes, segments in
-    flight."""
+    flight, bytes of payload that it puts into a segment, and the path MTU in bytes that it goes by."""
 
     state: str
     probes: int
     unacked: int
+    snd_mss: int
+    pmtu: int
 
 
 def tcp_info(conn: socket.socket) -> TcpInfo:
     """What the kernel says about the connection now. Raises OSError."""
-    fields = struct.unpack("=8B5I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 28))
-    return TcpInfo(state=_STATES[fields[0]], probes=fields[3], unacked=fields[12])
+    fields = struct.unpack("=8B14I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64))
+    return TcpInfo(
+        state=_STATES[fields[0]], probes=fields[3], unacked=fields[12], snd_mss=fields[10], pmtu=fields[21]
+    )

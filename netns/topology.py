@@ -17,6 +17,7 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.accept_ra": 0,
     "net.ipv6.conf.default.router_solicitations": 0,
 }
+_FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 _FIRST_INDEX = 11
 # RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
@@ -42,20 +43,45 @@ class Link:
 
 
 @dataclass(frozen=True)
+class Route:
+    """`role` reaches `to` through `via`, which is at the other end of one of its links.
+
+    `to` is a prefix, or "default": all of IPv4 and of IPv6. `mtu` is the route's own, in bytes, 0 for none.
+    """
+
+    role: str
+    via: str
+    to: str = "default"
+    mtu: int = 0
+
+    def prefixes(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        names = ("0.0.0.0/0", "::/0") if self.to == "default" else (self.to,)
+        return tuple(ipaddress.ip_network(name) for name in names)
+
+
+@dataclass(frozen=True)
 class Topology:
-    """Hosts by role, and the links between them. A host is there because a link ends at it."""
+    """Hosts by role, the links and routes between them, and the roles that forward packets.
+
+    A host is there because a link ends at it.
+    """
 
     links: tuple[Link, ...]
+    routes: tuple[Route, ...] = ()
+    routers: tuple[str, ...] = ()
 
     @property
     def roles(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(role for link in self.links for role in (link.left, link.right)))
 
     def __str__(self) -> str:
-        """The topology as a drawing, one line per link."""
-        return "\n".join(
-            f"{_end(link, link.left)} ----[ mtu {link.mtu} ]---- {_end(link, link.right)}" for link in self.links
-        )
+        """The topology as a drawing, one line per link, then one per route."""
+        links = [f"{_end(link, link.left)} ----[ mtu {link.mtu} ]---- {_end(link, link.right)}" for link in self.links]
+        routes = [
+            f"{route.role}: {route.to} via {route.via}" + (f" mtu {route.mtu}" if route.mtu else "")
+            for route in self.routes
+        ]
+        return "\n".join((*links, *routes, *(f"{role} forwards" for role in self.routers)))
 
 
 def _end(link: Link, role: str) -> str:
@@ -96,12 +122,14 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
         hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
         for host in hosts.values():
             host.pin(_QUIET_IPV6)
+            if host.role in topology.routers:
+                host.pin(_FORWARDING)
             if capture:
                 stack.enter_context(host.recording())
         for number, link in enumerate(topology.links):
             _plug(link, number, hosts[link.left], hosts[link.right])
         for host in hosts.values():
-            rtnl.request(host.namespace, [rtnl.loopback_up(), *_configuration(host)])
+            rtnl.request(host.namespace, [rtnl.loopback_up(), *_configuration(host), *_routes(topology, hosts, host)])
         yield Network(topology, hosts)
 
 
@@ -110,6 +138,15 @@ def _configuration(host: Host) -> Iterator[object]:
         yield rtnl.link_state(interface.index, up=True)
         for address in interface.addresses.values():
             yield rtnl.address(interface.index, address)
+
+
+def _routes(topology: Topology, hosts: dict[str, Host], host: Host) -> Iterator[object]:
+    for route in topology.routes:
+        if route.role == host.role:
+            for prefix in route.prefixes():
+                family = socket.AF_INET if prefix.version == 4 else socket.AF_INET6
+                gateway = hosts[route.via].address(family, peer=host.role)
+                yield rtnl.route(prefix, gateway, host.interfaces[route.via].index, route.mtu)
 
 
 def _plug(link: Link, number: int, left: Host, right: Host) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
+DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 USAGE, LOST, INTERRUPTED = 2, 3, 130
 WITH_VALUE = ("--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror")
 
@@ -26,7 +27,9 @@ def main(arguments: list[str]) -> int:
         if len(kernels) == 1:
             print("kdrift: validate compares kernels: name an old and a new one, or none", file=sys.stderr)
             return USAGE
-        options = ["--validate", *(f"--kernel={kernel}" for kernel in kernels or DEFAULT_PAIR), *options]
+        if not kernels:
+            kernels, options = DEFAULT_PAIR, [*DEFAULT_TESTS, *options]
+        options = ["--validate", *(f"--kernel={kernel}" for kernel in kernels), *options]
     return run(options)
 
 

@@ -99,7 +99,7 @@ ON_A_SMALL_DISK = ["unshare", "-rm", "sh", "-c",
                    'mount -t tmpfs -o size="$SIZE" tmpfs "$DISK" && { "$@"; status=$?; ls -A "$DISK/tmp" "$DISK"/kdrift-* 2>&-; exit $status; }', "sh"]
 
 
-@pytest.mark.parametrize("size, reason", [("60m", "No space left on device"), ("450m", "no space left for a saved state: ")])
+@pytest.mark.parametrize("size, reason", [("60m", "no space left for the cache"), ("450m", "no space left for a saved state: ")])
 def test_full_cache_is_one_line(tmp_path, size, reason):
     """The first has no room for the boot image, the second none for the memory of a guest."""
     disk = tmp_path / "disk"

@@ -1,0 +1,75 @@
+"""ICMP errors and redirects of a test's own making, which quote a packet as RFC 792 and RFC 4443 say."""
+
+import ipaddress
+import socket
+import struct
+
+from .host import Host
+from .packet import Packet
+from .wait import eventually
+
+_ETHERNET = 14
+# RFC 1812, 4.3.2.3: as much as fits into 576 bytes; this is enough for every header that a kernel looks at.
+_QUOTED = 128
+
+
+def quote(packet: Packet) -> bytes:
+    """The packet's beginning, as an error about it quotes it."""
+    return packet.frame.data[_ETHERNET:_ETHERNET + _QUOTED]
+
+
+def udp_quote(source: str, sport: int, destination: str, dport: int, protocol: int = socket.IPPROTO_UDP) -> bytes:
+    """The beginning of a UDP packet of 1000 bytes that was never sent; or of another `protocol`."""
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    payload = struct.pack("!HHHH", sport, dport, 980, 0)
+    if len(addresses) == 8:
+        return struct.pack("!BBHHHBBH", 0x45, 0, 1000, 0, 0x4000, 64, protocol, 0) + addresses + payload
+    return struct.pack("!IHBB", 0x60000000, 980, protocol, 64) + addresses + payload
+
+
+def send_too_big(router: Host, to: Host, mtu: int, quoted: bytes, confirm: bool = True) -> None:
+    """The router tells `to` that the quoted packet, sent from one of its addresses, did not fit: fragmentation needed
+    or ICMPv6 Packet Too Big.
+
+    With `confirm` it returns when `to` has counted the message; it may have done anything with it. Raises NotMet.
+    """
+    source = _source(quoted)
+    if ":" in source:
+        _send(router, to, source, struct.pack("!BBHI", 2, 0, 0, mtu) + quoted, "Icmp6.InPktTooBigs" if confirm else "")
+    else:
+        _send(router, to, source, struct.pack("!BBHHH", 3, 4, 0, 0, mtu) + quoted,
+              "Icmp.InDestUnreachs" if confirm else "")
+
+
+def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
+    """The router tells `to`, over IPv4, that `gateway` is a better next hop for the quoted packet's destination.
+
+    Returns when `to` has counted the message. Raises NotMet.
+    """
+    message = struct.pack("!BBH4s", 5, 1, 0, socket.inet_aton(gateway)) + quoted
+    _send(router, to, _source(quoted), message, "Icmp.InRedirects")
+
+
+def _source(quoted: bytes) -> str:
+    return str(ipaddress.ip_address(quoted[12:16] if quoted[0] >> 4 == 4 else quoted[8:24]))
+
+
+def _send(router: Host, to: Host, address: str, message: bytes, counter: str) -> None:
+    before = to.counters()[counter] if counter else 0
+    if ":" in address:
+        # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
+        with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+            raw.sendto(message, (address, 0))
+    else:
+        with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            raw.sendto(message[:2] + struct.pack("!H", _checksum(message)) + message[4:], (address, 0))
+    if counter:
+        eventually(lambda: to.counters()[counter] - before, 1, within=5)
+
+
+def _checksum(message: bytes) -> int:
+    """RFC 1071, of a message whose checksum field is 0."""
+    padded = message + b"\0" * (len(message) % 2)
+    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF

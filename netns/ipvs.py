@@ -1,0 +1,49 @@
+"""IPVS: a director that hands connections for a virtual address to real servers through tunnels.
+
+Built with the administrator's tools. Source: ipvsadm(8), Documentation/networking/ipvs-sysctl.rst.
+"""
+
+import ipaddress
+from collections.abc import Sequence
+
+from .errors import CommandError, MissingFeature
+from .host import Host
+from .tunnel import fallback
+
+_LOOPBACK = "lo"
+
+
+def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str], scheduler: str = "rr") -> None:
+    """TCP connections to the virtual address and port go to the real servers' addresses, each in a tunnel.
+
+    Raises MissingFeature where the kernel has no IPVS.
+    """
+    at = _endpoint(virtual, port)
+    rules = [f"-A -t {at} -s {scheduler}", *(f"-a -t {at} -r {_endpoint(address, port)} -i" for address in real)]
+    try:
+        director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
+    except CommandError as error:
+        if "Can't initialize ipvs" in str(error):
+            raise MissingFeature("the kernel has no ip_vs") from error
+        raise
+    hold(director, virtual, _LOOPBACK)
+
+
+def real_server(host: Host, virtual: str) -> None:
+    """The host takes the virtual address's packets out of the tunnel and answers them itself (tunl0 or ip6tnl0).
+
+    Raises MissingFeature where the kernel has no such tunnel.
+    """
+    hold(host, virtual, fallback(host, "ip6tnl" if ":" in virtual else "ipip"))
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def hold(host: Host, address: str, device: str) -> None:
+    """The address is the host's own."""
+    network = ipaddress.ip_network(address)
+    # Without duplicate address detection: the others that hold it are meant to.
+    nodad = ["nodad"] if network.version == 6 else []
+    host.run(["ip", "address", "add", str(network), "dev", device, *nodad])

@@ -1,0 +1,98 @@
+"""What a host knows of the paths it uses, and what it is told about them: RFC 1191, RFC 8201."""
+
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from scapy.layers.inet import ICMP
+from scapy.layers.inet6 import ICMPv6PacketTooBig
+
+from .errors import MissingFeature
+from .host import Host
+from .packet import Packet
+
+_FRAGMENTATION_NEEDED = 4
+_EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.ipv6.route.mtu_expires"}
+
+
+@dataclass(frozen=True)
+class PathMtu:
+    """What `ip route get` says of a destination: `mtu` in bytes if an exception or the route has one, `expires` in
+    whole seconds (rounded down) for an exception, `locked` if packets go without DF, and the next hop."""
+
+    mtu: int | None
+    expires: int | None
+    locked: bool
+    via: str | None
+    device: str | None
+
+
+def path(host: Host, destination: str, *selectors: str) -> PathMtu:
+    """The path as the host would use it now. `selectors` are more words for `ip route get`. Raises CommandError."""
+    # The text, because ip -j does not print the lock.
+    answer = host.run(["ip", "-o", "route", "get", destination, *selectors])
+    mtu = re.search(r" mtu (lock )?(\d+)", answer)
+    expires = re.search(r" expires (\d+)sec", answer)
+    words = answer.split()
+    return PathMtu(
+        mtu=int(mtu[2]) if mtu else None,
+        expires=int(expires[1]) if expires else None,
+        locked=bool(mtu and mtu[1]),
+        via=words[words.index("via") + 1] if "via" in words else None,
+        device=words[words.index("dev") + 1],
+    )
+
+
+def announced(packet: Packet) -> int | None:
+    """The MTU that an ICMP fragmentation needed (RFC 1191, 4) or ICMPv6 Packet Too Big (RFC 4443, 3.2) announces, in
+    bytes; None for any other packet."""
+    if packet.protocol == "icmp":
+        icmp = packet.layers[ICMP]
+        return icmp.nexthopmtu if (icmp.type, icmp.code) == (3, _FRAGMENTATION_NEEDED) else None
+    if packet.protocol == "icmpv6" and ICMPv6PacketTooBig in packet.layers:
+        return packet.layers[ICMPv6PacketTooBig].mtu
+    return None
+
+
+def too_big(packets: Iterable[Packet]) -> list[Packet]:
+    """Those that announce a smaller MTU."""
+    return [packet for packet in packets if announced(packet) is not None]
+
+
+@contextmanager
+def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[None]:
+    """Exceptions that the host learns within the block live for so many seconds; the default is 600.
+
+    Kernels before 5.18 have one value of mtu_expires for IPv4, in the machine's first namespace. Raises MissingFeature
+    where this process may not write it there.
+    """
+    name = _EXPIRY[family]
+    try:
+        before = host.sysctl(name)
+    except FileNotFoundError:
+        with _everywhere(name, seconds):
+            yield
+        return
+    host.sysctl(name, seconds)
+    try:
+        yield
+    finally:
+        host.sysctl(name, before)
+
+
+@contextmanager
+def _everywhere(name: str, value: int) -> Iterator[None]:
+    """A sysctl of the first namespace."""
+    file = Path("/proc/sys", name.replace(".", "/"))
+    try:
+        before = file.read_text()
+        file.write_text(str(value))
+    except OSError as error:
+        raise MissingFeature(f"{name} is not of the network namespace here, and cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        file.write_text(before)

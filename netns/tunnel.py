@@ -1,0 +1,47 @@
+"""Tunnels between hosts.
+
+Built with `ip link`, whose words for a tunnel are the ones that its documentation and every bug report use: ip-link(8).
+"""
+
+from .errors import CommandError, MissingFeature
+from .host import Host
+
+# The device that a tunnel module makes by itself: it takes what no other tunnel of its kind takes.
+_FALLBACK = {"ipip": "tunl0", "ip6tnl": "ip6tnl0", "sit": "sit0"}
+
+
+def add(
+    host: Host, name: str, kind: str, *options: str, address: str | None = None, routes: tuple[str, ...] = ()
+) -> None:
+    """Make a tunnel device, up, with an address (with its prefix length) and routes into it.
+
+    `options` are the words of ip-link(8) for this kind. Raises MissingFeature where the kernel does not have the kind.
+    """
+    _link(host, ["ip", "link", "add", "name", name, "type", kind, *options], kind)
+    commands = [f"link set dev {name} up"]
+    if address:
+        commands.append(f"address add {address} dev {name}" + (" nodad" if ":" in address else ""))
+    commands += [f"route add {route} dev {name}" for route in routes]
+    host.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
+
+
+def fallback(host: Host, kind: str) -> str:
+    """The name of the kind's fallback device, which is up afterwards. Raises MissingFeature."""
+    name = _FALLBACK[kind]
+    try:
+        # The module makes the device when it is loaded, in each namespace; this loads it.
+        _link(host, ["ip", "link", "add", "name", name, "type", kind], kind)
+    except CommandError as error:
+        if "File exists" not in str(error):
+            raise
+    host.run(["ip", "link", "set", "dev", name, "up"])
+    return name
+
+
+def _link(host: Host, command: list[str], kind: str) -> None:
+    try:
+        host.run(command)
+    except CommandError as error:
+        if "Unknown device type" in str(error) or "Operation not supported" in str(error):
+            raise MissingFeature(f"the kernel has no {kind} tunnels: {error}") from error
+        raise

@@ -1,0 +1,107 @@
+"""A registered daemon that does not read, its receive buffer full: whom it holds up, and for how long.
+
+The kernel tries for 100 ms to hand it a message (sk_sndtimeo, audit_net_init() in kernel/audit.c). In kernels of the
+5.4 era that wait had no limit and was spent with the audit mutex held: a deadlock.
+"""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from fixtures.audit import HOLDS_RECORDS
+from netns import approx_timer, eventually
+
+# Seconds for a call that waits for nothing, under emulation; a wait for delivery would be 0.1.
+AT_ONCE = 0.05
+
+
+def test_a_full_daemon_unregisters_itself_within_100_ms(audit, measure):
+    """It waits for itself, as the message that asks whether it is alive finds no room; then it is unregistered."""
+    daemon = audit.full_daemon()
+    drops = daemon.call("row").drops
+
+    reply = daemon.timed("unregister")
+
+    assert measure("audit.unregister_held", reply.seconds, "s", tolerance=0.01) == approx_timer(0.1)
+    assert audit.status().pid == 0
+    assert daemon.call("row").drops > drops
+
+
+def test_the_full_daemon_learns_of_its_losses(audit):
+    """ENOBUFS, once, at the next read (netlink(7)); then what its buffer held."""
+    daemon = audit.full_daemon()
+    with pytest.raises(OSError) as failure:
+        daemon.call("receive", 5)
+
+    assert errno.errorcode[failure.value.errno] == "ENOBUFS"
+    assert len(daemon.call("receive")) > 1
+
+
+def test_others_wait_while_the_daemon_unregisters(audit, measure):
+    """The mutex is held for the 100 ms; a sender as sudo waits for it, uninterruptible, and no longer."""
+    daemon, sender = audit.full_daemon(), audit.process()
+    daemon.start("unregister")
+    eventually(lambda: daemon.state, "S", within=0.08, every=0.002)
+
+    sender.start("user", "as sudo")
+    eventually(lambda: sender.state, "D", within=0.08, every=0.002)
+
+    held = sender.finish(within=10).seconds
+    daemon.finish(within=10)
+    assert 0 < measure("audit.sender_behind_unregister", held, "s", tolerance=0.02) <= approx_timer(0.1).most
+
+
+def test_senders_below_the_backlog_limit_are_not_held(audit, measure):
+    """Records are queued for kauditd, whose wait is its own: ten messages, each acknowledged at once."""
+    audit.full_daemon()
+    sender = audit.process()
+
+    held = max(sender.timed("user", f"as sudo {number}").seconds for number in range(10))
+
+    assert measure("audit.sender_to_full_daemon", held, "s", tolerance=0.01) < AT_ONCE
+
+
+def test_the_status_is_answered_meanwhile(audit):
+    """To a process that reads: the answer waits for nobody's buffer but its own."""
+    daemon, other = audit.full_daemon(), audit.process()
+    audit.process().call("users", "in delivery", 5)
+
+    reply = other.timed("status")
+
+    assert reply.value.pid == daemon.pid
+    assert reply.seconds < AT_ONCE
+
+
+def test_a_record_that_found_no_room_comes_with_the_next_one(audit):
+    """It is kept for another attempt, which the next record brings about, and the order stays (audit_retry_queue)."""
+    daemon, sender = audit.full_daemon(), audit.process()
+    drops = daemon.call("row").drops
+    sender.call("user", "first")
+    audit.settle(daemon)
+    assert daemon.call("row").drops > drops
+    daemon.call("catch_up")
+
+    sender.call("user", "second")
+
+    messages = [record.message for record in daemon.call("receive_until", "second")]
+    assert messages[-2:] == ["first", "second"]
+
+
+def test_no_record_disappears_uncounted(audit):
+    """With audit=1 on the command line a record is tried again and again, or counted as lost; without it one that
+    failed five times is dropped and not counted (audit_default in kauditd_hold_skb())."""
+    if HOLDS_RECORDS not in Path("/proc/cmdline").read_text().split():
+        pytest.skip(f"needs {HOLDS_RECORDS} on the kernel's command line")
+    daemon, sender = audit.full_daemon(), audit.process()
+    daemon.call("catch_up")
+    before = audit.status().lost
+    for number in range(20):
+        sender.call("user", f"record {number}")
+        audit.settle(daemon)
+    daemon.call("catch_up")
+    sender.call("user", "last")
+
+    delivered = [record.message for record in daemon.call("receive_until", "last")]
+    lost = audit.status().lost - before
+    assert sum(f"record {number}" in delivered for number in range(20)) + lost == 20, f"{lost} lost, got {delivered}"

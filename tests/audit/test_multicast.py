@@ -1,0 +1,62 @@
+"""Readers beside the daemon, on the multicast group READLOG (since 3.16): each gets all, and holds up nobody."""
+
+import errno
+
+import pytest
+
+from fixtures.audit import SMALL
+from netns import eventually
+
+AT_ONCE = 0.05
+
+
+def collect(reader, last):
+    """All messages up to this one."""
+    return [record.message for record in reader.call("receive_until", last) if record.message]
+
+
+def test_every_reader_gets_every_record(audit):
+    """With a daemon and without: a multicast reader needs no registration."""
+    readers, sender = [audit.process(multicast=True) for _ in range(2)], audit.process()
+    sender.call("user", "no daemon")
+    audit.daemon()
+    sender.call("user", "with daemon")
+
+    assert [collect(reader, "with daemon") for reader in readers] == [["no daemon", "with daemon"]] * 2
+
+
+def test_a_reader_that_is_overrun_is_told_once(audit):
+    """ENOBUFS, then the records that its buffer held, then the new ones (netlink(7))."""
+    reader, sender = audit.process(receive_buffer=SMALL, multicast=True), audit.process()
+    sender.call("users", "burst", 20)
+    eventually(lambda: reader.call("row").drops > 0, True, within=5)
+
+    with pytest.raises(OSError) as failure:
+        reader.call("receive", 5)
+    assert errno.errorcode[failure.value.errno] == "ENOBUFS"
+    assert "burst-0" in [record.message for record in reader.call("receive")]
+    sender.call("user", "afterwards")
+    assert collect(reader, "afterwards") == ["afterwards"]
+
+
+def test_a_reader_that_does_not_read_holds_nobody(audit, measure):
+    """Multicast does not wait for room: senders go on at once, the daemon and the other reader get everything."""
+    stuck = audit.process(receive_buffer=SMALL, multicast=True)
+    reader, daemon, sender = audit.process(multicast=True), audit.daemon(), audit.process()
+    held = sender.call("users", "burst", 40)
+    sender.call("user", "last")
+
+    expected = [*(f"burst-{number}" for number in range(40)), "last"]
+    assert collect(reader, "last") == expected
+    assert collect(daemon, "last") == expected
+    assert stuck.call("row").drops > 0
+    assert measure("audit.sender_beside_stuck_reader", held, "s", tolerance=0.01) < AT_ONCE
+
+
+def test_a_full_daemon_keeps_no_record_from_the_readers(audit):
+    """They are served first (kauditd_send_multicast_skb() is called before the daemon is tried)."""
+    audit.full_daemon()
+    reader, sender = audit.process(multicast=True), audit.process()
+    sender.call("users", "burst", 10)
+
+    assert collect(reader, "burst-9") == [f"burst-{number}" for number in range(10)]

@@ -1,0 +1,85 @@
+"""Who is the audit daemon: one process, registered by itself, replaced only when it is gone (audit_set_pid(3))."""
+
+import errno
+import os
+import signal
+
+import pytest
+
+from netns import approx_timer, eventually, stopwatch
+
+
+def refusal(process, method, *arguments):
+    """The name of the errno that the kernel refuses this call with, None if it does not."""
+    try:
+        process.call(method, *arguments)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+
+def test_the_registered_daemon_gets_the_records(audit):
+    """AUDIT_GET names it, and a message that a program logs reaches it with the sender's process id."""
+    daemon, sender = audit.daemon(), audit.process()
+    sender.call("user", "hello")
+
+    record = daemon.call("receive_until", "hello")[-1]
+    assert record.text.startswith(f"pid={sender.pid} uid=0 ")
+    assert audit.status().pid == daemon.pid
+
+
+def test_a_process_registers_nobody_but_itself(audit):
+    """EINVAL for another's process id (AUDIT_SET, AUDIT_STATUS_PID)."""
+    with pytest.raises(OSError) as failure:
+        audit.control.set(pid=os.getppid() or 1)
+
+    assert errno.errorcode[failure.value.errno] == "EINVAL"
+    assert audit.status().pid == 0
+
+
+def test_a_healthy_daemon_is_not_replaced(audit):
+    """EEXIST: the kernel asks the registered one by a message first (AUDIT_REPLACE)."""
+    daemon, other = audit.daemon(), audit.process()
+
+    assert refusal(other, "register") == "EEXIST"
+    assert audit.status().pid == daemon.pid
+
+
+def test_only_the_daemon_unregisters_itself(audit):
+    """EACCES for anybody else, root included; none for itself."""
+    daemon, other = audit.daemon(), audit.process()
+
+    assert refusal(other, "set_pid_0") == "EACCES"
+    assert audit.status().pid == daemon.pid
+    daemon.call("unregister")
+    assert audit.status().pid == 0
+
+
+def test_a_stopped_daemon_is_not_replaced_either(audit, measure):
+    """With a full receive buffer it cannot be asked: the kernel tries for 100 ms (sk_sndtimeo of audit_net_init()) and
+    keeps it, EEXIST. Kernels of the 5.4 era could wait without limit, with the mutex held."""
+    daemon, other = audit.full_daemon(), audit.process()
+    daemon.signal(signal.SIGSTOP)
+    eventually(lambda: daemon.state, "T", within=5)
+
+    with stopwatch() as took:
+        assert refusal(other, "register") == "EEXIST"
+    assert measure("audit.replace_held", took.seconds, "s", tolerance=0.01) == approx_timer(0.1)
+    assert audit.status().pid == daemon.pid
+
+
+def test_a_dead_daemon_is_replaced(audit):
+    """The question finds no socket (ECONNREFUSED) and the new daemon is accepted, and gets the records."""
+    audit.daemon().kill()
+    daemon, sender = audit.daemon(), audit.process()
+    sender.call("user", "hello")
+
+    assert daemon.call("receive_until", "hello")[-1].message == "hello"
+
+
+def test_a_daemon_that_closed_its_socket_is_replaced(audit):
+    """It is the socket that counts, not the process."""
+    closed = audit.daemon()
+    closed.call("close")
+
+    daemon = audit.daemon()
+    assert audit.status().pid == daemon.pid != closed.pid

@@ -1,0 +1,49 @@
+"""Rules for system calls, and what their records say."""
+
+import ctypes
+import struct
+
+import pytest
+
+from netns.actor import Actor
+
+AUDIT_CAPSET = 1322
+_CAPSET = 126                               # on x86-64
+_CAPABILITY_VERSION_3 = 0x20080522
+CAP_AUDIT_WRITE = 1 << 29
+
+
+class Capable:
+    """A process that changes its capabilities by system call."""
+
+    def __init__(self):
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def set_inheritable(self, capabilities):
+        """Keep the effective and permitted capabilities below 32, and make only these inheritable."""
+        header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+        data = ctypes.create_string_buffer(24)
+        assert self._libc.capget(header, data) == 0
+        effective, permitted, _inheritable, *high = struct.unpack("=6I", data.raw)
+        wanted = struct.pack("=6I", effective, permitted, capabilities, high[0], high[1], 0)
+        assert self._libc.capset(header, wanted) == 0
+        return effective
+
+
+@pytest.mark.skipif(struct.calcsize("P") != 8, reason="the number of capset(2) is that of x86-64")
+def test_capset_record_shows_the_inheritable_set(audit):
+    """cap_pi is what the process made inheritable; kernels without "audit: fix incorrect inheritable capability in
+    CAPSET records" show the effective set there."""
+    daemon = audit.daemon()
+    with Actor(Capable) as process:
+        audit.control.add_rule(_CAPSET, process.pid)
+        try:
+            effective = process.call("set_inheritable", CAP_AUDIT_WRITE)
+        finally:
+            audit.control.delete_rule(_CAPSET, process.pid)
+
+    assert effective != CAP_AUDIT_WRITE
+    audit.process().call("user", "done")
+    [record] = [each for each in daemon.call("receive_until", "done") if each.kind == AUDIT_CAPSET]
+    fields = dict(field.split("=") for field in record.text.split())
+    assert int(fields["cap_pi"], 16) == CAP_AUDIT_WRITE, record.text

@@ -1,0 +1,170 @@
+"""A client whose packets to the server need ESP, and that has no SA for it yet."""
+
+import array
+import fcntl
+import os
+import select
+import socket
+import termios
+
+import pytest
+
+import netns
+from netns import xfrm
+
+# From 6.5 on the first SYNs come every second; without that they come after 1 s, 3 s, 7 s, ... on every kernel.
+LINEAR_TIMEOUTS = "net.ipv4.tcp_syn_linear_timeouts"
+
+
+class Receiver:
+    """The server's UDP socket, whose silence is an answer: NotMet says where the packet may have been lost."""
+
+    PATIENCE = 30
+
+    def __init__(self, peers: "Peers", port: int) -> None:
+        self._peers = peers
+        self._socket = peers.server.socket(peers.family, socket.SOCK_DGRAM)
+        self._socket.bind((peers.there, port))
+        self._socket.settimeout(self.PATIENCE)
+
+    def recv(self, size: int) -> bytes:
+        return self.recvfrom(size)[0]
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple]:
+        try:
+            return self._socket.recvfrom(size)
+        except TimeoutError:
+            counted = {
+                host.role: {name: value for name, value in host.counters().nonzero().items() if name.startswith("Xfrm")}
+                for host in (self._peers.client, self._peers.server)
+            }
+            raise netns.NotMet(f"expected a datagram, none came for {self.PATIENCE} s; counted: {counted}") from None
+
+    def sendto(self, data: bytes, address: tuple) -> None:
+        self._socket.sendto(data, address)
+
+
+class Peers:
+    """Client and server that are to speak ESP. Of what it takes, add_policy() does the client's part except for the SA
+    that supply() brings, ready() does the rest.
+
+    The policies are for TCP or UDP alone, so that neighbour discovery needs no SA.
+    """
+
+    PORT = 4000
+    SPI_OUT, SPI_IN = 0x1000C0DE, 0x2000C0DE
+
+    def __init__(self, client: netns.Host, server: netns.Host, family: socket.AddressFamily) -> None:
+        self.client, self.server, self.family = client, server, family
+        self.here, self.there = client.address(family), server.address(family)
+        self.target = (self.there, self.PORT)
+
+    def policy(self, kind: socket.SocketKind, port: int = PORT, reqid: int = 1) -> xfrm.Policy:
+        """What the client sends to this port of the server needs ESP."""
+        protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
+        selector = xfrm.Selector(self.here, self.there, protocol, dport=port)
+        return xfrm.Policy(selector, xfrm.Template(self.here, self.there, reqid))
+
+    def add_policy(self, kind: socket.SocketKind, port: int = PORT, reqid: int = 1) -> xfrm.Policy:
+        policy = self.policy(kind, port, reqid)
+        xfrm.add(self.client, policy)
+        return policy
+
+    def sa(self, reqid: int = 1) -> xfrm.SA:
+        """The one that the client lacks."""
+        return xfrm.SA(self.here, self.there, self.SPI_OUT + reqid - 1, reqid)
+
+    def supply(self, reqid: int = 1) -> None:
+        xfrm.add(self.client, self.sa(reqid))
+
+    def ready(self, *reqids: int) -> None:
+        """The server takes the client's ESP, answers from PORT in ESP, and the client takes that."""
+        back = xfrm.SA(self.there, self.here, self.SPI_IN)
+        xfrm.add(self.server, back, *self.answers(), *map(self.sa, reqids or (1,)))
+        xfrm.add(self.client, back)
+
+    def answers(self) -> list[xfrm.Policy]:
+        """The server's policies."""
+        template = xfrm.Template(self.there, self.here)
+        return [
+            xfrm.Policy(xfrm.Selector(self.there, self.here, protocol, sport=self.PORT), template)
+            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
+        ]
+
+    def tcp_listener(self) -> socket.socket:
+        listener = self.server.socket(self.family)
+        listener.bind(self.target)
+        listener.listen()
+        return listener
+
+    def tcp_client(self) -> socket.socket:
+        conn = self.client.socket(self.family)
+        conn.setblocking(False)
+        return conn
+
+    def udp_server(self, port: int = PORT) -> Receiver:
+        return Receiver(self, port)
+
+    def udp_client(self) -> socket.socket:
+        """Bound, so that each of its packets belongs to one flow."""
+        client = self.client.socket(self.family, socket.SOCK_DGRAM)
+        client.bind((self.here, 0))
+        return client
+
+    def sa_count(self) -> int:
+        """How many SAs the client has, larval ones included."""
+        return int(self.client.run(["ip", "xfrm", "state", "count"]).split()[-1])
+
+
+@pytest.fixture
+def peers(net, family):
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.tcp_syn_retries": 6})
+    try:
+        client.pin({LINEAR_TIMEOUTS: 0})
+    except FileNotFoundError:
+        pass
+    return Peers(client, server, family)
+
+
+# Namespaces that stay until the machine goes; see larval_drop().
+_kept: list[int] = []
+
+
+@pytest.fixture
+def larval_drop(net, family, clock):
+    """larval_drop(0 or 1) sets net.core.xfrm_larval_drop on a host, and how long an ACQUIRE stands, in seconds
+    (Documentation/networking/xfrm_sysctl.rst).
+
+    On 5.10 a packet that was held over IPv6 leaves a reference to its interface behind for ever. The namespace can
+    then not be taken down ("unregister_netdevice: waiting for lo to become free"), and what waits for that hangs with
+    it: the loading of nf_tables, a new namespace. So such a namespace is kept, and only on a machine of our own.
+    """
+    def pin(value: int, acq_expires: int = 30, role: str = "client") -> None:
+        if value == 0 and family == socket.AF_INET6:
+            if clock.kind != "virtual":
+                pytest.skip("needs a machine of its own: some kernels never get rid of what was held over IPv6")
+            _kept.extend(os.dup(host.namespace.descriptor) for host in net.hosts.values())
+        try:
+            net[role].pin({"net.core.xfrm_larval_drop": value, "net.core.xfrm_acq_expires": acq_expires})
+        except FileNotFoundError:
+            pytest.skip("needs net.core.xfrm_larval_drop: only namespaces of the machine's own root have it")
+    return pin
+
+
+@pytest.fixture
+def charged():
+    """charged(socket): the bytes of memory that its unsent packets take, headers included (SIOCOUTQ, udp(7))."""
+    def ask(sock: socket.socket) -> int:
+        answer = array.array("i", [0])
+        fcntl.ioctl(sock, termios.TIOCOUTQ, answer)
+        return answer[0]
+    return ask
+
+
+@pytest.fixture
+def writable():
+    """writable(socket, within): wait until the socket takes data again; False if it does not within so many seconds."""
+    def wait(sock: socket.socket, within: float) -> bool:
+        return bool(select.select([], [sock], [], within)[1])
+    return wait

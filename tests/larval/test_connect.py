@@ -1,0 +1,121 @@
+"""TCP connect() while the SA is missing: what it returns, when, and when the connection comes about."""
+
+import errno
+import socket
+import struct
+import threading
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, stopwatch, tcp_info, xfrm
+
+pytestmark = pytest.mark.topology(LAN)
+
+# (larval_drop, seconds until the SA is there, timers until the connection stands)
+ARRIVALS = [
+    (1, 0, (1,)),               # the next SYN, one second after the first
+    (1, 2, (1, 2)),
+    (0, 0, (0.1,)),             # the next look into the hold queue
+    (0, 0.5, (0.1, 0.2, 0.4)),
+    (0, 2, (0.1, 0.2, 0.4, 0.8, 1.6)),
+]
+
+
+@pytest.mark.parametrize("heard", [False, True], ids=("no key manager", "key manager"))
+@pytest.mark.parametrize("drop", [0, 1])
+def test_nonblocking_connect_never_blocks(peers, larval_drop, measure, drop, heard):
+    """EINPROGRESS at once, whether the SYN is dropped or held (connect(2)): with larval_drop=0 it once slept until the
+    SA came."""
+    larval_drop(drop)
+    peers.add_policy(socket.SOCK_STREAM)
+    manager = xfrm.KeyManager(peers.client) if heard else None
+    conn = peers.tcp_client()
+
+    with peers.client.capture("tcp") as packets, stopwatch() as took:
+        error = conn.connect_ex(peers.target)
+
+    assert errno.errorcode[error] == "EINPROGRESS"
+    assert measure(f"larval.connect_nonblocking.drop_{drop}", took.seconds, "s", tolerance=0.01) == approx_timer(0)
+    assert tcp_info(conn).state == "SYN_SENT"
+    assert packets.packets() == []
+    # The lookup did miss the SA: it is counted where the SYN is dropped, and the key manager has heard of it.
+    missed = measure(f"larval.no_states_per_connect.drop_{drop}", peers.client.counters()["XfrmOutNoStates"], "lookups")
+    assert (missed > 0) == bool(drop)
+    assert manager is None or manager.acquires() != []
+
+
+@pytest.mark.parametrize("drop", [0, 1])
+def test_blocking_connect_gives_up_when_its_syn_retries_are_over(peers, larval_drop, clock, measure, drop):
+    """A SYN that is dropped or held is a SYN without an answer: ETIMEDOUT, with one retry after 1 + 2 s (tcp(7))."""
+    larval_drop(drop)
+    peers.client.pin({"net.ipv4.tcp_syn_retries": 1})
+    peers.add_policy(socket.SOCK_STREAM)
+    conn = peers.client.socket(peers.family)
+
+    clock.align(2)
+    with stopwatch() as took, pytest.raises(OSError) as failure:
+        conn.connect(peers.target)
+
+    assert errno.errorcode[failure.value.errno] == "ETIMEDOUT"
+    assert measure(f"larval.connect_timeout.drop_{drop}", took.seconds, "s", tolerance=0.01) == approx_timer(1, 2)
+
+
+@pytest.mark.parametrize("drop", [0, 1])
+def test_blocking_connect_heeds_its_send_timeout(peers, larval_drop, drop):
+    """SO_SNDTIMEO of 0.5 s ends the wait with EINPROGRESS (socket(7)): it is the socket that waits, not a lookup."""
+    larval_drop(drop)
+    peers.add_policy(socket.SOCK_STREAM)
+    conn = peers.client.socket(peers.family)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", 0, 500_000))
+
+    with stopwatch() as took, pytest.raises(BlockingIOError) as failure:
+        conn.connect(peers.target)
+
+    assert errno.errorcode[failure.value.errno] == "EINPROGRESS"
+    assert took.seconds == approx_timer(0.5)
+
+
+@pytest.mark.parametrize("drop, after, timers", ARRIVALS)
+def test_connection_comes_about_once_the_sa_is_there(
+    peers, larval_drop, clock, measure, writable, drop, after, timers
+):
+    """With larval_drop=1 at the next retransmission of the SYN, with 0 at the next look into the hold queue, 0.1 s,
+    0.3 s, 0.7 s, ... after the SYN (net/xfrm/xfrm_policy.c, XFRM_QUEUE_TMO_MIN)."""
+    larval_drop(drop)
+    peers.ready()
+    peers.add_policy(socket.SOCK_STREAM)
+    _listener, conn = peers.tcp_listener(), peers.tcp_client()
+
+    clock.align(2)
+    with peers.client.capture() as packets, stopwatch() as took:
+        assert errno.errorcode[conn.connect_ex(peers.target)] == "EINPROGRESS"
+        clock.sleep(after)
+        peers.supply()
+        assert writable(conn, within=20)
+
+    assert measure(f"larval.connected.drop_{drop}.sa_after_{after}", took.seconds, "s", tolerance=0.01) \
+        == approx_timer(*timers)
+    assert tcp_info(conn).state == "ESTABLISHED"
+    # One SYN and its answer: while a SYN is held no other joins it, and one that was dropped never shows.
+    assert [packet.sent for packet in packets if packet.protocol == "esp"][:2] == [True, False]
+    assert [packet for packet in packets if packet.protocol == "tcp"] == []
+
+
+@pytest.mark.parametrize("drop, timers", [(0, (0.1, 0.2)), (1, (1,))])
+def test_blocking_connect_succeeds_once_the_sa_is_there(peers, larval_drop, clock, drop, timers):
+    """The SA comes after 0.2 s; the application sees nothing but a connect() that took its time."""
+    larval_drop(drop)
+    peers.ready()
+    peers.add_policy(socket.SOCK_STREAM)
+    _listener, conn = peers.tcp_listener(), peers.client.socket(peers.family)
+
+    clock.align(1)
+    key_daemon = threading.Timer(0.2, peers.supply)
+    key_daemon.start()
+    with stopwatch() as took:
+        conn.connect(peers.target)
+    key_daemon.join()
+
+    assert took.seconds == approx_timer(*timers)
+    assert tcp_info(conn).state == "ESTABLISHED"

@@ -1,0 +1,68 @@
+"""When the SA is there, what the policy asks for is done: ESP both ways (RFC 4303), and nothing readable."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+
+pytestmark = pytest.mark.topology(LAN)
+
+PLAINTEXT = b"plaintext that nobody may read"
+
+
+def assert_only_esp(packets, peers):
+    """All that passed, except for ARP and neighbour discovery, is ESP with the SPI of its direction."""
+    passed = [packet for packet in packets if packet.protocol not in (None, "icmpv6")]
+    assert [packet for packet in passed if packet.protocol != "esp"] == []
+    assert {packet.spi for packet in passed if packet.sent} == {peers.SPI_OUT}
+    assert {packet.spi for packet in passed if not packet.sent} == {peers.SPI_IN}
+    assert [packet for packet in passed if PLAINTEXT in packet.frame.data] == []
+
+
+def test_tcp_passes_as_esp_both_ways(peers):
+    """Handshake, data and acknowledgements are protocol 50; only the two hosts see TCP."""
+    peers.ready()
+    peers.add_policy(socket.SOCK_STREAM)
+    peers.supply()
+    listener = peers.tcp_listener()
+    with peers.client.capture() as packets:
+        conn = peers.client.socket(peers.family)
+        conn.connect(peers.target)
+        accepted = peers.server.adopt(listener.accept()[0])
+        for sender, receiver in ((conn, accepted), (accepted, conn)):
+            sender.sendall(PLAINTEXT)
+            assert receiver.recv(100) == PLAINTEXT
+
+    assert_only_esp(packets, peers)
+
+
+def test_udp_passes_as_esp_both_ways(peers):
+    """One datagram, one packet of protocol 50: 8 bytes of ESP header, 8 of IV, the padded datagram, 16 of ICV."""
+    peers.ready()
+    peers.add_policy(socket.SOCK_DGRAM)
+    peers.supply()
+    server, client = peers.udp_server(), peers.udp_client()
+    with peers.client.capture() as packets:
+        client.sendto(PLAINTEXT, peers.target)
+        data, address = server.recvfrom(100)
+        server.sendto(data, address)
+        assert client.recv(100) == PLAINTEXT
+
+    assert_only_esp(packets, peers)
+    lengths = [len(packet.ip.payload) for packet in packets if packet.protocol == "esp"]
+    # RFC 4303, 2.4: datagram, pad length and next header together fill words of four bytes.
+    padded = (8 + len(PLAINTEXT) + 2 + 3) // 4 * 4
+    assert lengths == [8 + 8 + padded + 16] * 2
+
+
+def test_only_packets_of_the_policy_need_the_sa(peers):
+    """While the SA is missing, what the selector does not cover passes in the clear (RFC 4301, 5.1)."""
+    peers.add_policy(socket.SOCK_DGRAM)
+    other, client = peers.udp_server(peers.PORT + 1), peers.udp_client()
+    with peers.client.capture("udp") as packets:
+        client.sendto(PLAINTEXT, peers.target)
+        client.sendto(PLAINTEXT, (peers.there, peers.PORT + 1))
+        assert other.recv(100) == PLAINTEXT
+
+    assert [packet.layers.dport for packet in packets] == [peers.PORT + 1]

@@ -1,0 +1,69 @@
+"""A socket that began in the hold queue remembers the route through it (xfrm_bundle_ok() in net/xfrm/xfrm_policy.c
+calls a bundle with DST_XFRM_QUEUE good as long as the route below it is)."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, stopwatch, xfrm
+
+pytestmark = pytest.mark.topology(LAN)
+
+# What a packet waits for: the first look into the queue, or nothing on a kernel that looks for the SA anew.
+ONE_LOOK, NOTHING = approx_timer(0.1), approx_timer(0)
+
+
+def connected_through_the_queue(peers, kind, writable):
+    """A pair of sockets, the client's connected before the SA came."""
+    peers.ready()
+    policy = peers.add_policy(kind)
+    if kind == socket.SOCK_DGRAM:
+        server, client = peers.udp_server(), peers.udp_client()
+        client.connect(peers.target)
+        client.send(b"held")
+        peers.supply()
+        assert server.recv(100) == b"held"
+        return policy, client, server
+    listener, client = peers.tcp_listener(), peers.tcp_client()
+    client.connect_ex(peers.target)
+    peers.supply()
+    assert writable(client, within=20)
+    return policy, client, peers.server.adopt(listener.accept()[0])
+
+
+def delays(client, server):
+    """Seconds that each of five small messages takes."""
+    result = []
+    for _ in range(5):
+        with stopwatch() as took:
+            client.send(b"x")
+            assert server.recv(100) == b"x"
+        result.append(took.seconds)
+    return result
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=("tcp", "udp"))
+def test_each_message_waits_for_one_look_until_a_policy_changes(peers, larval_drop, measure, writable, kind):
+    """Although the SA is there, each message may take 0.1 s; any change of a policy makes the socket look anew."""
+    larval_drop(0)
+    policy, client, server = connected_through_the_queue(peers, kind, writable)
+
+    before = delays(client, server)
+    xfrm.update(peers.client, policy)
+    after = delays(client, server)
+
+    measure(f"larval.delay_after_queue.{kind.name}", max(before), "s", tolerance=0.01)
+    assert [each for each in before if each not in (ONE_LOOK, NOTHING)] == []
+    assert [each for each in after if each != NOTHING] == []
+
+
+def test_a_new_socket_does_not_wait(peers, larval_drop, writable):
+    """The SA is found by the next connection at once, whatever the first one remembers."""
+    larval_drop(0)
+    connected_through_the_queue(peers, socket.SOCK_DGRAM, writable)
+    server, client = peers.udp_server(peers.PORT + 1), peers.udp_client()
+    peers.add_policy(socket.SOCK_DGRAM, peers.PORT + 1)
+    client.connect((peers.there, peers.PORT + 1))
+
+    assert [each for each in delays(client, server) if each != NOTHING] == []

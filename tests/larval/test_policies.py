@@ -1,0 +1,136 @@
+"""What becomes of held packets when policies change, and that two policies do not get in each other's way."""
+
+import dataclasses
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, stopwatch, xfrm
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def hold(peers, clock):
+    """A policy, and a socket and server with one datagram between them, held 0.8 s: the next look is in 0.7 s."""
+    peers.ready(1, 2)
+    policy = peers.add_policy(socket.SOCK_DGRAM)
+    server, client = peers.udp_server(), peers.udp_client()
+    client.sendto(b"held", peers.target)
+    clock.sleep(0.8)
+    return policy, client, server
+
+
+def test_update_sends_held_packets_at_once(peers, larval_drop, clock, measure):
+    """xfrm_policy_requeue(): the new policy takes the queue over and looks into it without delay."""
+    larval_drop(0)
+    policy, _client, server = hold(peers, clock)
+    peers.supply()
+
+    with stopwatch() as took:
+        xfrm.update(peers.client, policy)
+        assert server.recv(100) == b"held"
+
+    assert measure("larval.released_by_update", took.seconds, "s", tolerance=0.01) == approx_timer(0)
+
+
+def test_update_to_a_template_with_an_sa_sends_held_packets_by_that(peers, larval_drop, clock):
+    """Held for one SA (reqid 1), sent with the other (reqid 2)."""
+    larval_drop(0)
+    policy, _client, server = hold(peers, clock)
+    peers.supply(reqid=2)
+    other = dataclasses.replace(policy.template, reqid=2)
+
+    with peers.client.capture("esp") as packets, stopwatch() as took:
+        xfrm.update(peers.client, dataclasses.replace(policy, template=other))
+        assert server.recv(100) == b"held"
+
+    assert took.seconds == approx_timer(0)
+    assert [packet.spi for packet in packets.sent()] == [peers.SPI_OUT + 1]
+
+
+def test_update_without_the_sa_begins_the_wait_anew(peers, larval_drop, clock):
+    """The packet stays held; the looks come 0 s, 0.2 s, 0.6 s, ... after the update: the intervals are short again."""
+    larval_drop(0)
+    policy, _client, server = hold(peers, clock)
+
+    with stopwatch() as took:
+        xfrm.update(peers.client, policy)
+        clock.sleep(0.1)
+        peers.supply()
+        assert server.recv(100) == b"held"
+
+    # xfrm_policy_requeue() sets the interval to 0.1 s and looks at once; the interval is doubled before the next.
+    assert took.seconds == approx_timer(0, 0.2)
+
+
+def test_update_to_blocking_gives_held_packets_up(peers, larval_drop, clock, charged):
+    """What may not be sent any more is freed at once; new packets get EPERM and are counted."""
+    larval_drop(0)
+    policy, client, _server = hold(peers, clock)
+    assert charged(client) > 0
+
+    xfrm.update(peers.client, dataclasses.replace(policy, template=None, action="block"))
+    clock.sleep(0.05)
+
+    assert charged(client) == 0
+    blocked = peers.client.counters()["XfrmOutPolBlock"]
+    with pytest.raises(PermissionError):
+        client.sendto(b"x", peers.target)
+    assert peers.client.counters()["XfrmOutPolBlock"] == blocked + 1
+
+
+def test_delete_gives_held_packets_up(peers, larval_drop, clock, charged):
+    """They are freed at once and never sent, neither as ESP nor in the clear; what follows passes in the clear."""
+    larval_drop(0)
+    policy, client, server = hold(peers, clock)
+    assert charged(client) > 0
+
+    with peers.client.capture() as packets:
+        xfrm.delete(peers.client, policy)
+        clock.sleep(0.05)
+        assert charged(client) == 0
+        peers.supply()
+        clock.sleep(1)
+        client.sendto(b"without a policy", peers.target)
+        assert server.recv(100) == b"without a policy"
+
+    assert [packet.protocol for packet in packets.sent() if packet.protocol in ("esp", "udp")] == ["udp"]
+
+
+def test_two_policies_have_a_queue_each(peers, larval_drop, clock, charged):
+    """The SA of one releases that one's packets alone; a full queue of one leaves room in the other's."""
+    larval_drop(0)
+    peers.ready(1, 2)
+    peers.add_policy(socket.SOCK_DGRAM, peers.PORT, reqid=1)
+    peers.add_policy(socket.SOCK_DGRAM, peers.PORT + 1, reqid=2)
+    first, second = peers.udp_server(), peers.udp_server(peers.PORT + 1)
+    clients = peers.udp_client(), peers.udp_client()
+    for _ in range(101):
+        clients[0].sendto(b"first", peers.target)
+    clients[1].sendto(b"second", (peers.there, peers.PORT + 1))
+
+    with peers.client.capture("esp") as packets:
+        peers.supply(reqid=2)
+        assert second.recv(100) == b"second"
+        clock.sleep(0.1)
+        assert [packet.spi for packet in packets] == [peers.SPI_OUT + 1]
+        assert charged(clients[0]) > 0 and charged(clients[1]) == 0
+        peers.supply(reqid=1)
+        assert [first.recv(100) for _ in range(101)] == [b"first"] * 101
+
+
+def test_the_policy_of_lower_priority_value_decides(peers, larval_drop):
+    """Of two policies for the same packets that of the smaller number is asked (ip-xfrm(8)): a second policy that
+    allows the packet as it is opens the way past the missing SA."""
+    larval_drop(1)
+    policy = peers.policy(socket.SOCK_DGRAM)
+    xfrm.add(peers.client, dataclasses.replace(policy, priority=10))
+    server, client = peers.udp_server(), peers.udp_client()
+    client.sendto(b"lost", peers.target)
+
+    everything = xfrm.Selector(peers.here, peers.there)
+    xfrm.add(peers.client, xfrm.Policy(everything, priority=5))
+    client.sendto(b"in the clear", peers.target)
+
+    assert server.recv(100) == b"in the clear"

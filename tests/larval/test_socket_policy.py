@@ -1,0 +1,76 @@
+"""A policy for one socket (IP_XFRM_POLICY, IPV6_XFRM_POLICY), as key daemons use it."""
+
+import dataclasses
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, stopwatch, xfrm
+
+pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
+
+
+@pytest.mark.parametrize("blocking", [True, False], ids=("blocking", "nonblocking"))
+def test_connect_without_sa_fails_with_eagain(peers, larval_drop, drop, blocking):
+    """No queue and no silence: EAGAIN at once, whatever larval_drop says; the lookup fails before either is asked."""
+    larval_drop(drop)
+    conn = peers.client.socket(peers.family)
+    conn.setblocking(blocking)
+    xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
+
+    with stopwatch() as took:
+        error = conn.connect_ex(peers.target)
+
+    assert errno.errorcode[error] == "EAGAIN"
+    assert took.seconds == approx_timer(0)
+
+
+def test_connect_succeeds_after_the_sa_came(peers, larval_drop, drop):
+    """The same socket, asked again, connects in ESP; another socket, without the policy, in the clear."""
+    larval_drop(drop)
+    peers.ready()
+    xfrm.delete(peers.server, *peers.answers())
+    listener, conn, other = peers.tcp_listener(), peers.client.socket(peers.family), peers.client.socket(peers.family)
+    xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
+    assert errno.errorcode[conn.connect_ex(peers.target)] == "EAGAIN"
+
+    peers.supply()
+    with peers.client.capture() as packets:
+        conn.connect(peers.target)
+        protected = {packet.protocol for packet in packets.sent()} - {"icmpv6", None}
+    with peers.client.capture() as packets:
+        other.connect(peers.target)
+        plain = {packet.protocol for packet in packets.sent()} - {"icmpv6", None}
+
+    assert (protected, plain) == ({"esp"}, {"tcp"})
+
+
+def test_datagram_without_sa_fails_with_eagain(peers, larval_drop, charged, drop):
+    """UDP too: nothing is sent, nothing held."""
+    larval_drop(drop)
+    client = peers.udp_client()
+    xfrm.set_on_socket(client, peers.policy(socket.SOCK_DGRAM))
+
+    with pytest.raises(BlockingIOError):
+        client.sendto(b"x", peers.target)
+
+    assert charged(client) == 0
+
+
+def test_bypass_lets_the_key_daemon_through(peers, larval_drop, drop):
+    """A socket allowed to pass as it is reaches the peer while all others wait for the SA: how IKE can negotiate it
+    (RFC 4301, 4.4.1: bypass)."""
+    larval_drop(drop)
+    policy = peers.add_policy(socket.SOCK_DGRAM)
+    server, daemon, other = peers.udp_server(), peers.udp_client(), peers.udp_client()
+    xfrm.set_on_socket(daemon, dataclasses.replace(policy, template=None))
+
+    with peers.client.capture("udp") as packets:
+        other.sendto(b"waits", peers.target)
+        daemon.sendto(b"IKE", peers.target)
+        data, address = server.recvfrom(100)
+
+    assert (data, address[1]) == (b"IKE", daemon.getsockname()[1])
+    assert len(packets.sent()) == 1

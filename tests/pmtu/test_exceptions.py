@@ -1,0 +1,217 @@
+"""What a host keeps of a path MTU that it has learned: where it is valid, and what ends it."""
+
+import socket
+from contextlib import contextmanager
+
+import pytest
+
+from fixtures.topologies import NARROW, ROUTED
+from netns import CommandError, MissingFeature, deliver, icmp, offload, pmtu, tcp_info, tcp_pair
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+LEAST = {socket.AF_INET: 552, socket.AF_INET6: 1280}
+PREFIX = {socket.AF_INET: "198.51.100.0/24", socket.AF_INET6: "2001:db8:2::/64"}
+FLAG = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
+
+
+@contextmanager
+def quotable(net, family, destination):
+    """A packet to the destination as an error would quote it; a UDP socket of the client could have sent it."""
+    client = net["client"]
+    with client.socket(family, socket.SOCK_DGRAM) as udp:
+        udp.bind((client.address(family), 0))
+        yield icmp.udp_quote(client.address(family), udp.getsockname()[1], destination, 9)
+
+
+def learn(net, family, mtu):
+    """The router tells the client that the path to the server has this MTU; what the client makes of it."""
+    client, server, router = net.nodes("client", "server", "router")
+    with quotable(net, family, server.address(family)) as quoted:
+        icmp.send_too_big(router, client, mtu, quoted)
+    return pmtu.path(client, server.address(family))
+
+
+def test_an_exception_is_one_destinations(net, family):
+    """Its neighbour of the same prefix, over the same route, keeps 1500 (RFC 1191 section 6.2)."""
+    client, server = net.nodes("client", "server")
+    assert learn(net, family, 1300).mtu == 1300
+
+    assert pmtu.path(client, server.address(family) + "1").mtu is None
+
+
+def test_the_lifetime_counts_down_and_a_new_error_renews_it(net, family, clock):
+    """600 s by default (mtu_expires). A smaller MTU learned later has 600 s of its own over IPv4; over IPv6 it shares
+    what is left (dst_set_expires() only shortens), or not in a kernel that does better."""
+    client, server = net.nodes("client", "server")
+    assert learn(net, family, 1300).expires in (598, 599, 600)
+    clock.sleep(3)
+    assert pmtu.path(client, server.address(family)).expires in (595, 596, 597)
+
+    renewed = (598, 599, 600) if family == socket.AF_INET else (595, 596, 597, 598, 599, 600)
+    assert learn(net, family, 1290).expires in renewed
+
+
+def test_an_expired_exception_is_gone(net, family, clock):
+    """After mtu_expires the route's own MTU is valid again."""
+    client, server = net.nodes("client", "server")
+    with pmtu.expiry(client, family, 2):
+        assert learn(net, family, 1300).mtu == 1300
+        clock.sleep(1)
+        assert pmtu.path(client, server.address(family)).mtu == 1300
+        clock.sleep(1.1)
+
+    assert pmtu.path(client, server.address(family)).mtu is None
+
+
+def test_an_mtu_below_the_least_is_not_taken_as_it_is(net, family):
+    """IPv4: the exception gets min_pmtu (552) and is locked: packets go without DF, to be fragmented by whoever needs
+    it. IPv6: below 1280 there is no link (RFC 8201 section 4: such an error is ignored)."""
+    client, server = net.nodes("client", "server")
+    path = learn(net, family, LEAST[family] - 1)
+
+    if family == socket.AF_INET6:
+        assert path.mtu is None
+        return
+    assert (path.mtu, path.locked) == (552, True)
+    conn, peer = tcp_pair(client, server, family)
+    offload.segment_in_software(client)
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 3000)
+    data = [packet for packet in packets.sent() if packet.length]
+    assert {str(packet.ip.flags) for packet in data} == {""}
+    assert max(packet.ip.len for packet in data) == 552
+
+
+def test_the_least_mtu_itself_is_taken(net, family):
+    """552 (IPv6 1280) is not locked: DF stays."""
+    path = learn(net, family, LEAST[family])
+
+    assert (path.mtu, path.locked) == (LEAST[family], False)
+
+
+def test_flushing_the_cache_drops_exceptions(net, family):
+    """`ip route flush cache` (sysctl route.flush), at its first use too."""
+    client, server = net.nodes("client", "server")
+    assert learn(net, family, 1300).mtu == 1300
+
+    client.run(["ip", FLAG[family], "route", "flush", "cache"])
+
+    assert pmtu.path(client, server.address(family)).mtu is None
+
+
+def test_another_route_does_not_have_the_old_ones_exceptions(net, family):
+    """A more specific route is a path of its own; a replaced one as well, and its mtu is the path's."""
+    client, server, router = net.nodes("client", "server", "router")
+    gateway = router.address(family, "client")
+    assert learn(net, family, 1300).mtu == 1300
+    client.run(["ip", "route", "add", PREFIX[family], "via", gateway])
+    assert pmtu.path(client, server.address(family)).mtu is None
+
+    assert learn(net, family, 1300).mtu == 1300
+    client.run(["ip", "route", "replace", PREFIX[family], "via", gateway, "mtu", "1450"])
+    assert pmtu.path(client, server.address(family)).mtu == 1450
+
+
+def test_a_link_that_was_down_has_no_exceptions(net):
+    """The routes over it are gone, and what was learned about them."""
+    client, server, router = net.nodes("client", "server", "router")
+    assert learn(net, socket.AF_INET, 1300).mtu == 1300
+    with client.link_down("router"):
+        pass
+    client.run(["ip", "route", "add", "default", "via", router.address(socket.AF_INET, "client")])
+
+    assert pmtu.path(client, server.address(socket.AF_INET)).mtu is None
+
+
+def test_a_replaced_nexthop_object_drops_exceptions(net, family):
+    """A route over a nexthop object (ip-nexthop(8)) learns as any other, and forgets when the object is replaced."""
+    client, server, router = net.nodes("client", "server", "router")
+    gateway = router.address(family, "client")
+    nexthop = ["id", "7", "via", gateway, "dev", "to-router"]
+    try:
+        client.run(["ip", FLAG[family], "nexthop", "add", *nexthop])
+    except CommandError as error:
+        raise MissingFeature(f"the kernel has no nexthop objects: {error}") from error
+    client.run(["ip", "route", "add", PREFIX[family], "nhid", "7"])
+    assert learn(net, family, 1300).mtu == 1300
+
+    client.run(["ip", FLAG[family], "nexthop", "replace", *nexthop])
+
+    assert pmtu.path(client, server.address(family)).mtu is None
+    conn, peer = tcp_pair(client, server, family)
+    deliver(conn, peer, 5000)
+
+
+@pytest.mark.topology(NARROW)
+def test_an_old_connection_sends_full_segments_when_its_exception_was_removed(net, family, clock, measure):
+    """A lookup that finds an exception expired removes it; an old connection's next segments have the full size, or
+    the one they had. Seen on IPv4 instead: segments of tcp_min_snd_mss - 12 = 36 bytes for one round trip, because the
+    route that the connection still holds is parked on a device with an MTU of 68 (dst_dev_put(), blackhole_netdev)."""
+    client, server = net.nodes("client", "server")
+    offload.segment_in_software(client)
+    with pmtu.expiry(client, family, 2):
+        conn, peer = tcp_pair(client, server, family)
+        full = tcp_info(conn).snd_mss
+        deliver(conn, peer, full)
+        clock.sleep(2.1)
+        assert pmtu.path(client, server.address(family)).mtu is None
+
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 2 * full)
+
+    first, *_others = [packet.length for packet in packets.sent() if packet.length]
+    assert measure("pmtu.first_segment_after_removal", first, "bytes") in (full, full - 100, 48 - 12)
+    assert tcp_info(conn).snd_mss in (full, full - 100)
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(20000, marks=pytest.mark.mass)])
+def test_many_exceptions_stay_bounded_and_go_with_a_flush(net, family, measure, count):
+    """A bucket of the table (2048, IPv6 1024) keeps a handful and evicts the oldest: a flood of errors costs bounded
+    memory; few destinations lose none."""
+    client, router = net.nodes("client", "router")
+    source = client.address(family)
+    udp = client.socket(family, socket.SOCK_DGRAM)
+    udp.bind((source, 0))
+    prefix = "203.0." if family == socket.AF_INET else "2001:db8:5::"
+    destinations = [f"{prefix}{number // 256}.{number % 256}" if family == socket.AF_INET else f"{prefix}{number:x}"
+                    for number in range(count)]
+    for destination in destinations:
+        quoted = icmp.udp_quote(source, udp.getsockname()[1], destination, 9)
+        # Only the last one has to be waited for.
+        icmp.send_too_big(router, client, 1300, quoted, confirm=destination == destinations[-1])
+
+    kept = sum(path_mtu(udp, family, destination) == 1300 for destination in destinations)
+    client.run(["ip", FLAG[family], "route", "flush", "cache"])
+
+    measure(f"pmtu.exceptions_kept_of_{count}", kept, "exceptions", tolerance=count / 10)
+    assert kept == count if count < 1000 else count / 20 < kept < count, kept
+    assert {path_mtu(udp, family, destination) for destination in destinations[::10]} == {1500}
+
+
+def path_mtu(udp, family, destination):
+    """IP_MTU or IPV6_MTU of the socket once it is connected to the destination (ip(7), ipv6(7))."""
+    udp.connect((destination, 9))
+    level, option = (socket.IPPROTO_IP, 14) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 24)
+    return udp.getsockopt(level, option)
+
+
+def test_a_redirect_and_a_path_mtu_live_side_by_side(net):
+    """The redirect (RFC 1122, 3.2.2.2) changes the next hop of one destination, an error its MTU, in either order."""
+    family = socket.AF_INET
+    client, server, router = net.nodes("client", "server", "router")
+    client.pin({"net.ipv4.conf.all.accept_redirects": 1, "net.ipv4.conf.to-router.accept_redirects": 1,
+                "net.ipv4.conf.to-router.secure_redirects": 0, "net.ipv4.conf.all.secure_redirects": 0})
+    router.run(["ip", "address", "add", "192.0.2.77/24", "dev", "to-client"])
+    at_router = ["lladdr", router.interfaces["client"].mac, "dev", "to-router"]
+    client.run(["ip", "neighbour", "replace", "192.0.2.77", *at_router])
+    assert learn(net, family, 1300).mtu == 1300
+
+    with quotable(net, family, server.address(family)) as quoted:
+        icmp.send_redirect(router, client, "192.0.2.77", quoted)
+
+    path = pmtu.path(client, server.address(family))
+    assert (path.via, path.mtu) == ("192.0.2.77", 1300)
+    assert learn(net, family, 1200).mtu == 1200
+    assert pmtu.path(client, server.address(family)).via == "192.0.2.77"
+    deliver(*tcp_pair(client, server, family), 5000)

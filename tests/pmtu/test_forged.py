@@ -1,0 +1,107 @@
+"""ICMP errors that nobody on the path sent: which of them a host believes (RFC 5927, RFC 8201 section 6)."""
+
+import socket
+import struct
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import deliver, icmp, pmtu, tcp_info, tcp_pair
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+IN_ERRORS = {socket.AF_INET: "Icmp.InErrors", socket.AF_INET6: "Icmp6.InErrors"}
+SOURCE_PORT, SEQUENCE = 0, 4
+
+
+@pytest.fixture
+def flight(net, family):
+    """A connection from client to server that has delivered a byte, that byte's packet, and the client's addresses."""
+    client, server = net.nodes("client", "server")
+    conn, peer = tcp_pair(client, server, family)
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 1)
+    [data] = [packet for packet in packets.sent() if packet.length == 1]
+    return conn, peer, icmp.quote(data)
+
+
+def altered(quoted, family, offset, shape, value):
+    """The quoted packet with another value at an offset of its TCP header."""
+    changed = bytearray(quoted)
+    struct.pack_into(shape, changed, (20 if family == socket.AF_INET else 40) + offset, value)
+    return bytes(changed)
+
+
+def sequence(quoted, family):
+    return struct.unpack_from("!I", quoted, (20 if family == socket.AF_INET else 40) + SEQUENCE)[0]
+
+
+def tell(net, family, mtu, quoted):
+    """The router sends the error; what the client counted, and its path to the server afterwards."""
+    client, server, router = net.nodes("client", "server", "router")
+    before = client.counters()
+    icmp.send_too_big(router, client, mtu, quoted)
+    counted = client.counters().since(before)
+    return counted, pmtu.path(client, server.address(family))
+
+
+def test_an_error_about_the_next_byte_is_believed(net, family, flight):
+    """The sequence number is one that the connection may have in flight: the way every other test here fails to be."""
+    conn, peer, quoted = flight
+    counted, path = tell(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
+
+    assert (counted.get("TcpExt.OutOfWindowIcmps", 0), path.mtu) == (0, 1300)
+    deliver(conn, peer, 5000)
+
+
+def test_a_sequence_number_that_is_not_in_flight_is_counted_and_ignored(net, family, flight):
+    """Only SND.UNA <= SEG.SEQ <= SND.NXT is believed (tcp_v4_err(), RFC 5927 section 4.1): OutOfWindowIcmps + 1."""
+    conn, peer, quoted = flight
+    for acknowledged_next_or_far_away in (0, 2, 1 << 20, -(1 << 20)):
+        wrong = (sequence(quoted, family) + acknowledged_next_or_far_away) % 2**32
+        counted, path = tell(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", wrong))
+        assert (counted.get("TcpExt.OutOfWindowIcmps", 0), path.mtu) == (1, None)
+
+    deliver(conn, peer, 5000)
+
+
+def test_an_unknown_port_is_counted_and_ignored(net, family, flight):
+    """No socket, no exception: InErrors + 1."""
+    conn, peer, quoted = flight
+    counted, path = tell(net, family, 1300, altered(quoted, family, SOURCE_PORT, "!H", 9))
+
+    assert (counted.get(IN_ERRORS[family], 0), path.mtu) == (1, None)
+    deliver(conn, peer, 5000)
+
+
+def test_an_mtu_that_is_no_smaller_is_ignored(net, family, flight):
+    """An error can make a path narrower, never wider (RFC 1191 section 3, RFC 8201 section 4)."""
+    conn, peer, quoted = flight
+    quoted = altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1)
+    before = tcp_info(conn).snd_mss
+    for absurd in (1500, 1501, 9000, 65535):
+        _counted, path = tell(net, family, absurd, quoted)
+        assert path.mtu in (None, 1500)
+        assert tcp_info(conn).snd_mss == before
+
+    tell(net, family, 1400, quoted)
+    _counted, path = tell(net, family, 1450, quoted)
+    assert path.mtu == 1400
+    deliver(conn, peer, 5000)
+
+
+def test_a_cut_of_one_byte_counts(net, family, flight):
+    """1499 instead of 1500 is a path MTU like any other."""
+    _conn, _peer, quoted = flight
+    _counted, path = tell(net, family, 1499, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
+
+    assert path.mtu == 1499
+
+
+def test_a_quote_too_short_to_name_the_ports_is_ignored(net, family, flight):
+    """Eight bytes of the transport header are needed (RFC 792); this one has four."""
+    conn, peer, quoted = flight
+    _counted, path = tell(net, family, 1300, quoted[:(20 if family == socket.AF_INET else 40) + 4])
+
+    assert path.mtu is None
+    deliver(conn, peer, 5000)

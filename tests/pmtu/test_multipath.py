@@ -1,0 +1,57 @@
+"""Two paths of the same cost to one destination, one of them narrow."""
+
+import socket
+
+import pytest
+
+from netns import Link, Route, Topology, icmp, pmtu
+
+DIAMOND = Topology(
+    links=(
+        Link("client", "upper", ipv4="192.0.2.0/28", ipv6="2001:db8:1::/64"),
+        Link("client", "lower", ipv4="192.0.2.16/28", ipv6="2001:db8:2::/64"),
+        Link("server", "upper", ipv4="198.51.100.0/28", ipv6="2001:db8:3::/64"),
+        Link("server", "lower", ipv4="198.51.100.16/28", ipv6="2001:db8:4::/64"),
+    ),
+    routes=(Route("upper", via="server"), Route("lower", via="server"), Route("server", via="upper")),
+    routers=("upper", "lower"),
+)
+pytestmark = pytest.mark.topology(DIAMOND)
+
+IP_MTU, IPV6_MTU = 14, 24
+SERVICE = {socket.AF_INET: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
+
+
+@pytest.fixture
+def both_ways(net, family):
+    """The client's route to the server's own address goes over both routers, chosen by ports and addresses."""
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.fib_multipath_hash_policy": 1, "net.ipv6.fib_multipath_hash_policy": 1})
+    hops = [word for router in ("upper", "lower")
+            for word in ("nexthop", "via", net[router].address(family, "client"), "dev", f"to-{router}")]
+    client.run(["ip", "route", "add", SERVICE[family], *hops])
+    server.run(["ip", "address", "add", SERVICE[family], "dev", "lo"])
+    for router in ("upper", "lower"):
+        net[router].run(["ip", "route", "replace", "default", "via", net["server"].address(family, router)])
+    return client
+
+
+def test_an_error_about_a_flow_over_two_paths_is_taken(net, family, both_ways, measure):
+    """The kernel looks the path of the quoted packet up and notes it there, or for both, and then the flow itself goes
+    by it. Where it is one, that can be the other than the flow's: over IPv6, and over IPv4 in 5.10, ports are not
+    looked at. How many paths learn is measured."""
+    client = both_ways
+    source = client.address(family)
+    with client.socket(family, socket.SOCK_DGRAM) as udp:
+        udp.bind((source, 0))
+        udp.connect((SERVICE[family], 9))
+        port = udp.getsockname()[1]
+        icmp.send_too_big(net["upper"], client, 1300, icmp.udp_quote(source, port, SERVICE[family], 9))
+        level, option = (socket.IPPROTO_IP, IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_MTU)
+        flow = udp.getsockopt(level, option)
+
+    found = {pmtu.path(client, SERVICE[family], "from", source, "ipproto", "udp", "sport", str(sport), "dport", "9").mtu
+             for sport in range(4000, 4012)}
+    assert 1300 in found and found <= {1300, None}
+    assert flow == 1300 or None in found
+    measure("pmtu.multipath_paths_that_learn", 2 if found == {1300} else 1, "paths")

@@ -1,0 +1,70 @@
+"""A client whose connections a local proxy takes over, as reported: REDIRECT to a local port, a second one outwards."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import DIRECTED
+from netns import deliver, firewall, pmtu, stopwatch, tcp_info
+
+pytestmark = pytest.mark.topology(DIRECTED)
+
+SO_MARK, PROXYS_OWN = 36, 1
+DELIVERED_BY_TIMER = 0.1
+
+
+@pytest.fixture
+def proxied(net, service):
+    """A function that connects through the proxy: the application's socket, the proxy's two and the real server's."""
+    client = net["client"]
+    listener = client.socket(service.family)
+    listener.bind(("127.0.0.1" if service.family == socket.AF_INET else "::1", 0))
+    listener.listen()
+
+    def connect():
+        application = client.socket(service.family)
+        application.connect((service.address, service.port))
+        inwards = client.adopt(listener.accept()[0])
+        outwards = client.socket(service.family)
+        outwards.setsockopt(socket.SOL_SOCKET, SO_MARK, PROXYS_OWN)
+        outwards.settimeout(10)
+        outwards.connect((service.address, service.port))
+        return application, inwards, outwards, service.accept()
+
+    with firewall.redirect(client, service.address, service.port, listener.getsockname()[1], unless_marked=PROXYS_OWN):
+        yield connect
+
+
+def pass_on(application, inwards, outwards, peer, count):
+    """`count` bytes from the application through the proxy to the real server; how many seconds the second leg took."""
+    deliver(application, inwards, count)
+    with stopwatch() as took:
+        deliver(outwards, peer, count)
+    return took.seconds
+
+
+def test_a_proxys_outward_connection_learns_the_tunnels_mtu(net, service, proxied):
+    """The error comes through the connection tracking of the client; the application's own leg is not concerned."""
+    client = net["client"]
+    application, inwards, outwards, peer = proxied()
+    before = tcp_info(application).snd_mss
+    with client.capture() as packets:
+        pass_on(application, inwards, outwards, peer, service.largest(1500))
+
+    assert [pmtu.announced(error) for error in pmtu.too_big(packets.received())] == [service.tunnel_mtu]
+    assert tcp_info(outwards).snd_mss == service.largest(service.tunnel_mtu)
+    assert tcp_info(application).snd_mss == before
+    assert client.counters()["TcpExt.TCPTimeouts"] == 0
+
+
+def test_a_proxys_idle_connection_stalls_no_longer_than_the_persist_timer(net, service, proxied, measure):
+    """As in test_stall.py, and what the report was about: a request through a connection that the proxy keeps open
+    takes 200 ms more after another one has shrunk the path."""
+    first, second = proxied(), proxied()
+    pass_on(*first, service.largest(1500))
+
+    took = measure("pmtu.proxy.stall", pass_on(*second, service.largest(1500)), "s", tolerance=0.01)
+
+    assert took < 0.3
+    assert tcp_info(second[2]).snd_mss == service.largest(service.tunnel_mtu)
+    assert pass_on(*second, service.largest(1500)) < DELIVERED_BY_TIMER

@@ -1,0 +1,142 @@
+"""What a UDP socket asks of path MTU discovery (IP_MTU_DISCOVER, ip(7)), and what it is told (IP_RECVERR, IP_MTU)."""
+
+import errno
+import select
+import socket
+import struct
+
+import pytest
+
+from fixtures.topologies import NARROW
+from netns import eventually, icmp, pmtu
+
+pytestmark = pytest.mark.topology(NARROW)
+
+# include/uapi/linux/in.h and in6.h
+IP_MTU_DISCOVER, IP_RECVERR, IP_MTU = 10, 11, 14
+IPV6_MTU_DISCOVER, IPV6_MTU, IPV6_RECVERR = 23, 24, 25
+DONT, WANT, DO, PROBE, INTERFACE, OMIT = range(6)
+# include/uapi/linux/errqueue.h
+LOCAL, ICMP, ICMP6 = 1, 2, 3
+LEVEL = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
+FRAGMENTS = {socket.AF_INET: "Ip.FragCreates", socket.AF_INET6: "Ip6.FragCreates"}
+HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
+
+
+def udp_to_server(net, family, mode, recverr=False):
+    """A UDP socket of the client, connected to one of the server, with this discovery mode; and the server's."""
+    client, server = net.nodes("client", "server")
+    ours, theirs = (host.socket(family, socket.SOCK_DGRAM) for host in (client, server))
+    theirs.bind((server.address(family), 0))
+    theirs.settimeout(5)
+    ours.setsockopt(LEVEL[family], IP_MTU_DISCOVER if family == socket.AF_INET else IPV6_MTU_DISCOVER, mode)
+    ours.setsockopt(LEVEL[family], IP_RECVERR if family == socket.AF_INET else IPV6_RECVERR, int(recverr))
+    ours.connect(theirs.getsockname()[:2])
+    return ours, theirs
+
+
+def mtu_of(conn, family):
+    return conn.getsockopt(LEVEL[family], IP_MTU if family == socket.AF_INET else IPV6_MTU)
+
+
+def learn(net, family):
+    """A packet of 1500 bytes that must not be fragmented meets the link of 1400."""
+    ours, _theirs = udp_to_server(net, family, DO)
+    ours.send(bytes(1500 - HEADERS[family]))
+    eventually(lambda: mtu_of(ours, family), 1400, within=5)
+    return ours
+
+
+def error_queued(conn):
+    """(errno, origin, type, code, info) of the first error on the socket's queue: struct sock_extended_err."""
+    poll = select.poll()
+    poll.register(conn, select.POLLERR)
+    assert poll.poll(5000), "no error came within 5 s"
+    _data, ancillary, _flags, _address = conn.recvmsg(2048, 512, socket.MSG_ERRQUEUE)
+    [(_level, _type, error)] = ancillary
+    number, origin, kind, code, _pad, info, _more = struct.unpack_from("=IBBBBII", error)
+    return number, origin, kind, code, info
+
+
+@pytest.mark.parametrize("mode, fragments, df", [
+    (DONT, 2, False), (WANT, 2, False), (INTERFACE, 0, False), (OMIT, 0, False), (PROBE, 0, True),
+], ids=["dont", "want", "interface", "omit", "probe"])
+def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, fragments, df):
+    """1500 bytes over a path known to take 1400. DONT and WANT fragment them at once; INTERFACE and OMIT send what
+    the interface takes and leave fragmenting to the router; PROBE sends them whole with DF. IPv6 has no DF."""
+    client, server = net.nodes("client", "server")
+    learn(net, family)
+    ours, theirs = udp_to_server(net, family, mode)
+    before = client.counters()
+    with client.capture("udp") as packets:
+        ours.send(bytes(1500 - HEADERS[family]))
+
+    assert client.counters().since(before).get(FRAGMENTS[family], 0) == fragments
+    if family == socket.AF_INET:
+        assert str(packets.sent()[0].ip.flags) == ("DF" if df else "MF" if fragments else "")
+    if fragments or family == socket.AF_INET and not df:
+        assert len(theirs.recv(2000)) == 1500 - HEADERS[family]
+    assert pmtu.path(client, server.address(family)).mtu == 1400
+
+
+@pytest.mark.parametrize("mode", [INTERFACE, OMIT], ids=["interface", "omit"])
+def test_interface_and_omit_are_not_moved_by_a_spoofed_error(net, family, measure, mode):
+    """Errors about their packets are ignored "to prevent accepting spoofed ones" (include/uapi/linux/in.h): what they
+    send stays whole. Whether the host's other sockets are moved is measured: later kernels let them be."""
+    client, server, router = net.nodes("client", "server", "router")
+    ours, _theirs = udp_to_server(net, family, mode)
+    source, destination = ours.getsockname(), ours.getpeername()
+    quoted = icmp.udp_quote(source[0], source[1], destination[0], destination[1])
+    icmp.send_too_big(router, client, 1300, quoted)
+    # Over IPv4 the error itself is reported to the socket, as any other would be.
+    ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    with client.capture("udp") as packets:
+        ours.send(bytes(1400 - HEADERS[family]))
+
+    assert [packet.frame.length - 14 for packet in packets.sent()] == [1400]
+    moved = pmtu.path(client, server.address(family)).mtu == 1300
+    measure("pmtu.spoofed_error_moves_the_route", int(moved), "exceptions")
+
+
+def test_a_datagram_that_must_not_be_fragmented_is_refused(net, family):
+    """DO: one byte more than the path takes is EMSGSIZE, the most it takes arrives (ip(7), IP_PMTUDISC_DO)."""
+    learn(net, family)
+    ours, theirs = udp_to_server(net, family, DO)
+    with pytest.raises(OSError) as failure:
+        ours.send(bytes(1400 - HEADERS[family] + 1))
+
+    assert failure.value.errno == errno.EMSGSIZE
+    ours.send(bytes(1400 - HEADERS[family]))
+    assert len(theirs.recv(2000)) == 1400 - HEADERS[family]
+
+
+def test_a_connected_socket_tells_its_path_mtu(net, family):
+    """IP_MTU (IPV6_MTU): the link's before, the path's after; without a destination ENOTCONN."""
+    client = net["client"]
+    ours, _theirs = udp_to_server(net, family, DO)
+    assert mtu_of(ours, family) == 1500
+    assert mtu_of(learn(net, family), family) == 1400
+    assert mtu_of(udp_to_server(net, family, WANT)[0], family) == 1400
+
+    with client.socket(family, socket.SOCK_DGRAM) as idle, pytest.raises(OSError) as failure:
+        mtu_of(idle, family)
+    assert failure.value.errno == errno.ENOTCONN
+
+
+def test_the_error_queue_tells_of_the_router_that_complained(net, family):
+    """IP_RECVERR: EMSGSIZE, from ICMP, with its type and code, and the MTU as info (ip(7))."""
+    ours, _theirs = udp_to_server(net, family, DO, recverr=True)
+    ours.send(bytes(1500 - HEADERS[family]))
+
+    origin = (ICMP, 3, 4) if family == socket.AF_INET else (ICMP6, 2, 0)
+    assert error_queued(ours) == (errno.EMSGSIZE, *origin, 1400)
+
+
+def test_the_error_queue_tells_of_what_the_host_itself_refused(net, family):
+    """The same for a datagram that never left: origin local, the MTU as info."""
+    learn(net, family)
+    ours, _theirs = udp_to_server(net, family, DO, recverr=True)
+    with pytest.raises(OSError):
+        ours.send(bytes(1500 - HEADERS[family]))
+
+    assert error_queued(ours) == (errno.EMSGSIZE, LOCAL, 0, 0, 1400)

@@ -1,0 +1,46 @@
+"""IFF_BACKPRESSURE: a tun that stops its queue when the ring is full instead of dropping (since 7.3)."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns.qdisc import qdisc
+from netns.raw import HelloSender, outq, tx_queue, writable
+from netns.tun import Flags, tun
+
+pytestmark = pytest.mark.topology(LAN)
+
+STUB = ("203.0.113.1/24", "fe80::1/64")
+SNDBUF = 16384
+
+
+def test_backpressure_fills_the_send_buffer_and_loses_nothing(net, family, measure):
+    """What the ring cannot hold waits in the qdisc on the sender's account, until ENOBUFS; a reader that resumes gets
+    every Hello that was taken, and the socket is writable again."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
+    with tun(client, "stub", Flags.TUN | Flags.BACKPRESSURE, addresses=STUB) as stub, \
+            qdisc(client, "stub", "pfifo", "limit", "1000"):
+        with pytest.raises(OSError) as failure:
+            sender.send_many(stub.index, 5000)
+        refused = errno.errorcode[failure.value.errno]
+        assert (refused, writable(sender.socket), stub.dropped()) == ("ENOBUFS", False, 0)
+        assert tx_queue(client, sender.socket) == outq(sender.socket) > 4 * SNDBUF
+
+        taken = measure("rawbuf.backpressure.taken", sender.taken, "packets")
+        assert (len(stub.drain()), stub.dropped()) == (taken, 0)
+        assert (outq(sender.socket), writable(sender.socket)) == (0, True)
+
+
+def test_without_the_flag_the_tun_still_drops(net, family):
+    """Backpressure is for those who ask for it: the same qdisc holds nothing, and the ring's overflow is counted."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", Flags.TUN, addresses=STUB) as stub, qdisc(client, "stub", "pfifo", "limit", "1000"):
+        sender.send_many(stub.index, 1200)
+
+        assert (outq(sender.socket), writable(sender.socket)) == (0, True)
+        assert stub.dropped() == 1200 - stub.ring()

@@ -1,0 +1,161 @@
+"""Raw sockets that write the IP header themselves: IP_HDRINCL (raw(7)), IPV6_HDRINCL (since 4.5)."""
+
+import errno
+import socket
+import struct
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, stopwatch
+from netns.qdisc import tbf
+from netns.raw import HELLO, HelloSender, OSPF, outq, writable
+from netns.tun import tun
+
+pytestmark = pytest.mark.topology(LAN)
+
+IPV6_HDRINCL = 36
+SNDBUF = 16384
+GROUPS = {socket.AF_INET: "224.0.0.5", socket.AF_INET6: "ff02::5"}
+
+
+def hello_with_header(host, family, words=5):
+    """A Hello to all OSPF routers behind a header of its own; `words` is what IPv4's IHL says."""
+    source, group = (socket.inet_pton(family, address) for address in (host.address(family), GROUPS[family]))
+    payload = HELLO[family]
+    if family == socket.AF_INET:
+        return struct.pack("!BBHHHBBH4s4s", 0x40 | words, 0, 0, 0, 0, 1, OSPF, 0, source, group) + payload
+    return struct.pack("!IHBB16s16s", 6 << 28, len(payload), OSPF, 1, source, group) + payload
+
+
+def header_sender(host, family):
+    sender = HelloSender(host, family, hello_with_header(host, family))
+    level, option = (
+        (socket.IPPROTO_IP, socket.IP_HDRINCL) if family == socket.AF_INET else (socket.IPPROTO_IPV6, IPV6_HDRINCL)
+    )
+    sender.socket.setsockopt(level, option, 1)
+    sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
+    return sender
+
+
+def fill(sender, index):
+    """Send until the kernel refuses; the errno's name."""
+    for _ in range(1000):
+        try:
+            sender.send(index)
+        except OSError as error:
+            return errno.errorcode[error.errno]
+    pytest.fail(f"1000 sends were taken, {outq(sender.socket)} bytes are in use; expected a refusal")
+
+
+def ospf(packets):
+    """Those with an IPv4 header whatever its length, that carry OSPF."""
+    return [packet for packet in packets if packet.frame.data[12:14] == b"\x08\x00" and packet.frame.data[23] == OSPF]
+
+
+@pytest.mark.parametrize("words", [0, 4, 15])
+def test_a_header_length_that_cannot_be_is_refused(net, words):
+    """IHL below 5 words or beyond the packet: EINVAL, and nothing is sent (raw_send_hdrinc()). Kernels without
+    "ipv4: raw: reject IP_HDRINCL packets with ihl < 5" put the malformed packet on the wire."""
+    family = socket.AF_INET
+    client, server = net.nodes("client", "server")
+    sender = header_sender(client, family)
+    good, bad = hello_with_header(client, family), hello_with_header(client, family, words)[:52]
+    with client.capture() as packets:
+        with pytest.raises(OSError) as failure:
+            sender.socket.sendto(bad, (server.address(family), 0))
+        sender.socket.sendto(good, (server.address(family), 0))
+        packets.until(lambda seen: ospf(seen.sent()), within=5)
+
+    assert errno.errorcode[failure.value.errno] == "EINVAL"
+    assert [packet.ip.ihl for packet in ospf(packets.sent())] == [5]
+
+
+def test_the_kernel_completes_the_header(net):
+    """Total length and checksum always, identification and source where they are 0 (raw(7))."""
+    family = socket.AF_INET
+    client, server = net.nodes("client", "server")
+    sender = header_sender(client, family)
+    with server.capture() as packets:
+        blank = bytearray(hello_with_header(client, family))
+        blank[12:16] = bytes(4)
+        sender.socket.sendto(blank, (server.address(family), 0))
+        packets.until(lambda seen: ospf(seen.received()), within=5)
+
+    [packet] = ospf(packets.received())
+    expected = packet.ip.copy()
+    del expected.chksum
+    assert (packet.ip.src, packet.ip.len) == (client.address(family), len(blank))
+    assert packet.ip.chksum == type(expected)(bytes(expected)).chksum
+    assert packet.ip.id != 0
+
+
+def test_longer_than_the_interface_takes_is_refused(net, family):
+    """The kernel does not fragment for this socket: EMSGSIZE beyond the MTU of 1500, and 1500 is taken."""
+    client = net["client"]
+    sender = header_sender(client, family)
+    index = client.interfaces["server"].index
+    packet = hello_with_header(client, family)
+    sender.packet = packet + bytes(1500 - len(packet))
+    sender.send(index)
+
+    sender.packet += b"\0"
+    with pytest.raises(OSError) as failure:
+        sender.send(index)
+    assert errno.errorcode[failure.value.errno] == "EMSGSIZE"
+
+
+def test_unread_tun_takes_no_send_buffer(net, family):
+    """As for a socket without the option: the tun drops, the sender is charged nothing and told nothing."""
+    client = net["client"]
+    sender = header_sender(client, family)
+    with tun(client, "stub", addresses=("203.0.113.1/24", "fe80::1/64")) as stub:
+        sender.send_many(stub.index, 700)
+
+        assert (outq(sender.socket), writable(sender.socket)) == (0, True)
+        assert stub.dropped() == 700 - stub.ring()
+
+
+def test_a_full_send_buffer_is_eagain(net, family, measure):
+    """EAGAIN as soon as all of SO_SNDBUF is in use (sock_alloc_send_skb()), where a socket without the option goes on
+    to twice as much and gets ENOBUFS."""
+    client = net["client"]
+    sender = header_sender(client, family)
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8bit"):
+        assert fill(sender, interface.index) == "EAGAIN"
+        assert not writable(sender.socket)
+        charged = outq(sender.socket)
+    assert 2 * SNDBUF <= measure("rawbuf.hdrincl_eagain_at", charged, "B") < 2 * SNDBUF + 2048
+    assert (outq(sender.socket), writable(sender.socket)) == (0, True)
+
+
+def test_a_blocking_send_waits_no_longer_than_its_timeout(net, family, clock, measure):
+    """SO_SNDTIMEO of 1 s, then EAGAIN (socket(7))."""
+    client = net["client"]
+    sender = header_sender(client, family)
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8bit"):
+        fill(sender, interface.index)
+        sender.socket.setblocking(True)
+        sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 1, 0))
+        clock.align(1)
+        with stopwatch() as took, pytest.raises(BlockingIOError):
+            sender.send(interface.index)
+
+    assert measure("rawbuf.hdrincl_blocked_for", took.seconds, "s") == approx_timer(1)
+
+
+def test_a_blocking_send_goes_on_when_a_packet_has_left(net, family, measure):
+    """At 8 kbit/s one Hello leaves every 80 ms or so; the send that waited for its place then succeeds."""
+    client = net["client"]
+    sender = header_sender(client, family)
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8kbit"):
+        fill(sender, interface.index)
+        sender.socket.setblocking(True)
+        sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 60, 0))
+        with stopwatch() as took:
+            sender.send(interface.index)
+
+    assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=0.01) < 5

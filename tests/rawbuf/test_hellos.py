@@ -1,0 +1,73 @@
+"""A routing daemon's one raw socket serves all interfaces: one that nobody reads must not use up its send buffer."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import Link, Topology, build, eventually
+from netns.raw import HelloReceiver, HelloSender, outq, tx_queue, writable
+from netns.tun import tun
+
+AREA = Topology(links=(
+    Link("router", "east", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
+    Link("router", "west", ipv4="198.51.100.0/24", ipv6="2001:db8:2::/64"),
+))
+STUB = ("203.0.113.1/24", "fe80::1/64")
+NEIGHBOURS = ("east", "west")
+HELLO_INTERVAL = 10
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def send_everywhere(sender, indexes):
+    """A Hello out of each interface; the bytes of send buffer in use afterwards."""
+    for index in indexes:
+        sender.send(index)
+    return outq(sender.socket)
+
+
+@pytest.mark.topology(AREA)
+def test_unread_tun_takes_no_send_buffer(net, family, measure):
+    """The tun driver gives up the sender's claim before it queues a packet (skb_orphan() in tun_net_xmit()): 1200
+    Hellos leave tx_queue at 0 and the socket writable, the neighbours get all of them, the tun drops what its 500
+    slots cannot hold."""
+    router = net["router"]
+    receivers = [HelloReceiver(net[role], family, "router") for role in NEIGHBOURS]
+    sender = HelloSender(router, family)
+    with tun(router, "stub", addresses=STUB) as stub:
+        indexes = [*(router.interfaces[role].index for role in NEIGHBOURS), stub.index]
+        peak = 0
+        for sent in range(100, 1201, 100):
+            peak = max(peak, *(send_everywhere(sender, indexes) for _ in range(100)))
+            # In portions: a backlog of more than net.core.netdev_max_backlog would be dropped on its way.
+            eventually(lambda: [receiver.arrived() for receiver in receivers], [sent, sent], within=5)
+
+        assert measure("rawbuf.unread_tun.peak_outq", peak, "B") == 0
+        assert tx_queue(router, sender.socket) == 0
+        assert writable(sender.socket)
+        assert stub.dropped() == 1200 - stub.ring()
+
+
+@pytest.mark.virtual_clock("a day of Hellos, one every 10 s")
+def test_a_day_of_hellos_past_an_unread_tun(clock, measure):
+    """8640 Hellos an interface and family at RFC 2328's usual 10 s: no send fails, tx_queue is 0 at every full hour,
+    the neighbour misses none, and a reader that comes in the end finds what the tun had room for."""
+    hellos, hour, queued = 86400 // HELLO_INTERVAL, 3600 // HELLO_INTERVAL, set()
+    # Nothing is recorded, and both families share the day: waking up 8640 times is what costs.
+    with build(LAN) as net, tun(net["client"], "stub", addresses=STUB) as stub:
+        router, neighbour = net.nodes("client", "server")
+        receivers = [HelloReceiver(neighbour, family, "client") for family in FAMILIES]
+        senders = [HelloSender(router, family) for family in FAMILIES]
+        for number in range(hellos):
+            for sender in senders:
+                sender.send(router.interfaces["server"].index)
+                sender.send(stub.index)
+            if number % hour == 0:
+                queued.update(tx_queue(router, sender.socket) for sender in senders)
+            clock.sleep(HELLO_INTERVAL)
+
+        assert measure("rawbuf.day.peak_tx_queue", max(queued), "B") == 0
+        assert [writable(sender.socket) for sender in senders] == [True, True]
+        assert [receiver.arrived() for receiver in receivers] == [hellos, hellos]
+        assert measure("rawbuf.day.dropped", stub.dropped(), "packets") == 2 * hellos - stub.ring()
+        assert len(stub.drain()) == stub.ring()

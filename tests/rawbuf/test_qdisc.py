@@ -1,0 +1,131 @@
+"""A queueing discipline that holds packets leaves them on their socket's account: its buffer fills, and empties."""
+
+import errno
+import os
+import select
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually, stopwatch
+from netns.qdisc import tbf
+from netns.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
+
+pytestmark = pytest.mark.topology(LAN)
+
+# Bytes asked for; the kernel doubles them, for its own overhead (socket(7), SO_SNDBUF).
+SNDBUF = 16384
+
+
+@pytest.fixture
+def sender(net, family):
+    """A sender on the client whose send buffer does not depend on net.core.wmem_default."""
+    sender = HelloSender(net["client"], family)
+    sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
+    assert sender.socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * SNDBUF
+    return sender
+
+
+def fill(sender, index, most=1000):
+    """Send until the kernel refuses: the errno's name, and bytes of send buffer in use when poll(2) first said no."""
+    unwritable_at = None
+    for _ in range(most):
+        try:
+            sender.send(index)
+        except OSError as error:
+            return errno.errorcode[error.errno], unwritable_at
+        if unwritable_at is None and not writable(sender.socket):
+            unwritable_at = outq(sender.socket)
+    pytest.fail(f"{most} sends were taken, {outq(sender.socket)} bytes of {2 * SNDBUF} are in use; expected a refusal")
+
+
+def test_held_packets_fill_the_send_buffer_up_to_twice_its_size(net, family, sender, measure):
+    """Not writable from half of SO_SNDBUF on; ENOBUFS, and never EAGAIN, beyond twice SO_SNDBUF (ip_append_data()
+    bounds what is charged, not what is asked for)."""
+    client = net["client"]
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8bit"):
+        error, unwritable_at = fill(sender, interface.index)
+        charged = outq(sender.socket)
+
+        assert (error, writable(sender.socket)) == ("ENOBUFS", False)
+        assert tx_queue(client, sender.socket) == charged
+    assert SNDBUF <= measure("rawbuf.unwritable_at", unwritable_at, "B") < SNDBUF + 2048
+    assert 4 * SNDBUF < measure("rawbuf.enobufs_at", charged, "B") < 4 * SNDBUF + 2048
+
+
+def test_packets_that_the_qdisc_lets_go_give_the_send_buffer_back(net, sender):
+    """tx_queue is 0 at once and the socket is writable; a Hello is sent again."""
+    client = net["client"]
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8bit"):
+        fill(sender, interface.index)
+
+    assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
+    sender.send(interface.index)
+
+
+def test_one_stuck_interface_refuses_the_hellos_of_all(net, family, sender):
+    """The send buffer is the socket's and not the interface's: ENOBUFS also for loopback, until another socket asks."""
+    client = net["client"]
+    interface, loopback = client.interfaces["server"], 1
+    with tbf(client, interface.name, "8bit"):
+        fill(sender, interface.index)
+
+        with pytest.raises(OSError) as failure:
+            sender.socket.sendto(b"hello", (client.address(family), 0))
+        assert errno.errorcode[failure.value.errno] == "ENOBUFS"
+        other = HelloSender(client, family)
+        other.socket.sendto(b"hello", (client.address(family), 0))
+    assert outq(other.socket) == 0
+
+
+def test_a_blocking_send_does_not_wait_for_room(net, sender):
+    """Nor does a socket in blocking mode: ENOBUFS at once, since only HDRINCL goes through sock_alloc_send_skb()'s
+    wait."""
+    client = net["client"]
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "8bit"):
+        fill(sender, interface.index)
+        sender.socket.setblocking(True)
+
+        with stopwatch() as took, pytest.raises(OSError) as failure:
+            sender.send(interface.index)
+    assert errno.errorcode[failure.value.errno] == "ENOBUFS"
+    assert took.seconds < 0.5
+
+
+def test_poll_wakes_when_half_of_the_send_buffer_is_free(net, sender, measure):
+    """EPOLLOUT comes once less than half of SO_SNDBUF is in use (sock_writeable()); at 80 kbit/s the packets are gone
+    after about a second."""
+    client = net["client"]
+    interface = client.interfaces["server"]
+    with tbf(client, interface.name, "80kbit"):
+        fill(sender, interface.index)
+        poll = select.poll()
+        poll.register(sender.socket, select.POLLOUT)
+        with stopwatch() as took:
+            [(_descriptor, event)] = poll.poll(20_000)
+
+        assert event == select.POLLOUT
+        assert outq(sender.socket) < SNDBUF
+        measure("rawbuf.writable_after", took.seconds, "s", tolerance=0.05)
+
+
+def test_closing_does_not_take_back_what_was_sent(net, family, sender):
+    """The socket's row is gone at once, though the qdisc holds its packets; all of them reach the neighbour later."""
+    client, server = net.nodes("client", "server")
+    receiver = HelloReceiver(server, family, "client")
+    interface = client.interfaces["server"]
+    inode = os.fstat(sender.socket.fileno()).st_ino
+    with tbf(client, interface.name, "40kbit"):
+        sender.send_many(interface.index, 60)
+        held = 60 - receiver.arrived()
+        assert row(client, inode).tx_queue > 0
+
+        sender.socket.close()
+
+        assert held > 0
+        assert row(client, inode) is None
+        eventually(receiver.arrived, 60, within=20)

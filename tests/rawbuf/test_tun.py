@@ -1,0 +1,135 @@
+"""tun and tap devices of every kind, without a reader, with one that comes back, and with their link down."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import rtnl
+from netns.raw import HelloSender, outq, tx_queue, writable
+from netns.tun import Flags, tun
+
+pytestmark = pytest.mark.topology(LAN)
+
+STUB = ("203.0.113.1/24", "fe80::1/64")
+KINDS = {
+    "tun": Flags.TUN, "tap": Flags.TAP, "tun-napi": Flags.TUN | Flags.NAPI, "tap-napi": Flags.TAP | Flags.NAPI,
+}
+# An IPv6 address makes a tap announce its group once or twice (MLD, RFC 3810), which takes slots too.
+MLD_REPORTS = 4
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def refusal(sender, index):
+    """The errno of one more Hello, None if it was taken."""
+    try:
+        sender.send(index)
+    except OSError as error:
+        return error.errno
+
+
+def hellos(packets):
+    """How many of these are Hellos; a tap's packets have an Ethernet header before IP."""
+    return sum(b"\xc0\x00\x02\x01" in packet for packet in packets)
+
+
+def test_every_packet_is_kept_for_the_reader_or_counted_as_dropped(net, family, kind, measure):
+    """A ring of tx_queue_len slots (tun 500, tap 1000) keeps the oldest, tx_dropped counts the rest; the sender sees
+    neither (drivers/net/tun.c, tun_net_xmit())."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", KINDS[kind], addresses=STUB) as stub:
+        sender.send_many(stub.index, 1200)
+        dropped, kept = stub.dropped(), stub.drain()
+
+        assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
+        # A report may find the first slot that the reader has freed.
+        kept_most = stub.ring() + MLD_REPORTS
+        assert stub.ring() <= measure(f"rawbuf.ring.{kind}", len(kept), "packets", tolerance=MLD_REPORTS) <= kept_most
+        assert 0 <= dropped - (1200 - hellos(kept)) <= MLD_REPORTS
+
+
+def test_multiqueue_keeps_a_ring_for_each_reader(net, family):
+    """What is sent lies in one of the rings or is counted as dropped; no ring holds more than tx_queue_len."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", Flags.TUN | Flags.MULTI_QUEUE, queues=3, addresses=STUB) as stub:
+        sender.send_many(stub.index, 1200)
+        dropped, kept = stub.dropped(), [len(stub.drain(queue)) for queue in range(3)]
+
+        assert sum(kept) + dropped == 1200
+        assert max(kept) == stub.ring()
+        assert (outq(sender.socket), writable(sender.socket)) == (0, True)
+
+
+def test_a_reader_that_resumes_makes_room(net, family, measure):
+    """The reader gives slots back 16 at a time (consumer batch of include/linux/ptr_ring.h): until then one more
+    Hello is dropped, then the next one is kept."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", addresses=STUB) as stub:
+        sender.send_many(stub.index, stub.ring() + 1)
+        for reads in range(1, 33):
+            stub.read()
+            before = stub.dropped()
+            sender.send(stub.index)
+            if stub.dropped() == before:
+                break
+
+        assert measure("rawbuf.reads_until_room", reads, "packets") <= 16
+        assert len(stub.drain()) == stub.ring() - reads + 1
+        sender.send_many(stub.index, stub.ring())
+        assert stub.ring() - 16 < len(stub.drain()) <= stub.ring()
+
+
+def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
+    """No descriptor, no carrier: the interface stays, each Hello is taken and counted as dropped, and the next reader
+    gets the next one."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", addresses=STUB) as stub:
+        stub.set_persistent(True)
+        stub.close()
+        sender.send_many(stub.index, 1200)
+
+        assert stub.dropped() == 1200
+        assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
+        stub.attach()
+        stub.set_persistent(False)
+        sender.send(stub.index)
+        assert hellos(stub.drain()) == 1
+
+
+def test_link_down_is_an_error_of_the_send_alone(net, family):
+    """ENETUNREACH (no route out of an interface that is down), nothing charged, what the ring holds stays there, and
+    another interface is served by the same socket meanwhile."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", addresses=STUB) as stub:
+        sender.send_many(stub.index, 10)
+        rtnl.request(client.namespace, [rtnl.link_state(stub.index, up=False)])
+
+        assert errno.errorcode.get(refusal(sender, stub.index)) == "ENETUNREACH"
+        assert refusal(sender, client.interfaces["server"].index) is None
+        assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
+        assert (stub.dropped(), hellos(stub.drain())) == (0, 10)
+
+
+def test_an_interface_that_vanished_leaves_nothing_charged(net, family):
+    """The last descriptor of a tun that is not persistent takes the interface and its ring along; choosing it is
+    EADDRNOTAVAIL (IP_MULTICAST_IF) or ENODEV (IPV6_MULTICAST_IF)."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", addresses=STUB) as stub:
+        sender.send_many(stub.index, 600)
+        stub.close()
+
+        expected = "EADDRNOTAVAIL" if family == socket.AF_INET else "ENODEV"
+        assert errno.errorcode.get(refusal(sender, stub.index)) == expected
+        assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
+        assert refusal(sender, client.interfaces["server"].index) is None
