@@ -39,7 +39,7 @@ class Session:
     def __enter__(self) -> "Session":
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(self.command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, start_new_session=True)
+                                            stderr=log, start_new_session=True, preexec_fn=heed_interrupts)
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -98,6 +98,11 @@ class Session:
 
     def outcomes(self, kernel: str = KERNEL) -> dict[str, str]:
         return {name: test["outcome"] for name, test in self.tests(kernel).items()}
+
+
+def heed_interrupts() -> None:
+    """For `preexec_fn`: what a shell runs in the background ignores SIGINT, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(directory: Path, case: str, *options: str, **settings: object) -> Session:
