@@ -49,7 +49,7 @@ def main(job_file: str) -> None:
         with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
     except SessionOver:
-        if os.getppid() != job.owner:       # it was killed, so its directory is ours to remove
+        if orphaned(job):                   # the session was killed, so its directory is ours to remove
             shutil.rmtree(job.session, ignore_errors=True)
     except (VMError, ImageError, CacheError, OSError) as error:
         events.add(end="lost" if events.first("running") else "boot", why=str(error))
@@ -79,6 +79,14 @@ def await_end() -> NoReturn:
     """A pipe to the session is closed, so SIGTERM is on its way; only then it is known whether the session was killed."""
     while True:
         time.sleep(0.05)
+
+
+def orphaned(job: Job) -> bool:
+    """Whether the session's process is gone.  The pipes of one that is killed close a moment before it is."""
+    deadline = time.monotonic() + 1
+    while os.getppid() == job.owner and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.getppid() != job.owner
 
 
 def answer_bootstrap() -> None:
