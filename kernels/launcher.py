@@ -48,8 +48,9 @@ def main(job_file: str) -> None:
         answer_bootstrap()
         with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
-    except SessionOver:
-        if orphaned(job):                   # the session was killed, so its directory is ours to remove
+    except SessionOver as over:
+        terminated = bool(over.args)
+        if orphaned(job, patience=0 if terminated else 1):      # it was killed, so its directory is ours to remove
             shutil.rmtree(job.session, ignore_errors=True)
     except (VMError, ImageError, CacheError, OSError) as error:
         events.add(end="lost" if events.first("running") else "boot", why=str(error))
@@ -70,9 +71,10 @@ def end_with_session(job: Job) -> None:
         raise SessionOver
 
 
-def session_over(*_: object) -> None:
+def session_over(*received: object) -> None:
+    """Handler of SIGTERM, with its arguments; called without any where a pipe has closed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
-    raise SessionOver
+    raise SessionOver(*received[:1])
 
 
 def await_end() -> NoReturn:
@@ -81,9 +83,9 @@ def await_end() -> NoReturn:
         time.sleep(0.05)
 
 
-def orphaned(job: Job) -> bool:
-    """Whether the session's process is gone.  The pipes of one that is killed close a moment before it is."""
-    deadline = time.monotonic() + 1
+def orphaned(job: Job, patience: float) -> bool:
+    """Whether the session's process is gone within `patience` seconds: the pipes of one that is killed close a moment before."""
+    deadline = time.monotonic() + patience
     while os.getppid() == job.owner and time.monotonic() < deadline:
         time.sleep(0.01)
     return os.getppid() != job.owner

@@ -214,6 +214,8 @@ class KernelSession(DSession):
         rep.kernel = run
         rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
         super().worker_testreport(node, rep)
+        if rep.when == "teardown":          # a machine that ends from here on does not end under this test
+            self.sched.mark_test_complete(node, rep.item_index)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended by itself: say how, and decide how the kernel's tests go on."""
