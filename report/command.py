@@ -48,7 +48,7 @@ def selftest(options: list[str]) -> int:
     own = ["-c", "tests/harness/pytest.ini", "tests/harness", *options]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
     worst = 0
-    for words in (own, ["-c", "pytest.ini", "-n", "4", *families, "tests/harness/netns", *options]):
+    for words in (own, ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns", *options]):
         print(f"kdrift: pytest {' '.join(words)}", flush=True)
         status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "pytest", *words])
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
