@@ -33,6 +33,8 @@ from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
 
 BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
+OWNER_GONE = signal.SIGUSR1
+ENDS = (signal.SIGTERM, OWNER_GONE)
 PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault")
 
 
@@ -49,8 +51,7 @@ def main(job_file: str) -> None:
         with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
     except SessionOver as over:
-        terminated = bool(over.args)
-        if orphaned(job, patience=0 if terminated else 1):      # it was killed, so its directory is ours to remove
+        if over.args[0] == OWNER_GONE:      # it was killed, so its directory is ours to remove
             shutil.rmtree(job.session, ignore_errors=True)
     except (VMError, ImageError, CacheError, OSError) as error:
         events.add(end="lost" if events.first("running") else "boot", why=str(error))
@@ -60,35 +61,29 @@ def main(job_file: str) -> None:
 
 
 def end_with_session(job: Job) -> None:
-    """From now on SIGTERM raises SessionOver: the session sends it, or the kernel where the session is killed.
+    """From now on SIGTERM, which the session sends, raises SessionOver; so does OWNER_GONE, from the kernel when it is killed.
 
-    An interrupt from the keyboard reaches the whole process group; what it means is for the session to say.
+    Two signals, because getppid(2) does not tell them apart: the children of a killed process with threads first belong to
+    another of its threads.  An interrupt from the keyboard reaches the whole process group; what it means is for the session to say.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, session_over)
-    dies_with_parent(signal.SIGTERM)
+    for number in ENDS:
+        signal.signal(number, session_over)
+    dies_with_parent(OWNER_GONE)
     if os.getppid() != job.owner:
-        raise SessionOver
+        session_over(OWNER_GONE)
 
 
-def session_over(*received: object) -> None:
-    """Handler of SIGTERM, with its arguments; called without any where a pipe has closed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
-    raise SessionOver(*received[:1])
+def session_over(received: int, *_: object) -> None:
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
+    raise SessionOver(received)
 
 
 def await_end() -> NoReturn:
-    """A pipe to the session is closed, so SIGTERM is on its way; only then it is known whether the session was killed."""
+    """A pipe to the session is closed, so one of the signals is on its way; only then it is known whether the session was killed."""
     while True:
         time.sleep(0.05)
-
-
-def orphaned(job: Job, patience: float) -> bool:
-    """Whether the session's process is gone within `patience` seconds: the pipes of one that is killed close a moment before."""
-    deadline = time.monotonic() + patience
-    while os.getppid() == job.owner and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return os.getppid() != job.owner
 
 
 def answer_bootstrap() -> None:

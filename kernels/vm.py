@@ -1,4 +1,5 @@
 """One QEMU process: its command line, its clock, saving and restoring it."""
+import functools
 import json
 import os
 import select
@@ -43,6 +44,7 @@ def qemu() -> str:
     return found
 
 
+@functools.cache
 def qemu_version() -> str:
     """The version QEMU prints of itself, such as `7.2.22`."""
     run = subprocess.run([qemu(), "--version"], capture_output=True, text=True)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SCHEMA = 1
-OUTCOMES = ("passed", "failed", "skipped", "crashed", "lost")
 # When the phases or attempts of one test disagree, the worst is what the test did.
 WORST = {outcome: rank for rank, outcome in enumerate(("passed", "skipped", "lost", "failed", "crashed"))}
 
