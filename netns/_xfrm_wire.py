@@ -44,8 +44,8 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
-    return HEADER.pack(HEADER.size + len(body), kind, flags, sequence, 0) + body
+def message(kind: int, flags: int, body: bytes) -> bytes:
+    return HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
 def policy(it: "Policy") -> bytes:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from . import rtnl
 from .host import Host, Interface
@@ -36,6 +37,7 @@ class Link:
     ipv6: str
     mtu: int = 1500
 
+    @cache
     def address(self, role: str, family: socket.AddressFamily) -> ipaddress.IPv4Interface | ipaddress.IPv6Interface:
         """The role's address on this link, with the prefix length."""
         prefix = ipaddress.ip_network(self.ipv4 if family == socket.AF_INET else self.ipv6)
@@ -54,6 +56,7 @@ class Route:
     to: str = "default"
     mtu: int = 0
 
+    @cache
     def prefixes(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
         names = ("0.0.0.0/0", "::/0") if self.to == "default" else (self.to,)
         return tuple(ipaddress.ip_network(name) for name in names)
@@ -160,6 +163,6 @@ def _plug(link: Link, number: int, left: Host, right: Host) -> None:
         )
         for side, (host, other) in enumerate(((left, right), (right, left)))
     )
-    rtnl.request(left.namespace, [rtnl.veth(near, far, link.mtu, right.namespace)])
+    rtnl.request(left.namespace, [rtnl.veth(near, far, link.mtu, right.namespace.descriptor)])
     left.interfaces[right.role] = near
     right.interfaces[left.role] = far

@@ -131,10 +131,7 @@ def _new(item: Policy | SA) -> tuple[int, bytes]:
 
 
 def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Policy | SA]) -> None:
-    messages = [
-        wire.message(kind, NLM_F_REQUEST | NLM_F_ACK, sequence, body)
-        for sequence, (kind, body) in enumerate(requests)
-    ]
+    messages = [wire.message(kind, NLM_F_REQUEST | NLM_F_ACK, body) for kind, body in requests]
     try:
         exchange(host.namespace, _NETLINK_XFRM, messages, names)
     except OSError as error:

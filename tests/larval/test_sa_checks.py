@@ -66,7 +66,7 @@ def test_selector_with_an_impossible_prefix_is_refused(peers):
     xfrm.delete(peers.server, peers.sa())
     body = bytearray(wire.sa(peers.sa()))
     body[PREFIXLEN_S] = 129 if peers.family == socket.AF_INET6 else 33
-    message = wire.message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, 0, bytes(body))
+    message = wire.message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, bytes(body))
 
     with pytest.raises(OSError) as failure:
         rtnl.exchange(peers.server.namespace, NETLINK_XFRM, [message], [body])
