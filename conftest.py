@@ -35,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
     from report.plugin import Report
+    from report.recognise import Recognise
     if config.option.kernels:
         if config.option.numprocesses:
             raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
@@ -45,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         runs = []
         enter_namespaces()
     config.pluginmanager.register(Report(config, runs), "kdrift-report")
+    config.pluginmanager.register(Recognise(), "kdrift-known-issues")
 
 
 def enter_namespaces() -> None:

@@ -10,7 +10,7 @@ def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
     root = ET.Element("testsuites")
     for kernel in kernels:
         suite = ET.SubElement(root, "testsuite", name=kernel.label, tests=str(len(kernel.tests)), failures=str(kernel.count("failed", "crashed")),
-                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped")),
+                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped", "known")),
                               time=f"{sum(test.wall_s for test in kernel.tests):.3f}")
         properties = ET.SubElement(suite, "properties")
         for name in ("release", "package", "version", "clock", "accel", "qemu"):
@@ -31,9 +31,11 @@ def _case(suite: ET.Element, test: TestResult) -> None:
         properties = ET.SubElement(case, "properties")
         for seen in test.measurements:
             ET.SubElement(properties, "property", name=seen["name"], value=f"{seen['value']} {seen['unit']}")
-    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped"}.get(test.outcome)
+    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped", "known": "skipped"}.get(test.outcome)
     if kind:
         first = test.message.splitlines()[0] if test.message else test.outcome
+        if test.issue:
+            first = f"known issue {test.issue}: {first}"
         ET.SubElement(case, kind, message=_clean(first), type=test.outcome).text = _clean(test.message)
 
 

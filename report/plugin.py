@@ -8,8 +8,8 @@ import pytest
 
 from report.junit import write_junit
 from report.progress import Progress
-from report.results import Collector, KernelResult, write_json
-from report.table import LEGEND, kernel_lines, measurement_table, outcome_table, render
+from report.results import WORST, Collector, KernelResult, outcome_of, write_json
+from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, outcome_table, render
 from report.verdict import compare
 
 REGRESSION, LOST, NOT_BOOTED = 1, 3, 125    # exit statuses beside pytest's own; see the README
@@ -70,7 +70,7 @@ class Report:
         test = self.collector.tests[label, report.nodeid]
         ending = getattr(report, "ending", None)
         if report.when == "teardown" or ending:
-            outcome = ending or test.outcome
+            outcome = outcome_of(report) if ending else test.outcome
             self.progress.test_done(label, report.nodeid, outcome)
             if self.config.option.verbose > 0:
                 times = f"{test.virtual_s:.3f} s" + (f" in {test.wall_s:.1f} s" if test.wall_s else "")
@@ -88,8 +88,8 @@ class Report:
         if not getattr(report, "kernel", None):
             return None
         category = report.outcome if report.when == "call" or not report.passed else ""
-        if report.failed:
-            category = getattr(report, "ending", "failed")
+        if not report.passed or hasattr(report, "issue"):
+            category = outcome_of(report)
         return category, "", category.upper() if self.over else ""
 
     @pytest.hookimpl(trylast=True)
@@ -150,7 +150,7 @@ class Report:
         if self.endings:
             terminalreporter.section("machines that ended early", sep="-")
         for test, reports in self.endings.items():
-            ending = "CRASHED" if any(report.ending == "crashed" for report in reports) else "LOST"
+            ending = max((outcome_of(report) for report in reports), key=WORST.get).upper()
             why, *console = reports[0].longrepr.splitlines()
             terminalreporter.write_line(f"{ending} {test}{' twice' if len(reports) > 1 else ''} - {why}")
             for line in console:
@@ -161,6 +161,10 @@ class Report:
         if measured := measurement_table(self.kernels):
             terminalreporter.section("measurements", sep="-")
             terminalreporter.write(render(measured, width, colour))
+        if issues := issue_lines(self.kernels):
+            terminalreporter.section("known issues", sep="-")
+        for line in issues:
+            terminalreporter.write_line(line)
         terminalreporter.section("kernels", sep="-")
         for line in kernel_lines(self.kernels):
             terminalreporter.write_line(line)

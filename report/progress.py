@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from report.results import WORST
+
 WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
          "restoring": "restoring", "running": "running"}
 
@@ -15,7 +17,7 @@ class Progress:
     """`state` tells what a kernel's machine does, by its label."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], interactive: bool):
-        self.counts = {label: dict.fromkeys(("passed", "failed", "skipped", "crashed", "lost"), 0) for label in labels}
+        self.counts = {label: dict.fromkeys(WORST, 0) for label in labels}
         self.current = dict.fromkeys(labels, "")
         self.said = dict.fromkeys(labels, "")
         self.state = state

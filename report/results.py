@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SCHEMA = 1
-# When the phases or attempts of one test disagree, the worst is what the test did.
-WORST = {outcome: rank for rank, outcome in enumerate(("passed", "skipped", "lost", "failed", "crashed"))}
+# When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
+# known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
+WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipped", "lost", "known", "failed", "crashed"))}
 
 
 @dataclass
@@ -21,6 +22,8 @@ class TestResult:
     message: str = ""
     measurements: list[dict] = field(default_factory=list)
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
+    issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
+    candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
 
 
 @dataclass
@@ -58,9 +61,12 @@ class Collector:
     def add(self, kernel: str, report) -> None:
         """Take a pytest report; `kernel` is the column it belongs to."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
-        ending = getattr(report, "ending", None)
-        if ending:
-            self._machine_ended(kernel, test, report, ending)
+        outcome = outcome_of(report)
+        test.candidates = getattr(report, "candidates", test.candidates)
+        if hasattr(report, "issue"):
+            test.issue = report.issue.id
+        if getattr(report, "ending", None):
+            self._machine_ended(kernel, test, report, outcome)
             return
         if report.when == "setup" and test.outcome == "lost":
             test.outcome, test.message = "passed", ""       # the second attempt begins
@@ -69,8 +75,8 @@ class Collector:
             self.finished.add((kernel, report.nodeid))
         test.virtual_s = round(test.virtual_s + report.duration, 6)
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
-        if report.outcome != "passed":
-            self._worsen(test, report.outcome, _message(report))
+        if outcome != "passed":
+            self._worsen(test, outcome, _message(report))
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
 
@@ -83,19 +89,27 @@ class Collector:
     def of(self, kernel: str) -> list[TestResult]:
         return [test for key, test in self.tests.items() if key[0] == kernel and key in self.finished]
 
-    def _machine_ended(self, kernel: str, test: TestResult, report, ending: str) -> None:
+    def _machine_ended(self, kernel: str, test: TestResult, report, outcome: str) -> None:
         self.finished.add((kernel, test.id))
         if report.again:
             # The test runs once more in a restored machine.  A crash of the kernel stays its outcome, whatever comes.
-            self.tests[kernel, test.id] = TestResult(test.id, ending, message=report.longrepr, attempts=[*test.attempts, ending])
+            self.tests[kernel, test.id] = TestResult(test.id, outcome, message=report.longrepr, attempts=[*test.attempts, report.ending],
+                                                     issue=test.issue, candidates=test.candidates)
         else:
             test.wall_s = round(report.wall_s, 3)
-            self._worsen(test, ending, report.longrepr)
+            self._worsen(test, outcome, report.longrepr)
 
     @staticmethod
     def _worsen(test: TestResult, outcome: str, message: str) -> None:
         if WORST[outcome] > WORST[test.outcome]:
             test.outcome, test.message = outcome, message
+
+
+def outcome_of(report) -> str:
+    """What one report makes of its test: pytest's word, or ours where the machine ended or the issue is listed."""
+    if hasattr(report, "issue"):
+        return "fixed" if report.passed else "known"
+    return getattr(report, "ending", report.outcome)
 
 
 def _message(report) -> str:

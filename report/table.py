@@ -5,11 +5,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from report.known import load
 from report.results import KernelResult
 
 SIGNS = {"passed": ("✓", "green"), "failed": ("F", "bold red"), "skipped": ("s", "yellow"), "crashed": ("C", "bold magenta"),
-         "lost": ("L", "bold cyan")}
-LEGEND = "✓ passed  F failed  s skipped  C crashed (the kernel)  L lost (the machine)  · not run; one sign per parameter set"
+         "lost": ("L", "bold cyan"), "known": ("k", "blue"), "fixed": ("x", "bold green")}
+LEGEND = ("✓ passed  F failed  s skipped  C crashed (the kernel)  L lost (the machine)  k known issue  x listed, but passed\n"
+          "· not run; one sign per parameter set")
 
 
 def outcome_table(kernels: Sequence[KernelResult]) -> Table:
@@ -65,6 +67,22 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
         lines.append(f"{kernel.label}: {counts or 'no test ran'} ({where})")
         if kernel.error:
             lines += [f"{kernel.label}: {line}" for line in kernel.error.splitlines()]
+    return lines
+
+
+def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
+    """What known_issues.toml said of these kernels, and where it is no longer so."""
+    lines = []
+    entries = {issue.id: issue for issue in load()}
+    for kernel in kernels:
+        for test in kernel.tests:
+            if test.outcome == "known":
+                issue = entries[test.issue]
+                fixed = issue.fixed_in(kernel.version or kernel.release)
+                lines.append(f"{kernel.label}: known {test.id}: {issue}" + (f"; fixed in {fixed}" if fixed else ""))
+            elif test.outcome == "fixed":
+                lines.append(f"{kernel.label}: fixed {test.id}: passes, though {test.issue} is listed for this kernel: "
+                             "take the kernel out of known_issues.toml")
     return lines
 
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from report.results import KernelResult, TestResult
 from report.table import parameters
 
-BAD = ("failed", "crashed", "lost")
+GOOD = ("passed", "fixed")
+BAD = ("known", "failed", "crashed", "lost")
 # A measurement without a tolerance of its own: the clock of two kernels at different phases, and their rounding of timers.
 RELATIVE_TOLERANCE = 0.01
 
@@ -50,13 +51,13 @@ def compare(old: KernelResult, new: KernelResult) -> Comparison:
         was = before.get(test.id)
         if was is None:
             result.unjudged.append(f"{test.id}: not run on {old.label}")
-        elif was.outcome == "passed" and test.outcome in BAD:
+        elif was.outcome in GOOD and test.outcome in BAD:
             result.regressions.append((was, test))
-        elif was.outcome in BAD and test.outcome == "passed":
+        elif was.outcome in BAD and test.outcome in GOOD:
             result.fixes.append((was, test))
         elif was.outcome in BAD or test.outcome in BAD:
             result.unjudged.append(f"{test.id}: {was.outcome} on {old.label}, {test.outcome} on {new.label}: {_first(test.message or was.message)}")
-        elif was.outcome == test.outcome == "passed":
+        elif was.outcome in GOOD and test.outcome in GOOD:
             result.drift += _drift(was, test)
     return result
 

@@ -1,0 +1,46 @@
+"""The pytest plugin that tells a listed issue of a kernel from a failure nobody knows."""
+import platform
+import re
+
+import pytest
+
+from report.known import KnownIssuesError, candidates, known, load
+
+
+class Recognise:
+    """Marks reports, before anybody else sees them.
+
+    Of a failure that is listed for its kernel it makes what pytest calls an expected failure, with the entry as `issue`; a test that
+    passes although it is listed gets the `issue` too. A failure that is listed for other kernels gets its `candidates`: fixes
+    that this kernel may lack.
+    """
+
+    def __init__(self) -> None:
+        try:
+            load()
+        except KnownIssuesError as error:
+            raise pytest.UsageError(str(error)) from None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport):
+        version = _version(report)
+        issue = known(report.nodeid, version)
+        lost = getattr(report, "ending", "") == "lost"
+        if report.failed and not lost:
+            if issue:
+                report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"
+            elif found := candidates(report.nodeid, version):
+                report.candidates = found
+                report.sections.append(("candidate fixes", "\n".join(found)))
+        elif issue and report.passed and report.when == "call":
+            report.issue = issue
+        return (yield)
+
+
+def _version(report: pytest.TestReport) -> str:
+    """Of the kernel that the test ran on: its package's, or its own."""
+    if run := getattr(report, "kernel", None):
+        return run.kernel.version or run.kernel.release
+    # Debian's release may be that of its ABI alone, 6.1.0-47; the package's version stands at the end of the build's.
+    packaged = re.search(r"Debian (\S+)", platform.version())
+    return packaged[1] if packaged else platform.release()

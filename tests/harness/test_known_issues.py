@@ -1,0 +1,67 @@
+"""known_issues.toml: what an entry means, and that each still has its test."""
+import subprocess
+import sys
+
+import pytest
+
+from report import known
+from report.known import Affected, Issue, KnownIssuesError, load, version_key
+
+ENTRY = '[[issue]]\nid = "a"\nsubject = "s"\ntests = ["t"]\nkernels = ["6.1..6.2"]\n'
+
+
+@pytest.mark.parametrize("older, newer", [
+    ("6.1.170-3", "6.1.176-1"), ("6.9", "6.12"), ("7.3~rc7-1~exp1", "7.3.4-1~bpo13+1"), ("7.3-rc7", "7.3"), ("7.3~rc2-1", "7.3~rc10-1"),
+    ("5.10.218-1", "5.10.223-1"), ("6.12.90-2~bpo12+1", "6.12.90-3"), ("6.12.94+deb13-cloud-amd64", "6.12.95"),
+])
+def test_versions_are_in_the_order_of_their_releases(older, newer):
+    assert version_key(older) < version_key(newer)
+
+
+def test_a_range_ends_before_its_fix():
+    affected = Affected("6.2", "6.12.94")
+
+    assert [affected.holds(version) for version in ("6.1.170-3", "6.2", "6.12.90-2", "6.12.94-1", "6.12.95-1")] == [False, True, True, False, False]
+
+
+def test_the_fix_is_that_of_the_kernels_own_series():
+    issue = Issue("a", "s", ("t",), (Affected("5.10", "5.10.259"), Affected("5.11", "6.1.176"), Affected("6.2", "6.12.94")))
+
+    assert [issue.fixed_in(version) for version in ("5.10.223-1", "6.1.170-3", "6.6.1", "7.0")] == ["5.10.259", "6.1.176", "6.12.94", None]
+
+
+def test_brackets_of_a_parameter_set_stand_for_themselves():
+    issue = Issue("a", "s", ("t.py::test_x[4]", "t.py::test_y*"), ())
+
+    assert [issue.shows_in(f"t.py::{name}") for name in ("test_x[4]", "test_x[15]", "test_x", "test_y[ipv4-1]")] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("text, complaint", [
+    (ENTRY.replace('id = "a"\n', ""), "issue 1 (without an id): 'id' is missing"),
+    (ENTRY.replace("6.1..6.2", "6.1-6.2"), "issue 1 (a): '6.1-6.2' is not a range of versions, FIRST..FIXED"),
+    (ENTRY.replace("6.1..6.2", "6.1..new"), "issue 1 (a): 'new' is not a kernel's version"),
+    (ENTRY + "until = 3\n", "issue 1 (a): 'until' is no field of an issue"),
+    (ENTRY + ENTRY, "issue a stands there twice"),
+    ("[[issue]\n", "known_issues.toml: "),
+])
+def test_a_bad_entry_is_named(tmp_path, text, complaint):
+    file = tmp_path / "known_issues.toml"
+    file.write_text(text)
+
+    with pytest.raises(KnownIssuesError) as failure:
+        load(file)
+
+    assert complaint in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+def test_every_pattern_has_its_test():
+    """An entry whose test was renamed would keep silent for ever."""
+    collected = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "tests"], cwd=known.FILE.parent,
+                               capture_output=True, text=True)
+    tests = [line for line in collected.stdout.splitlines() if "::" in line]
+
+    assert tests, collected.stdout + collected.stderr
+    orphans = [pattern for issue in load() for pattern in issue.tests
+               if not any(Issue("", "", (pattern,), ()).shows_in(test) for test in tests)]
+    assert orphans == []
