@@ -1,0 +1,39 @@
+"""A peer whose window stays closed is probed by the persist timer; TCP_USER_TIMEOUT ends that too (RFC 5482)."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, eventually, stopwatch, tcp_pair, wait_for_error
+
+# The least interval of the persist timer (TCP_RTO_MIN), in seconds.
+LEAST = 0.2
+
+
+@pytest.mark.topology(LAN)
+def test_a_user_timeout_that_is_over_ends_the_next_probe_interval(net, family, measure):
+    """The option is set when the probes have backed off to seconds, and the time is over by then: the peer's next
+    segment, its window still closed, sets the timer anew, to its least and not to the rest of the interval ("tcp: make
+    probe0 timer handle expired user timeout")."""
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.tcp_wmem": "4096 16384 16384"})
+    server.pin({"net.ipv4.tcp_rmem": "4096 16384 16384"})
+    conn, peer = tcp_pair(client, server, family)
+    conn.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            conn.send(bytes(65536))
+    eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], 5, within=30)
+
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
+    with client.capture("tcp") as packets:
+        # Urgent data: of a segment that is predicted by its header the kernel does not look at the acknowledgement.
+        peer.send(b"x", socket.MSG_OOB)
+        packets.until(lambda seen: seen.received(), within=5)
+        with stopwatch() as took:
+            assert wait_for_error(conn, within=30) == errno.ETIMEDOUT
+
+    assert {packet.tcp.window for packet in packets.received()} == {0}
+    assert measure("keepalive.zero_window_user_timeout", took.seconds, "s", tolerance=0.05) <= approx_timer(LEAST).most

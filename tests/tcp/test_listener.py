@@ -1,0 +1,91 @@
+"""A listener's queue of connections that wait for accept(2)."""
+
+import select
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import MissingFeature, eventually, listen, tcp_info
+
+pytestmark = pytest.mark.topology(LAN)
+
+PINNED = {"net.ipv4.tcp_syncookies": 0, "net.ipv4.tcp_abort_on_overflow": 0, "net.core.somaxconn": 4096,
+          "net.ipv4.tcp_max_syn_backlog": 256}
+
+
+def connect(client, listener, family):
+    conn = client.socket(family)
+    conn.settimeout(3)
+    conn.connect(listener.getsockname()[:2])
+    return conn
+
+
+@pytest.mark.parametrize("backlog", [0, 1, 5])
+def test_a_backlog_of_n_takes_one_connection_more(net, family, backlog):
+    """The queue is full when it is longer than the backlog (sk_acceptq_is_full()); 0 is the shortest that a program
+    may ask for, and still one connection comes about ("tcp/dccp: allow a connection when sk_max_ack_backlog is
+    zero")."""
+    client, server = net.nodes("client", "server")
+    server.pin(PINNED)
+    listener = listen(server, family, backlog)
+
+    conns = [connect(client, listener, family) for _ in range(backlog + 1)]
+
+    for _conn in conns:
+        listener.settimeout(3)
+        server.adopt(listener.accept()[0])
+    assert server.counters()["TcpExt.ListenDrops"] == 0
+
+
+def test_a_connection_beyond_the_backlog_is_dropped_and_counted(net, family):
+    """The SYN is dropped, and comes again: as soon as there is room the client gets its connection."""
+    client, server = net.nodes("client", "server")
+    server.pin(PINNED)
+    listener = listen(server, family, backlog=1)
+    conns = [connect(client, listener, family) for _ in range(2)]
+    late = client.socket(family)
+    late.setblocking(False)
+    late.connect_ex(listener.getsockname()[:2])
+    eventually(lambda: server.counters()["TcpExt.ListenOverflows"], 1, within=5)
+
+    for _conn in conns:
+        server.adopt(listener.accept()[0])
+
+    listener.settimeout(10)
+    peer = server.adopt(listener.accept()[0])
+    assert peer.getpeername() == late.getsockname()
+    assert tcp_info(late).state == "ESTABLISHED"
+
+
+def test_a_connection_left_by_a_closed_listener_wakes_the_next(net, family):
+    """tcp_migrate_req=1 (ip-sysctl.rst): what waited at one listener of a SO_REUSEPORT group goes to another when that
+    one closes, and its epoll(7) says so ("tcp: call sk_data_ready() after listener migration")."""
+    client, server = net.nodes("client", "server")
+    try:
+        server.pin({"net.ipv4.tcp_migrate_req": 1})
+    except FileNotFoundError as error:
+        raise MissingFeature("the kernel has no tcp_migrate_req") from error
+    leaving, staying = (server.socket(family) for _ in range(2))
+    port = 0
+    for listener in (leaving, staying):
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((server.address(family), port))
+        listener.listen()
+        port = listener.getsockname()[1]
+    poll = select.epoll()
+    with poll:
+        poll.register(staying, select.EPOLLIN | select.EPOLLET)
+        waiting = []
+        while not select.select([leaving], [], [], 0)[0]:
+            waiting.append(connect(client, staying, family))
+            # The group's hash may choose the other listener: its connections are taken away at once.
+            while select.select([staying], [], [], 0)[0]:
+                server.adopt(staying.accept()[0])
+            poll.poll(0)
+        leaving.close()
+
+        assert poll.poll(5) == [(staying.fileno(), select.EPOLLIN)]
+    peer = server.adopt(staying.accept()[0])
+    waiting[-1].sendall(b"x")
+    assert peer.recv(1) == b"x"
