@@ -1,11 +1,11 @@
-"""The results of a run: what each test did on each kernel."""
+"""The results of a run: what each test did on each kernel.  results.schema.json says the same of the file."""
 import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-SCHEMA = 1
+SCHEMA = 2
 # When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
 WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipped", "lost", "known", "failed", "crashed"))}
@@ -19,8 +19,12 @@ class TestResult:
     outcome: str = "passed"
     virtual_s: float = 0.0
     wall_s: float = 0.0
+    promise: str = ""                                       # the test's own words
     message: str = ""
-    measurements: list[dict] = field(default_factory=list)
+    traceback: str = ""                                     # of a failure, as pytest prints it
+    evidence: list[dict] = field(default_factory=list)      # of a failure: {"title", "text"}
+    captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file with `cut` packets less
+    measurements: list[dict] = field(default_factory=list)  # {"name", "value", "unit", "tolerance"}
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
@@ -77,6 +81,12 @@ class Collector:
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
         if outcome != "passed":
             self._worsen(test, outcome, _message(report))
+        if outcome in ("failed", "known"):
+            test.traceback = test.traceback or str(report.longrepr or "")
+            test.evidence += [{"title": title, "text": text} for title, text in report.sections]
+            test.captures += [value for name, value in report.user_properties if name == "pcap"]
+        if report.when == "setup":
+            test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
 

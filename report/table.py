@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from report.known import load
-from report.results import KernelResult
+from report.results import KernelResult, TestResult
 
 SIGNS = {"passed": ("✓", "green"), "failed": ("F", "bold red"), "skipped": ("s", "yellow"), "crashed": ("C", "bold magenta"),
          "lost": ("L", "bold cyan"), "known": ("k", "blue"), "fixed": ("x", "bold green")}
@@ -73,17 +73,23 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
 def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
     """What known_issues.toml said of these kernels, and where it is no longer so."""
     lines = []
-    entries = {issue.id: issue for issue in load()}
     for kernel in kernels:
         for test in kernel.tests:
             if test.outcome == "known":
-                issue = entries[test.issue]
-                fixed = issue.fixed_in(kernel.version or kernel.release)
-                lines.append(f"{kernel.label}: known {test.id}: {issue}" + (f"; fixed in {fixed}" if fixed else ""))
+                lines.append(f"{kernel.label}: known {test.id}: {issue_text(test, kernel)}")
             elif test.outcome == "fixed":
                 lines.append(f"{kernel.label}: fixed {test.id}: passes, though {test.issue} is listed for this kernel: "
                              "take the kernel out of known_issues.toml")
     return lines
+
+
+def issue_text(test: TestResult, kernel: KernelResult) -> str:
+    """The listed issue that a test shows on a kernel, and the first version without it; nothing where none is listed."""
+    issue = next((issue for issue in load() if issue.id == test.issue), None)
+    if issue is None:
+        return test.issue
+    fixed = issue.fixed_in(kernel.version or kernel.release)
+    return f"{issue}" + (f"; fixed in {fixed}" if fixed else "")
 
 
 def render(item: object, width: int, colour: bool) -> str:

@@ -2,7 +2,7 @@
 from dataclasses import dataclass, field
 
 from report.results import KernelResult, TestResult
-from report.table import parameters
+from report.table import issue_text, parameters
 
 GOOD = ("passed", "fixed")
 BAD = ("known", "failed", "crashed", "lost")
@@ -19,6 +19,7 @@ class Comparison:
     regressions: list[tuple[TestResult, TestResult]] = field(default_factory=list)
     fixes: list[tuple[TestResult, TestResult]] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+    known: list[tuple[TestResult, TestResult]] = field(default_factory=list)       # listed for both
     unjudged: list[str] = field(default_factory=list)
 
     @property
@@ -33,10 +34,15 @@ class Comparison:
         else:
             head = "no regression" if self.ok else f"{len(self.regressions)} regression{'s' * (len(self.regressions) > 1)}"
         lines = [f"{self.old.label} -> {self.new.label}: {head}, {len(self.fixes)} fixed, {len(self.drift)} drifted, "
-                 f"{len(self.unjudged)} not judged, {judged} tests"]
-        lines += [f"  regression  {new.id}: {old.outcome} -> {new.outcome}: {_first(new.message)}" for old, new in self.regressions]
-        lines += [f"  fixed       {new.id}: {old.outcome} -> {new.outcome}" for old, new in self.fixes]
+                 f"{len(self.known)} known, {len(self.unjudged)} not judged, {judged} tests"]
+        for old, new in self.regressions:
+            lines.append(f"  regression  {new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}")
+            lines += [f"              may lack: {fix}" for fix in new.candidates]
+        for old, new in self.fixes:
+            text = issue_text(old, self.old)
+            lines.append(f"  fixed       {new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else ""))
         lines += [f"  drift       {line}" for line in self.drift]
+        lines += [f"  known       {new.id}: on both: {issue_text(new, self.new)}" for _old, new in self.known]
         return lines + [f"  not judged  {line}" for line in self.unjudged]
 
 
@@ -55,6 +61,8 @@ def compare(old: KernelResult, new: KernelResult) -> Comparison:
             result.regressions.append((was, test))
         elif was.outcome in BAD and test.outcome in GOOD:
             result.fixes.append((was, test))
+        elif was.outcome == test.outcome == "known":
+            result.known.append((was, test))
         elif was.outcome in BAD or test.outcome in BAD:
             result.unjudged.append(f"{test.id}: {was.outcome} on {old.label}, {test.outcome} on {new.label}: {_first(test.message or was.message)}")
         elif was.outcome in GOOD and test.outcome in GOOD:

@@ -1,0 +1,47 @@
+"""Results files of earlier runs, read back."""
+import json
+from functools import cache
+from pathlib import Path
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from report.results import SCHEMA, KernelResult, TestResult
+
+SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
+
+
+class ResultsError(Exception):
+    """A file cannot be used; one line says which and why."""
+
+
+@cache
+def _validator() -> Draft202012Validator:
+    return Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
+
+
+def read(path: Path) -> tuple[dict, list[KernelResult]]:
+    """The run and the kernels of a results.json.  Raises ResultsError for one that is damaged, foreign, or of another schema."""
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ResultsError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ResultsError(f"{path}: not JSON: {error}") from None
+    version = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise ResultsError(f"{path}: not a results file of kdrift")
+    if version != SCHEMA:
+        age = "newer than this kdrift; update it" if version > SCHEMA else "older than this kdrift; run the kernel again"
+        raise ResultsError(f"{path}: schema {version} is {age} (schema {SCHEMA})")
+    if error := best_match(_validator().iter_errors(document)):
+        raise ResultsError(f"{path}: {error.json_path}: {_short(error.message)}")
+    kernels = [KernelResult(**{**kernel, "tests": [TestResult(**test) for test in kernel["tests"]]}) for kernel in document["kernels"]]
+    labels = [kernel.label for kernel in kernels]
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ResultsError(f"{path}: kernel {min(twice)} stands there twice")
+    return document["run"], kernels
+
+
+def _short(message: str) -> str:
+    return " ".join(message.split())[:200]
