@@ -17,8 +17,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fresh-boot", action="store_true", help="boot each kernel instead of restoring its saved state")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
-    group.addoption("--report", metavar="DIR", help="write results.json and junit.xml there")
+    group.addoption("--report", metavar="DIR", help="write the reports there: results.json, junit.xml, results.ktap, kcidb.json, summary.md")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
+    group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
     group.addoption("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for")
 

@@ -13,7 +13,7 @@ PROJECT = Path(__file__).parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 USAGE, LOST, INTERRUPTED = 2, 3, 130
-WITH_VALUE = ("--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror")
+WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror")
 
 
 def main(arguments: list[str]) -> int:
@@ -21,15 +21,17 @@ def main(arguments: list[str]) -> int:
     if command == "selftest":
         return selftest(options)
     if command == "validate":
+        stored = [option for option in options if option.startswith("--baseline=")]
+        options = [option for option in options if option not in stored]
         kernels = []
         while options and not options[0].startswith("-"):
             kernels.append(options.pop(0))
-        if len(kernels) == 1:
-            print("kdrift: validate compares kernels: name an old and a new one, or none", file=sys.stderr)
+        if len(kernels) == 1 and not stored or stored and not kernels:
+            print("kdrift: validate compares kernels: name an old and a new one, or none; with --baseline, the new one", file=sys.stderr)
             return USAGE
         if not kernels:
             kernels, options = DEFAULT_PAIR, [*DEFAULT_TESTS, *options]
-        options = ["--validate", *(f"--kernel={kernel}" for kernel in kernels), *options]
+        options = ["--validate", *stored, *(f"--kernel={kernel}" for kernel in kernels), *options]
     return run(options)
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from report.junit import write_junit
+from report.files import write_files
 from report.progress import Progress
-from report.results import WORST, Collector, KernelResult, outcome_of, write_json
+from report.reading import ResultsError, read
+from report.results import WORST, Collector, KernelResult, outcome_of
 from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, outcome_table, render
-from report.verdict import compare
+from report.verdict import compare_all, exit_status
 
-REGRESSION, LOST, NOT_BOOTED = 1, 3, 125    # exit statuses beside pytest's own; see the README
 RUNNING = "running"
 
 
@@ -29,6 +29,7 @@ class Report:
         self.over = False
         if config.option.report:
             self._check_directory(Path(config.option.report))
+        self.baseline = self._read_baseline(config.option.baseline)
 
     @staticmethod
     def _check_directory(directory: Path) -> None:
@@ -36,6 +37,17 @@ class Report:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
+
+    @staticmethod
+    def _read_baseline(path: str | None) -> list[KernelResult]:
+        """The first kernel of an earlier run, in the place of an old kernel."""
+        if path is None:
+            return []
+        try:
+            _run, kernels = read(Path(path))
+        except ResultsError as error:
+            raise pytest.UsageError(f"--baseline {error}") from None
+        return kernels[:1]
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self):
@@ -96,27 +108,13 @@ class Report:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.over = True
         self.kernels = self._kernels()
-        old, *others = self.kernels or [None]
-        self.comparisons = [compare(old, new) for new in others] if self.config.option.validate else []
+        self.comparisons = compare_all([*self.baseline, *self.kernels]) if self.config.option.validate else []
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-            session.exitstatus = self._exit_status()
+            session.exitstatus = exit_status([*self.baseline, *self.kernels], self.comparisons)
         if self.config.option.report:
             self._write(Path(self.config.option.report), int(session.exitstatus))
-
-    def _exit_status(self) -> int:
-        if self.comparisons:
-            worse = not all(comparison.ok for comparison in self.comparisons)
-        else:
-            worse = any(kernel.count("failed", "crashed") for kernel in self.kernels)
-        if worse:
-            return REGRESSION
-        if any(kernel.error for kernel in self.kernels):
-            return NOT_BOOTED
-        if any(kernel.count("lost") for kernel in self.kernels):
-            return LOST
-        return 0 if any(kernel.tests for kernel in self.kernels) else int(pytest.ExitCode.NO_TESTS_COLLECTED)
 
     def _kernels(self) -> list[KernelResult]:
         if not self.runs:
@@ -137,8 +135,7 @@ class Report:
         run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
                "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
                "python": sys.version.split()[0], "exit_status": status}
-        write_json(directory / "results.json", run, self.kernels)
-        write_junit(directory / "junit.xml", self.kernels)
+        write_files(directory, run, self.kernels, self.comparisons)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if not self.runs:

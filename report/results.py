@@ -15,6 +15,7 @@ WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipp
 class TestResult:
     """One test on one kernel.  `virtual_s` is the time of the kernel's clock, `wall_s` that of the host's, both in seconds."""
 
+    __test__ = False                        # pytest: this is no test
     id: str
     outcome: str = "passed"
     virtual_s: float = 0.0

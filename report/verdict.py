@@ -1,4 +1,5 @@
 """Old kernel against new: what got worse, what got better, what moved."""
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from report.results import KernelResult, TestResult
@@ -26,15 +27,25 @@ class Comparison:
     def ok(self) -> bool:
         return not self.regressions
 
-    def lines(self) -> list[str]:
-        """The verdict first, then its reasons."""
-        judged = sum(test.outcome != "skipped" for test in self.new.tests)
-        if self.new.error or self.old.error or not judged:
+    @property
+    def judged(self) -> int:
+        """Tests that said something of the new kernel; none where a kernel is missing."""
+        if self.new.error or self.old.error:
+            return 0
+        return sum(test.outcome != "skipped" for test in self.new.tests)
+
+    def headline(self) -> str:
+        """The verdict in one line."""
+        if not self.judged:
             head = "cannot be judged"
         else:
             head = "no regression" if self.ok else f"{len(self.regressions)} regression{'s' * (len(self.regressions) > 1)}"
-        lines = [f"{self.old.label} -> {self.new.label}: {head}, {len(self.fixes)} fixed, {len(self.drift)} drifted, "
-                 f"{len(self.known)} known, {len(self.unjudged)} not judged, {judged} tests"]
+        return (f"{self.old.label} -> {self.new.label}: {head}, {len(self.fixes)} fixed, {len(self.drift)} drifted, "
+                f"{len(self.known)} known, {len(self.unjudged)} not judged, {self.judged} tests")
+
+    def lines(self) -> list[str]:
+        """The verdict first, then its reasons."""
+        lines = [self.headline()]
         for old, new in self.regressions:
             lines.append(f"  regression  {new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}")
             lines += [f"              may lack: {fix}" for fix in new.candidates]
@@ -44,6 +55,29 @@ class Comparison:
         lines += [f"  drift       {line}" for line in self.drift]
         lines += [f"  known       {new.id}: on both: {issue_text(new, self.new)}" for _old, new in self.known]
         return lines + [f"  not judged  {line}" for line in self.unjudged]
+
+
+REGRESSION, LOST, NO_TESTS, NOT_BOOTED = 1, 3, 5, 125      # exit statuses; see the README. 5 is pytest's
+
+
+def compare_all(kernels: Sequence[KernelResult]) -> list[Comparison]:
+    """Each kernel against the first."""
+    return [compare(kernels[0], new) for new in kernels[1:]]
+
+
+def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> int:
+    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost."""
+    if comparisons:
+        worse = not all(comparison.ok for comparison in comparisons)
+    else:
+        worse = any(kernel.count("failed", "crashed") for kernel in kernels)
+    if worse:
+        return REGRESSION
+    if any(kernel.error for kernel in kernels):
+        return NOT_BOOTED
+    if any(kernel.count("lost") for kernel in kernels):
+        return LOST
+    return 0 if any(kernel.tests for kernel in kernels[-1:]) else NO_TESTS
 
 
 def compare(old: KernelResult, new: KernelResult) -> Comparison:

@@ -1,0 +1,19 @@
+"""The files of a run, all under one directory."""
+from collections.abc import Sequence
+from pathlib import Path
+
+from report.junit import write_junit
+from report.kcidb import write_kcidb
+from report.ktap import write_ktap
+from report.results import KernelResult, write_json, write_whole
+from report.summary import summary
+from report.verdict import Comparison
+
+
+def write_files(directory: Path, run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
+    """`run` is that of results.json.  Each file is written whole or not at all."""
+    write_json(directory / "results.json", run, kernels)
+    write_junit(directory / "junit.xml", kernels)
+    write_ktap(directory / "results.ktap", kernels)
+    write_kcidb(directory / "kcidb.json", run, kernels)
+    write_whole(directory / "summary.md", summary(kernels, comparisons))

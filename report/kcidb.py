@@ -1,0 +1,62 @@
+"""kcidb.json: a submission to KCIDB, the kernel community's database of results, in its schema 5.3.
+
+It is only written, never sent.  Source: the schema of kcidb-io, v05_03.
+"""
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+from report.known import load
+from report.results import KernelResult, TestResult, write_whole
+
+ORIGIN = "kdrift"
+_STATUS = {"passed": "PASS", "fixed": "PASS", "failed": "FAIL", "known": "FAIL", "crashed": "FAIL", "skipped": "SKIP", "lost": "ERROR"}
+
+
+def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
+    tests, builds, incidents = [], [], []
+    for kernel in kernels:
+        build = f"{ORIGIN}:{_digest(kernel.package, kernel.version, kernel.release or kernel.label)}"
+        builds.append({"id": build, "checkout_id": f"{build}-source", "origin": ORIGIN, "architecture": platform.machine(),
+                       "comment": " ".join(filter(None, (kernel.package, kernel.version))) or kernel.label, "status": "PASS",
+                       "misc": {"release": kernel.release}})
+        for test in kernel.tests:
+            entry = _test(run, kernel, build, test)
+            tests.append(entry)
+            if test.issue and test.outcome == "known":
+                incidents.append({"id": f"{entry['id']}-{test.issue}", "origin": ORIGIN, "issue_id": f"{ORIGIN}:{test.issue}", "issue_version": 1,
+                                  "test_id": entry["id"], "present": True})
+    seen = {incident["issue_id"] for incident in incidents}
+    document = {
+        "version": {"major": 5, "minor": 3},
+        # The source of a distribution's kernel is a package and no commit: all that is known of it is its version.
+        "checkouts": [{"id": build["checkout_id"], "origin": ORIGIN, "comment": build["comment"]} for build in _once(builds)],
+        "builds": _once(builds), "tests": tests,
+        "issues": [{"id": f"{ORIGIN}:{issue.id}", "version": 1, "origin": ORIGIN, "comment": issue.subject, "culprit": {"code": True}}
+                   for issue in load() if f"{ORIGIN}:{issue.id}" in seen],
+        "incidents": incidents,
+    }
+    write_whole(path, json.dumps(document, indent=1) + "\n")
+
+
+def _test(run: dict, kernel: KernelResult, build: str, test: TestResult) -> dict:
+    file, _, name = test.id.partition("::")
+    dotted = ".".join(["kdrift", *file.removeprefix("tests/").removesuffix(".py").split("/"), "".join(
+        char if char.isalnum() or char in "_-" else "_" for char in name)])
+    entry = {"id": f"{build}-{_digest(run['started'], kernel.label, test.id)}", "build_id": build, "origin": ORIGIN, "path": dotted,
+             "status": _STATUS[test.outcome], "start_time": run["started"], "duration": test.wall_s, "comment": test.id,
+             "misc": {"outcome": test.outcome, "clock": kernel.clock, "accel": kernel.accel, "qemu": kernel.qemu, "virtual_s": test.virtual_s,
+                      "measurements": test.measurements}}
+    if test.message:
+        entry["log_excerpt"] = test.message[:16000]
+    return entry
+
+
+def _digest(*words: object) -> str:
+    return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:16]
+
+
+def _once(entries: Sequence[dict]) -> list[dict]:
+    return list({entry["id"]: entry for entry in entries}.values())

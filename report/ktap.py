@@ -1,0 +1,38 @@
+"""results.ktap: what the kernel's own selftests print.  Source: Documentation/dev-tools/ktap.rst."""
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from report.results import KernelResult, TestResult, write_whole
+
+_OK = ("passed", "fixed", "skipped", "known")
+
+
+def write_ktap(path: Path, kernels: Sequence[KernelResult]) -> None:
+    lines = ["KTAP version 1", f"1..{len(kernels)}"]
+    for number, kernel in enumerate(kernels, 1):
+        lines += [f"  {line}" for line in _kernel(kernel)]
+        bad = kernel.count("failed", "crashed", "lost") or kernel.error
+        lines.append(f"{'not ok' if bad else 'ok'} {number} {_name(kernel.label)}")
+    write_whole(path, "\n".join(lines) + "\n")
+
+
+def _kernel(kernel: KernelResult) -> Iterable[str]:
+    yield "KTAP version 1"
+    yield f"1..{len(kernel.tests)}"
+    for line in (kernel.error or "").splitlines():
+        yield f"# {_name(line)}"
+    for number, test in enumerate(kernel.tests, 1):
+        if test.outcome not in _OK:
+            yield from (f"# {_name(line)}" for line in test.message.splitlines())
+        yield f"{'ok' if test.outcome in _OK else 'not ok'} {number} {_name(test.id)}{_directive(test)}"
+
+
+def _directive(test: TestResult) -> str:
+    # XFAIL is a failure that was to be expected.
+    reason = _name(" ".join(test.message.split()))
+    return {"skipped": f" # SKIP {reason}", "known": f" # XFAIL {test.issue}"}.get(test.outcome, "")
+
+
+def _name(text: str) -> str:
+    """`#` begins a directive, and a control character is none that a parser expects."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text).replace("#", "_")

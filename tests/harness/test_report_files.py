@@ -1,0 +1,157 @@
+"""The files that a run leaves, and runs read back from them: to compare with, and to join."""
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from report.files import write_files
+from report.merge import merge
+from report.reading import SCHEMA_FILE, ResultsError, read
+from report.results import KernelResult, TestResult
+from report.verdict import compare_all
+
+PROJECT = Path(__file__).parents[2]
+RUN = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 1.5, "arguments": [], "python": "3.11.2", "exit_status": 0}
+HOSTILE = "a | b # c\n</script>\x00\x1b[31m `d` <e> \N{SNOWMAN}"
+
+
+def kernel(label, *tests, **facts):
+    return KernelResult(label, label, release=f"{label}.0", version=f"{label}.0-1", accel="tcg", tests=list(tests), **facts)
+
+
+def measured(value, tolerance=None):
+    return TestResult("t.py::test_time", measurements=[{"name": "m", "value": value, "unit": "s", "tolerance": tolerance}])
+
+
+@pytest.fixture
+def old():
+    return kernel("6.1", TestResult("t.py::test_a"), TestResult("t.py::test_b[ipv4-x]", "failed", message=HOSTILE), measured(1.0))
+
+
+@pytest.fixture
+def new():
+    return kernel("6.12", TestResult("t.py::test_a", "crashed", message=HOSTILE, attempts=["crashed"]), TestResult("t.py::test_b[ipv4-x]"),
+                  measured(1.2), TestResult("t.py::test_s", "skipped", message="no tun # here"),
+                  TestResult("t.py::test_k", "known", message=HOSTILE, issue="raw-hdrincl-ihl-lt5"))
+
+
+@pytest.fixture
+def written(tmp_path, old, new):
+    write_files(tmp_path, RUN, [old, new], compare_all([old, new]))
+    return tmp_path
+
+
+def test_what_was_written_reads_back_the_same(written, old, new):
+    assert read(written / "results.json") == (RUN, [old, new])
+
+
+def test_the_published_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(json.loads(SCHEMA_FILE.read_text()))
+
+
+def test_nothing_but_whole_files_is_left(written):
+    assert sorted(path.name for path in written.iterdir()) == ["junit.xml", "kcidb.json", "results.json", "results.ktap", "summary.md"]
+
+
+def test_summary_has_the_verdict_first_and_nothing_becomes_markup(written):
+    lines = (written / "summary.md").read_text().splitlines()
+
+    assert lines[2] == "**❌ 6.1 -\\> 6.12: 1 regression, 1 fixed, 1 drifted, 0 known, 2 not judged, 4 tests**"
+    [row] = [line for line in lines if line.startswith("| t.py::test\\_a ")]
+    assert row.replace("\\|", "").count("|") == 5
+    assert "</script>" not in "".join(lines)
+
+
+def test_ktap_is_a_nested_document_whose_names_hold_no_directive(written):
+    lines = (written / "results.ktap").read_text().splitlines()
+
+    assert lines[:2] == ["KTAP version 1", "1..2"]
+    assert [line for line in lines if not line.startswith("  ")][2:] == ["not ok 1 6.1", "not ok 2 6.12"]
+    assert "  ok 4 t.py::test_s # SKIP no tun _ here" in lines
+    assert "  ok 5 t.py::test_k # XFAIL raw-hdrincl-ihl-lt5" in lines
+    assert all(line.isprintable() for line in lines)
+
+
+def test_kcidb_refers_only_to_what_it_holds(written):
+    document = json.loads((written / "kcidb.json").read_text())
+
+    assert document["version"] == {"major": 5, "minor": 3}
+    builds, tests = ({entry["id"] for entry in document[kind]} for kind in ("builds", "tests"))
+    assert len(builds) == 2 and len(tests) == 8
+    assert {test["build_id"] for test in document["tests"]} == builds
+    assert {build["checkout_id"] for build in document["builds"]} == {each["id"] for each in document["checkouts"]}
+    [incident] = document["incidents"]
+    assert incident["test_id"] in tests
+    assert [issue["id"] for issue in document["issues"]] == [incident["issue_id"]] == ["kdrift:raw-hdrincl-ihl-lt5"]
+
+
+def test_junit_counts_a_known_issue_as_skipped(written):
+    _old, suite = ET.parse(written / "junit.xml").getroot()
+
+    assert (suite.get("failures"), suite.get("skipped"), suite.get("errors")) == ("1", "2", "0")
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("", "not JSON: "),
+    ('{"schema": 2, "run', "not JSON: "),
+    ("[]", "not a results file of kdrift"),
+    ('{"schema": "2"}', "not a results file of kdrift"),
+    ('{"schema": 3}', "schema 3 is newer than this kdrift; update it (schema 2)"),
+    ('{"schema": 1}', "schema 1 is older than this kdrift; run the kernel again (schema 2)"),
+    ('{"schema": 2, "run": {}, "kernels": []}', "$.run: "),
+])
+def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, text, complaint):
+    file = tmp_path / "results.json"
+    file.write_text(text)
+
+    with pytest.raises(ResultsError) as failure:
+        read(file)
+
+    assert f"{file}: {complaint}" in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize("words", [["merge"], ["pytest", "--validate", "--kernel=6.12", "--baseline"]], ids=" ".join)
+def test_a_damaged_file_is_exit_status_2(tmp_path, words):
+    file = tmp_path / "results.json"
+    file.write_text("{}")
+    module = "report.merge" if words == ["merge"] else "report.command"
+    arguments = [str(file)] if words == ["merge"] else [*words, str(file)]
+
+    ended = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True)
+
+    assert ended.returncode == 2
+    [line] = [line for line in (ended.stdout + ended.stderr).splitlines() if line]
+    assert line.endswith(f"{file}: not a results file of kdrift")
+
+
+def test_runs_of_separate_jobs_become_one(tmp_path, old, new):
+    for name, kernels in ("a", [old]), ("b", [new]):
+        (tmp_path / name).mkdir()
+        write_files(tmp_path / name, RUN, kernels, [])
+
+    run, kernels = merge([tmp_path / "a/results.json", tmp_path / "b/results.json"])
+
+    assert kernels == [old, new]
+    assert run["duration_s"] == 3.0
+
+
+def test_tests_of_one_kernel_from_several_jobs_come_together(tmp_path, old):
+    more = kernel("6.1", TestResult("t.py::test_c"))
+    for name, each in ("a", old), ("b", more):
+        (tmp_path / name).mkdir()
+        write_files(tmp_path / name, RUN, [each], [])
+
+    _run, [joined] = merge([tmp_path / "a/results.json", tmp_path / "b/results.json"])
+
+    assert [test.id for test in joined.tests] == [test.id for test in old.tests + more.tests]
+
+
+def test_a_test_in_two_files_is_refused(written):
+    with pytest.raises(ResultsError, match=r"6\.1 has t\.py::test_a in another file as well"):
+        merge([written / "results.json", written / "results.json"])
