@@ -37,7 +37,7 @@ STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurep
                    "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
                    "xxlimited*", "*.a", "readline.*", "_dbm.*", "_gdbm.*", "nis.*"}
 SITE_LEFT_OUT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "tests", "*.opt-?.pyc",
-                 "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs",  # for the host
+                 "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs", "capstone",  # for the host
                  "contrib", "tls", "msrpce", "windows", "tools", "modules"}     # of scapy
 PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
            "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",

@@ -240,13 +240,17 @@ class Machine:
     def resume(self) -> None:
         """Let a restored machine run; it stands still until its state is read.  Raises VMError when that fails."""
         with self.monitor("restoring the saved state") as monitor:
-            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
-            monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
-            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
-                time.sleep(0.01)
-            if status not in ("paused", "postmigrate"):
-                raise VMError(f"restoring the saved state failed: {status}")
+            self.load(monitor)
             monitor.cmd("cont")
+
+    def load(self, monitor: QEMUMonitorProtocol) -> None:
+        """Read the saved state; the machine stands still afterwards.  Raises VMError."""
+        monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+        monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
+        while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+            time.sleep(0.01)
+        if status not in ("paused", "postmigrate"):
+            raise VMError(f"restoring the saved state failed: {status}")
 
     def force_panic(self) -> None:
         """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""

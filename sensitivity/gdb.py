@@ -1,0 +1,79 @@
+"""QEMU's gdb port: reading and writing the memory of a machine that stands still.
+
+Source: the GDB manual, appendix E, "GDB Remote Serial Protocol".
+"""
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+_CHUNK = 1024                               # bytes of memory in one packet; QEMU's own limit is 4096 characters
+
+
+class GdbError(Exception):
+    """QEMU does not answer, or refuses."""
+
+
+class Gdb:
+    """A connection, which stops the machine; detach() lets it run on."""
+
+    def __init__(self, path: Path, within: float = 10) -> None:
+        deadline = time.monotonic() + within
+        while True:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(within)
+            try:
+                self._socket.connect(str(path))
+                return
+            except OSError as error:
+                self._socket.close()
+                if time.monotonic() > deadline:
+                    raise GdbError(f"no gdb port at {path}: {error.strerror}") from None
+                time.sleep(0.01)
+
+    def read(self, address: int, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            at, wanted = address + len(data), min(_CHUNK, size - len(data))
+            answer = self._ask(f"m{at:x},{wanted:x}")
+            if answer.startswith("E") or not answer:
+                raise GdbError(f"memory at {at:#x} cannot be read: {answer}")
+            data += bytes.fromhex(answer)
+        return bytes(data)
+
+    def write(self, address: int, data: bytes) -> None:
+        answer = self._ask(f"M{address:x},{len(data):x}:{data.hex()}")
+        if answer != "OK":
+            raise GdbError(f"memory at {address:#x} cannot be written: {answer}")
+
+    def close(self) -> None:
+        """Leave; the machine goes on."""
+        with suppress(OSError, GdbError):
+            self._ask("D")
+        self._socket.close()
+
+    def _ask(self, body: str) -> str:
+        packet = body.encode()
+        try:
+            self._socket.sendall(b"$%s#%02x" % (packet, sum(packet) & 0xFF))
+            return self._answer()
+        except OSError as error:
+            raise GdbError(f"QEMU does not answer on its gdb port: {error}") from None
+
+    def _answer(self) -> str:
+        while True:
+            byte = self._byte()
+            if byte == b"$":
+                break
+        body = bytearray()
+        while (byte := self._byte()) != b"#":
+            body += byte
+        self._byte(), self._byte()
+        self._socket.sendall(b"+")
+        return body.decode()
+
+    def _byte(self) -> bytes:
+        byte = self._socket.recv(1)
+        if not byte:
+            raise GdbError("QEMU closed its gdb port")
+        return byte

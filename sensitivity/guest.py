@@ -1,0 +1,64 @@
+"""What runs in the guest: pytest that has collected, and runs the tests that it is asked for, one at a time."""
+
+
+def serve(channel, arguments, directory):
+    """Sends the node ids; then takes ("run", index), ("symbols", names) and answers each."""
+    import os
+
+    import pytest
+    from _pytest.config import _prepareconfig
+
+    os.chdir(directory)
+
+    class Server:
+        def __init__(self):
+            self.report = None
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_runtestloop(self, session):
+            channel.send([item.nodeid for item in session.items])
+            for order, argument in channel:
+                channel.send(getattr(self, order)(session, argument))
+            return True
+
+        def run(self, session, index):
+            """Outcome, message and measurements of one test."""
+            self.outcome, self.message, self.measurements = "passed", "", []
+            item = session.items[index]
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+            session.shouldstop = session.shouldfail = False
+            return self.outcome, self.message, self.measurements
+
+        def pytest_runtest_logreport(self, report):
+            if report.outcome != "passed" and self.outcome == "passed":
+                self.outcome = report.outcome
+                self.message = str(getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr))[:500]
+            if report.when == "teardown":
+                self.measurements = [value for name, value in report.user_properties if name == "measurement"]
+
+        def symbols(self, _session, names):
+            """(name, address, size, module) of these functions, and the names of all that they may call."""
+            wanted, found, table = set(names), [], []
+            with open("/proc/kallsyms") as file:
+                for line in file:
+                    address, kind, name, *module = line.split()
+                    if kind in "tT":
+                        table.append((int(address, 16), name, module[0].strip("[]") if module else ""))
+            table.sort()
+            for number, (address, name, module) in enumerate(table):
+                if name.split(".")[0] in wanted:
+                    end = next((later for later, _name, _module in table[number + 1:] if later > address), address)
+                    found.append((name, address, min(end - address, 1 << 14), module))
+            return found, {address: name for address, name, _module in table}
+
+    config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", *arguments], [Server()])
+    config.workerinput = {"workerid": "sensitivity"}
+    config.workeroutput = {}
+    # A module that a test unloads would be loaded at another address.
+    import fixtures.clock
+    fixtures.clock._TICKING = ("kdrift_none",)
+    config.hook.pytest_cmdline_main(config=config)
+
+
+if __name__ == "__channelexec__":
+    serve(channel, **channel.receive())     # noqa: F821

@@ -1,0 +1,89 @@
+"""Where a function can be broken: one instruction, changed into another of the same length."""
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from capstone import CS_ARCH_X86, CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET, CS_MODE_64, Cs, CsInsn
+from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86_INS_OR, X86_INS_SUB, X86_INS_TEST, X86_OP_IMM, X86_OP_REG, X86_REG_RSP
+
+NOP = bytes.fromhex("0f1f440000")
+# Calls that are no work of the function: to its compiler's or the kernel's own checks.
+_NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
+_WITH_CONSTANT = (X86_INS_MOV, X86_INS_ADD, X86_INS_SUB, X86_INS_AND, X86_INS_OR, X86_INS_TEST)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A function in memory; `module` is empty for the kernel itself."""
+
+    name: str
+    address: int
+    size: int
+    module: str = ""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` at `address` becomes `new`. `text` is the instruction and what is done to it."""
+
+    function: str
+    offset: int                             # bytes from the function's start
+    address: int
+    old: bytes
+    new: bytes
+    kind: str
+    text: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.function}+{self.offset:#x} {self.kind}"
+
+
+def disassemble(symbol: Symbol, code: bytes) -> Iterator[CsInsn]:
+    engine = Cs(CS_ARCH_X86, CS_MODE_64)
+    engine.detail = True
+    return engine.disasm(code, symbol.address)
+
+
+def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Mutant]:
+    """All of a function. `names` are the symbols that it calls, by address."""
+    for instruction in disassemble(symbol, code):
+        for new, kind, what in _changes(instruction, names):
+            yield Mutant(symbol.name, instruction.address - symbol.address, instruction.address, bytes(instruction.bytes), new, kind, f"{instruction.mnemonic} {instruction.op_str}: {what}")
+
+
+def blocks(symbol: Symbol, code: bytes) -> dict[int, tuple[int, ...]]:
+    """For each instruction the addresses that are executed with it when a block begins there: up to the next jump, call or return."""
+    found: dict[int, tuple[int, ...]] = {}
+    for instruction in reversed(list(disassemble(symbol, code))):
+        ends = instruction.group(CS_GRP_JUMP) or instruction.group(CS_GRP_CALL) or instruction.group(CS_GRP_RET)
+        rest = () if ends else found.get(instruction.address + instruction.size, ())
+        found[instruction.address] = (instruction.address, *rest)
+    return found
+
+
+def _changes(instruction: CsInsn, names: dict[int, str]) -> Iterator[tuple[bytes, str, str]]:
+    code = bytes(instruction.bytes)
+    if 0x70 <= code[0] <= 0x7F:
+        yield bytes([code[0] ^ 1]) + code[1:], "condition", "the opposite condition"
+    elif code[0] == 0x0F and 0x80 <= code[1] <= 0x8F:
+        yield code[:1] + bytes([code[1] ^ 1]) + code[2:], "condition", "the opposite condition"
+    elif code[0] == 0xE8:
+        callee = names.get(instruction.operands[0].imm % (1 << 64), "")
+        if not callee.startswith(_NOT_CALLS):
+            yield NOP, "call", f"{callee or 'the call'} is skipped"
+    elif instruction.id == X86_INS_CMP or instruction.id in _WITH_CONSTANT:
+        yield from _constant(instruction, code)
+
+
+def _constant(instruction: CsInsn, code: bytes) -> Iterator[tuple[bytes, str, str]]:
+    first, *others = instruction.operands
+    if not others or others[-1].type != X86_OP_IMM or (first.type == X86_OP_REG and first.reg == X86_REG_RSP):
+        return
+    at, size = instruction.encoding.imm_offset, instruction.encoding.imm_size
+    if not size:
+        return
+    value = int.from_bytes(code[at:at + size], "little")
+    compared = instruction.id == X86_INS_CMP
+    changed = (value + 1) % (1 << 8 * size) if compared else value ^ 1
+    new = code[:at] + changed.to_bytes(size, "little") + code[at + size:]
+    yield new, "comparison" if compared else "constant", f"{value:#x} becomes {changed:#x}"

@@ -1,0 +1,89 @@
+"""What becomes of a mutant, and of all of them."""
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from report.verdict import RELATIVE_TOLERANCE
+from sensitivity.machine import Seen
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`outcome` is "killed", "survived" or "not reached"; `by` the test that noticed, `how` what it noticed; `tests` were run."""
+
+    mutant: str
+    function: str
+    families: tuple[str, ...]
+    text: str
+    outcome: str
+    by: str = ""
+    how: str = ""
+    tests: int = 0
+
+
+def difference(base: Seen, now: Seen) -> str:
+    """How a test noticed: another outcome, or a measurement that moved by more than its tolerance; nothing if it did not."""
+    if base.outcome != now.outcome:
+        return f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"
+    before = {one["name"]: one for one in base.measurements}
+    after = {one["name"]: one for one in now.measurements}
+    for name, one in before.items():
+        if name not in after:
+            return f"{name} is missing"
+        tolerance = one["tolerance"] if one["tolerance"] is not None else RELATIVE_TOLERANCE * abs(one["value"])
+        if abs(after[name]["value"] - one["value"]) > tolerance:
+            return f"{name}: {one['value']:.6g} -> {after[name]['value']:.6g} {one['unit']}"
+    return ""
+
+
+class Ledger:
+    """The verdicts so far, a line each in a file, so that a run that was broken off goes on where it was."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self._path, self._key = path, key
+        self.verdicts: dict[str, Verdict] = {}
+        for line in path.read_text().splitlines(keepends=True) if path.exists() else []:
+            # The last line may be half written.
+            if line.endswith("\n") and (entry := json.loads(line))["key"] == key:
+                entry.pop("key")
+                entry["families"] = tuple(entry["families"])
+                self.verdicts[entry["mutant"]] = Verdict(**entry)
+
+    def add(self, verdict: Verdict) -> None:
+        self.verdicts[verdict.mutant] = verdict
+        with self._path.open("a") as file:
+            file.write(json.dumps({"key": self._key, **asdict(verdict)}) + "\n")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of a function, a family or all: mutants by outcome. `share` is the killed of those reached, None where none was."""
+
+    name: str
+    killed: int
+    survived: int
+    not_reached: int
+
+    @property
+    def share(self) -> float | None:
+        reached = self.killed + self.survived
+        return self.killed / reached if reached else None
+
+    def __str__(self) -> str:
+        share = "" if self.share is None else f"{self.share:.0%}"
+        return f"{share:>5}  {self.killed:5} killed {self.survived:5} survived {self.not_reached:5} not reached  {self.name}"
+
+
+def score(name: str, verdicts: Iterable[Verdict]) -> Score:
+    outcomes = [verdict.outcome for verdict in verdicts]
+    return Score(name, *(outcomes.count(outcome) for outcome in ("killed", "survived", "not reached")))
+
+
+def scores(verdicts: Sequence[Verdict]) -> list[Score]:
+    """All, then each family, then each function."""
+    families = sorted({family for verdict in verdicts for family in verdict.families})
+    functions = sorted({verdict.function for verdict in verdicts})
+    return [score("all", verdicts),
+            *(score(family, [each for each in verdicts if family in each.families]) for family in families),
+            *(score(name, [each for each in verdicts if each.function == name]) for name in functions)]
