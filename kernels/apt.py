@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kernels.errors import FetchError
+from kernels.errors import AbsentError, FetchError
 from kernels.sources import Source
 
 ANSWER_WITHIN = 20.0  # seconds without any progress until a mirror counts as silent
@@ -113,7 +113,8 @@ class Apt:
         debs = [path for path in directory.glob(f"{package}_*.deb") if path.stat().st_size == size]
         if not debs:
             reason = _complaint(output, "") or "the package is truncated"
-            raise FetchError(f"{package} {version} could not be downloaded: {reason}")
+            kind = AbsentError if re.search(r" 404\b|File not found", reason) else FetchError
+            raise kind(f"{package} {version} could not be downloaded: {reason}")
         return debs[0]
 
     def download_from_pool(self, path: str, suite: str, directory: Path,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, sha256_of
-from kernels.errors import FetchError, SpecError
+from kernels.errors import AbsentError, FetchError, SpecError
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
 from kernels.packages import Candidate, Index, Package, in_series, read_index, version_key
@@ -141,7 +141,7 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
     if spec.kind == "exact" and (kernel := _from_cache(spec, archive, "cloud-amd64")):
         return kernel
     try:
-        return _kernel(spec, archive, archive.fetch(_choose(spec, archive)))
+        return _kernel(spec, archive, _fetch_any(archive, _choose(spec, archive)))
     except (SpecError, FetchError) as error:
         kernel = _from_cache(spec, archive)
         if kernel is None:
@@ -150,14 +150,29 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
         return kernel
 
 
+def _fetch_any(archive: Archive, candidates: list[Candidate]) -> Path:
+    """The first of these that the mirror holds: of an old security update it may have kept one flavour only."""
+    for candidate in candidates:
+        try:
+            return archive.fetch(candidate)
+        except AbsentError as error:
+            if candidate is candidates[-1]:
+                raise
+            archive.progress.say_once(f"{str(error).split(':')[0]}: trying another flavour of it")
+    raise AssertionError("no candidate")
+
+
 def key_of(candidate: Candidate) -> str:
     """The cache key of a Debian kernel: from the hashes of its packages."""
     return hashlib.sha256("".join(package.sha256 or package.pool_path for package in candidate.packages).encode()).hexdigest()[:16]
 
 
-def _choose(spec: Spec, archive: Archive) -> Candidate:
-    def find(index: Index) -> Candidate:
-        return index.newest(spec.text) if spec.kind == "series" else index.exact(spec.text)
+def _choose(spec: Spec, archive: Archive) -> list[Candidate]:
+    """The kernel that is meant; then, where no package was named, the same version's others."""
+    def find(index: Index) -> list[Candidate]:
+        chosen = index.newest(spec.text) if spec.kind == "series" else index.exact(spec.text)
+        named = spec.kind == "exact" and spec.text != chosen.head.version
+        return [chosen] if named else [chosen, *index.twins(chosen)]
 
     # A version that an old index has stays what it is; only "the newest" can have changed since.
     index = archive.index(math.inf if spec.kind == "exact" else FRESH_FOR)

@@ -9,5 +9,9 @@ class FetchError(RuntimeError):
     """A kernel that exists and cannot be had: no answer, damaged package, bad signature, full disk."""
 
 
+class AbsentError(FetchError):
+    """A package that the index lists and the mirror no longer holds."""
+
+
 class CacheError(FetchError):
     """The cache cannot be written or read."""

@@ -131,6 +131,11 @@ class Index:
                             f"{_nearest(name.removeprefix('linux-image-'), self.candidates)}")
         return (usual or fitting)[-1]
 
+    def twins(self, chosen: Candidate) -> list[Candidate]:
+        """Other packages of the same version, signed and without realtime, best first."""
+        return [candidate for candidate in reversed(self.candidates) if candidate.head.version == chosen.head.version
+                and candidate.head.signed and candidate.head.flavour not in ("rt-amd64", chosen.head.flavour)]
+
     def save(self, path: Path) -> None:
         """Write the index to a file, whole or not at all."""
         temporary = path.with_suffix(f".{os.getpid()}")

@@ -89,6 +89,22 @@ def test_newest_kernel_of_a_series_is_fetched(archive, cache):
     assert (kernel.modules / "modules.dep").exists() and kernel.modules.name == RELEASE
 
 
+def test_a_flavour_that_the_mirror_dropped_is_replaced_by_another_of_the_version(archive, cache, tmp_path):
+    """As on the security archive, whose pool may hold the full kernel only."""
+    [deb] = archive.pool.glob(f"linux-image-{RELEASE}_*.deb")
+    lines = Lines()
+    deb.rename(tmp_path / deb.name)
+    try:
+        kernel = resolve(VERSION, cache, progress=lines)
+        with pytest.raises(FetchError, match="404"):
+            resolve(f"linux-image-{RELEASE}", cache, progress=Lines())
+    finally:
+        (tmp_path / deb.name).rename(deb)
+
+    assert (kernel.package, kernel.version) == ("linux-image-6.1.0-9-amd64", VERSION)
+    assert f"linux-image-{RELEASE} {VERSION} could not be downloaded: trying another flavour of it" in lines.lines
+
+
 def test_split_kernel_is_put_together(archive, cache):
     kernel = resolve("7", cache, progress=Lines())
 

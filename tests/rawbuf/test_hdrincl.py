@@ -158,4 +158,5 @@ def test_a_blocking_send_goes_on_when_a_packet_has_left(net, family, measure):
         with stopwatch() as took:
             sender.send(interface.index)
 
-    assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=0.01) < 5
+    # By one departure more or less: how many have left while the buffer was filled depends on the work of filling it.
+    assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=0.08) < 5
