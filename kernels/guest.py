@@ -26,14 +26,17 @@ MOUNTS = [                                  # source, target, type; the optional
     ("devtmpfs", "/dev", "devtmpfs", True),
     ("devpts", "/dev/pts", "devpts", False),
     ("tracefs", "/sys/kernel/tracing", "tracefs", False),
+    ("debugfs", "/sys/kernel/debug", "debugfs", False),
     ("bpf", "/sys/fs/bpf", "bpf", False),
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", False),
 ]
 # Timers of the kernel's own housekeeping would wake an idle guest every second or two and make its clock slow to skip.
 QUIET = {
-    "vm/stat_interval": "86400",
-    "vm/dirty_writeback_centisecs": "0",
-    "vm/compaction_proactiveness": "0",     # kcompactd looks twice a second: 90 % of all wake-ups of an idle 6.12
+    "/proc/sys/vm/stat_interval": "86400",
+    "/proc/sys/vm/dirty_writeback_centisecs": "0",
+    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second: 90 % of all wake-ups of an idle 6.12
+    # The guard of ordinary tasks against real-time ones, of which there are none, looks a second after each (6.12 and later).
+    "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
 }
 MOST_FILES = 1 << 20                        # a test may hold many thousand sockets
 libc = ctypes.CDLL(None, use_errno=True)
@@ -51,8 +54,8 @@ def prepare_system() -> None:
             raise OSError(ctypes.get_errno(), f"cannot mount {kind} at {target}")
     socket.sethostname("kdrift")
     for name, value in QUIET.items():
-        if os.path.exists(f"/proc/sys/{name}"):
-            Path("/proc/sys", name).write_text(value)
+        if os.path.exists(name):
+            Path(name).write_text(value)
 
 
 def port(name: str) -> str:

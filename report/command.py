@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         stored = [option for option in options if option.startswith("--baseline=")]
         options = [option for option in options if option not in stored]
         kernels = []
-        while options and not options[0].startswith("-"):
+        while options and not options[0].startswith("-") and not is_test(options[0]):
             kernels.append(options.pop(0))
         if len(kernels) == 1 and not stored or stored and not kernels:
             print("kdrift: validate compares kernels: name an old and a new one, or none; with --baseline, the new one", file=sys.stderr)
@@ -56,6 +56,11 @@ def selftest(options: list[str]) -> int:
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             worst = worst or status
     return worst
+
+
+def is_test(word: str) -> bool:
+    """Whether a word names tests rather than a kernel, which may be a path too."""
+    return Path(word.partition("::")[0]).resolve().is_relative_to(PROJECT / "tests")
 
 
 def joined(arguments: list[str]) -> list[str]:
