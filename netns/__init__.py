@@ -8,7 +8,7 @@ from .errors import (
     CaptureLost, CommandError, IsolationError, MissingFeature, NetnsError, NotMet,
 )
 from .host import Host, Interface
-from .tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error
+from .tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error, zero_window_pair
 from .timer import TICK, approx_timer, wheel_granularity
 from .topology import Link, Network, Route, Topology, build
 from .wait import eventually, stopwatch
@@ -17,5 +17,5 @@ __all__ = [
     "CaptureLost", "CommandError", "Host", "Interface", "IsolationError", "Link", "MissingFeature", "NetnsError",
     "Network", "NotMet", "Route", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "deliver", "eventually", "firewall", "isolate",
     "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "vanish",
-    "wait_for_error", "wheel_granularity",
+    "wait_for_error", "wheel_granularity", "zero_window_pair",
 ]

@@ -1,14 +1,16 @@
 """TCP connections between hosts, and what the kernel says about them."""
 
+import fcntl
 import socket
 import struct
 from dataclasses import dataclass
 
 from .errors import NotMet
 from .host import Host
-from .wait import stopwatch
+from .wait import eventually, stopwatch
 
 TCP_REPAIR = 19
+_SIOCOUTQNSD = 0x894B
 _STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
     "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
@@ -31,6 +33,22 @@ def tcp_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, so
     peer = server.adopt(listener.accept()[0])
     listener.close()
     return conn, peer
+
+
+def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, socket.socket]:
+    """A connection whose server does not read: its window is closed, data waits at the client, and none is in flight."""
+    server.pin({"net.ipv4.tcp_rmem": "4096 16384 16384"})
+    conn, peer = tcp_pair(client, server, family)
+    # One segment at a time: of several that arrive together the last may find no room, and be sent again instead of probed.
+    while not _unsent(conn):
+        conn.send(bytes(1000))
+        eventually(lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
+    return conn, peer
+
+
+def _unsent(conn: socket.socket) -> int:
+    """Bytes that wait to be sent for the first time: SIOCOUTQNSD. Source: include/uapi/linux/sockios.h."""
+    return struct.unpack("=i", fcntl.ioctl(conn, _SIOCOUTQNSD, bytes(4)))[0]
 
 
 def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float = 10) -> None:

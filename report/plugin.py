@@ -138,8 +138,19 @@ class Report:
         write_files(directory, run, self.kernels, self.comparisons)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if not self.runs:
-            return
+        if self.runs:
+            self._summarize_kernels(terminalreporter)
+        if issues := issue_lines(self.kernels):
+            terminalreporter.section("known issues", sep="-")
+        for line in issues:
+            terminalreporter.write_line(line)
+        if self.comparisons:
+            terminalreporter.section("verdict", sep="=")
+        for comparison in self.comparisons:
+            for line in comparison.lines():
+                terminalreporter.write_line(line)
+
+    def _summarize_kernels(self, terminalreporter: pytest.TerminalReporter) -> None:
         width, colour = terminalreporter._tw.fullwidth, terminalreporter._tw.hasmarkup
         for run in self.runs:
             for note in run.notes():
@@ -158,18 +169,9 @@ class Report:
         if measured := measurement_table(self.kernels):
             terminalreporter.section("measurements", sep="-")
             terminalreporter.write(render(measured, width, colour))
-        if issues := issue_lines(self.kernels):
-            terminalreporter.section("known issues", sep="-")
-        for line in issues:
-            terminalreporter.write_line(line)
         terminalreporter.section("kernels", sep="-")
         for line in kernel_lines(self.kernels):
             terminalreporter.write_line(line)
-        if self.comparisons:
-            terminalreporter.section("verdict", sep="=")
-            for comparison in self.comparisons:
-                for line in comparison.lines():
-                    terminalreporter.write_line(line)
 
     def _writer(self):
         return self.config.get_terminal_writer()

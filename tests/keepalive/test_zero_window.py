@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, stopwatch, tcp_pair, wait_for_error
+from netns import approx_timer, eventually, stopwatch, wait_for_error, zero_window_pair
 
 # The least interval of the persist timer (TCP_RTO_MIN), in seconds.
 LEAST = 0.2
@@ -18,14 +18,8 @@ def test_a_user_timeout_that_is_over_ends_the_next_probe_interval(net, family, m
     segment, its window still closed, sets the timer anew, to its least and not to the rest of the interval ("tcp: make
     probe0 timer handle expired user timeout")."""
     client, server = net.nodes("client", "server")
-    client.pin({"net.ipv4.tcp_wmem": "4096 16384 16384"})
-    server.pin({"net.ipv4.tcp_rmem": "4096 16384 16384"})
-    conn, peer = tcp_pair(client, server, family)
-    conn.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        while True:
-            conn.send(bytes(65536))
-    eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], 5, within=30)
+    conn, peer = zero_window_pair(client, server, family)
+    eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], 4, within=30)
 
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
     with client.capture("tcp") as packets:
