@@ -27,6 +27,11 @@ def drop(host: Host, source: str, flavour: str | None = None) -> AbstractContext
     return _incoming(host, source, "drop", flavour)
 
 
+def drop_resets(host: Host, source: str) -> AbstractContextManager[Rule]:
+    """As drop(), but only the segments with RST. Raises MissingFeature where the machine lacks nftables."""
+    return _nft(host, source, "drop", match="tcp flags & rst == rst")
+
+
 def reject(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
     """As drop(), but the host answers each segment with ICMP host unreachable (ICMPv6 address unreachable)."""
     return _incoming(host, source, "reject", flavour)
@@ -79,7 +84,7 @@ def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
 
 
 @contextmanager
-def _nft(host: Host, source: str, verdict: str) -> Iterator[Rule]:
+def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> Iterator[Rule]:
     table = "inet kdrift"
     family, unreachable = (
         ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
@@ -88,7 +93,7 @@ def _nft(host: Host, source: str, verdict: str) -> Iterator[Rule]:
     _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
         add table {table}
         add chain {table} input {{ type filter hook input priority 0; }}
-        add rule {table} input {family} saddr {source} meta l4proto tcp counter {action}
+        add rule {table} input {family} saddr {source} {match} counter {action}
     """)
     try:
         yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))

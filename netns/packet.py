@@ -76,6 +76,11 @@ class Packet:
         return self.tcp.ack
 
     @property
+    def timestamps(self) -> tuple[int, int] | None:
+        """TSval and TSecr (RFC 7323), None without the option."""
+        return dict(self.tcp.options).get("Timestamp")
+
+    @property
     def spi(self) -> int:
         """The security parameters index, the first four bytes of ESP (RFC 4303, 2.1)."""
         return int.from_bytes(bytes(self.ip.payload)[:4], "big")

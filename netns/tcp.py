@@ -11,7 +11,7 @@ from .wait import eventually, stopwatch
 
 TCP_REPAIR = 19
 _SIOCOUTQNSD = 0x894B
-_STATES = (
+STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT",
     "LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV",
 )
@@ -123,5 +123,5 @@ def tcp_info(conn: socket.socket) -> TcpInfo:
     """What the kernel says about the connection now. Raises OSError."""
     fields = struct.unpack("=8B14I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64))
     return TcpInfo(
-        state=_STATES[fields[0]], probes=fields[3], unacked=fields[12], snd_mss=fields[10], pmtu=fields[21]
+        state=STATES[fields[0]], probes=fields[3], unacked=fields[12], snd_mss=fields[10], pmtu=fields[21]
     )

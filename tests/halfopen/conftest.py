@@ -1,0 +1,80 @@
+"""A health check that opens a connection only by half: SYN, SYN-ACK, and a reset instead of the ACK.
+
+The service's application never sees it, and no port waits in TIME_WAIT. Load balancers and service meshes check
+thousands of backends so. How: the ACK is held back by TCP_QUICKACK off or TCP_DEFER_ACCEPT (tcp(7)), and close() with
+SO_LINGER of 0 resets the connection before it is sent.
+"""
+
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from netns import Network, listen
+from netns.closing import Service
+
+PINNED = {
+    "net.ipv4.tcp_timestamps": 1,
+    "net.ipv4.tcp_tw_reuse": 0,
+    "net.ipv4.tcp_rfc1337": 0,
+    "net.ipv4.tcp_synack_retries": 5,
+    "net.ipv4.tcp_syn_retries": 6,
+    "net.ipv4.tcp_syncookies": 1,
+    "net.ipv4.tcp_max_syn_backlog": 128,
+    "net.ipv4.tcp_abort_on_overflow": 0,
+    "net.ipv4.tcp_fastopen": 1,
+    "net.ipv4.tcp_ecn": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def pinned(net: Network) -> None:
+    for host in net.hosts.values():
+        host.pin(PINNED)
+
+
+@pytest.fixture
+def service(net: Network, family: socket.AddressFamily) -> Service:
+    client, server = net.nodes("client", "server")
+    return Service(client, server, listen(server, family))
+
+
+def quickack_off(conn: socket.socket) -> None:
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+
+
+def defer_accept(conn: socket.socket) -> None:
+    conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1)
+
+
+class Check:
+    """A check that holds the ACK back in one of the ways."""
+
+    def __init__(self, hold_back: Callable[[socket.socket], None]) -> None:
+        self._hold_back = hold_back
+
+    def prepare(self, conn: socket.socket) -> None:
+        """What the socket needs before connect()."""
+        self._hold_back(conn)
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+
+    def open(self, service: Service, port: int = 0) -> socket.socket:
+        """The client's socket, connected and not yet acknowledged. Raises OSError: the service has failed the check."""
+        conn = service.client.socket(service.family)
+        self.prepare(conn)
+        conn.settimeout(5)
+        if port:
+            conn.bind((service.client.address(service.family), port))
+        conn.connect(service.address)
+        return conn
+
+    def run(self, service: Service, port: int = 0) -> None:
+        """As open(), and the reset."""
+        self.open(service, port).close()
+
+
+@pytest.fixture(params=(quickack_off, defer_accept), ids=("quickack-off", "defer-accept"))
+def check(request: pytest.FixtureRequest) -> Check:
+    """The promise holds for both ways."""
+    return Check(request.param)

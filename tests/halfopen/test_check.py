@@ -1,0 +1,102 @@
+"""What a half-open check sends, and what it leaves behind at both ends: nothing."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually
+from netns.closing import fence, states
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def nobody_waits_to_be_accepted(listener):
+    listener.setblocking(False)
+    try:
+        listener.accept()
+    except BlockingIOError:
+        return True
+    return False
+
+
+def test_a_check_sends_a_syn_and_a_reset_only(service, check):
+    """The reset acknowledges the SYN-ACK and follows the SYN in sequence, so that the server must take it."""
+    with service.client.capture("tcp") as packets:
+        check.run(service)
+        fence(service.client, service.server, service.address[0])
+
+    syn, answer, reset = packets
+    assert [packet.flags for packet in (syn, answer, reset)] == ["S", "SA", "RA"]
+    assert (reset.seq, reset.ack) == ((syn.seq + 1) % 2**32, (answer.seq + 1) % 2**32)
+
+
+def test_the_application_never_hears_of_a_check(service, check):
+    """The request ends before it becomes a connection: EmbryonicRsts and AttemptFails + 1, PassiveOpens 0."""
+    before = service.server.counters()
+
+    check.run(service)
+    fence(service.client, service.server, service.address[0])
+
+    counted = service.server.counters().since(before)
+    assert (counted["TcpExt.EmbryonicRsts"], counted["Tcp.AttemptFails"]) == (1, 1)
+    assert "Tcp.PassiveOpens" not in counted
+    assert nobody_waits_to_be_accepted(service.listener)
+
+
+def test_a_check_leaves_nothing_behind(service, check):
+    """No TIME_WAIT at the client, no request at the server."""
+    check.run(service)
+    fence(service.client, service.server, service.address[0])
+
+    assert (states(service.client), states(service.server)) == ([], [])
+
+
+def test_the_port_is_free_at_once(service, check):
+    """The same one, ten times in a row, without SO_REUSEADDR."""
+    for _ in range(10):
+        check.run(service, port=40000)
+
+    assert service.server.counters()["TcpExt.EmbryonicRsts"] == 10
+
+
+@pytest.mark.parametrize("linger, flags, left", [(True, ["S", "SA", "A", "RA"], []), (False, ["S", "SA", "A", "FA"], None)])
+def test_an_ordinary_connection_is_accepted(service, linger, flags, left):
+    """With the defaults the ACK goes out at once; also a reset right after it comes too late for the application."""
+    conn = service.client.socket(service.family)
+    if linger:
+        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    with service.client.capture("tcp") as packets:
+        conn.connect(service.address)
+        conn.close()
+        fence(service.client, service.server, service.address[0])
+
+    assert [packet.flags for packet in packets][:4] == flags
+    assert service.server.counters()["Tcp.PassiveOpens"] == 1
+    peer = service.accept()
+    assert left is None or states(service.server) == left
+    peer.close()
+
+
+def test_a_port_without_a_listener_fails_the_check(service, check):
+    """ECONNREFUSED: a reset answers the SYN."""
+    service.listener.close()
+
+    with pytest.raises(ConnectionRefusedError):
+        check.run(service)
+
+
+def test_a_listener_whose_queue_is_full_fails_the_check(net, family, service, check):
+    """The SYN is dropped and counted (ListenDrops): a server that no longer accepts is not healthy."""
+    service.listener.listen(0)
+    waiting, _ = service.client.socket(family), service.client.pin({"net.ipv4.tcp_syn_retries": 1})
+    waiting.connect(service.address)
+    eventually(lambda: service.server.counters()["Tcp.PassiveOpens"], 1, within=5)
+
+    with pytest.raises(TimeoutError) as failure:
+        check.run(service)
+
+    assert failure.value.errno in (None, errno.ETIMEDOUT)
+    assert service.server.counters()["TcpExt.ListenOverflows"] >= 2
+    assert service.accept().getpeername() == waiting.getsockname()

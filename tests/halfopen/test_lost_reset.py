@@ -1,0 +1,52 @@
+"""The reset of a half-open check does not arrive: the server has a request that nobody completes."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, eventually, firewall, stopwatch
+from netns.closing import fence, states
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def syn_acks(packets):
+    return [packet for packet in packets if packet.flags == "SA"]
+
+
+def test_the_next_syn_ack_is_reset_again(service, check, measure):
+    """It comes after a second, and the client knows nothing of it: no ACK, a reset without one (RFC 9293, 3.5.2)."""
+    with service.server.capture("tcp") as packets:
+        with firewall.drop_resets(service.server, service.client.address(service.family)) as lost:
+            check.run(service)
+            eventually(lost.packets, 1, within=5)
+        assert states(service.server) == ["SYN_RECV"]
+        packets.until(lambda seen: len(seen) == 5, within=5)
+
+    assert [packet.flags for packet in packets] == ["S", "SA", "RA", "SA", "R"]
+    first, second = syn_acks(packets)
+    repeated = measure("halfopen.syn_ack_repeated", second.time - first.time, "s", tolerance=0.06)
+    assert repeated == approx_timer(1)
+    fence(service.client, service.server, service.address[0])
+    assert states(service.server) == []
+    assert service.server.counters()["Tcp.PassiveOpens"] == 0
+
+
+@pytest.mark.parametrize("retries, timers", [
+    (0, (1,)), (1, (1, 2)),
+    pytest.param(5, (1, 2, 4, 8, 16, 32), marks=pytest.mark.virtual_clock("63 s have to pass")),
+])
+def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, measure, retries, timers):
+    """Repeated after 1, 2, 4 ... s, each time twice as late; what is over after the last one is gone without a word."""
+    service.server.pin({"net.ipv4.tcp_synack_retries": retries})
+    with firewall.drop_resets(service.server, service.client.address(service.family)):
+        clock.align(timers[-1])
+        with service.server.capture("tcp") as packets, stopwatch() as took:
+            check.run(service)
+            clock.sleep(sum(timers) - 0.1)
+            assert states(service.server) == ["SYN_RECV"]
+            eventually(lambda: states(service.server), [], within=timers[-1] * 1.2 + 1)
+
+    assert len(syn_acks(packets)) == 1 + retries
+    name = f"halfopen.given_up_after_{retries}_retries"
+    assert measure(name, took.seconds, "s", tolerance=timers[-1] / 8) == approx_timer(*timers)
+    assert service.server.counters()["Tcp.PassiveOpens"] == 0

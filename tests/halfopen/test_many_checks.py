@@ -1,0 +1,67 @@
+"""Thousands of checks from few ports: the reason for half-open checks."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns.closing import fence, states, time_waits
+
+pytestmark = pytest.mark.topology(LAN)
+
+PORTS = 4
+
+
+@pytest.fixture
+def few_ports(service):
+    service.client.pin({"net.ipv4.ip_local_port_range": f"40000 {40000 + PORTS - 1}"})
+
+
+def checks(service, prepare, count):
+    """So many checks, one after the other. Raises OSError."""
+    address = service.address
+    with service.client.entered():
+        for _ in range(count):
+            with socket.socket(service.family) as conn:
+                prepare(conn)
+                conn.connect(address)
+
+
+def nothing(conn):
+    pass
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
+def test_half_open_checks_never_run_out_of_ports(service, few_ports, check, count):
+    """Four ports, no wait between them, and no EADDRNOTAVAIL; a server with a backlog of 1 never fills up."""
+    service.listener.listen(1)
+
+    checks(service, check.prepare, count)
+    fence(service.client, service.server, service.address[0])
+
+    counters = service.server.counters()
+    assert (counters["TcpExt.EmbryonicRsts"], counters["Tcp.PassiveOpens"]) == (count, 0)
+    assert counters["TcpExt.ListenDrops"] == counters["TcpExt.TCPReqQFullDoCookies"] == 0
+    assert service.client.counters()["Tcp.RetransSegs"] == 0
+    assert states(service.client) == states(service.server) == []
+
+
+def test_ordinary_checks_run_out_of_ports(service, few_ports):
+    """Each leaves its port in TIME_WAIT, or in FIN_WAIT2 until the server closes: EADDRNOTAVAIL at the fifth."""
+    with pytest.raises(OSError) as failure:
+        checks(service, nothing, PORTS + 1)
+
+    assert errno.errorcode[failure.value.errno] == "EADDRNOTAVAIL"
+    assert service.server.counters()["Tcp.PassiveOpens"] == PORTS
+
+
+def test_an_ordinary_checks_port_cannot_be_bound_again(service):
+    """EADDRINUSE without SO_REUSEADDR, for as long as TIME_WAIT lasts (socket(7))."""
+    closed = service.closed("client", port=40000)
+    again = service.client.socket(service.family)
+
+    with pytest.raises(OSError) as failure:
+        again.bind(closed.local)
+
+    assert (errno.errorcode[failure.value.errno], time_waits(service.client)) == ("EADDRINUSE", 1)

@@ -1,0 +1,41 @@
+"""What the TIME_WAIT tests share: pinned sysctls, and a service to connect to."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from netns import Network, conntrack, listen
+from netns.closing import Service
+
+# As the kernel's documentation gives the defaults, but for the reuse of pairs, which each test asks for by itself.
+PINNED = {
+    "net.ipv4.tcp_timestamps": 1,
+    "net.ipv4.tcp_tw_reuse": 0,
+    "net.ipv4.tcp_rfc1337": 0,
+    "net.ipv4.tcp_fin_timeout": 60,
+    "net.ipv4.tcp_max_tw_buckets": 65536,
+    "net.ipv4.tcp_invalid_ratelimit": 500,
+    "net.ipv4.tcp_syncookies": 1,
+    "net.ipv4.tcp_ecn": 0,
+    "net.ipv4.tcp_abort_on_overflow": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def pinned(net: Network) -> None:
+    for host in net.hosts.values():
+        host.pin(PINNED)
+
+
+@pytest.fixture
+def service(net: Network, family: socket.AddressFamily) -> Service:
+    client, server = net.nodes("client", "server")
+    return Service(client, server, listen(server, family))
+
+
+@pytest.fixture
+def tracker(net: Network) -> Iterator[conntrack.Tracker]:
+    """The router tracks what it forwards."""
+    with conntrack.tracking(net["router"]) as tracker:
+        yield tracker

@@ -1,0 +1,62 @@
+"""tcp_max_tw_buckets: how many connections a host holds in TIME_WAIT at most (ip-sysctl.rst)."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually
+from netns.closing import fence, states, time_waits
+
+pytestmark = pytest.mark.topology(LAN)
+
+BUCKETS = "net.ipv4.tcp_max_tw_buckets"
+
+
+@pytest.mark.parametrize("limit", [5, 1])
+def test_what_is_over_the_limit_is_closed_at_once_and_counted(service, limit):
+    """TCPTimeWaitOverflow; the peer sees an orderly end all the same."""
+    service.server.pin({BUCKETS: limit})
+
+    for _ in range(limit + 3):
+        service.closed()
+
+    assert time_waits(service.server) == limit
+    assert service.server.counters()["TcpExt.TCPTimeWaitOverflow"] == 3
+    assert service.client.counters()["Tcp.EstabResets"] == 0
+
+
+def test_a_pair_over_the_limit_is_free_at_once(service):
+    """No TIME_WAIT, no protection: the next connect() from the only port succeeds, the one before it did not."""
+    service.client.pin({BUCKETS: 1, "net.ipv4.ip_local_port_range": "40000 40001"})
+    held = service.closed("client")
+    others = {service.closed("client").local[1] for _ in range(3)}
+
+    assert others == {40000, 40001} - {held.local[1]}
+
+
+def test_fin_wait2_takes_a_place_too(service):
+    """A closed socket over the limit does not wait for the peer's FIN, which gets a reset."""
+    service.server.pin({BUCKETS: 1})
+    service.closed()
+    conn, peer = service.connect()
+    peer.close()
+    eventually(lambda: states(service.server), ["TIME_WAIT"], within=5)
+
+    with service.client.capture("tcp") as packets:
+        conn.close()
+        fence(service.client, service.server, service.address[0])
+
+    assert [packet.flags for packet in packets] == ["FA", "R"]
+
+
+def test_there_is_room_again_when_one_ends(service):
+    """A connection that is taken over leaves its place to another."""
+    service.server.pin({BUCKETS: 1})
+    closed = service.closed()
+    conn, peer = service.connect(closed.remote[1])
+    assert time_waits(service.server) == 0
+
+    service.closed()
+
+    assert time_waits(service.server) == 1
+    assert service.server.counters()["TcpExt.TCPTimeWaitOverflow"] == 0
+    conn.close(), peer.close()

@@ -1,0 +1,90 @@
+"""A pair of ports is used again while the tracker between the hosts still has its last connection in TIME_WAIT."""
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import TICK, conntrack, deliver, segment, stopwatch
+from netns.closing import fence
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+
+def only_entry(tracker, service):
+    [entry] = tracker.entries(service.family)
+    return entry
+
+
+def test_a_new_connection_replaces_the_entry(service, tracker):
+    """Its packets are counted from the first on, and none is invalid."""
+    closed = service.closed()
+    before = only_entry(tracker, service)
+
+    conn, peer = service.connect(closed.remote[1])
+
+    after = only_entry(tracker, service)
+    assert (before.state, after.state, after.ports) == ("TIME_WAIT", "ESTABLISHED", before.ports)
+    assert (after.packets, tracker.invalid()) == ((2, 1), 0)
+    deliver(conn, peer, 100_000)
+
+
+@pytest.mark.parametrize("flags, seq", [("PA", -9), ("A", -1), ("FA", -1)])
+def test_an_old_duplicate_does_not(service, tracker, flags, seq):
+    """It is one more packet of the same entry, and so is the server's answer."""
+    service.server.pin({"net.ipv4.tcp_rfc1337": 1})
+    closed = service.closed(data=b"old data")
+    before = only_entry(tracker, service)
+
+    [answer] = closed.answers(flags, seq, tsval=0, payload=b"old data" if flags == "PA" else b"")
+
+    after = only_entry(tracker, service)
+    assert (answer.flags, after.packets[1]) == ("A", before.packets[1] + 1)
+    assert after.packets[0] > before.packets[0]
+
+
+def test_an_old_syn_replaces_it_whatever_its_numbers(service, tracker):
+    """The tracker leaves it to the hosts ("We ignore the conditions because we are in the TIME-WAIT state anyway",
+    nf_conntrack_tcp_packet()); the server says no, and the next connection from the port is tracked as ever."""
+    closed = service.closed()
+    before = only_entry(tracker, service)
+
+    assert [answer.flags for answer in closed.answers("S", -1000)] == ["A"]
+    [entry] = tracker.entries(service.family) or [None]
+    assert entry is None or sum(entry.packets) < sum(before.packets)
+
+    conn, peer = service.connect(closed.remote[1])
+    deliver(conn, peer, 1000)
+    assert only_entry(tracker, service).state == "ESTABLISHED"
+
+
+def test_a_rejected_client_connects_at_once_through_a_strict_firewall(net, service, measure):
+    """One that drops what is invalid, and must let the server's ACK and the client's reset pass, or the client waits
+    for TIME_WAIT to end. "netfilter: conntrack: handle tcp challenge acks during connection reuse"."""
+    for host in (service.client, service.server):
+        host.pin({"net.ipv4.tcp_timestamps": 0})
+    with conntrack.tracking(net["router"], drop_invalid=True) as tracker:
+        closed = service.closed()
+        with stopwatch() as took:
+            conn, peer = service.connect(closed.remote[1], isn=closed.rcv_nxt - 100_000)
+
+        assert tracker.invalid() == 0
+        assert measure("timewait.conntrack.reconnected", took.seconds, "s", tolerance=TICK) < 0.5
+        deliver(conn, peer, 1000)
+
+
+@pytest.mark.parametrize("liberal, invalid", [(0, 1), (1, 0)])
+def test_a_segment_far_out_of_the_window_is_invalid_unless_be_liberal(service, tracker, liberal, invalid):
+    """nf_conntrack_tcp_be_liberal: only resets are then looked at. The server does not take it in any case."""
+    tracker.pin(tcp_be_liberal=liberal)
+    with service.client.capture("tcp") as packets:
+        conn, peer = service.connect()
+        deliver(conn, peer, 1)
+    data = packets.sent()[-1]
+    timestamps = (data.timestamps[0], 0)
+
+    segment.send(service.client, conn.getsockname()[:2], service.address, "PA", data.seq + (1 << 30), data.ack,
+                 timestamps, b"forged")
+    fence(service.client, service.server, service.address[0])
+
+    assert tracker.invalid() == invalid
+    conn.sendall(b"real")
+    assert peer.recv(100) == b"real"

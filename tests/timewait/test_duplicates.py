@@ -1,0 +1,81 @@
+"""Segments of a connection that is over arrive late: nobody gets to read them (RFC 9293, 3.4.3; RFC 7323, 5)."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import deliver, segment
+from netns.closing import fence, time_waits
+
+pytestmark = pytest.mark.topology(LAN)
+
+OLD_DATA = b"old data"
+
+
+@pytest.mark.parametrize("timestamps", [1, 0])
+def test_data_is_acknowledged_and_changes_nothing_in_time_wait(service, timestamps):
+    """What was there before, and what comes after the FIN: each gets an ACK, without a limit to their rate."""
+    service.server.pin({"net.ipv4.tcp_timestamps": timestamps, "net.ipv4.tcp_rfc1337": 1})
+    closed = service.closed(data=OLD_DATA)
+    tsval = -1 if timestamps else None
+
+    for seq in (-9, -9, 0, 1, 1000):
+        [answer] = closed.answers("PA", seq, tsval, OLD_DATA)
+        assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
+    assert time_waits(service.server) == 1
+    assert service.server.counters()["Tcp.PassiveOpens"] == 1
+
+
+@pytest.fixture
+def reopened(service, request):
+    """The pair's new connection, with or without timestamps; data, FIN and reset of the old one come only now."""
+    for host in (service.client, service.server):
+        host.pin({"net.ipv4.tcp_timestamps": request.param})
+    closed = service.closed(data=OLD_DATA)
+    conn, peer = service.connect(closed.remote[1])
+    return closed, conn, peer
+
+
+@pytest.mark.parametrize("reopened", [1, 0], ids=["timestamps", "no timestamps"], indirect=True)
+@pytest.mark.parametrize("flags, seq, payload", [("PA", -9, OLD_DATA), ("FA", -1, b""), ("R", 0, b""), ("A", 0, b"")])
+def test_the_new_connection_reads_nothing_of_the_old_one(reopened, flags, seq, payload):
+    """The old one's numbers lie before the new window."""
+    closed, conn, peer = reopened
+    closed.answers(flags, seq, tsval=0 if closed.ts_recent else None, payload=payload)
+
+    conn.sendall(b"new data")
+    assert peer.recv(100) == b"new data"
+    deliver(peer, conn, 1000)
+
+
+def duplicate_in_window(service, reopened):
+    """A segment with the new connection's numbers and the old one's time; what the server then counts."""
+    closed, conn, peer = reopened
+    with service.client.capture("tcp") as packets:
+        deliver(conn, peer, 1)
+    [data] = [packet for packet in packets.sent() if packet.length]
+    timestamps = (closed.ts_recent - 1, 0) if closed.ts_recent else None
+    before = service.server.counters()
+    segment.send(service.client, closed.remote, closed.local, "PA", data.seq + 1, data.ack, timestamps, OLD_DATA)
+    fence(service.client, service.server, closed.local[0])
+    return service.server.counters().since(before)
+
+
+@pytest.mark.parametrize("reopened", [1], ids=["timestamps"], indirect=True)
+def test_a_timestamp_gives_an_old_segment_away_even_within_the_window(service, reopened):
+    """PAWS: dropped, and counted as PAWSEstab (RFC 7323, 5)."""
+    counted = duplicate_in_window(service, reopened)
+    _closed, conn, peer = reopened
+
+    assert counted["TcpExt.PAWSEstab"] == 1
+    conn.sendall(b"new data")
+    assert peer.recv(100) == b"new data"
+
+
+@pytest.mark.parametrize("reopened", [0], ids=["no timestamps"], indirect=True)
+def test_without_timestamps_a_segment_within_the_window_is_taken(service, reopened):
+    """Nothing tells it from a new one: why TIME_WAIT is there, and why timestamps are."""
+    counted = duplicate_in_window(service, reopened)
+    _closed, _conn, peer = reopened
+
+    assert counted.get("TcpExt.PAWSEstab", 0) == 0
+    assert peer.recv(100) == OLD_DATA

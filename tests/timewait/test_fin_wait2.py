@@ -1,0 +1,98 @@
+"""FIN_WAIT2: this side has closed, the other has acknowledged it and does not close (tcp(7), TCP_LINGER2)."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import approx_timer, deliver, eventually, stopwatch, tcp_info, wheel_granularity
+from netns.closing import states
+
+pytestmark = pytest.mark.topology(LAN)
+
+FIN_TIMEOUT = "net.ipv4.tcp_fin_timeout"
+
+
+@pytest.mark.parametrize("sysctl, linger2, timers", [
+    (1, None, (1,)), (60, 1, (1,)), (1, 2, (2,)),
+    *(pytest.param(*each, marks=pytest.mark.virtual_clock("minutes have to pass"))
+      for each in ((60, None, (60,)), (120, None, (60, 60)), (30, 90, (30, 30)))),
+])
+def test_a_closed_socket_waits_so_long_for_the_peers_fin(service, clock, measure, sysctl, linger2, timers):
+    """tcp_fin_timeout, or TCP_LINGER2 where the socket has it; after that nothing is left.
+
+    What exceeds TIME_WAIT's 60 s is waited for twice, and the 60 s are not: 90 s last for 60 s, and only 120 s are
+    what they say (tcp_rcv_state_process() and tcp_keepalive_timer() both subtract TCP_TIMEWAIT_LEN).
+    """
+    service.server.pin({FIN_TIMEOUT: sysctl})
+    conn, peer = service.connect()
+    if linger2:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, linger2)
+    clock.align(60)
+    with stopwatch() as took:
+        peer.close()
+        clock.sleep(sum(timers) - 0.1)
+        assert states(service.server) == ["FIN_WAIT2"]
+        eventually(lambda: states(service.server), [], within=30)
+
+    name = f"timewait.fin_wait2.sysctl_{sysctl}.linger2_{linger2}"
+    assert measure(name, took.seconds, "s", wheel_granularity(60)) == approx_timer(*timers)
+    assert tcp_info(conn).state == "CLOSE_WAIT"
+
+
+def half_closed(service):
+    """The server has closed, the client not: its socket."""
+    conn, peer = service.connect()
+    peer.close()
+    eventually(lambda: states(service.server), ["FIN_WAIT2"], within=5)
+    return conn
+
+
+def test_late_data_finds_nobody_and_is_reset(service):
+    """The application has closed and cannot read it (RFC 1122, 4.2.2.13); in CLOSE_WAIT a reset is EPIPE."""
+    half = half_closed(service)
+
+    half.sendall(b"late")
+
+    assert eventually(lambda: half.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), bool, within=5) == errno.EPIPE
+    assert states(service.server) == []
+
+
+def test_the_peers_fin_turns_it_into_time_wait(service, clock):
+    """Of full length, however little is left of tcp_fin_timeout."""
+    service.server.pin({FIN_TIMEOUT: 1})
+    half_closed(service).close()
+    clock.sleep(1.5)
+
+    assert states(service.server) == ["TIME_WAIT"]
+
+
+def test_a_negative_linger2_means_not_to_wait(service):
+    """The peer is reset as soon as it has acknowledged the FIN; counted as TCPAbortOnLinger or, where the ACK comes
+    later than close() returns, TCPAbortOnData."""
+    conn, peer = service.connect()
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, -1)
+
+    with service.server.capture("tcp") as packets:
+        peer.close()
+        eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+
+    assert [packet.flags[0] for packet in packets.sent()] == ["F", "R"]
+    counters = service.server.counters()
+    assert counters["TcpExt.TCPAbortOnLinger"] + counters["TcpExt.TCPAbortOnData"] == 1
+    assert states(service.server) == []
+    assert conn.recv(1) == b""
+
+
+@pytest.mark.virtual_clock("hours have to pass")
+def test_a_half_closed_connection_lasts_as_long_as_its_reader_wants(service, clock):
+    """shutdown(SHUT_WR) is no close(): tcp_fin_timeout does not count, and data is delivered six hours later."""
+    service.server.pin({FIN_TIMEOUT: 1})
+    conn, peer = service.connect()
+    peer.shutdown(socket.SHUT_WR)
+
+    clock.sleep(6 * 3600)
+
+    assert (tcp_info(peer).state, tcp_info(conn).state) == ("FIN_WAIT2", "CLOSE_WAIT")
+    deliver(conn, peer, 1000)

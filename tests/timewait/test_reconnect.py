@@ -1,0 +1,64 @@
+"""A client that connects again from the same port while the server has the last connection in TIME_WAIT."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import TICK, deliver, stopwatch
+from netns.closing import time_waits
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+@pytest.mark.parametrize("timestamps", [1, 0])
+@pytest.mark.parametrize("rfc1337", [0, 1])
+def test_it_succeeds_at_once(service, timestamps, rfc1337):
+    """The initial sequence number grows with the clock (RFC 6528): no SYN is rejected, none repeated."""
+    for host in (service.client, service.server):
+        host.pin({"net.ipv4.tcp_timestamps": timestamps, "net.ipv4.tcp_rfc1337": rfc1337})
+    closed = service.closed(data=bytes(1000))
+
+    with service.client.capture("tcp") as packets:
+        conn, peer = service.connect(closed.remote[1])
+
+    assert [packet.flags for packet in packets] == ["S", "SA", "A"]
+    assert time_waits(service.server) == 0
+    deliver(conn, peer, 100_000)
+    deliver(peer, conn, 100_000)
+
+
+def test_after_a_rejection_the_client_resets_and_connects_at_once(service, measure):
+    """Its SYN is old, and the ACK that it gets shows that: a reset ends TIME_WAIT, and the next SYN follows after
+    2 jiffies instead of a second (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c)."""
+    closed = rejecting(service)
+
+    with service.client.capture("tcp") as packets, stopwatch() as took:
+        conn, peer = service.connect(closed.remote[1], isn=closed.rcv_nxt - 100_000)
+
+    assert [packet.flags for packet in packets] == ["S", "A", "R", "S", "SA", "A"]
+    reset, again = packets.packets()[2:4]
+    assert (reset.seq, again.seq) == (closed.rcv_nxt, (closed.rcv_nxt - 100_000) % 2**32)
+    assert measure("timewait.reconnected_after_rejection", took.seconds, "s", tolerance=TICK) < 0.5
+    deliver(conn, peer, 1000)
+
+
+@pytest.mark.virtual_clock("60 s of TIME_WAIT have to pass")
+def test_with_rfc1337_it_connects_when_time_wait_is_over(service, clock, measure):
+    """The reset is ignored, and so is each repeated SYN until one finds the pair free."""
+    service.client.pin({"net.ipv4.tcp_syn_retries": 6})
+    service.server.pin({"net.ipv4.tcp_rfc1337": 1})
+    clock.align(60)
+    closed = rejecting(service)
+
+    with stopwatch() as took:
+        conn, peer = service.connect(closed.remote[1], isn=closed.rcv_nxt - 100_000, within=130)
+
+    assert 60 <= measure("timewait.reconnected_with_rfc1337", took.seconds, "s", tolerance=1) < 72
+    assert service.server.counters()["TcpExt.TCPACKSkippedTimeWait"] <= 2
+    deliver(conn, peer, 1000)
+
+
+def rejecting(service):
+    """A closed connection without timestamps, by which an old SYN could pass for a new one."""
+    for host in (service.client, service.server):
+        host.pin({"net.ipv4.tcp_timestamps": 0})
+    return service.closed()
