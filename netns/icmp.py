@@ -9,6 +9,11 @@ from .packet import Packet
 from .wait import eventually
 
 _ETHERNET = 14
+# The counter of a type that the receiver has counted: RFC 2011, RFC 4293.
+_COUNTED = {
+    4: {3: "InDestUnreachs", 4: "InSrcQuenchs", 5: "InRedirects", 11: "InTimeExcds", 12: "InParmProbs"},
+    6: {1: "InDestUnreachs", 2: "InPktTooBigs", 3: "InTimeExcds", 4: "InParmProblems"},
+}
 # RFC 1812, 4.3.2.3: as much as fits into 576 bytes; this is enough for every header that a kernel looks at.
 _QUOTED = 128
 
@@ -41,6 +46,21 @@ def send_too_big(router: Host, to: Host, mtu: int, quoted: bytes, confirm: bool 
               "Icmp.InDestUnreachs" if confirm else "")
 
 
+def send_error(
+    router: Host, to: Host, kind: int, code: int, quoted: bytes, rest: int = 0, counted: bool = True
+) -> None:
+    """The router tells `to` of an error of this type and code about the quoted packet, sent from one of its addresses.
+
+    `rest` is the 32 bits after the checksum: an MTU, a pointer, a length (RFC 4884). Returns when `to` has counted the
+    message, unless it is not to be `counted`; it may have done anything with it. Raises NotMet.
+    """
+    source = _source(quoted)
+    group, version = ("Icmp6", 6) if ":" in source else ("Icmp", 4)
+    counter = _COUNTED[version].get(kind, f"InType{kind}")
+    _send(router, to, source, struct.pack("!BBHI", kind, code, 0, rest) + quoted,
+          f"{group}.{counter}" if counted else "")
+
+
 def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
     """The router tells `to`, over IPv4, that `gateway` is a better next hop for the quoted packet's destination.
 
@@ -55,19 +75,19 @@ def _source(quoted: bytes) -> str:
 
 
 def _send(router: Host, to: Host, address: str, message: bytes, counter: str) -> None:
-    before = to.counters()[counter] if counter else 0
+    before = to.counters() if counter else None
     if ":" in address:
         # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
         with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
             raw.sendto(message, (address, 0))
     else:
         with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-            raw.sendto(message[:2] + struct.pack("!H", _checksum(message)) + message[4:], (address, 0))
+            raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
     if counter:
-        eventually(lambda: to.counters()[counter] - before, 1, within=5)
+        eventually(lambda: to.counters().since(before).get(counter, 0), 1, within=5)
 
 
-def _checksum(message: bytes) -> int:
+def checksum(message: bytes) -> int:
     """RFC 1071, of a message whose checksum field is 0."""
     padded = message + b"\0" * (len(message) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))

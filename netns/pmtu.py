@@ -5,14 +5,13 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from scapy.layers.inet import ICMP
 from scapy.layers.inet6 import ICMPv6PacketTooBig
 
-from .errors import MissingFeature
 from .host import Host
 from .packet import Packet
+from .sysctl import everywhere
 
 _FRAGMENTATION_NEEDED = 4
 _EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.ipv6.route.mtu_expires"}
@@ -73,7 +72,7 @@ def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[N
     try:
         before = host.sysctl(name)
     except FileNotFoundError:
-        with _everywhere(name, seconds):
+        with everywhere(name, seconds):
             yield
         return
     host.sysctl(name, seconds)
@@ -81,18 +80,3 @@ def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[N
         yield
     finally:
         host.sysctl(name, before)
-
-
-@contextmanager
-def _everywhere(name: str, value: int) -> Iterator[None]:
-    """A sysctl of the first namespace."""
-    file = Path("/proc/sys", name.replace(".", "/"))
-    try:
-        before = file.read_text()
-        file.write_text(str(value))
-    except OSError as error:
-        raise MissingFeature(f"{name} is not of the network namespace here, and cannot be written: {error}") from error
-    try:
-        yield
-    finally:
-        file.write_text(before)

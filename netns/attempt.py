@@ -1,0 +1,93 @@
+"""connect() as the three kinds of client make it, and what each of them learns when it fails."""
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .errors import NotMet
+from .wait import stopwatch
+
+WAYS = ("blocking", "nonblocking", "epoll")
+_EVENTS = {"IN": select.EPOLLIN, "OUT": select.EPOLLOUT, "ERR": select.EPOLLERR, "HUP": select.EPOLLHUP,
+           "RDHUP": select.EPOLLRDHUP}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How connect() ended: its errno by name ("" for a connection), after so many seconds."""
+
+    error: str
+    seconds: float
+
+
+def attempt(
+    conn: socket.socket, target: tuple[str, int], way: str, meanwhile: Callable[[], object] | None = None,
+    within: float = 30
+) -> Outcome:
+    """Connect, and wait `within` seconds for the end: a client that blocks in connect(), one that waits with poll(2),
+    or one with epoll(7); the latter two ask SO_ERROR. `meanwhile` is called while connect() is under way.
+
+    Raises NotMet if it does not end.
+    """
+    with stopwatch() as took:
+        number = (_block if way == "blocking" else _wait)(conn, target, way, meanwhile or (lambda: None), within)
+    return Outcome(name(number), took.seconds)
+
+
+def name(number: int) -> str:
+    """The errno's name, "" for 0."""
+    if number == errno.EOPNOTSUPP:
+        return "EOPNOTSUPP"                 # which Python calls ENOTSUP
+    return errno.errorcode[number] if number else ""
+
+
+def so_error(conn: socket.socket) -> str:
+    """SO_ERROR by name, "" for none. The kernel forgets the error with that."""
+    return name(conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+
+
+def errno_of(call: Callable, *arguments: object) -> object:
+    """The errno's name that the call fails with; what it returns if it does not."""
+    try:
+        return call(*arguments)
+    except OSError as error:
+        return name(error.errno)
+
+
+def events(conn: socket.socket, within: float = 0) -> set[str]:
+    """What epoll says of the socket: at once, or what comes first within so many seconds."""
+    with select.epoll() as epoll:
+        epoll.register(conn, sum(_EVENTS.values()))
+        return {word for _, mask in epoll.poll(within) for word, bit in _EVENTS.items() if mask & bit}
+
+
+def _block(conn: socket.socket, target: tuple[str, int], _way: str, meanwhile: Callable, within: float) -> int:
+    ended: list[int] = []
+    conn.settimeout(None)
+    client = threading.Thread(target=lambda: ended.append(conn.connect_ex(target)), daemon=True)
+    client.start()
+    meanwhile()
+    client.join(within)
+    if not ended:
+        raise NotMet(f"connect() has not returned after {within:g} s")
+    return ended[0]
+
+
+def _wait(conn: socket.socket, target: tuple[str, int], way: str, meanwhile: Callable, within: float) -> int:
+    conn.setblocking(False)
+    number = conn.connect_ex(target)
+    if number != errno.EINPROGRESS:
+        return number
+    meanwhile()
+    if way == "epoll":
+        found = events(conn, within)
+    else:
+        poll = select.poll()
+        poll.register(conn, select.POLLOUT)
+        found = poll.poll(within * 1000)
+    if not found:
+        raise NotMet(f"the socket is not writable after {within:g} s")
+    return conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

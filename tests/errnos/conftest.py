@@ -1,0 +1,58 @@
+"""What the errno tests share: pinned sysctls, and an address that nothing answers for."""
+
+import socket
+
+import pytest
+
+from netns import Network
+from netns.contact import meet
+
+PINNED = {
+    "net.ipv4.tcp_syn_retries": 6,
+    "net.ipv4.tcp_timestamps": 1,
+    "net.ipv4.tcp_ecn": 0,
+    "net.ipv4.tcp_abort_on_overflow": 0,
+    "net.ipv4.tcp_rfc1337": 0,
+    "net.ipv4.icmp_ratelimit": 0,
+    "net.ipv4.icmp_ratemask": 0,
+    "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv4.ip_no_pmtu_disc": 0,
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+}
+# As many SYNs a second apart before their distance doubles; kernels before 6.5 know nothing of it.
+LINEAR = "net.ipv4.tcp_syn_linear_timeouts"
+
+
+@pytest.fixture(autouse=True)
+def pinned(net: Network) -> None:
+    for host in net.hosts.values():
+        host.pin(PINNED)
+        host.pin({f"net.ipv4.conf.{interface.name}.rp_filter": 0 for interface in host.interfaces.values()})
+    for link in net.topology.links:
+        meet(net[link.left], net[link.right])
+
+
+@pytest.fixture
+def syn_retries(net: Network):
+    """syn_retries(count, linear): the client's tcp_syn_retries and, where the kernel has it, tcp_syn_linear_timeouts;
+    returns how many of the latter there are then."""
+    client = net["client"]
+
+    def set_to(count: int, linear: int) -> int:
+        client.pin({"net.ipv4.tcp_syn_retries": count})
+        try:
+            client.pin({LINEAR: linear})
+        except FileNotFoundError:
+            return 0
+        return linear
+
+    return set_to
+
+
+@pytest.fixture
+def silence(net: Network, family: socket.AddressFamily) -> tuple[str, int]:
+    """An address and port behind the router, which drops what is for it without a word."""
+    address = "203.0.113.9" if family == socket.AF_INET else "2001:db8:ff::9"
+    net["router"].run(["ip", "route", "add", "blackhole", address])
+    return address, 9

@@ -1,0 +1,167 @@
+"""ICMP errors for TCP: each ends a connection that is being made, none ends one that exists (RFC 1122, 4.2.3.9)."""
+
+import pytest
+
+from fixtures.icmp_errors import ERRORS, HOST_UNREACHABLE, IGNORED, V4, V6, numbers
+from fixtures.topologies import ROUTED
+from netns import deliver, errqueue, icmp, tcp_info, tcp_pair
+from netns.attempt import WAYS, attempt, events, name, so_error
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+# Neither do these end anything: fragmentation needed and Packet Too Big.
+HARMLESS = {V4: ((3, 4), *IGNORED[V4]), V6: ((2, 0), *IGNORED[V6])}
+MTU = 1300
+
+
+def answer_syn(net, packets, kind, code):
+    """The router answers the latest SYN of the client."""
+    packets.until(lambda seen: seen.sent(), within=5)
+    icmp.send_error(net["router"], net["client"], kind, code, icmp.quote(packets.sent()[-1]), rest=MTU)
+
+
+def connecting(net, family, way, silence, kind, code, prepare=lambda conn: None):
+    """A socket that was connecting when the error came, and how that ended."""
+    conn = net["client"].socket(family)
+    prepare(conn)
+    with net["client"].capture("tcp") as packets:
+        outcome = attempt(conn, silence, way, lambda: answer_syn(net, packets, kind, code))
+    return conn, outcome
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_error_ends_a_connection_attempt_at_once(net, family, silence, way):
+    """Linux takes all of them as final for a SYN, also those that RFC 1122 calls soft (RFC 5461, 2.1): no timeout, no
+    further SYN. "tcp: no longer abort SYN_SENT when receiving some ICMP" changed that and was reverted."""
+    seen, slow = {}, {}
+    for kind, code in ERRORS[family]:
+        conn, outcome = connecting(net, family, way, silence, kind, code)
+        seen[kind, code] = outcome.error
+        if outcome.seconds >= 0.9 or tcp_info(conn).state != "CLOSE":
+            slow[kind, code] = outcome
+        conn.close()
+
+    assert seen == numbers(family)
+    assert slow == {}
+    assert net["client"].counters()["TcpExt.TCPTimeouts"] == 0
+
+
+def test_epoll_shows_the_failed_attempt_as_error_and_hangup(net, family, silence, measure):
+    """IN, OUT, ERR, HUP and RDHUP until SO_ERROR is read; then ERR is gone, and a socket without a connection is left.
+    Over IPv4, kernels since 5.8 also queue the error, asked to (IP_RECVERR) or not, and ERR stays until it is read
+    ("tcp: allow traceroute -Mtcp for unpriv users"): that is measured."""
+    conn = net["client"].socket(family)
+    conn.setblocking(False)
+    with net["client"].capture("tcp") as packets:
+        conn.connect_ex(silence)
+        before = events(conn)
+        answer_syn(net, packets, *HOST_UNREACHABLE[family])
+
+    assert before == set()
+    assert events(conn, within=5) == {"IN", "OUT", "ERR", "HUP", "RDHUP"}
+    assert so_error(conn) == "EHOSTUNREACH"
+    measure("errno.queued_without_recverr", int(errqueue.pending(conn) is not None), "errors")
+    assert events(conn) == {"IN", "OUT", "HUP", "RDHUP"}
+
+
+def test_other_messages_do_not_end_a_connection_attempt(net, family, silence):
+    """An MTU is no error for a SYN, source quench is history, and IPv4 heeds neither unknown codes nor a reassembly
+    that took too long (icmp_unreach()): the socket stays in SYN_SENT, without an error."""
+    states = {}
+    for kind, code in HARMLESS[family]:
+        conn = net["client"].socket(family)
+        conn.setblocking(False)
+        with net["client"].capture("tcp") as packets:
+            conn.connect_ex(silence)
+            answer_syn(net, packets, kind, code)
+        states[kind, code] = (tcp_info(conn).state, so_error(conn), events(conn))
+        conn.close()
+
+    assert states == {each: ("SYN_SENT", "", set()) for each in HARMLESS[family]}
+
+
+def test_an_error_about_another_syn_is_ignored(net, family, silence):
+    """A sequence number that is not the SYN's: counted as OutOfWindowIcmps (RFC 5927, 4.1)."""
+    client = net["client"]
+    conn = client.socket(family)
+    conn.setblocking(False)
+    with client.capture("tcp") as packets:
+        conn.connect_ex(silence)
+        packets.until(lambda seen: seen.sent(), within=5)
+    forged = bytearray(icmp.quote(packets.sent()[0]))
+    forged[(20 if family == V4 else 40) + 4] ^= 0x55
+    icmp.send_error(net["router"], client, *HOST_UNREACHABLE[family], bytes(forged))
+
+    assert (tcp_info(conn).state, so_error(conn)) == ("SYN_SENT", "")
+    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 1
+
+
+def test_the_error_queue_tells_the_whole_story_of_a_failed_attempt(net, family, silence):
+    """With IP_RECVERR: errno, type, code, the router as offender, and where the SYN was for; each agrees with the errno
+    of connect() ("tcp: allow traceroute -Mtcp for unpriv users")."""
+    seen, expected = {}, {}
+    for (kind, code), error in numbers(family).items():
+        conn, outcome = connecting(net, family, "nonblocking", silence, kind, code, errqueue.receive_errors)
+        queued = errqueue.next_error(conn)
+        seen[kind, code] = (outcome.error, name(queued.errno), queued.origin, queued.kind, queued.code, queued.offender,
+                            queued.destination)
+        origin = errqueue.Origin.ICMP if family == V4 else errqueue.Origin.ICMP6
+        expected[kind, code] = (error, error, origin, kind, code, net["router"].address(family, "client"), silence)
+        conn.close()
+
+    assert seen == expected
+
+
+@pytest.mark.parametrize("recverr", [False, True], ids=("plain", "recverr"))
+def test_an_established_connection_outlives_every_error(net, family, recverr):
+    """None ends it (RFC 1122, 4.2.3.9; RFC 5927, 5.2). SO_ERROR tells of the last one; only with IP_RECVERR it also
+    wakes the application up."""
+    client, server, router = net.nodes("client", "server", "router")
+    conn, peer = tcp_pair(client, server, family)
+    errqueue.receive_errors(conn, recverr)
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 1)
+    quoted = bytearray(icmp.quote([packet for packet in packets.sent() if packet.length == 1][0]))
+    # About the next byte, which could be in flight.
+    at = (20 if family == V4 else 40) + 4
+    quoted[at:at + 4] = ((int.from_bytes(quoted[at:at + 4], "big") + 1) % 2**32).to_bytes(4, "big")
+
+    seen, woken = {}, {}
+    for kind, code in ERRORS[family]:
+        icmp.send_error(router, client, kind, code, bytes(quoted))
+        woken[kind, code] = "ERR" in events(conn)
+        seen[kind, code] = so_error(conn)
+
+    assert seen == numbers(family)
+    assert woken == {each: recverr for each in ERRORS[family]}
+    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 0
+    deliver(conn, peer, 5000)
+    deliver(peer, conn, 5000)
+
+
+def test_recv_reports_an_error_once_with_recverr(net, family):
+    """A blocked recv() returns with EHOSTUNREACH, the next one waits again, and the connection goes on."""
+    client, server, router = net.nodes("client", "server", "router")
+    conn, peer = tcp_pair(client, server, family)
+    errqueue.receive_errors(conn)
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 1)
+    data = [packet for packet in packets.sent() if packet.length == 1][0]
+    with client.capture("tcp") as packets:
+        # Nobody acknowledges this byte: it is in flight when the error comes.
+        router.run(["ip", "route", "add", "blackhole", server.address(family)])
+        conn.send(b"x")
+        packets.until(lambda seen: seen.sent(), within=5)
+    assert packets.sent()[0].relative_seq == data.relative_seq + 1
+    icmp.send_error(router, client, *HOST_UNREACHABLE[family], icmp.quote(packets.sent()[0]))
+
+    conn.settimeout(5)
+    with pytest.raises(OSError) as failure:
+        conn.recv(1)
+    assert name(failure.value.errno) == "EHOSTUNREACH"
+    assert (so_error(conn), tcp_info(conn).state) == ("", "ESTABLISHED")
+
+    router.run(["ip", "route", "del", "blackhole", server.address(family)])
+    peer.settimeout(10)
+    assert peer.recv(1) == b"x"
+    deliver(peer, conn, 1000)

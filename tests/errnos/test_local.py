@@ -1,0 +1,148 @@
+"""What the client's own host refuses, before a packet leaves: addresses, ports and routes."""
+
+import socket
+
+import pytest
+
+from fixtures.icmp_errors import V4
+from fixtures.topologies import LAN
+from netns import listen
+from netns.attempt import WAYS, attempt, errno_of
+
+pytestmark = pytest.mark.topology(LAN)
+
+FIRST_PORT = 40000
+ELSEWHERE = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
+# fib_props[] in net/ipv4/fib_semantics.c, fib6_prop[] and ip6_rt_type_to_error() in net/ipv6/route.c.
+ROUTES = {"blackhole": "EINVAL", "unreachable": "EHOSTUNREACH", "prohibit": "EACCES", "throw": "ENETUNREACH"}
+
+
+@pytest.fixture
+def two_ports(net):
+    """The client has two ports to choose from."""
+    net["client"].pin({"net.ipv4.ip_local_port_range": f"{FIRST_PORT} {FIRST_PORT + 1}",
+                       "net.ipv4.ip_local_reserved_ports": "", "net.ipv4.tcp_tw_reuse": 0})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_connect_without_a_free_port(net, family, two_ports, way):
+    """Each port has its connection to this server's port: the third gets EADDRNOTAVAIL at once (tcp(7), ip(7))."""
+    client, server = net.nodes("client", "server")
+    listener = listen(server, family)
+    target = listener.getsockname()[:2]
+    for _port in range(2):
+        assert attempt(client.socket(family), target, way).error == ""
+
+    assert attempt(client.socket(family), target, way).error == "EADDRNOTAVAIL"
+
+
+def test_ports_are_free_for_another_destination(net, family, two_ports):
+    """Two ports make two connections to each port of the server, not two in all (RFC 9293, 3.3.1)."""
+    client, server = net.nodes("client", "server")
+    targets = [listen(server, family).getsockname()[:2] for _ in range(3)]
+
+    assert [errno_of(client.socket(family).connect, target) for target in targets for _port in range(2)] == [None] * 6
+
+
+def test_ports_in_time_wait_are_not_free(net, family, two_ports):
+    """With tcp_tw_reuse=0 a port that just served a connection to this destination is taken for 60 s."""
+    client, server = net.nodes("client", "server")
+    listener = listen(server, family)
+    for _port in range(2):
+        conn = client.socket(family)
+        conn.connect(listener.getsockname()[:2])
+        accepted = server.adopt(listener.accept()[0])
+        conn.close()
+        accepted.close()
+
+    assert client.counters()["sockstat.TCP.tw"] == 2
+    assert errno_of(client.socket(family).connect, listener.getsockname()[:2]) == "EADDRNOTAVAIL"
+
+
+def test_bind_without_a_free_port(net, family, two_ports):
+    """bind() to port 0 says EADDRINUSE, for TCP and UDP (ip(7)); sending from an unbound UDP socket says EAGAIN."""
+    client, server = net.nodes("client", "server")
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for _port in range(2):
+            client.socket(family, kind).bind((client.address(family), 0))
+        assert errno_of(client.socket(family, kind).bind, (client.address(family), 0)) == "EADDRINUSE"
+
+    datagram = client.socket(family, socket.SOCK_DGRAM)
+    assert errno_of(datagram.sendto, b"x", (server.address(family), 9)) == "EAGAIN"
+
+
+def test_bind_to_an_address_that_is_not_ours(net, family):
+    """EADDRNOTAVAIL, for TCP and UDP; with ip_nonlocal_bind=1 it may (ip-sysctl.rst)."""
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.ip_nonlocal_bind": 0, "net.ipv6.ip_nonlocal_bind": 0})
+    target = (server.address(family), 0)
+    refused = [errno_of(client.socket(family, kind).bind, target) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+    client.pin({"net.ipv4.ip_nonlocal_bind": 1, "net.ipv6.ip_nonlocal_bind": 1})
+    allowed = [errno_of(client.socket(family, kind).bind, target) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)]
+
+    assert (refused, allowed) == (["EADDRNOTAVAIL"] * 2, [None, None])
+
+
+def test_a_host_without_an_address_of_the_family(net, family):
+    """Over IPv6 there is a route and no source: EADDRNOTAVAIL. Over IPv4 the route goes with the address:
+    ENETUNREACH."""
+    client, server = net.nodes("client", "server")
+    for device in ("lo", "to-server"):
+        client.run(["ip", "-4" if family == V4 else "-6", "address", "flush", "dev", device])
+    if family != V4:
+        client.run(["ip", "-6", "route", "add", "2001:db8:1::/64", "dev", "to-server"])
+    seen = {errno_of(client.socket(family, kind).connect, (server.address(family), 9))
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)}
+
+    assert seen == {"ENETUNREACH" if family == V4 else "EADDRNOTAVAIL"}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_route(net, family, way):
+    """ENETUNREACH at once: nothing is tried."""
+    assert attempt(net["client"].socket(family), (ELSEWHERE[family], 9), way).error == "ENETUNREACH"
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_routes_that_refuse(net, family, route):
+    """connect() of TCP and of UDP, and sendto(), at once: EINVAL from blackhole, EHOSTUNREACH from unreachable, EACCES
+    from prohibit; throw means no route, ENETUNREACH (ip-route(8))."""
+    client, target = net["client"], (ELSEWHERE[family], 9)
+    client.run(["ip", "route", "add", route, ELSEWHERE[family]])
+
+    tcp = {way: attempt(client.socket(family), target, way).error for way in WAYS}
+    udp = (errno_of(client.socket(family, socket.SOCK_DGRAM).connect, target),
+           errno_of(client.socket(family, socket.SOCK_DGRAM).sendto, b"x", target))
+
+    assert (tcp, udp) == (dict.fromkeys(WAYS, ROUTES[route]), (ROUTES[route], ROUTES[route]))
+
+
+def test_a_route_that_refuses_an_established_connection(net, family):
+    """A route that is added later does not end it: send() succeeds, the data waits and leaves when the route is
+    gone."""
+    client, server = net.nodes("client", "server")
+    listener = listen(server, family)
+    conn = client.socket(family)
+    conn.connect(listener.getsockname()[:2])
+    peer = server.adopt(listener.accept()[0])
+    client.run(["ip", "route", "add", "unreachable", server.address(family)])
+
+    with client.capture("tcp") as packets:
+        assert conn.send(b"x") == 1
+        assert packets.packets() == []
+        client.run(["ip", "route", "del", "unreachable", server.address(family)])
+        peer.settimeout(10)
+        assert peer.recv(1) == b"x"
+
+
+def test_the_neighbour_does_not_answer(net, family, clock, measure):
+    """Three ARP requests or neighbour solicitations, a second apart (mcast_solicit, retrans_time_ms): EHOSTUNREACH."""
+    client = net["client"]
+    client.pin({f"net.{ip}.neigh.to-server.{name_}": value for ip in ("ipv4", "ipv6")
+                for name_, value in (("mcast_solicit", 3), ("retrans_time_ms", 1000))})
+    absent = "192.0.2.77" if family == V4 else "2001:db8:1::77"
+    clock.align(4)
+    outcome = attempt(client.socket(family), (absent, 9), "nonblocking")
+
+    assert outcome.error == "EHOSTUNREACH"
+    assert 2.9 < measure("errno.neighbour_unreachable_after", outcome.seconds, "s", tolerance=0.3) < 4

@@ -1,0 +1,174 @@
+"""Routers and firewalls on the way that refuse: what they answer and what the client makes of it."""
+
+import socket
+from contextlib import contextmanager
+
+import pytest
+
+from fixtures.icmp_errors import V4, numbers
+from fixtures.topologies import ROUTED
+from netns import errqueue, eventually, firewall, reject, tcp_info, tcp_pair
+from netns.attempt import WAYS, attempt, name, so_error
+from netns.qdisc import qdisc
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+PORT = 7100
+# What a router with such a route answers (type, code): ip_error() in net/ipv4/route.c, ip6_pkt_discard() and
+# ip6_pkt_prohibit() in net/ipv6/route.c.
+ROUTES = {
+    V4: {"unreachable": (3, 1), "prohibit": (3, 13), "throw": (3, 0)},
+    socket.AF_INET6: {"unreachable": (1, 0), "prohibit": (1, 1), "throw": (1, 0)},
+}
+OUT_OF_REACH = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
+
+
+@contextmanager
+def distant(client):
+    """Answers take 20 ms, as over a network: over a bare link they come while connect() still sends, when the kernel
+    can only note them (sk_err_soft) and the next SYN has to find out."""
+    with qdisc(client, "to-router", "netem", "delay", "10ms"):
+        yield
+
+
+@pytest.mark.parametrize("hook", ["input", "forward"])
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_each_kind_of_reject_gives_udp_its_errno(net, family, flavour, hook):
+    """Of the server or of the router: type and code as asked for, offender who rejected, and the errno."""
+    client, server, router = net.nodes("client", "server", "router")
+    host = server if hook == "input" else router
+    offender = server.address(family) if hook == "input" else router.address(family, "client")
+    seen, expected = {}, {}
+    with reject.rejecting(host, family, "udp", flavour, hook) as ports:
+        for port, answer in ports.items():
+            sock = client.socket(family, socket.SOCK_DGRAM)
+            errqueue.receive_errors(sock)
+            sock.connect((server.address(family), port))
+            sock.send(b"x")
+            queued = errqueue.next_error(sock)
+            seen[answer] = (name(queued.errno), queued.kind, queued.code, queued.offender)
+            expected[answer] = (numbers(family)[answer.kind, answer.code], answer.kind, answer.code, offender)
+
+    assert seen == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_each_kind_of_reject_ends_a_connection_attempt(net, family, flavour, way):
+    """The first answer is enough: one SYN, and the errno of that ICMP error."""
+    client, server, router = net.nodes("client", "server", "router")
+    seen, expected = {}, {}
+    with distant(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
+        for port, answer in ports.items():
+            with client.capture("tcp") as packets:
+                outcome = attempt(client.socket(family), (server.address(family), port), way)
+            seen[answer] = (outcome.error, len(packets.sent()))
+            expected[answer] = (numbers(family)[answer.kind, answer.code], 1)
+
+    assert seen == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_reset_by_a_firewall_refuses_like_a_closed_port(net, family, flavour, way):
+    """ECONNREFUSED at once, from the router in the name of the server; the server sees nothing."""
+    client, server, router = net.nodes("client", "server", "router")
+    with reject.resetting(router, family, PORT, flavour, "forward"), server.capture("tcp") as arrived, \
+            client.capture("tcp") as packets:
+        outcome = attempt(client.socket(family), (server.address(family), PORT), way)
+
+    assert outcome.error == "ECONNREFUSED"
+    assert [(packet.flags, packet.ip.src) for packet in packets] == [
+        ("S", client.address(family)), ("RA", server.address(family))]
+    assert len(arrived) == 0
+
+
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_reset_by_a_firewall_ends_an_established_connection(net, family, flavour):
+    """The next segment brings the reset: ECONNRESET. The server keeps its side and knows nothing."""
+    client, server, router = net.nodes("client", "server", "router")
+    conn, peer = tcp_pair(client, server, family)
+    with reject.resetting(router, family, conn.getpeername()[1], flavour, "forward"):
+        conn.send(b"x")
+        eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+
+    assert so_error(conn) == "ECONNRESET"
+    assert tcp_info(peer).state == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_host_that_rejects_its_own_datagrams(net, family, flavour):
+    """In the output hook send() itself fails: EPERM, whatever the answer is (nf_hook(), NF_DROP)."""
+    client, server = net.nodes("client", "server")
+    with reject.rejecting(client, family, "udp", flavour, "output") as ports:
+        for port in ports:
+            with pytest.raises(PermissionError) as failure:
+                client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (server.address(family), port))
+            assert name(failure.value.errno) == "EPERM"
+
+
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_host_that_resets_its_own_connections(net, family, flavour):
+    """In the output hook: ECONNREFUSED at once, and no SYN leaves."""
+    client, server = net.nodes("client", "server")
+    with reject.resetting(client, family, PORT, flavour, "output"), server.capture("tcp") as arrived:
+        outcome = attempt(client.socket(family), (server.address(family), PORT), "blocking")
+
+    assert (outcome.error, len(arrived)) == ("ECONNREFUSED", 0)
+
+
+@pytest.mark.parametrize("route", ["unreachable", "prohibit", "throw"])
+def test_a_routers_reject_routes_are_told_to_udp(net, family, route):
+    """ip-route(8): what the router answers, and the errno of that."""
+    client, router = net.nodes("client", "router")
+    router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
+    sock = client.socket(family, socket.SOCK_DGRAM)
+    errqueue.receive_errors(sock)
+    sock.sendto(b"x", (OUT_OF_REACH[family], 9))
+    queued = errqueue.next_error(sock)
+
+    answer = ROUTES[family][route]
+    assert (queued.kind, queued.code, name(queued.errno), queued.offender) == (
+        *answer, numbers(family)[answer], router.address(family, "client"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("route", ["unreachable", "prohibit", "throw"])
+def test_a_routers_reject_routes_end_a_connection_attempt(net, family, route, way):
+    """With the errno of its answer, after one SYN."""
+    client, router = net.nodes("client", "router")
+    router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
+    with distant(client), client.capture("tcp") as packets:
+        outcome = attempt(client.socket(family), (OUT_OF_REACH[family], 9), way)
+
+    assert outcome.error == numbers(family)[ROUTES[family][route]]
+    assert len(packets.sent()) == 1
+
+
+def test_a_blackhole_route_says_nothing(net, family, silence):
+    """Not a word about the first datagram; the second one, to where the router has another route, shows that words do
+    come through."""
+    client, router = net.nodes("client", "router")
+    prohibited = "203.0.113.8" if family == V4 else "2001:db8:ff::8"
+    router.run(["ip", "route", "add", "prohibit", prohibited])
+    sock = client.socket(family, socket.SOCK_DGRAM)
+    errqueue.receive_errors(sock)
+    sock.sendto(b"x", silence)
+    sock.sendto(b"x", (prohibited, 9))
+
+    assert errqueue.next_error(sock).destination == (prohibited, 9)
+    assert errqueue.pending(sock) is None
+
+
+def test_a_router_whose_neighbour_does_not_answer(net, family, clock, measure):
+    """After three ARP requests or neighbour solicitations, a second apart, the router says host unreachable (ICMPv6:
+    address unreachable): EHOSTUNREACH (RFC 1812, 5.2.7.1; RFC 4861, 7.2.2)."""
+    client, router = net.nodes("client", "router")
+    router.pin({f"net.{ip}.neigh.to-server.{setting}": value for ip in ("ipv4", "ipv6")
+                for setting, value in (("mcast_solicit", 3), ("retrans_time_ms", 1000))})
+    absent = "198.51.100.77" if family == V4 else "2001:db8:2::77"
+    clock.align(4)
+    outcome = attempt(client.socket(family), (absent, 9), "epoll")
+
+    assert outcome.error == "EHOSTUNREACH"
+    assert 2.9 < measure("errno.behind_router_unreachable_after", outcome.seconds, "s", tolerance=0.3) < 4

@@ -1,0 +1,103 @@
+"""Resets of a connection that exists: what each side is told, and when (RFC 9293, 3.5.2)."""
+
+import socket
+import struct
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually, listen, tcp_info, tcp_pair
+from netns.attempt import errno_of, events, so_error
+
+pytestmark = pytest.mark.topology(LAN)
+
+ABORT = struct.pack("=ii", 1, 0)
+
+
+def abort(sock):
+    """Close with a reset: SO_LINGER on, 0 s (socket(7))."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
+    sock.close()
+
+
+def test_accept_returns_a_connection_that_was_reset_meanwhile(net, family):
+    """Linux does not keep it back (ECONNABORTED elsewhere); its first recv() fails with ECONNRESET (accept(2))."""
+    client, server = net.nodes("client", "server")
+    listener, conn = listen(server, family), client.socket(family)
+    conn.connect(listener.getsockname()[:2])
+    abort(conn)
+
+    listener.settimeout(5)
+    accepted = server.adopt(listener.accept()[0])
+
+    assert errno_of(accepted.recv, 1) == "ECONNRESET"
+
+
+def test_a_reset_is_reported_once(net, family):
+    """recv() gives ECONNRESET, then the end of the stream; send() gives EPIPE."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    abort(peer)
+
+    eventually(lambda: events(conn), {"IN", "OUT", "ERR", "HUP", "RDHUP"}, within=5)
+    assert errno_of(conn.recv, 1) == "ECONNRESET"
+    assert errno_of(conn.recv, 1) == b""
+    assert errno_of(conn.send, b"x") == "EPIPE"
+    assert events(conn) == {"IN", "OUT", "HUP", "RDHUP"}
+
+
+def test_send_reports_a_reset_too(net, family):
+    """Whichever call comes first has the ECONNRESET; what follows has EPIPE."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    abort(peer)
+    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+
+    assert errno_of(conn.send, b"x") == "ECONNRESET"
+    assert errno_of(conn.send, b"x") == "EPIPE"
+
+
+def test_closing_with_unread_data_resets(net, family):
+    """RFC 1122, 4.2.2.13: the sender shall know that data was lost. A reset instead of a FIN: ECONNRESET."""
+    client, server = net.nodes("client", "server")
+    conn, peer = tcp_pair(client, server, family)
+    conn.send(b"never read")
+    eventually(lambda: tcp_info(conn).unacked, 0, within=5)
+    with client.capture("tcp") as packets:
+        peer.close()
+        packets.until(lambda seen: seen.received(), within=5)
+
+    assert [packet.flags for packet in packets] == ["RA"]
+    assert errno_of(conn.recv, 1) == "ECONNRESET"
+
+
+def test_data_that_came_before_a_reset_can_be_read(net, family):
+    """Linux keeps what was acknowledged: first the data, then ECONNRESET."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    peer.send(b"last words")
+    abort(peer)
+    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+
+    assert errno_of(conn.recv, 100) == b"last words"
+    assert errno_of(conn.recv, 100) == "ECONNRESET"
+
+
+def test_a_reset_after_the_peers_fin_is_a_broken_pipe(net, family):
+    """In CLOSE_WAIT there is nothing left to receive: EPIPE (tcp_reset())."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    peer.shutdown(socket.SHUT_WR)
+    eventually(lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
+    abort(peer)
+
+    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    assert so_error(conn) == "EPIPE"
+
+
+def test_data_for_a_closed_peer_is_answered_with_a_reset(net, family):
+    """After an orderly close by the peer the first send() succeeds, and brings the reset; the second fails with
+    EPIPE."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    peer.close()
+    eventually(lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
+
+    assert errno_of(conn.send, b"x") == 1
+    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    assert errno_of(conn.send, b"x") == "EPIPE"

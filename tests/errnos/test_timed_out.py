@@ -1,0 +1,134 @@
+"""Nobody answers: when the SYNs are sent, when connect() gives up, and with what (RFC 6298, tcp(7), ip-sysctl.rst)."""
+
+import socket
+import struct
+
+import pytest
+
+from fixtures.icmp_errors import HOST_UNREACHABLE
+from fixtures.topologies import ROUTED
+from netns import approx_timer, icmp, stopwatch, tcp_info, tcp_pair, wait_for_error
+from netns.attempt import WAYS, attempt, events, name
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+TCP_SYNCNT, TCP_USER_TIMEOUT = 7, 18
+INITIAL_TIMEOUT = 1
+
+
+def waits(retries, linear):
+    """Seconds from each SYN to the next, and from the last to the end: 1 s for the first `linear` + 1, then twice as
+    long each time. `linear` ones come on top of the retries ("tcp: Add TCP_SYN_LINEAR_TIMEOUTS",
+    tcp_write_timeout())."""
+    return [INITIAL_TIMEOUT] * linear + [INITIAL_TIMEOUT * 2**n for n in range(retries + 1)]
+
+
+def spacing(packets):
+    """Seconds between the SYNs."""
+    times = [packet.time for packet in packets.sent()]
+    assert all(packet.flags == "S" for packet in packets.sent())
+    return [later - earlier for earlier, later in zip(times, times[1:])]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_gives_up_after_the_last_retry(net, family, silence, syn_retries, clock, measure, way):
+    """tcp_syn_retries=1: SYNs at 0 and 1 s, ETIMEDOUT at 3 s."""
+    syn_retries(1, linear=0)
+    clock.align(4)
+    with net["client"].capture("tcp") as packets:
+        outcome = attempt(net["client"].socket(family), silence, way)
+
+    assert outcome.error == "ETIMEDOUT"
+    assert spacing(packets) == [approx_timer(1)]
+    assert measure(f"errno.timed_out_short.{way}", outcome.seconds, "s", tolerance=0.1) == approx_timer(1, 2)
+
+
+def test_linear_retries_come_first(net, family, silence, syn_retries, clock):
+    """tcp_syn_linear_timeouts=1: one SYN more, after 1 s like the one before, then the doubling: 0, 1, 2 and the end at
+    4 s. Kernels before 6.5 do not have it."""
+    if not syn_retries(1, linear=1):
+        pytest.skip("the kernel has no tcp_syn_linear_timeouts")
+    clock.align(4)
+    with net["client"].capture("tcp") as packets:
+        outcome = attempt(net["client"].socket(family), silence, "nonblocking")
+
+    assert outcome.error == "ETIMEDOUT"
+    assert spacing(packets) == [approx_timer(1), approx_timer(1)]
+    assert outcome.seconds == approx_timer(1, 1, 2)
+
+
+@pytest.mark.virtual_clock("the default takes more than two minutes")
+@pytest.mark.parametrize("way", WAYS)
+def test_the_default_schedule(net, family, silence, syn_retries, clock, measure, way):
+    """tcp_syn_retries=6: SYNs at 0, 1, 3, 7, 15, 31, 63 s and ETIMEDOUT at 127 s; with 4 linear timeouts (6.5) at 0, 1,
+    2, 3, 4, 5, 7, 11, 19, 35, 67 s and 131 s."""
+    expected = waits(6, syn_retries(6, linear=4))
+    clock.align(64)
+    with net["client"].capture("tcp") as packets:
+        outcome = attempt(net["client"].socket(family), silence, way, within=300)
+
+    assert outcome.error == "ETIMEDOUT"
+    assert spacing(packets) == [approx_timer(each) for each in expected[:-1]]
+    assert measure(f"errno.timed_out.{way}", outcome.seconds, "s", tolerance=0.1) == approx_timer(*expected)
+    assert net["client"].counters()["TcpExt.TCPTimeouts"] == len(expected)
+
+
+def test_one_sockets_own_number_of_retries(net, family, silence, syn_retries, clock):
+    """TCP_SYNCNT=1 (tcp(7)): 3 s where the sysctl would allow 127."""
+    syn_retries(6, linear=0)
+    conn = net["client"].socket(family)
+    conn.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
+    clock.align(4)
+    outcome = attempt(conn, silence, "nonblocking")
+
+    assert outcome.error == "ETIMEDOUT"
+    assert outcome.seconds == approx_timer(1, 2)
+
+
+def test_the_user_timeout_ends_an_attempt_early(net, family, silence, syn_retries, clock):
+    """TCP_USER_TIMEOUT=1500 ms (RFC 5482, tcp(7)): the timer after the SYN at 1 s is cut short by it
+    (tcp_clamp_rto_to_user_timeout()): ETIMEDOUT at 1.5 s."""
+    syn_retries(6, linear=0)
+    conn = net["client"].socket(family)
+    conn.setsockopt(socket.IPPROTO_TCP, TCP_USER_TIMEOUT, 1500)
+    clock.align(4)
+    outcome = attempt(conn, silence, "nonblocking")
+
+    assert outcome.error == "ETIMEDOUT"
+    assert outcome.seconds == approx_timer(1, 0.5)
+
+
+def test_the_applications_own_limit_leaves_the_attempt_alone(net, family, silence, syn_retries, clock):
+    """SO_SNDTIMEO=0.5 s (socket(7)): connect() returns EINPROGRESS after that and the kernel goes on trying."""
+    syn_retries(6, linear=0)
+    conn = net["client"].socket(family)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 0, 500_000))
+    clock.align(1)
+    outcome = attempt(conn, silence, "blocking")
+
+    assert outcome.error == "EINPROGRESS"
+    assert outcome.seconds == approx_timer(0.5)
+    assert (tcp_info(conn).state, events(conn)) == ("SYN_SENT", set())
+
+
+@pytest.mark.virtual_clock("the default takes a quarter of an hour")
+@pytest.mark.parametrize("unreachable", [False, True], ids=("silence", "unreachable"))
+def test_an_established_connection_gives_up_after_fifteen_retransmissions(net, family, clock, measure, unreachable):
+    """tcp_retries2=15 (ip-sysctl.rst): 924.6 s, for an RTO of 200 ms that doubles up to 120 s. ETIMEDOUT, or what an
+    ICMP error said meanwhile: EHOSTUNREACH (RFC 1122, 4.2.3.9: it may not end the connection by itself)."""
+    client, server, router = net.nodes("client", "server", "router")
+    client.pin({"net.ipv4.tcp_retries1": 3, "net.ipv4.tcp_retries2": 15, "net.ipv4.tcp_early_retrans": 0})
+    conn, _peer = tcp_pair(client, server, family)
+    router.run(["ip", "route", "add", "blackhole", server.address(family)])
+    clock.align(128)
+    with client.capture("tcp") as packets, stopwatch() as took:
+        conn.send(b"x")
+        if unreachable:
+            icmp.send_error(router, client, *HOST_UNREACHABLE[family], icmp.quote(packets.sent()[0]))
+        error = wait_for_error(conn, within=2000)
+
+    assert name(error) == ("EHOSTUNREACH" if unreachable else "ETIMEDOUT")
+    assert len(packets.sent()) == 1 + 15
+    timeouts = [min(0.2 * 2**n, 120) for n in range(16)]
+    measured = measure(f"errno.established_{name(error)}_after", took.seconds, "s", tolerance=1)
+    assert measured == approx_timer(*timeouts)

@@ -1,0 +1,111 @@
+"""What the traceroute tests share: pinned sysctls, and a way to send a probe and see who answers."""
+
+import socket
+
+import pytest
+
+from netns import Host, MissingFeature, Network
+from netns.contact import meet
+from netns.probe import Answer, answers, probe
+
+# No limit to ICMP errors, unless a test is about it.
+PINNED = {
+    "net.ipv4.icmp_ratelimit": 0,
+    "net.ipv4.icmp_ratemask": 0,
+    "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv4.icmp_errors_use_inbound_ifaddr": 0,
+    "net.ipv4.ip_no_pmtu_disc": 0,
+    "net.ipv4.ip_forward_use_pmtu": 0,
+    "net.ipv4.tcp_syn_retries": 6,
+    "net.ipv4.fib_multipath_hash_policy": 0,
+    "net.ipv6.fib_multipath_hash_policy": 0,
+    "net.ipv6.auto_flowlabels": 0,
+    "net.ipv4.conf.all.rp_filter": 0,
+    "net.ipv4.conf.default.rp_filter": 0,
+    "net.ipv4.conf.all.send_redirects": 0,
+    "net.ipv4.conf.default.send_redirects": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def pinned(net: Network) -> None:
+    for host in net.hosts.values():
+        host.pin(PINNED)
+        for setting in ("rp_filter", "send_redirects"):
+            host.pin({f"net.ipv4.conf.{interface.name}.{setting}": 0 for interface in host.interfaces.values()})
+    for link in net.topology.links:
+        meet(net[link.left], net[link.right])
+
+
+class Tracer:
+    """Probes of the client, and who answers them."""
+
+    def __init__(self, client: Host, family: socket.AddressFamily) -> None:
+        self._client = client
+        self._source = client.address(family)
+
+    def probe(self, kind: str, destination: str, ttl: int, **words: int) -> tuple[bytes, Answer]:
+        """What was sent, after its IP header, and the answer; `words` as in netns.probe. Raises NotMet."""
+        with self._client.capture() as packets:
+            sent = probe(self._client, kind, self._source, destination, ttl, **words)
+            packets.until(answers, within=5)
+        [answer] = answers(packets)
+        return sent, answer
+
+    def unanswered(self, kind: str, destination: str, ttl: int, then: int = 30, **words: int) -> bool:
+        """Whether a probe stays without an answer until an ICMP probe of the TTL `then`, sent after it, has its own."""
+        with self._client.capture() as packets:
+            probe(self._client, kind, self._source, destination, ttl, **words)
+            probe(self._client, "icmp", self._source, destination, then, sport=_LATER)
+            packets.until(lambda seen: any(map(_is_later, answers(seen))), within=5)
+            return all(map(_is_later, answers(packets)))
+
+
+# The identifier of the later ICMP probe, and where it is: in the answer, or in the quoted packet.
+_LATER = 65000
+
+
+def _is_later(answer: Answer) -> bool:
+    return _LATER.to_bytes(2, "big") in (answer.quoted[24:26], answer.quoted[44:46], answer.identifier)
+
+
+@pytest.fixture
+def tracer(net: Network, family: socket.AddressFamily) -> Tracer:
+    return Tracer(net["client"], family)
+
+
+class Fork:
+    """The fork of the topology FORK: `service` is an address of the server's, reached over either of two routers."""
+
+    def __init__(self, net: Network, family: socket.AddressFamily) -> None:
+        self._fork, self._client, server = net.nodes("fork", "client", "server")
+        self._ip = "ipv4" if family == socket.AF_INET else "ipv6"
+        self.service = "203.0.113.9" if family == socket.AF_INET else "2001:db8:ff::9"
+        server.run(["ip", "address", "add", self.service, "dev", "lo"])
+        hops = [word for router in ("upper", "lower")
+                for word in ("nexthop", "via", net[router].address(family, "fork"), "dev", f"to-{router}")]
+        self._fork.run(["ip", "route", "add", self.service, *hops])
+        for router in ("upper", "lower"):
+            net[router].run(["ip", "route", "add", self.service, "via", server.address(family, router)])
+
+    def choose_by(self, policy: int, fields: int | None = None) -> None:
+        """fib_multipath_hash_policy, and for policy 3 fib_multipath_hash_fields. Raises MissingFeature."""
+        try:
+            self._fork.pin({f"net.{self._ip}.fib_multipath_hash_policy": policy})
+        except OSError as error:
+            raise MissingFeature(f"the kernel has no fib_multipath_hash_policy={policy}") from error
+        if fields is not None:
+            self._fork.pin({f"net.{self._ip}.fib_multipath_hash_fields": fields})
+
+    def more_senders(self, count: int) -> list[str]:
+        """So many more addresses of the client."""
+        address, words = ("192.0.2.{}", "/24") if self._ip == "ipv4" else ("2001:db8:1::{}", "/64 nodad")
+        senders = [address.format(100 + number) for number in range(count)]
+        lines = [f"address add {sender}{words} dev to-fork\n" for sender in senders]
+        self._client.run(["ip", "-batch", "-"], stdin="".join(lines))
+        return senders
+
+
+@pytest.fixture
+def fork(net: Network, family: socket.AddressFamily) -> Fork:
+    return Fork(net, family)

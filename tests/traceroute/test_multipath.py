@@ -1,0 +1,75 @@
+"""A router with two ways of the same cost: which probes take which (ip-sysctl.rst, fib_multipath_hash_policy)."""
+
+import pytest
+
+from fixtures.topologies import FORK
+from netns.probe import KINDS, answers, probe
+
+pytestmark = pytest.mark.topology(FORK)
+
+# Enough that all of them take the same of two paths by chance only once in 8 million times.
+MANY = 24
+BOTH, ONE = 2, 1
+
+
+@pytest.fixture
+def hops(net, family, fork):
+    """hops(probes): how many different routers answer probes with TTL 2, each given by the words of netns.probe."""
+    client = net["client"]
+
+    def count(probes):
+        with client.capture() as packets:
+            for words in probes:
+                kind, source = words.pop("kind"), words.pop("source", client.address(family))
+                probe(client, kind, source, fork.service, 2, **words)
+            packets.until(lambda seen: len(answers(seen)) == len(probes), within=5)
+            found = {answer.source for answer in answers(packets)}
+        assert found <= {net[router].address(family, "fork") for router in ("upper", "lower")}
+        return len(found)
+
+    return count
+
+
+def varying(kind, **words):
+    """Probes like traceroute's own: another source port for each (for ICMP, another identifier)."""
+    return [dict(kind=kind, sport=33000 + number, **words) for number in range(MANY)]
+
+
+@pytest.mark.parametrize("number, spread", [
+    (0, {"udp": ONE, "tcp": ONE, "icmp": ONE}),
+    (1, {"udp": BOTH, "tcp": BOTH, "icmp": ONE}),
+    (2, {"udp": ONE, "tcp": ONE, "icmp": ONE}),
+], ids=("layer3", "layer4", "inner-layer3"))
+def test_varying_ports_spread_by_ports_only(fork, hops, number, spread):
+    """Policy 0 and 2 (for packets without a tunnel) look at addresses, 1 at ports as well; echo requests have none."""
+    fork.choose_by(number)
+    seen = {kind: hops(varying(kind)) for kind in KINDS}
+
+    assert seen == spread
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_constant_flow_has_one_path(fork, hops, kind, number):
+    """As Paris traceroute probes: the same ports in each probe, told apart by other fields."""
+    fork.choose_by(number)
+
+    assert hops([dict(kind=kind, sport=33001, size=100 + each) for each in range(MANY)]) == ONE
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_other_addresses_spread_in_every_policy(fork, hops, number):
+    """Addresses are part of each policy's hash."""
+    fork.choose_by(number)
+
+    assert hops([dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)]) == BOTH
+
+
+@pytest.mark.parametrize("fields, spread", [(0x0003, ONE), (0x0013, BOTH), (0x0020, ONE)],
+                         ids=("addresses", "and-source-port", "destination-port"))
+def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, spread):
+    """Policy 3 (5.14) with fib_multipath_hash_fields: 1 and 2 are the addresses, 0x10 the source port, 0x20 the
+    destination port, which these probes do not change."""
+    fork.choose_by(3, fields)
+
+    assert hops(varying("udp")) == spread

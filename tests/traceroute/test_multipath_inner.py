@@ -1,0 +1,98 @@
+"""A router with two ways of the same cost, and packets about other packets: tunnels, ICMP errors (ip-sysctl.rst,
+fib_multipath_hash_policy)."""
+
+import socket
+import struct
+
+import pytest
+
+from fixtures.icmp_errors import PORT_UNREACHABLE, V4
+from fixtures.topologies import FORK
+from netns import icmp
+from netns.probe import probe
+
+pytestmark = pytest.mark.topology(FORK)
+
+# Enough that all of them take the same of two paths by chance only once in 8 million times.
+MANY = 24
+BOTH, ONE = 2, 1
+IPIP = {V4: socket.IPPROTO_IPIP, socket.AF_INET6: socket.IPPROTO_IPV6}
+
+
+@pytest.mark.parametrize("number, spread", [(0, ONE), (1, ONE), (2, BOTH)], ids=("layer3", "layer4", "inner-layer3"))
+def test_flows_in_a_tunnel_spread_by_their_own_addresses_in_policy_2(net, family, fork, number, spread):
+    """IPIP (IPv6 in IPv6): between the same two ends, packets of different inner addresses."""
+    fork.choose_by(number)
+    client, server = net.nodes("client", "server")
+    with client.socket(family, socket.SOCK_RAW, IPIP[family]) as raw, server.capture() as packets:
+        for inner in range(1, MANY + 1):
+            source, destination = (("10.0.0.{}", "10.1.0.1") if family == V4 else ("fd00::{}", "fd01::1"))
+            raw.sendto(icmp.udp_quote(source.format(inner), 9, destination, 9), (fork.service, 0))
+        packets.until(lambda seen: len(to(fork.service, seen)) == MANY, within=5)
+
+    assert len({packet.interface for packet in to(fork.service, packets)}) == spread
+
+
+def to(address, packets):
+    """Those of the packets that arrived for the address."""
+    return [packet for packet in packets.received() if packet.ip and packet.ip.dst == address]
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"])
+@pytest.mark.parametrize("labels, spread", [(0, ONE), (1, BOTH)], ids=("without", "with"))
+def test_flow_labels_spread_in_policy_0(net, family, fork, labels, spread):
+    """A label is part of an IPv6 flow (RFC 6438): with auto_flowlabels=1 each socket's own, so that its flows spread
+    where ports are not looked at."""
+    fork.choose_by(0)
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv6.auto_flowlabels": labels})
+    with server.capture() as packets:
+        for _flow in range(MANY):
+            client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (fork.service, 9))
+        packets.until(lambda seen: len(to(fork.service, seen)) == MANY, within=5)
+
+    assert len({packet.interface for packet in to(fork.service, packets)}) == spread
+
+
+def test_icmp_errors_follow_the_flow_that_they_are_about(net, family, fork):
+    """Policy 0 looks at the addresses in the quoted packet, in either order, whoever sends the error: the host behind
+    the path that has the flow gets its errors (ip_multipath_l3_keys(), ip6_multipath_l3_keys())."""
+    fork.choose_by(0)
+    flow, errors = paths_of_a_flow_and_its_errors(net, family, fork)
+
+    assert errors == {flow}
+
+
+@pytest.mark.parametrize("number", [1, 2], ids=("layer4", "inner-layer3"))
+def test_icmp_errors_spread_by_their_own_addresses_in_other_policies(net, family, fork, number):
+    """Policies 1 and 2 see an ICMP packet with two addresses and no ports: an error can miss the host that it is
+    for."""
+    fork.choose_by(number)
+    _flow, errors = paths_of_a_flow_and_its_errors(net, family, fork)
+
+    assert len(errors) == BOTH
+
+
+def paths_of_a_flow_and_its_errors(net, family, fork):
+    """By which interface a datagram reaches the server, and by which errors about its answer do, from many senders."""
+    client, server = net.nodes("client", "server")
+    senders = fork.more_senders(MANY)
+    with server.capture() as packets:
+        probe(client, "udp", client.address(family), fork.service, 64, sport=9, dport=9)
+        packets.until(lambda seen: len(to(fork.service, seen)) == 1, within=5)
+        quoted = icmp.udp_quote(fork.service, 9, client.address(family), 9)
+        for sender in senders:
+            send_error_from(client, family, sender, fork.service, quoted)
+        packets.until(lambda seen: len(to(fork.service, seen)) == 1 + MANY, within=5)
+
+    flow, *errors = [packet.interface for packet in to(fork.service, packets)]
+    return flow, set(errors)
+
+
+def send_error_from(host, family, source, destination, quoted):
+    """Port unreachable from one of the host's addresses, about a packet of the destination."""
+    protocol = socket.IPPROTO_ICMP if family == V4 else socket.IPPROTO_ICMPV6
+    message = struct.pack("!BBHI", *PORT_UNREACHABLE[family], 0, 0) + quoted
+    with host.socket(family, socket.SOCK_RAW, protocol) as raw:
+        raw.bind((source, 0))
+        raw.sendto(message[:2] + struct.pack("!H", icmp.checksum(message)) + message[4:], (destination, 0))

@@ -1,0 +1,131 @@
+"""How many probes a router answers: limits for each destination, and for all together (ip-sysctl.rst, icmp(7))."""
+
+import socket
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.icmp_errors import V4
+from fixtures.topologies import ROUTED
+from netns import approx_timer, eventually, stopwatch
+from netns.probe import answers, probe
+from netns.sysctl import everywhere
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+RATELIMIT = {V4: "net.ipv4.icmp_ratelimit", socket.AF_INET6: "net.ipv6.icmp.ratelimit"}
+EXPIRED = {V4: "Ip.InHdrErrors", socket.AF_INET6: "Ip6.InHdrErrors"}
+# Destination unreachable, source quench, time exceeded, parameter problem: the default of icmp_ratemask.
+DEFAULT_MASK = 6168
+# Tokens that a destination can save up: XRLIM_BURST_FACTOR, net/ipv4/icmp.c.
+BURST = 6
+# Seconds to the next answer.
+INTERVALS = {V4: [1], socket.AF_INET6: [1, 0.25]}
+
+
+@pytest.fixture
+def answered(net, family):
+    """answered(count, kind, ttl): how many of so many probes sent at once get an answer."""
+    client, server, router = net.nodes("client", "server", "router")
+
+    def send(count, kind="udp", ttl=1):
+        handled = EXPIRED[family] if ttl == 1 else {"icmp": "Icmp.InEchos", "udp": "Udp.NoPorts"}[kind]
+        host = router if ttl == 1 else server
+        before = host.counters()[handled]
+        with client.capture() as packets:
+            for number in range(count):
+                probe(client, kind, client.address(family), server.address(family), ttl, sport=33000 + number)
+            eventually(lambda: host.counters()[handled] - before, count, within=5)
+            return len(answers(packets))
+
+    return send
+
+
+def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock, measure):
+    """icmp_ratelimit=1000 ms: 6 answers at once, and the next one 1 s after the first. Over IPv6 kernels without "ipv6:
+    icmp: remove obsolete code in icmpv6_xrlim_allow()" answer sooner where the route back is to many hosts: 1 s / 4 for
+    a /64; with it the default of net.ipv6.icmp.ratelimit is 100 ms instead."""
+    net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    clock.align(1)
+    with stopwatch() as took:
+        first = answered(10)
+        eventually(lambda: answered(1), 1, within=5)
+
+    assert measure("traceroute.answers_at_once", first, "answers") == BURST
+    next_after = measure("traceroute.next_answer_after", took.seconds, "s", tolerance=0.05)
+    assert next_after in [approx_timer(interval) for interval in INTERVALS[family]]
+
+
+@pytest.mark.virtual_clock("a full account takes many seconds")
+def test_tokens_are_saved_up_to_the_burst(net, family, answered, clock):
+    """After a long silence again 6 and no more."""
+    net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    first = answered(10)
+    clock.sleep(60)
+
+    assert (first, answered(10)) == (BURST, BURST)
+
+
+def test_without_a_limit_each_probe_is_answered(net, family, answered):
+    """icmp_ratelimit=0."""
+    net["router"].pin({RATELIMIT[family]: 0, "net.ipv4.icmp_ratemask": 0})
+
+    assert answered(30) == 30
+
+
+@pytest.mark.parametrize("family", [V4], ids=["ipv4"])
+def test_types_outside_the_mask_have_no_limit(net, family, answered):
+    """icmp_ratemask without time exceeded (type 11): all are answered, whatever icmp_ratelimit says."""
+    net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK & ~(1 << 11)})
+
+    assert answered(30) == 30
+
+
+@pytest.mark.parametrize("family", [V4], ids=["ipv4"])
+def test_echo_replies_have_no_limit_by_default(net, family, answered):
+    """They are not in the default mask; port unreachable is."""
+    net["server"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+
+    assert answered(30, "icmp", ttl=2) == 30
+    assert answered(30, "udp", ttl=2) == BURST
+
+
+def test_each_destination_has_its_own_limit(net, family, clock):
+    """Another prober, at another address, still gets its 6 when the first one has had its own."""
+    client, server, router = net.nodes("client", "server", "router")
+    router.pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    # Over IPv6 the limit is the destination's, not its network's.
+    other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
+    client.run(["ip", "address", "add", other + ("/24" if family == V4 else "/64"), "dev", "to-router",
+                *(["nodad"] if family != V4 else [])])
+    counts = []
+    for source in (client.address(family), other):
+        before = router.counters()[EXPIRED[family]]
+        with client.capture() as packets:
+            for number in range(10):
+                probe(client, "udp", source, server.address(family), 1, sport=33000 + number)
+            eventually(lambda: router.counters()[EXPIRED[family]] - before, 10, within=5)
+            counts.append(len(answers(packets)))
+
+    assert counts == [BURST, BURST]
+
+
+@pytest.mark.parametrize("family", [V4], ids=["ipv4"])
+def test_all_destinations_together_have_a_limit(net, family, answered, clock, measure):
+    """icmp_msgs_burst=20 and icmp_msgs_per_sec=20: 20 answers to anybody, on average: each costs 0, 1 or 2, at random,
+    so that the limit cannot be used to guess ports ("icmp: randomize the global rate limiter")."""
+    router = net["router"]
+    router.pin({RATELIMIT[family]: 0, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    limits = {"net.ipv4.icmp_msgs_burst": 20, "net.ipv4.icmp_msgs_per_sec": 20}
+    with ExitStack() as stack:
+        try:
+            router.pin(limits)
+        except FileNotFoundError:
+            # Kernels before 6.12 have one account for the whole machine.
+            for name, value in limits.items():
+                stack.enter_context(everywhere(name, value))
+        clock.sleep(1.1)
+        count = answered(70)
+
+    # At least half, as none costs more than 2; that twice as many are given is a matter of one in 100000 runs.
+    assert 10 <= measure("traceroute.answers_by_the_global_limit", count, "answers", tolerance=30) <= 42

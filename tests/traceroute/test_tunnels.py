@@ -1,0 +1,125 @@
+"""A tunnel and a director on the way: which hops there are, and which are hidden."""
+
+import socket
+
+import pytest
+
+from fixtures.icmp_errors import ECHO_REPLY, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
+from fixtures.topologies import DIRECTED
+from netns import Link, Route, Topology, ipvs, tunnel
+from netns.probe import KINDS
+
+# The client's and the server's networks know each other by a tunnel from left to right only.
+SITES = Topology(
+    links=(
+        Link("client", "left", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
+        Link("left", "core", ipv4="198.51.100.0/28", ipv6="2001:db8:2::/64"),
+        Link("core", "right", ipv4="198.51.100.16/28", ipv6="2001:db8:3::/64"),
+        Link("server", "right", ipv4="203.0.113.0/24", ipv6="2001:db8:4::/64"),
+    ),
+    routes=(
+        Route("client", via="left"), Route("left", via="core"),
+        Route("server", via="right"), Route("right", via="core"),
+    ),
+    routers=("left", "core", "right"),
+)
+NETWORKS = {V4: ("192.0.2.0/24", "203.0.113.0/24"), socket.AF_INET6: ("2001:db8:1::/64", "2001:db8:4::/64")}
+INSIDE = {V4: "10.0.0.{}/30", socket.AF_INET6: "fd00::{}/64"}
+
+
+@pytest.fixture
+def tunnelled(net, family):
+    """tunnelled(ttl): IPIP (ip6tnl for IPv6) between left and right, whose outer header has this TTL, or "inherit"."""
+    left, right = net.nodes("left", "right")
+
+    def connect(ttl):
+        kind, words = ("ipip", ()) if family == V4 else ("ip6tnl", ("mode", "ip6ip6", "encaplimit", "none"))
+        for number, (host, other, network) in enumerate(((left, right, 1), (right, left, 0)), start=1):
+            tunnel.add(host, "tunnel", kind, "local", host.address(family, "core"),
+                       "remote", other.address(family, "core"), "ttl", ttl, *words,
+                       address=INSIDE[family].format(number), routes=(NETWORKS[family][network],))
+            host.pin({"net.ipv4.conf.tunnel.rp_filter": 0})
+
+    return connect
+
+
+@pytest.mark.topology(SITES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tunnel_with_a_ttl_of_its_own_is_one_hop(net, family, tracer, tunnelled, kind):
+    """Client, left, right (its end of the tunnel), server: the routers between left and right do not count (RFC 2003,
+    3.1: the inner TTL is decremented once)."""
+    tunnelled("64")
+    server = net["server"]
+    path = [tracer.probe(kind, server.address(family), ttl)[1] for ttl in (1, 2, 3)]
+
+    end = {"udp": PORT_UNREACHABLE[family], "tcp": "RA", "icmp": ECHO_REPLY[family]}[kind]
+    assert [(hop.source, hop.kind) for hop in path] == [
+        (net["left"].address(family, "client"), TIME_EXCEEDED[family]),
+        (INSIDE[family].format(2).split("/")[0], TIME_EXCEEDED[family]),
+        (server.address(family), end),
+    ]
+
+
+@pytest.mark.topology(SITES)
+@pytest.mark.parametrize("family", [V4], ids=["ipv4"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tunnel_that_inherits_the_ttl_is_a_hole_in_the_path(net, family, tracer, tunnelled, kind):
+    """The outer header expires in the core, whose answer goes to left and stays there (ipip_err() with ttl 0): no
+    answer for TTL 2; the server answers at 3."""
+    tunnelled("inherit")
+    server, core = net.nodes("server", "core")
+
+    assert tracer.unanswered(kind, server.address(family), 2)
+    assert core.counters()["Icmp.OutTimeExcds"] == 1
+    assert tracer.probe(kind, server.address(family), 3)[1].source == server.address(family)
+
+
+@pytest.fixture
+def directed(net, family):
+    """The virtual address, whose port 80 the director tunnels to server1, where nobody listens."""
+    address = "203.0.113.1" if family == V4 else "2001:db8:ff::1"
+    director, server = net.nodes("director", "server1")
+    ipvs.real_server(server, address)
+    if family == V4:
+        server.pin({"net.ipv4.conf.tunl0.rp_filter": 0})
+    ipvs.tunnel_service(director, address, 80, [server.address(family)])
+    return address
+
+
+@pytest.mark.topology(DIRECTED)
+def test_a_director_is_a_hop_with_the_virtual_address(net, family, tracer, directed):
+    """Router; the director, which decrements the TTL like a router and answers from the address that the probe is for
+    (it is its own); the real server in the name of that address, two hops later (decrement_ttl(), ip_vs_xmit.c)."""
+    path = [tracer.probe("tcp", directed, ttl, sport=33000 + ttl, dport=80)[1] for ttl in (1, 2, 4)]
+
+    assert [(hop.source, hop.kind) for hop in path] == [
+        (net["router"].address(family, "client"), TIME_EXCEEDED[family]),
+        (directed, TIME_EXCEEDED[family]),
+        (directed, "RA"),
+    ]
+
+
+@pytest.mark.topology(DIRECTED)
+def test_a_probe_that_expires_behind_the_director(net, family, tracer, directed):
+    """The tunnel's outer header has the TTL that is left, and the router behind says time exceeded to the director.
+    That one passes it on, as its own and about the client's probe (ip_vs_in_icmp()); over IPv6 it does not, and there
+    is a hole in the path."""
+    if family != V4:
+        assert tracer.unanswered("tcp", directed, 3, then=1, dport=80)
+        assert net["director"].counters()["Icmp6.InTimeExcds"] == 1
+        return
+
+    sent, hop = tracer.probe("tcp", directed, 3, sport=33003, dport=80)
+
+    assert (hop.source, hop.kind) == (directed, TIME_EXCEEDED[family])
+    assert hop.quoted[20:] == sent
+
+
+@pytest.mark.topology(DIRECTED)
+def test_the_ttl_is_looked_at_before_the_tunnels_mtu(net, family, tracer, directed):
+    """1500 bytes do not fit the tunnel: with TTL 2 the director says time exceeded, with 64 that they are too big."""
+    _sent, expired = tracer.probe("tcp", directed, 2, sport=33005, dport=80, size=1500)
+    _sent, too_big = tracer.probe("tcp", directed, 64, sport=33006, dport=80, size=1500)
+
+    assert (expired.source, expired.kind) == (directed, TIME_EXCEEDED[family])
+    assert too_big.kind == TOO_BIG[family]
