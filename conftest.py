@@ -15,6 +15,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="the clock of the kernels' machines: virtual skips idle time (default), real does not")
     group.addoption("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
     group.addoption("--fresh-boot", action="store_true", help="boot each kernel instead of restoring its saved state")
+    group.addoption("--device", metavar="NAME", action="append", dest="devices", default=[],
+                    help="give the machines this device of QEMU's (qemu-xhci, usb-tablet); may be given several times")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
     group.addoption("--report", metavar="DIR", help="write the reports there: results.json, junit.xml, results.ktap, kcidb.json, summary.md")

@@ -17,6 +17,7 @@ class Job:
     accel: str                              # tcg or kvm
     slots: int                              # machines that may run at a time
     fresh_boot: bool                        # boot instead of restoring the saved state
+    devices: list[str]                      # that QEMU adds to the machine
     deadline: float                         # silence of the guest after which it is given up
     cwd: str                                # where the tests run, as on the host
     session: str                            # the session's directory

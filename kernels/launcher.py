@@ -123,7 +123,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
-            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel), directory, job.clock, accel) as machine:
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel), directory, job.clock, accel, job.devices) as machine:
                 try:
                     start(machine, cache, job, events)
                 except VMError as error:
@@ -174,7 +174,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     def save(target: Path) -> None:
         events.add(state="booting")
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
-                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel) as first:
+                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
             first.memory = target / "ram"
             boot(first)
             first.save(target)

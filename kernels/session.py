@@ -24,7 +24,7 @@ from kernels.job import Events, Job
 from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
 from kernels.spec import resolve
-from kernels.vm import VMError, kvm_trouble, qemu
+from kernels.vm import VMError, check_device, kvm_trouble, qemu
 
 PROJECT = Path(__file__).parents[1]
 ENDING = 10                                 # seconds that a launcher may take to end
@@ -78,6 +78,8 @@ def find_kernels(specs: list[str], options: pytest.Config) -> list[KernelRun]:
             if parse(run.spec).kind == "running":
                 raise SpecError("running: leave out --kernel to test the running kernel")
         qemu()
+        for device in options.devices:
+            check_device(device)
         with Cache() as cache:
             for run in runs:
                 try:
@@ -132,7 +134,7 @@ class KernelSession(DSession):
         if accel == "kvm" and (trouble := kvm_trouble()):
             self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
             accel = "tcg"
-        self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot,
+        self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory), "owner": os.getpid()}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
         self.wanted = [run for run in self.runs.values() if run.kernel]

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -56,16 +56,24 @@ def qemu_version() -> str:
     return words[words.index("version") + 1]
 
 
+def check_device(device: str) -> None:
+    """Raises VMError for a device that QEMU does not know."""
+    known = subprocess.run([qemu(), "-device", "help"], capture_output=True, text=True).stdout
+    if f'name "{device.split(",")[0]}"' not in known:
+        raise VMError(f"--device {device}: QEMU has no such device (`qemu-system-x86_64 -device help` lists them)")
+
+
 class Machine:
     """A running guest; a context manager that leaves no process behind.
 
     `directory` holds its sockets and the console's log.  `control` is the socket to the guest's process 1, `gateway` the one to
-    the worker.  `parameters` are added to the kernel's command line.
+    the worker.  `parameters` are added to the kernel's command line, `devices` are what QEMU takes after -device.
     """
 
-    def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str):
+    def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
+                 devices: Sequence[str] = ()):
         self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
-        self.directory, self.clock, self.accel = directory, clock, accel
+        self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
         self.console = directory / "console.log"
         self.memory: Path | None = None     # file for the guest's memory, of a machine that is to be saved
         self.stack = ExitStack()
@@ -74,6 +82,7 @@ class Machine:
         """What makes the machine what it is; a saved state fits only the same arguments."""
         arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(MEMORY_MB), "-smp", "1",
                      "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
+        arguments += [word for device in self.devices for word in ("-device", device)]
         if self.clock == "virtual":
             return arguments + ["-accel", "tcg,tb-size=256", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed",
                                 "-icount", "shift=1,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]

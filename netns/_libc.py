@@ -14,6 +14,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
 
 
@@ -21,6 +22,15 @@ def _check(result: int, what: str) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def syscall(number: int, *arguments: int) -> int:
+    """A system call that the C library has no function for. Raises OSError."""
+    result = _libc.syscall(ctypes.c_long(number), *map(ctypes.c_ulong, arguments))
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
 
 
 def unshare(flags: int) -> None:

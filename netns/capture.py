@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CaptureLost, NotMet
-from .packet import Packet, Trace, pcap
+from .packet import Packet, pcap
+from .trace import Trace
 
 if TYPE_CHECKING:
     from .host import Host

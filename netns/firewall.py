@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -44,6 +45,22 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
         sent, arrived = client.counters(), server.counters()
         yield Rule(lambda: (client.counters()["Tcp.OutSegs"] - sent["Tcp.OutSegs"])
                    - (server.counters()["Tcp.InSegs"] - arrived["Tcp.InSegs"]))
+
+
+@contextmanager
+def count(host: Host, family: int) -> Iterator[Rule]:
+    """Every packet of the address family that comes in for the host passes one chain of nftables, and is counted: the
+    host's only netfilter hook, unless it has others. Raises MissingFeature."""
+    table = f"{'ip' if family == socket.AF_INET else 'ip6'} kdrift-count"
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
+        add table {table}
+        add chain {table} input {{ type filter hook input priority 0; }}
+        add rule {table} input counter
+    """)
+    try:
+        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
+    finally:
+        host.run(["nft", "delete", "table", *table.split()])
 
 
 @contextmanager

@@ -17,7 +17,6 @@ _PACKET_OUTGOING = 4
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
 # Where an Ethernet frame of this type names the protocol: IPv4's Protocol, IPv6's Next Header.
 _PROTOCOL_AT = {b"\x08\x00": 14 + 9, b"\x86\xdd": 14 + 6}
-_MODULUS = 1 << 32
 
 
 @dataclass
@@ -25,7 +24,8 @@ class Packet:
     """One packet as a host saw it. `time` is the kernel's, in seconds of CLOCK_REALTIME; `layers` is scapy's view.
 
     The TCP fields raise AttributeError on a packet without TCP. `relative_seq` and `relative_ack` count from the
-    initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4).
+    initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4). `incarnation` counts
+    the connections that used the same two addresses and ports one after the other; it is 0 without TCP.
     """
 
     frame: "Frame" = field(repr=False)
@@ -33,6 +33,7 @@ class Packet:
     relative_seq: int = 0
     relative_ack: int = 0
     is_probe: bool = False
+    incarnation: int = 0
 
     @property
     def time(self) -> float:
@@ -42,6 +43,10 @@ class Packet:
     def sent(self) -> bool:
         """By the host that recorded it."""
         return self.frame.direction == _PACKET_OUTGOING
+
+    @property
+    def ethertype(self) -> int:
+        return int.from_bytes(self.frame.data[12:14], "big")
 
     @cached_property
     def layers(self) -> Ether:
@@ -91,73 +96,20 @@ class Packet:
         ip_payload = self.ip.len - 4 * self.ip.ihl if self.ip.version == 4 else self.ip.plen
         return ip_payload - 4 * self.tcp.dataofs
 
-    def describe(self, names: Mapping[str, str], since: float) -> str:
-        """One line: seconds since `since`, who to whom (by role where `names` knows the address), and what."""
-        when = f"{self.time - since:12.6f}"
+    def summary(self, names: Mapping[str, str]) -> str:
+        """Who to whom (by role where `names` knows the address), which connection if not the first, and what."""
         if self.tcp is None:
-            return f"{when} {self.layers.summary()}"
+            return self.layers.summary()
         source, destination = (names.get(address, address) for address in (self.ip.src, self.ip.dst))
         return (
-            f"{when} {source}:{self.tcp.sport} > {destination}:{self.tcp.dport} [{self.flags}]"
+            f"{source}:{self.tcp.sport} > {destination}:{self.tcp.dport}"
+            f"{f' #{self.incarnation}' if self.incarnation > 1 else ''} [{self.flags}]"
             f" seq {self.relative_seq} ack {self.relative_ack} len {self.length} win {self.tcp.window}"
             f"{' keepalive probe' if self.is_probe else ''}"
         )
 
     def __repr__(self) -> str:
-        return f"<{self.describe({}, 0).strip()}>"
-
-
-@dataclass
-class _Side:
-    """What one side of a connection has shown: its initial sequence number, and what the other has acknowledged."""
-
-    initial: int
-    acknowledged: int | None = None
-
-
-class Trace:
-    """All packets of a host from its first on, which is what gives TCP numbers their meaning."""
-
-    def __init__(self) -> None:
-        self.packets: list[Packet] = []
-        self._sides: dict[tuple, _Side] = {}
-
-    def extend(self, frames: Sequence["Frame"], interfaces: Mapping[int, str]) -> None:
-        """Add the frames that came next; `interfaces` names interfaces by index."""
-        for frame in frames:
-            packet = Packet(frame, interfaces.get(frame.interface, f"interface {frame.interface}, gone"))
-            self.packets.append(packet)
-            if packet.tcp is not None:
-                self._follow(packet)
-
-    def _follow(self, packet: Packet) -> None:
-        tcp = packet.tcp
-        here = (packet.ip.src, tcp.sport, packet.ip.dst, tcp.dport)
-        there = (packet.ip.dst, tcp.dport, packet.ip.src, tcp.sport)
-        if "S" in packet.flags:
-            # A SYN begins a connection, also on a pair of ports that an earlier one used.
-            self._sides[here] = _Side(tcp.seq)
-        side = self._sides.setdefault(here, _Side(tcp.seq))
-        packet.relative_seq = _distance(side.initial, tcp.seq)
-        packet.is_probe = (
-            packet.flags == "A" and packet.length == 0
-            and side.acknowledged is not None and _distance(side.acknowledged, tcp.seq) == -1
-        )
-        if "A" in packet.flags and there in self._sides:
-            self._sides[there].acknowledged = tcp.ack
-            packet.relative_ack = _distance(self._sides[there].initial, tcp.ack)
-
-    def describe(self, names: Mapping[str, str], most: int) -> str:
-        """One line for each of the last `most` packets; see Packet.describe(). Times are since the first packet."""
-        left_out = len(self.packets) - most
-        lines = [f"({left_out} earlier packets left out)"] if left_out > 0 else []
-        lines += [packet.describe(names, self.packets[0].time) for packet in self.packets[-most:]]
-        return "\n".join(lines)
-
-
-def _distance(start: int, end: int) -> int:
-    """From one sequence number to another, negative if it lies before. Source: RFC 9293, 3.4."""
-    return (end - start + _MODULUS // 2) % _MODULUS - _MODULUS // 2
+        return f"<{self.time:.6f} {self.summary({})}>"
 
 
 def pcap(frames: Sequence["Frame"], limit: int) -> tuple[bytes, int]:

@@ -46,6 +46,12 @@ def test_only_the_real_clock_uses_kvm(tmp_path, clock, accel, expected):
     assert expected in " ".join(arguments)
 
 
+def test_a_device_is_part_of_what_a_saved_state_fits(tmp_path):
+    plain, more = ([Path("bzImage"), Path("initrd"), [], tmp_path, "virtual", "tcg", devices] for devices in ([], ["qemu-xhci"]))
+    assert "-device qemu-xhci" in " ".join(Machine(*more).arguments())
+    assert "-device" not in Machine(*plain).arguments()
+
+
 @pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="needs a /dev/kvm that may be opened")
 def test_session_falls_back_to_emulation_and_says_so(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-k", "test_passes", "--clock=real", PATH=fake_qemu(tmp_path, "hangs"))

@@ -47,7 +47,7 @@ def test_it(net):
     assert "client (192.0.2.1/24" in sections["topology"]
     assert "192.0.2.0/24 dev to-server" in sections["addresses and routes of client"]
     assert "Tcp.ActiveOpens 1" in sections["counters of client, since its start"]
-    assert "[PA] seq 1 ack 1 len 5" in sections["packets of server"]
+    assert "[PA] seq 1 ack 1 len 5" in sections["flow log"]
     pcap = dict(report.user_properties)["pcap"]
     assert any(b"hello" in packet for packet, _about in RawPcapReader(io.BytesIO(base64.b64decode(pcap["base64"]))))
 

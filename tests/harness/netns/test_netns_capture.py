@@ -38,7 +38,7 @@ def test_a_flow_reads_in_roles_and_relative_numbers(pair):
     peer.recv(5)
     names = {client.address(socket.AF_INET): "client", _server.address(socket.AF_INET): "server"}
 
-    text = client.ring.trace().describe(names, most=100)
+    text = "\n".join(packet.summary(names) for packet in client.ring.trace().packets)
 
     assert f"client:{conn.getsockname()[1]} > server:{peer.getsockname()[1]} [PA] seq 1 ack 1 len 5" in text
     assert f"server:{peer.getsockname()[1]} > client:{conn.getsockname()[1]} [A] seq 1 ack 6 len 0" in text
@@ -115,6 +115,15 @@ def test_rule_counts_what_it_drops_and_goes_away(pair, flavour):
         netns.eventually(rule.packets, lambda packets: packets >= 2, within=5)
     peer.settimeout(5)
     assert peer.recv(1) == b"x"
+
+
+def test_count_sees_what_comes_in_and_lets_it_pass(pair):
+    client, server, conn, peer = pair
+    with netns.firewall.count(server, socket.AF_INET) as rule:
+        before = rule.packets()
+        conn.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        assert rule.packets() - before == 1
 
 
 def test_unusable_firewall_is_named(pair, monkeypatch):

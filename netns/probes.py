@@ -1,0 +1,136 @@
+"""The kernel's own ways to be told when one of its functions runs, each with the number of times it was told.
+
+They see the whole machine, and what a killed process leaves in tracefs stays: for a machine of one's own.
+"""
+
+import array
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from . import bpf
+from .drops import TRACEFS
+from .errors import MissingFeature
+
+_KPROBE_EVENTS = TRACEFS / "kprobe_events"
+_BUFFER_KIB = 512
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_LOST = ("overrun", "commit overrun", "dropped events")
+_FUNC = 12
+# Words after the three of each type, by kind: always, and for each member. Source: Documentation/bpf/btf.rst.
+_FIXED = {1: 1, 3: 3, 14: 1, 17: 1}
+_EACH = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`events()` is how often it has told of the function so far, `missed()` how often the kernel says it could not."""
+
+    events: Callable[[], int]
+    missed: Callable[[], int] = lambda: 0
+
+
+@contextmanager
+def kprobe(function: str, kind: str = "p") -> Iterator[Probe]:
+    """A kprobe ("p"), a kretprobe ("r") or one for at most so many calls at a time ("r1"), as a recorded event.
+
+    Raises MissingFeature where tracefs cannot be used or the kernel has no such function. Source:
+    Documentation/trace/kprobetrace.rst.
+    """
+    name = f"kdrift_{function}"
+    _tell(_KPROBE_EVENTS, f"{kind}:{name} {function}", f"a probe on {function}")
+    instance = TRACEFS / "instances" / name
+    try:
+        instance.mkdir()
+        try:
+            (instance / "buffer_size_kb").write_text(str(_BUFFER_KIB))
+            (instance / f"events/kprobes/{name}/enable").write_text("1")
+            yield Probe(lambda: _recorded(instance), lambda: _missed(name, instance))
+            (instance / f"events/kprobes/{name}/enable").write_text("0")
+        finally:
+            instance.rmdir()
+    finally:
+        _tell(_KPROBE_EVENTS, f"-:{name}", name)
+
+
+def _tell(file: Path, line: str, what: str) -> None:
+    try:
+        # Not by open(): mode "a" goes to the end first, which these files refuse; mode "w" empties them.
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+        try:
+            os.write(descriptor, line.encode())
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise MissingFeature(f"{what}: {error.strerror}") from error
+
+
+def _statistics(instance: Path) -> Iterator[dict[str, str]]:
+    for file in instance.glob("per_cpu/cpu*/stats"):
+        yield dict(line.split(": ") for line in file.read_text().splitlines())
+
+
+def _recorded(instance: Path) -> int:
+    return sum(int(each["entries"]) for each in _statistics(instance))
+
+
+def _missed(name: str, instance: Path) -> int:
+    """What the probe has missed (kprobe_profile), and what found no room in the buffer."""
+    [profile] = [line for line in (TRACEFS / "kprobe_profile").read_text().splitlines() if line.split()[0] == name]
+    lost = sum(int(each[kind]) for each in _statistics(instance) for kind in _LOST)
+    return int(profile.split()[2]) + lost
+
+
+@contextmanager
+def raw_tracepoint(name: str) -> Iterator[Probe]:
+    """A BPF program that counts, at a tracepoint. Raises MissingFeature where bpf(2) is not allowed."""
+    with _attached(lambda program: bpf.load(bpf.RAW_TRACEPOINT, program), name) as probe:
+        yield probe
+
+
+@contextmanager
+def fexit(function: str) -> Iterator[Probe]:
+    """A BPF program that counts, at a function's return. Raises MissingFeature where the kernel has no BTF of it."""
+    function_id = _btf_id(function)
+    with _attached(lambda program: bpf.load(bpf.TRACING, program, bpf.FEXIT, function_id), None) as probe:
+        yield probe
+
+
+@contextmanager
+def _attached(load: Callable[[bytes], int], tracepoint: str | None) -> Iterator[Probe]:
+    counter = bpf.counter()
+    try:
+        program = load(bpf.count_in(counter))
+        attached = bpf.attach(program, tracepoint)
+        try:
+            yield Probe(lambda: bpf.counted(counter))
+        finally:
+            os.close(attached)
+            os.close(program)
+    finally:
+        os.close(counter)
+
+
+@cache
+def _btf_id(function: str) -> int:
+    """The number of a function's type, counted from the first one. Source: Documentation/bpf/btf.rst."""
+    try:
+        data = _BTF.read_bytes()
+    except OSError as error:
+        raise MissingFeature(f"BTF of the kernel: {error}") from error
+    header, types_at, types_size, strings_at, strings_size = struct.unpack_from("=4xIIIII", data)
+    strings = data[header + strings_at:header + strings_at + strings_size]
+    name = strings.find(b"\0" + function.encode() + b"\0") + 1
+    words = array.array("I", data[header + types_at:header + types_at + types_size])
+    at, number = 0, 0
+    while name and at < len(words):
+        number += 1
+        kind = words[at + 1] >> 24 & 31
+        if kind == _FUNC and words[at] == name:
+            return number
+        at += 3 + _FIXED.get(kind, 0) + _EACH.get(kind, 0) * (words[at + 1] & 0xFFFF)
+    raise MissingFeature(f"BTF of {function}")

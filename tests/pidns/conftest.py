@@ -1,0 +1,13 @@
+"""A process two process-id namespaces deep."""
+
+from contextlib import ExitStack
+
+import pytest
+
+from fixtures.pidns import Nested
+
+
+@pytest.fixture
+def nested():
+    with ExitStack() as stack:
+        yield Nested(stack)

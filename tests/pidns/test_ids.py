@@ -1,0 +1,141 @@
+"""A process has one id in each namespace that it is in, and each interface shows the one of whoever asks
+(pid_namespaces(7))."""
+
+import errno
+import fcntl
+import os
+import select
+import signal
+
+import pytest
+
+from fixtures.pidns import nspid, pidfd_ids
+
+
+def test_first_process_of_a_namespace_is_1_and_its_parent_outside_is_0(nested):
+    """getpid(2) and getppid(2) answer for the caller's namespace, where its parent has no id."""
+    assert nested.ask("ids") == (1, 0)
+
+
+def test_nspid_lists_the_ids_from_the_outermost_to_the_innermost(nested):
+    """The same three as the sender's id in a message (here), fork(2) (in the middle) and getpid(2) (inside).
+
+    Source: proc_pid_status(5), NSpid; task_state(), fs/proc/array.c.
+    """
+    here, _in_middle, _inside = nested.pids
+    assert nspid(f"/proc/{here}/status") == nested.pids
+
+
+def test_proc_of_a_namespace_begins_with_its_own_ids(nested):
+    """A /proc mounted inside a namespace shows its processes by their ids there, and NSpid from there on."""
+    _here, in_middle, inside = nested.pids
+    nested.middle.call("own_proc")
+    assert nested.middle.call("nspid", in_middle) == [in_middle, inside]
+    nested.ask("own_proc")
+    assert nested.ask("nspid", "self") == [inside]
+
+
+def test_credentials_have_the_senders_id_in_the_receivers_namespace(nested):
+    """SCM_CREDENTIALS: who is in no namespace below the receiver's is 0 (unix(7); pid_vnr(), net/core/scm.c)."""
+    here, *_ = nested.pids
+    nested.ask("send_credentials")
+    assert nested.receive_sender() == here == nspid(f"/proc/{here}/status")[0]
+
+    nested.link.send(b"from here")
+    assert nested.ask("receive_sender") == 0
+
+
+def test_pidfd_shows_the_ids_that_the_readers_proc_has(nested):
+    """Pid and NSpid in fdinfo; Pid is 0 for a process that this /proc does not show (pidfd_show_fdinfo())."""
+    here, in_middle, inside = nested.pids
+    pidfd = os.pidfd_open(here)
+    assert pidfd_ids(pidfd) == (here, nested.pids)
+
+    nested.ask("own_proc")
+    nested.hand_over(pidfd)
+    assert nested.ask("received_pidfd_ids") == (inside, [inside])
+    nested.hand_over(os.pidfd_open(os.getpid()))
+    assert nested.ask("received_pidfd_ids")[0] == 0
+
+
+def test_pidfd_of_an_outer_process_signals_nobody_from_inside(nested):
+    """pidfd_send_signal(2): EINVAL unless the process is in the caller's namespace or below; from outside it works."""
+    here, *_ = nested.pids
+    signal.pidfd_send_signal(os.pidfd_open(here), 0)
+
+    nested.hand_over(os.pidfd_open(os.getpid()))
+    with pytest.raises(OSError) as failure:
+        nested.ask("signal_received_pidfd")
+    assert failure.value.errno == errno.EINVAL
+
+
+def test_owner_of_a_socket_has_the_id_of_whoever_asks(nested):
+    """F_SETOWN and F_GETOWN translate; an owner that the asker cannot see is 0 (fcntl(2); f_getown(), fs/fcntl.c)."""
+    here, in_middle, inside = nested.pids
+    fcntl.fcntl(nested.shared, fcntl.F_SETOWN, here)
+    assert fcntl.fcntl(nested.shared, fcntl.F_GETOWN) == here
+    assert (nested.middle.call("owner"), nested.ask("owner")) == (in_middle, inside)
+
+    fcntl.fcntl(nested.shared, fcntl.F_SETOWN, os.getpid())
+    assert nested.ask("owner") == 0
+
+
+@pytest.mark.parametrize("sender, expected", [("here", 0), ("itself", 1)])
+def test_signal_names_its_sender_as_the_receiver_knows_it(nested, sender, expected):
+    """si_pid is 0 from outside the receiver's namespace (pid_namespaces(7))."""
+    here, _in_middle, inside = nested.pids
+    nested.ask("block", signal.SIGUSR1)
+    if sender == "here":
+        os.kill(here, signal.SIGUSR1)
+    else:
+        nested.ask("kill", inside, signal.SIGUSR1)
+    assert nested.ask("signalled_by", signal.SIGUSR1) == expected
+
+
+def test_ids_of_outside_mean_nobody_inside(nested):
+    """kill(2) looks an id up in the caller's namespace: ESRCH for one that only outer ones have."""
+    here, *_ = nested.pids
+    with pytest.raises(ProcessLookupError):
+        nested.ask("kill", here, 0)
+
+
+def test_first_process_is_safe_from_its_own_namespace_alone(nested):
+    """SIGKILL from inside is ignored; from outside it ends the process (pid_namespaces(7))."""
+    here, _in_middle, inside = nested.pids
+    nested.ask("kill", inside, signal.SIGKILL)
+    assert nested.ask("ids")[0] == inside
+
+    pidfd = os.pidfd_open(here)
+    os.kill(here, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 10)[0] == [pidfd]
+
+
+def test_wait_returns_the_id_that_fork_gave(nested):
+    """In the namespace of the parent, with the child's status; the first child of process 1 is 2 there."""
+    assert nested.ask("fork_and_wait", 42) == (2, 2, 42)
+
+
+def test_bpf_helper_gives_the_ids_of_the_programs_own_namespace(nested):
+    """bpf_get_ns_current_pid_tgid(): the thread's id and the process's, as gettid(2) and getpid(2) do."""
+    assert nested.ask("bpf_ids") == (1, 1)
+    assert nested.middle.call("bpf_ids") == (nested.middle.call("ids")[0],) * 2
+
+
+def test_bpf_helper_tells_thread_from_process(nested):
+    """`pid` of struct bpf_pidns_info is the thread, `tgid` the process: of a second thread they differ."""
+    from_bpf, (thread, process) = nested.ask("ids_of_a_thread")
+    assert from_bpf == (thread, process) and thread != process == nested.ask("ids")[0]
+
+
+def test_bpf_helper_knows_no_other_namespace(nested):
+    """EINVAL for a namespace that is not the current process's own, even one that it is in as well."""
+    outer = os.stat("/proc/self/ns/pid")
+    assert nested.ask("bpf_ids", (outer.st_dev, outer.st_ino)) == -errno.EINVAL
+
+
+def test_bpf_helper_without_a_namespace_gives_the_initial_ids(nested):
+    """bpf_get_current_pid_tgid() is the first of NSpid, seen from the initial namespace."""
+    initial = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+    if os.stat("/proc/self/ns/pid").st_ino != initial:
+        pytest.skip("the initial ids are not known here: this is a container")
+    assert nested.ask("initial_id") == nested.pids[0]

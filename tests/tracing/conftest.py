@@ -1,0 +1,58 @@
+"""A flow through a firewall, for probes to watch."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from netns import Host, eventually, firewall
+
+# The number of recvfrom(2) on x86-64, which a thread that waits in it shows (proc_pid_syscall(5)).
+_RECVFROM = "45"
+
+
+@dataclass(frozen=True)
+class Flow:
+    """UDP from client to server, whose only netfilter hook has seen `filtered()` packets."""
+
+    client: Host
+    server: Host
+    sender: socket.socket
+    receiver: socket.socket
+    filtered: Callable[[], int]
+
+    def send(self, count: int) -> None:
+        """So many datagrams, each received before the next one is sent."""
+        for _ in range(count):
+            self.sender.send(b"x")
+            self.receiver.recv(1)
+
+    def receive_at_a_time(self, count: int) -> None:
+        """So many threads sleep in recv(2) before the first datagram is sent."""
+        threads = [threading.Thread(target=self.receiver.recv, args=(1,)) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        calls = [Path(f"/proc/self/task/{thread.native_id}/syscall") for thread in threads]
+        eventually(lambda: [call.read_text().split()[0] for call in calls], [_RECVFROM] * count, within=5)
+        for _ in threads:
+            self.sender.send(b"x")
+        for thread in threads:
+            thread.join()
+
+
+@pytest.fixture
+def flow(net, family) -> Iterator[Flow]:
+    if "KDRIFT_CLOCK" not in os.environ:
+        pytest.skip("probes see the whole machine: runs with --kernel")
+    client, server = net.nodes("client", "server")
+    sender, receiver = (host.socket(family, socket.SOCK_DGRAM) for host in (client, server))
+    receiver.bind((server.address(family), 4000))
+    sender.connect((server.address(family), 4000))
+    with firewall.count(server, family) as rule:
+        flow = Flow(client, server, sender, receiver, rule.packets)
+        flow.send(1)
+        yield flow
