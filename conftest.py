@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="give the machines this device of QEMU's (qemu-xhci, usb-tablet); may be given several times")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
-    group.addoption("--report", metavar="DIR", help="write the reports there: results.json, junit.xml, results.ktap, kcidb.json, summary.md")
+    group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")

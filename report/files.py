@@ -5,6 +5,7 @@ from pathlib import Path
 from report.junit import write_junit
 from report.kcidb import write_kcidb
 from report.ktap import write_ktap
+from report.page import write_page
 from report.results import KernelResult, write_json, write_whole
 from report.summary import summary
 from report.verdict import Comparison
@@ -16,4 +17,5 @@ def write_files(directory: Path, run: dict, kernels: Sequence[KernelResult], com
     write_junit(directory / "junit.xml", kernels)
     write_ktap(directory / "results.ktap", kernels)
     write_kcidb(directory / "kcidb.json", run, kernels)
+    write_page(directory / "index.html", run, kernels, comparisons)
     write_whole(directory / "summary.md", summary(kernels, comparisons))

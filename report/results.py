@@ -139,14 +139,14 @@ def _message(report) -> str:
 def write_json(path: Path, run: dict, kernels: Iterable[KernelResult]) -> None:
     """results.json, whole or not at all."""
     document = {"schema": SCHEMA, "run": run, "kernels": [asdict(kernel) for kernel in kernels]}
-    write_whole(path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
     """Replace a file in one step: a reader never sees half of it."""
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8", errors="replace")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

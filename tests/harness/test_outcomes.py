@@ -52,6 +52,10 @@ def test_results_are_what_the_published_schema_says(mixed):
     assert failed.traceback and failed.outcome == "failed"
 
 
+def test_the_page_is_beside_the_results(mixed):
+    assert "test_waits_for_ever" in (mixed.report / "index.html").read_text()
+
+
 @pytest.mark.parametrize("kernel", [KERNEL, OTHER])
 def test_results_name_the_machine(mixed, kernel):
     found = next(each for each in mixed.results["kernels"] if each["spec"] == kernel)

@@ -1,0 +1,107 @@
+"""index.html: the report as one page that needs no network and no other file.
+
+Its parts are in page/. A content security policy names the one style and the one script by their hashes, so that
+nothing that a kernel or a test printed can run or load anything, whatever the page does with it.
+"""
+
+import base64
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from report.results import KernelResult, TestResult, write_whole
+from report.table import SIGNS, issue_text
+from report.verdict import Comparison
+
+PARTS = Path(__file__).with_name("page")
+# In this order: what is declared in one file is seen in all that follow.
+SCRIPTS = (
+    *("dom.js", "filter.js", "data.js", "verdict.js", "matrix.js", "keys.js"),
+    *("pcap.js", "packets.js", "ladder.js", "plot.js", "test.js", "measured.js", "environment.js", "main.js"),
+)
+
+
+def write_page(path: Path, run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
+    """Write the page of a run; `run` is what results.json has under that name."""
+    style = (PARTS / "page.css").read_text()
+    script = "".join((PARTS / name).read_text() for name in SCRIPTS)
+    parts = {
+        "style": style,
+        "script": script,
+        "data": _json(_data(run, kernels, comparisons)),
+        "policy": f"default-src 'none'; style-src {_source(style)}; script-src {_source(script)}; "
+        "base-uri 'none'; form-action 'none'",
+    }
+    write_whole(
+        path, re.sub(r"@(style|script|data|policy)@", lambda mark: parts[mark[1]], (PARTS / "index.html").read_text())
+    )
+
+
+def _source(text: str) -> str:
+    """The source expression that allows exactly this element's text. Source: Content Security Policy Level 3, 2.3.1."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(data: dict) -> str:
+    """For a script element: no `<`, which could end it or begin a comment; ASCII, so no lone surrogates."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _data(run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> dict:
+    promises = {_function(test): test.promise for kernel in kernels for test in kernel.tests if test.promise}
+    return {
+        "run": run,
+        "signs": {outcome: sign for outcome, (sign, _style) in SIGNS.items()},
+        "promises": promises,
+        "kernels": [vars(kernel) | {"tests": [_test(test, kernel) for test in kernel.tests]} for kernel in kernels],
+        "comparisons": [_comparison(each) for each in comparisons],
+    }
+
+
+def _function(test: TestResult) -> str:
+    return test.id.partition("[")[0]
+
+
+def _test(test: TestResult, kernel: KernelResult) -> dict:
+    """What is not empty; the promise, which all kernels and parameter sets share, is kept once."""
+    found = {name: value for name, value in vars(test).items() if value and name != "promise"}
+    if test.issue:
+        found["issue"] = issue_text(test, kernel)
+    if test.measurements:
+        found["measurements"] = [{name: _number(value) for name, value in one.items()} for one in test.measurements]
+    return found
+
+
+def _number(value: object) -> object:
+    """JSON has no infinity; a word is shown and not drawn."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _comparison(comparison: Comparison) -> dict:
+    head = comparison.lines()[0]
+    state = "unsure" if "cannot be judged" in head else "good" if comparison.ok else "bad"
+    return {
+        "old": comparison.old.label,
+        "new": comparison.new.label,
+        "head": head,
+        "state": state,
+        "regressions": [_change(old, new, new, comparison.new) for old, new in comparison.regressions],
+        "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],
+        "known": [_change(old, new, new, comparison.new) for old, new in comparison.known],
+        "drift": comparison.drift,
+        "unjudged": comparison.unjudged,
+    }
+
+
+def _change(old: TestResult, new: TestResult, bad: TestResult, kernel: KernelResult) -> dict:
+    """One test on both kernels, and why it was bad on the one where it was."""
+    return {
+        "id": new.id,
+        "was": old.outcome,
+        "now": new.outcome,
+        "why": issue_text(bad, kernel) or bad.message.partition("\n")[0],
+        "candidates": new.candidates,
+    }

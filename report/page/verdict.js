@@ -1,0 +1,100 @@
+const STATE_SIGNS = {good: "\u2713", bad: "\u2717", unsure: "?"};
+const FEW = 12; // entries of a list that is open from the start, where there are few lists
+
+function showVerdict(section) {
+  section.append(...(report.comparisons.length ? report.comparisons.map(comparisonOf) : report.kernels.map(summaryOf)));
+}
+
+function headline(state, text) {
+  const [who, what] = splitOnce(text, ": ");
+  return element(
+    "h2",
+    {class: `headline ${state}`},
+    element("span", {class: "state", "aria-hidden": "true"}, STATE_SIGNS[state]),
+    element(
+      "span",
+      {},
+      `${who}: `,
+      element("strong", {}, splitOnce(what, ", ")[0]),
+      what.includes(", ") ? `, ${splitOnce(what, ", ")[1]}` : "",
+    ),
+  );
+}
+
+function splitOnce(text, by) {
+  const at = text.indexOf(by);
+  return at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + by.length)];
+}
+
+function comparisonOf(comparison) {
+  const {old, regressions, fixes, drift, known, unjudged} = comparison;
+  const change = (label) => (each) =>
+    element(
+      "li",
+      {},
+      linkTo(label, each.id),
+      element("span", {class: "change"}, changed(each)),
+      each.why ? element("p", {class: "why"}, each.why) : null,
+      (each.candidates ?? []).map((fix) => element("p", {class: "why"}, `may lack: ${fix}`)),
+    );
+  const open = (entries) => entries.length <= FEW && report.comparisons.length <= 2;
+  return element(
+    "article",
+    {},
+    headline(comparison.state, comparison.head),
+    list("Regressions", regressions, change(comparison.new), true),
+    list("Fixed", fixes, change(old), open(fixes)),
+    list("Drifted", drift, (line) => element("li", {class: "line"}, line), open(drift)),
+    list("Known issues on both", known, change(comparison.new), open(known)),
+    list("Not judged", unjudged, (line) => unjudgedOf(comparison, line), open(unjudged)),
+  );
+}
+
+function changed(each) {
+  return [outcomeMark(each.was, ` ${each.was}`), " \u2192 ", outcomeMark(each.now, ` ${each.now}`)];
+}
+
+function list(title, entries, show, open) {
+  return entries.length
+    ? details(`${title} (${entries.length})`, open, element("ul", {class: "entries"}, entries.map(show)))
+    : null;
+}
+
+// A line that begins with a test's id leads to it.
+function unjudgedOf(comparison, line) {
+  const [id, why] = splitOnce(line, ": ");
+  return id.includes("::")
+    ? element("li", {}, linkTo(comparison.new, id), element("p", {class: "why"}, why))
+    : element("li", {class: "line"}, line);
+}
+
+// Without a comparison: how it went on one kernel.
+function summaryOf(kernel) {
+  const bad = kernel.tests.filter((test) => BAD.includes(test.outcome));
+  const ran = kernel.tests.some((test) => test.outcome !== "skipped");
+  const state = bad.length ? "bad" : kernel.error || !ran ? "unsure" : "good";
+  const counts = countsOf(kernel)
+    .sort(([one], [other]) => BAD.includes(other) - BAD.includes(one))
+    .map(([outcome, count]) => `${count} ${outcome}`)
+    .join(", ");
+  return element(
+    "article",
+    {},
+    headline(state, `${kernel.label}: ${counts || "no test ran"}`),
+    kernel.error ? element("pre", {}, kernel.error) : null,
+    list(
+      "Failed, crashed or lost",
+      bad,
+      (test) =>
+        element(
+          "li",
+          {},
+          linkTo(kernel.label, test.id),
+          element("span", {class: "change"}, outcomeMark(test.outcome, ` ${test.outcome}`)),
+          element("p", {class: "why"}, splitOnce(test.message ?? "", "\n")[0]),
+          (test.candidates ?? []).map((fix) => element("p", {class: "why"}, `may lack: ${fix}`)),
+        ),
+      bad.length <= FEW,
+    ),
+  );
+}
