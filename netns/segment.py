@@ -14,7 +14,7 @@ def send(
     host: Host, source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int = 0,
     timestamps: tuple[int, int] | None = None, payload: bytes = b""
 ) -> None:
-    """The host sends one segment from `source` to `destination`, each an address and a port; no socket needs to be there.
+    """The host sends one segment from `source` to `destination`, addresses and ports for which it needs no socket.
 
     `flags` are TCP's by their first letters, such as "FA"; `timestamps` the option of RFC 7323, TSval and TSecr.
     Numbers are taken modulo 2**32. Raises OSError.

@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.icmp_errors import ERRORS, HOST_UNREACHABLE, IGNORED, V4, V6, numbers
 from fixtures.topologies import ROUTED
-from netns import deliver, errqueue, icmp, tcp_info, tcp_pair
+from netns import deliver, errqueue, eventually, icmp, tcp_info, tcp_pair
 from netns.attempt import WAYS, attempt, events, name, so_error
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -14,9 +14,9 @@ HARMLESS = {V4: ((3, 4), *IGNORED[V4]), V6: ((2, 0), *IGNORED[V6])}
 MTU = 1300
 
 
-def answer_syn(net, packets, kind, code):
-    """The router answers the latest SYN of the client."""
-    packets.until(lambda seen: seen.sent(), within=5)
+def answer_syn(net, conn, packets, kind, code):
+    """The router answers the SYN of the client, when connect() has let go of the socket: TCP_INFO waits for that."""
+    eventually(lambda: tcp_info(conn).state, "SYN_SENT", within=5)
     icmp.send_error(net["router"], net["client"], kind, code, icmp.quote(packets.sent()[-1]), rest=MTU)
 
 
@@ -25,7 +25,7 @@ def connecting(net, family, way, silence, kind, code, prepare=lambda conn: None)
     conn = net["client"].socket(family)
     prepare(conn)
     with net["client"].capture("tcp") as packets:
-        outcome = attempt(conn, silence, way, lambda: answer_syn(net, packets, kind, code))
+        outcome = attempt(conn, silence, way, lambda: answer_syn(net, conn, packets, kind, code))
     return conn, outcome
 
 
@@ -55,7 +55,7 @@ def test_epoll_shows_the_failed_attempt_as_error_and_hangup(net, family, silence
     with net["client"].capture("tcp") as packets:
         conn.connect_ex(silence)
         before = events(conn)
-        answer_syn(net, packets, *HOST_UNREACHABLE[family])
+        answer_syn(net, conn, packets, *HOST_UNREACHABLE[family])
 
     assert before == set()
     assert events(conn, within=5) == {"IN", "OUT", "ERR", "HUP", "RDHUP"}
@@ -73,7 +73,7 @@ def test_other_messages_do_not_end_a_connection_attempt(net, family, silence):
         conn.setblocking(False)
         with net["client"].capture("tcp") as packets:
             conn.connect_ex(silence)
-            answer_syn(net, packets, kind, code)
+            answer_syn(net, conn, packets, kind, code)
         states[kind, code] = (tcp_info(conn).state, so_error(conn), events(conn))
         conn.close()
 

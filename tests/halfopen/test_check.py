@@ -1,6 +1,5 @@
 """What a half-open check sends, and what it leaves behind at both ends: nothing."""
 
-import errno
 import socket
 
 import pytest
@@ -61,22 +60,20 @@ def test_the_port_is_free_at_once(service, check):
     assert service.server.counters()["TcpExt.EmbryonicRsts"] == 10
 
 
-@pytest.mark.parametrize("linger, flags, left", [(True, ["S", "SA", "A", "RA"], []), (False, ["S", "SA", "A", "FA"], None)])
-def test_an_ordinary_connection_is_accepted(service, linger, flags, left):
-    """With the defaults the ACK goes out at once; also a reset right after it comes too late for the application."""
+@pytest.mark.parametrize("linger, last", [(b"\1\0\0\0\0\0\0\0", "RA"), (bytes(8), "FA")], ids=["reset", "fin"])
+def test_an_ordinary_connection_is_accepted(service, linger, last):
+    """With the defaults the ACK goes out at once, and even a reset right after it comes too late: the application
+    gets a connection that is over."""
     conn = service.client.socket(service.family)
-    if linger:
-        conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     with service.client.capture("tcp") as packets:
         conn.connect(service.address)
         conn.close()
         fence(service.client, service.server, service.address[0])
 
-    assert [packet.flags for packet in packets][:4] == flags
+    assert [packet.flags for packet in packets][:4] == ["S", "SA", "A", last]
     assert service.server.counters()["Tcp.PassiveOpens"] == 1
-    peer = service.accept()
-    assert left is None or states(service.server) == left
-    peer.close()
+    service.accept()
 
 
 def test_a_port_without_a_listener_fails_the_check(service, check):
@@ -87,16 +84,17 @@ def test_a_port_without_a_listener_fails_the_check(service, check):
         check.run(service)
 
 
-def test_a_listener_whose_queue_is_full_fails_the_check(net, family, service, check):
-    """The SYN is dropped and counted (ListenDrops): a server that no longer accepts is not healthy."""
+def test_a_listener_whose_queue_is_full_fails_the_check(service, check):
+    """The SYN and its repetitions are dropped and counted (ListenOverflows): a server that does not accept any more is
+    not healthy."""
+    service.client.pin({"net.ipv4.tcp_syn_retries": 1})
     service.listener.listen(0)
-    waiting, _ = service.client.socket(family), service.client.pin({"net.ipv4.tcp_syn_retries": 1})
+    waiting = service.client.socket(service.family)
     waiting.connect(service.address)
     eventually(lambda: service.server.counters()["Tcp.PassiveOpens"], 1, within=5)
 
-    with pytest.raises(TimeoutError) as failure:
+    with pytest.raises(TimeoutError):
         check.run(service)
 
-    assert failure.value.errno in (None, errno.ETIMEDOUT)
     assert service.server.counters()["TcpExt.ListenOverflows"] >= 2
     assert service.accept().getpeername() == waiting.getsockname()
