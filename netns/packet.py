@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
@@ -16,7 +16,24 @@ if TYPE_CHECKING:
 _PACKET_OUTGOING = 4
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
 # Where an Ethernet frame of this type names the protocol: IPv4's Protocol, IPv6's Next Header.
-_PROTOCOL_AT = {b"\x08\x00": 14 + 9, b"\x86\xdd": 14 + 6}
+_IPV4 = b"\x08\x00"
+_PROTOCOL_AT = {_IPV4: 14 + 9, b"\x86\xdd": 14 + 6}
+# Ports, sequence and acknowledgement number, data offset, flags (RFC 9293, 3.1).
+_TCP = struct.Struct("!2s2sIIBB")
+
+
+class Segment(NamedTuple):
+    """What TCP's own rules look at, read without scapy: most packets are only followed, and never shown.
+
+    `source` and `destination` are address and port in bytes, `payload` is the bytes of data on the wire.
+    """
+
+    source: bytes
+    destination: bytes
+    seq: int
+    ack: int
+    flags: str
+    payload: int
 
 
 @dataclass
@@ -67,18 +84,44 @@ class Packet:
     def tcp(self) -> TCP | None:
         return self.layers.getlayer(TCP) if self.protocol == "tcp" else None
 
+    @cached_property
+    def segment(self) -> Segment | None:
+        """None for what is no TCP, and for a fragment that is not the first."""
+        data = self.frame.data
+        if self.protocol != "tcp":
+            return None
+        if data[12:14] == _IPV4:
+            start, addresses = 14 + 4 * (data[14] & 15), data[26:34]
+            total = int.from_bytes(data[16:18], "big") + 14
+            later_fragment = (data[20] & 0x1F) | data[21]
+        else:
+            start, addresses = 14 + 40, data[22:54]
+            total = int.from_bytes(data[18:20], "big") + start
+            later_fragment = 0
+        if later_fragment or len(data) < start + _TCP.size:
+            return None
+        sport, dport, seq, ack, offset, bits = _TCP.unpack_from(data, start)
+        half = len(addresses) // 2
+        flags = "".join(letter for bit, letter in enumerate("FSRPAUEC") if bits >> bit & 1)
+        return Segment(addresses[:half] + sport, addresses[half:] + dport, seq, ack, flags, total - start - 4 * (offset >> 4))
+
     @property
     def flags(self) -> str:
         """The TCP flags by their first letters, such as "RA"."""
-        return str(self.tcp.flags)
+        return self._tcp_segment().flags
 
     @property
     def seq(self) -> int:
-        return self.tcp.seq
+        return self._tcp_segment().seq
 
     @property
     def ack(self) -> int:
-        return self.tcp.ack
+        return self._tcp_segment().ack
+
+    def _tcp_segment(self) -> Segment:
+        if self.segment is None:
+            raise AttributeError("no TCP segment begins in this packet")
+        return self.segment
 
     @property
     def timestamps(self) -> tuple[int, int] | None:
@@ -93,8 +136,7 @@ class Packet:
     @property
     def length(self) -> int:
         """Bytes of TCP payload on the wire, even where fewer were recorded."""
-        ip_payload = self.ip.len - 4 * self.ip.ihl if self.ip.version == 4 else self.ip.plen
-        return ip_payload - 4 * self.tcp.dataofs
+        return self._tcp_segment().payload
 
     def summary(self, names: Mapping[str, str]) -> str:
         """Who to whom (by role where `names` knows the address), which connection if not the first, and what."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .packet import Packet
+from .packet import Packet, Segment
 
 if TYPE_CHECKING:
     from .capture import Frame
@@ -27,12 +27,12 @@ class _Connection:
     incarnation: int
     sides: dict[tuple, _Side] = field(default_factory=dict)
 
-    def is_over(self, source: tuple, packet: Packet) -> bool:
+    def is_over(self, segment: Segment) -> bool:
         """Whether this packet begins the next one: a SYN that repeats none (and is not the other half of a
         simultaneous open; RFC 9293, 3.5)."""
-        side = self.sides.get(source)
-        opens = "S" in packet.flags and "A" not in packet.flags
-        return opens and side is not None and side.initial != packet.seq
+        side = self.sides.get(segment.source)
+        opens = "S" in segment.flags and "A" not in segment.flags
+        return opens and side is not None and side.initial != segment.seq
 
 
 class Trace:
@@ -50,29 +50,28 @@ class Trace:
     def append(self, packet: Packet) -> None:
         """Add the packet that came next, and say what the earlier ones make of it."""
         self.packets.append(packet)
-        if packet.tcp is not None:
-            self._follow(packet)
+        if packet.segment is not None:
+            self._follow(packet, packet.segment)
 
-    def _follow(self, packet: Packet) -> None:
-        tcp = packet.tcp
-        here, there = (packet.ip.src, tcp.sport), (packet.ip.dst, tcp.dport)
+    def _follow(self, packet: Packet, segment: Segment) -> None:
+        here, there = segment.source, segment.destination
         pair = frozenset((here, there))
         connection = self._connections.setdefault(pair, _Connection(1))
-        if connection.is_over(here, packet):
+        if connection.is_over(segment):
             connection = self._connections[pair] = _Connection(connection.incarnation + 1)
         packet.incarnation = connection.incarnation
         sides = connection.sides
-        if "S" in packet.flags:
-            sides[here] = _Side(tcp.seq)
-        side = sides.setdefault(here, _Side(tcp.seq))
-        packet.relative_seq = _distance(side.initial, tcp.seq)
+        if "S" in segment.flags:
+            sides[here] = _Side(segment.seq)
+        side = sides.setdefault(here, _Side(segment.seq))
+        packet.relative_seq = _distance(side.initial, segment.seq)
         packet.is_probe = (
-            packet.flags == "A" and packet.length == 0
-            and side.acknowledged is not None and _distance(side.acknowledged, tcp.seq) == -1
+            segment.flags == "A" and segment.payload == 0
+            and side.acknowledged is not None and _distance(side.acknowledged, segment.seq) == -1
         )
-        if "A" in packet.flags and there in sides:
-            sides[there].acknowledged = tcp.ack
-            packet.relative_ack = _distance(sides[there].initial, tcp.ack)
+        if "A" in segment.flags and there in sides:
+            sides[there].acknowledged = segment.ack
+            packet.relative_ack = _distance(sides[there].initial, segment.ack)
 
 
 def _distance(start: int, end: int) -> int:

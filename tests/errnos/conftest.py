@@ -16,6 +16,7 @@ PINNED = {
     "net.ipv4.icmp_ratelimit": 0,
     "net.ipv4.icmp_ratemask": 0,
     "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv6.icmp.ratemask": "\n",
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,

@@ -18,6 +18,7 @@ PINNED = {
     "net.ipv4.icmp_ratelimit": 0,
     "net.ipv4.icmp_ratemask": 0,
     "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv6.icmp.ratemask": "\n",
     "net.ipv4.tcp_mtu_probing": 0,
     "net.ipv4.tcp_base_mss": 1024,
     "net.ipv4.tcp_min_snd_mss": 48,

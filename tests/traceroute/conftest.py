@@ -13,6 +13,7 @@ PINNED = {
     "net.ipv4.icmp_ratelimit": 0,
     "net.ipv4.icmp_ratemask": 0,
     "net.ipv6.icmp.ratelimit": 0,
+    "net.ipv6.icmp.ratemask": "\n",
     "net.ipv4.icmp_errors_use_inbound_ifaddr": 0,
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.ip_forward_use_pmtu": 0,

@@ -15,8 +15,9 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 RATELIMIT = {V4: "net.ipv4.icmp_ratelimit", socket.AF_INET6: "net.ipv6.icmp.ratelimit"}
 EXPIRED = {V4: "Ip.InHdrErrors", socket.AF_INET6: "Ip6.InHdrErrors"}
-# Destination unreachable, source quench, time exceeded, parameter problem: the default of icmp_ratemask.
+# Destination unreachable, source quench, time exceeded, parameter problem; ICMPv6: all but packet too big.
 DEFAULT_MASK = 6168
+DEFAULT_MASKS = {"net.ipv4.icmp_ratemask": DEFAULT_MASK, "net.ipv6.icmp.ratemask": "0-1,3-127"}
 # Tokens that a destination can save up: XRLIM_BURST_FACTOR, net/ipv4/icmp.c.
 BURST = 6
 # Seconds to the next answer.
@@ -45,7 +46,7 @@ def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock,
     """icmp_ratelimit=1000 ms: 6 answers at once, and the next one 1 s after the first. Over IPv6 kernels without "ipv6:
     icmp: remove obsolete code in icmpv6_xrlim_allow()" answer sooner where the route back is to many hosts: 1 s / 4 for
     a /64; with it the default of net.ipv6.icmp.ratelimit is 100 ms instead."""
-    net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    net["router"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     clock.align(1)
     with stopwatch() as took:
         first = answered(10)
@@ -59,7 +60,7 @@ def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock,
 @pytest.mark.virtual_clock("a full account takes many seconds")
 def test_tokens_are_saved_up_to_the_burst(net, family, answered, clock):
     """After a long silence again 6 and no more."""
-    net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    net["router"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     first = answered(10)
     clock.sleep(60)
 
@@ -84,7 +85,7 @@ def test_types_outside_the_mask_have_no_limit(net, family, answered):
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
 def test_echo_replies_have_no_limit_by_default(net, family, answered):
     """They are not in the default mask; port unreachable is."""
-    net["server"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    net["server"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
 
     assert answered(30, "icmp", ttl=2) == 30
     assert answered(30, "udp", ttl=2) == BURST
@@ -93,7 +94,7 @@ def test_echo_replies_have_no_limit_by_default(net, family, answered):
 def test_each_destination_has_its_own_limit(net, family, clock):
     """Another prober, at another address, still gets its 6 when the first one has had its own."""
     client, server, router = net.nodes("client", "server", "router")
-    router.pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    router.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     # Over IPv6 the limit is the destination's, not its network's.
     other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
     client.run(["ip", "address", "add", other + ("/24" if family == V4 else "/64"), "dev", "to-router",
@@ -115,7 +116,7 @@ def test_all_destinations_together_have_a_limit(net, family, answered, clock, me
     """icmp_msgs_burst=20 and icmp_msgs_per_sec=20: 20 answers to anybody, on average: each costs 0, 1 or 2, at random,
     so that the limit cannot be used to guess ports ("icmp: randomize the global rate limiter")."""
     router = net["router"]
-    router.pin({RATELIMIT[family]: 0, "net.ipv4.icmp_ratemask": DEFAULT_MASK})
+    router.pin({RATELIMIT[family]: 0, **DEFAULT_MASKS})
     limits = {"net.ipv4.icmp_msgs_burst": 20, "net.ipv4.icmp_msgs_per_sec": 20}
     with ExitStack() as stack:
         try:

@@ -132,3 +132,22 @@ def test_unusable_firewall_is_named(pair, monkeypatch):
     with pytest.raises(netns.MissingFeature, match="no firewall: nft is not installed; iptables-nft is not installed"):
         with netns.firewall.drop(server, client.address(socket.AF_INET)):
             pass
+
+
+def test_segments_are_read_as_scapy_reads_them(family):
+    """The oracle for what is read without it."""
+    with netns.build(LAN, capture=True) as network:
+        client, server = network.nodes("client", "server")
+        with client.capture("tcp") as packets:
+            conn, peer = netns.tcp_pair(client, server, family)
+            conn.sendall(b"hello")
+            assert peer.recv(5) == b"hello"
+            peer.close()
+            conn.close()
+
+        assert {packet.flags for packet in packets} >= {"S", "SA", "A", "PA", "FA"}
+        for packet in packets:
+            tcp, ip = packet.tcp, packet.ip
+            over_ip = ip.len - 4 * ip.ihl if ip.version == 4 else ip.plen
+            assert (packet.seq, packet.ack, packet.flags, packet.length) == \
+                (tcp.seq, tcp.ack, str(tcp.flags), over_ip - 4 * tcp.dataofs)

@@ -17,7 +17,7 @@ def routed():
     with netns.build(ROUTED, capture=True) as network:
         for link in network.topology.links:
             meet(network[link.left], network[link.right])
-        network["router"].pin({"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0})
+        network["router"].pin({"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv6.icmp.ratemask": "\n"})
         yield network
 
 
