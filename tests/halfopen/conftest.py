@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from netns import Network, listen
+from netns import Network
 from netns.closing import Service
 
 PINNED = {
@@ -32,12 +32,6 @@ PINNED = {
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-
-
-@pytest.fixture
-def service(net: Network, family: socket.AddressFamily) -> Service:
-    client, server = net.nodes("client", "server")
-    return Service(client, server, listen(server, family))
 
 
 def quickack_off(conn: socket.socket) -> None:

@@ -5,23 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from fixtures.topologies import LAN
-from netns import Link, Route, Topology, deliver, offload, pmtu, tcp_info, tcp_pair, tunnel
+from fixtures.topologies import LAN, SITES
+from netns import deliver, offload, pmtu, tcp_info, tcp_pair, tunnel
 
-# The client's and the server's networks know each other by a tunnel from left to right only.
-SITES = Topology(
-    links=(
-        Link("client", "left", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
-        Link("left", "core", ipv4="198.51.100.0/28", ipv6="2001:db8:2::/64"),
-        Link("core", "right", ipv4="198.51.100.16/28", ipv6="2001:db8:3::/64"),
-        Link("server", "right", ipv4="203.0.113.0/24", ipv6="2001:db8:4::/64"),
-    ),
-    routes=(
-        Route("client", via="left"), Route("left", via="core"),
-        Route("server", via="right"), Route("right", via="core"),
-    ),
-    routers=("left", "core", "right"),
-)
 pytestmark = pytest.mark.topology(SITES)
 
 IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 10, 0, 2

@@ -1,12 +1,10 @@
-"""What the TIME_WAIT tests share: pinned sysctls, and a service to connect to."""
+"""What the TIME_WAIT tests share: pinned sysctls, and a tracker on the way."""
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
-from netns import Network, conntrack, listen
-from netns.closing import Service
+from netns import Network, conntrack
 
 # As the kernel's documentation gives the defaults, but for the reuse of pairs, which each test asks for by itself.
 PINNED = {
@@ -26,12 +24,6 @@ PINNED = {
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-
-
-@pytest.fixture
-def service(net: Network, family: socket.AddressFamily) -> Service:
-    client, server = net.nodes("client", "server")
-    return Service(client, server, listen(server, family))
 
 
 @pytest.fixture

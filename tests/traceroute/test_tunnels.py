@@ -5,24 +5,10 @@ import socket
 import pytest
 
 from fixtures.icmp_errors import ECHO_REPLY, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
-from fixtures.topologies import DIRECTED
-from netns import Link, Route, Topology, ipvs, tunnel
+from fixtures.topologies import DIRECTED, SITES
+from netns import ipvs, tunnel
 from netns.probe import KINDS
 
-# The client's and the server's networks know each other by a tunnel from left to right only.
-SITES = Topology(
-    links=(
-        Link("client", "left", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
-        Link("left", "core", ipv4="198.51.100.0/28", ipv6="2001:db8:2::/64"),
-        Link("core", "right", ipv4="198.51.100.16/28", ipv6="2001:db8:3::/64"),
-        Link("server", "right", ipv4="203.0.113.0/24", ipv6="2001:db8:4::/64"),
-    ),
-    routes=(
-        Route("client", via="left"), Route("left", via="core"),
-        Route("server", via="right"), Route("right", via="core"),
-    ),
-    routers=("left", "core", "right"),
-)
 NETWORKS = {V4: ("192.0.2.0/24", "203.0.113.0/24"), socket.AF_INET6: ("2001:db8:1::/64", "2001:db8:4::/64")}
 INSIDE = {V4: "10.0.0.{}/30", socket.AF_INET6: "fd00::{}/64"}
 
