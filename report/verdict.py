@@ -111,12 +111,16 @@ def _drift(was: TestResult, now: TestResult) -> list[str]:
         old = before.get(one["name"])
         if old is None:
             continue
-        tolerance = one.get("tolerance")
-        if tolerance is None:
-            tolerance = RELATIVE_TOLERANCE * abs(old["value"])
+        tolerance = tolerance_of(one, old["value"])
         if abs(one["value"] - old["value"]) > tolerance:
             lines.append(f"{one['name']} {parameters(now.id)}: {old['value']:.6g} -> {one['value']:.6g} {one['unit']} (tolerance {tolerance:.3g})")
     return lines
+
+
+def tolerance_of(measurement: dict, before: float) -> float:
+    """By how much it may differ from what it was before: what it states itself, or else a share of that."""
+    stated = measurement.get("tolerance")
+    return RELATIVE_TOLERANCE * abs(before) if stated is None else stated
 
 
 def _first(text: str) -> str:

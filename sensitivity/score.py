@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from report.verdict import RELATIVE_TOLERANCE
+from report.verdict import tolerance_of
 from sensitivity.machine import Seen
 
 
@@ -31,8 +31,7 @@ def difference(base: Seen, now: Seen) -> str:
     for name, one in before.items():
         if name not in after:
             return f"{name} is missing"
-        tolerance = one["tolerance"] if one["tolerance"] is not None else RELATIVE_TOLERANCE * abs(one["value"])
-        if abs(after[name]["value"] - one["value"]) > tolerance:
+        if abs(after[name]["value"] - one["value"]) > tolerance_of(one, one["value"]):
             return f"{name}: {one['value']:.6g} -> {after[name]['value']:.6g} {one['unit']}"
     return ""
 
