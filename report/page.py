@@ -81,12 +81,11 @@ def _number(value: object) -> object:
 
 
 def _comparison(comparison: Comparison) -> dict:
-    head = comparison.lines()[0]
-    state = "unsure" if "cannot be judged" in head else "good" if comparison.ok else "bad"
+    state = "unsure" if not comparison.judged else "good" if comparison.ok else "bad"
     return {
         "old": comparison.old.label,
         "new": comparison.new.label,
-        "head": head,
+        "head": comparison.headline(),
         "state": state,
         "regressions": [_change(old, new, new, comparison.new) for old, new in comparison.regressions],
         "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],
