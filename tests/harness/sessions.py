@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.cache import Cache
@@ -91,6 +91,11 @@ class Session:
     def results(self) -> dict:
         return json.loads((self.report / "results.json").read_text())
 
+    @property
+    def releases(self) -> dict[str, str]:
+        """What `uname -r` says on each kernel."""
+        return {kernel["label"]: kernel["release"] for kernel in self.results["kernels"]}
+
     def tests(self, kernel: str = KERNEL) -> dict[str, dict]:
         """The results on one kernel, by the name of the test."""
         found = next(each for each in self.results["kernels"] if each["label"] == kernel)
@@ -123,11 +128,11 @@ def eventually(holds: Callable[[], bool], within: float, why: Callable[[], str],
 
 
 @contextlib.contextmanager
-def copied_cache(target: Path, since: float, kernels: Sequence[str]) -> Iterator[Path]:
+def copied_cache(target: Path, since: float, releases: Iterable[str]) -> Iterator[Path]:
     """A cache of its own, to be damaged: copies of what the usual one holds of these kernels and has handed out `since` (epoch)."""
     with Cache() as usual:
         wanted = [entry.path for entry in usual.entries() if entry.used >= since]
-        wanted += [path.parents[1] for kernel in kernels for path in usual.area("kernels").glob(f"*/boot/vmlinuz-{kernel}.*")]
+        wanted += [path.parents[1] for release in releases for path in usual.area("kernels").glob(f"*/boot/vmlinuz-{release}")]
         target.mkdir()
         for path in {usual.area("apt"), *wanted}:
             place = target / path.relative_to(usual.root)

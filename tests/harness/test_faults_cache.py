@@ -18,8 +18,8 @@ BUILDING, WAITING = "booting (once: its state is saved)", "another process is pr
 def cache(tmp_path_factory):
     """A cache with what both kernels need, and nothing else."""
     began = time.time()
-    run(tmp_path_factory.mktemp("usual"), CASE, *OPTIONS, kernels=[KERNEL, OTHER])
-    with copied_cache(tmp_path_factory.mktemp("copy") / "cache", began, [KERNEL, OTHER]) as path:
+    usual = run(tmp_path_factory.mktemp("usual"), CASE, *OPTIONS, kernels=[KERNEL, OTHER])
+    with copied_cache(tmp_path_factory.mktemp("copy") / "cache", began, usual.releases.values()) as path:
         yield path
 
 
