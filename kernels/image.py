@@ -20,8 +20,8 @@ from pathlib import Path
 from kernels.cache import Cache
 from kernels.extract import Kernel
 
-TOOLS = ["ip", "tc", "ss", "bridge", "iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft", "nft", "ipvsadm",
-         "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
+TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
+                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
 # Where the kernel and scripts expect things: links of the host's file system, where they are links.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
 DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes"]

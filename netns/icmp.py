@@ -75,7 +75,7 @@ def _source(quoted: bytes) -> str:
 
 
 def _send(router: Host, to: Host, address: str, message: bytes, counter: str) -> None:
-    before = to.counters() if counter else None
+    before = to.counters().get(counter) if counter else 0
     if ":" in address:
         # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
         with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
@@ -84,7 +84,7 @@ def _send(router: Host, to: Host, address: str, message: bytes, counter: str) ->
         with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
             raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
     if counter:
-        eventually(lambda: to.counters().since(before).get(counter, 0), 1, within=5)
+        eventually(lambda: to.counters().get(counter) - before, 1, within=5)
 
 
 def checksum(message: bytes) -> int:
