@@ -66,3 +66,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("virtual_clock") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(VIRTUAL_DEADLINE))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
