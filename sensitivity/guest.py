@@ -57,7 +57,7 @@ def serve(channel, arguments, directory):
                     found.append((name, address, min(end - address, 1 << 14), module))
             yield found, {address: name for address, name, _module in table}
 
-    config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", *arguments], [Server()])
+    config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", "--traffic", *arguments], [Server()])
     config.workerinput = {"workerid": "sensitivity"}
     config.workeroutput = {}
     # A module that a test unloads would be loaded at another address.
