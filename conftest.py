@@ -21,6 +21,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
     group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
+    group.addoption("--bug-report", metavar="DIR", help="leave a folder for each failed, crashed or known test there: report, standalone case, evidence")
+    group.addoption("--good", metavar="SPEC", default="", help="a kernel on which the standalone cases of --bug-report must not reproduce")
+    group.addoption("--replay", action="store_true", help="keep the empty machine that verified a case of --bug-report, some 100 MB, to run it again exactly")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
