@@ -1,5 +1,6 @@
 """setup.sh of an exported case builds what the case itself builds."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -30,10 +31,13 @@ def built(tmp_path):
         scripts.append(script)
         return script.read_text()
 
-    yield build
-    for script in scripts:
-        subprocess.run(["sh", script, "down"], check=True)
-        assert os.listdir("/run/netns") == []
+    # The script gives its hosts names, which the workers of a run share.
+    with open("/run/kdrift-names.lock", "w") as names:
+        fcntl.flock(names, fcntl.LOCK_EX)
+        yield build
+        for script in scripts:
+            subprocess.run(["sh", script, "down"], check=True)
+            assert os.listdir("/run/netns") == []
 
 
 @pytest.mark.parametrize("name", TESTS)
