@@ -4,7 +4,7 @@ import os
 import pytest
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
-                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints", "fixtures.leaks"]
+                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints"]
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
