@@ -3,6 +3,8 @@
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from .host import Host, Interface
 from .packet import Packet
@@ -81,12 +83,10 @@ def _send_redirect_6(router: Host, to: Host, gateway: str, quoted: bytes) -> Non
     padded = quoted + bytes(-len(quoted) % 8)
     addresses = socket.inet_pton(socket.AF_INET6, gateway) + quoted[24:40]
     option = struct.pack("!BB6x", REDIRECTED_HEADER, 1 + len(padded) // 8)
-    before = to.counters()
-    with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+    with _counted(to, "Icmp6.InRedirects"), router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
         raw.bind((link_local(interface), 0, 0, interface.index))
         raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
         raw.sendto(struct.pack("!BBHI", 137, 0, 0, 0) + addresses + option + padded, (_source(quoted), 0))
-    eventually(lambda: to.counters().since(before).get("Icmp6.InRedirects", 0), 1, within=5)
 
 
 def link_local(interface: Interface) -> str:
@@ -100,15 +100,23 @@ def _source(quoted: bytes) -> str:
 
 
 def _send(router: Host, to: Host, address: str, message: bytes, counter: str, options: bytes = b"") -> None:
+    with _counted(to, counter):
+        if ":" in address:
+            # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
+            with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+                raw.sendto(message, (address, 0))
+        else:
+            with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+                raw.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
+                raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
+
+
+@contextmanager
+def _counted(to: Host, counter: str) -> Iterator[None]:
+    """Wait at the end of the block until `to` has counted the message that was sent in it; without a counter for nothing.
+    Raises NotMet."""
     before = to.counters().get(counter) if counter else 0
-    if ":" in address:
-        # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
-        with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
-            raw.sendto(message, (address, 0))
-    else:
-        with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-            raw.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
-            raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
+    yield
     if counter:
         eventually(lambda: to.counters().get(counter) - before, 1, within=5)
 

@@ -22,9 +22,10 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-# One line for each address: address, index, prefix length, scope, flags (the last four in hexadecimal), name.
-_IF_INET6 = Path("/proc/thread-self/net/if_inet6")
-_IFA_F_TENTATIVE = 0x40
+# One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal.
+_IPV6_ROUTE = Path("/proc/thread-self/net/ipv6_route")
+_RTF_LOCAL = 0x80000000
+_LINK_LOCAL = b"\xfe\x80"
 _FIRST_INDEX = 11
 # RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
@@ -148,13 +149,17 @@ def _ready(host: Host) -> bool:
     """Whether its interfaces have taken note of their carriers, and its addresses are in use.
 
     The end of a link that was up before the other one drops what is sent until linkwatch_do_dev() activates its queue, which
-    brings its link-local address as well; an address is tentative until addrconf_dad_work() has run, without any probe too.
+    brings its link-local address as well. An address has its local route, and answers neighbours, when addrconf_dad_work()
+    has run, which an address without duplicate address detection needs too.
     """
     with host.entered():
-        lines = [line.split() for line in _IF_INET6.read_text().splitlines()]
-    link_local = {int(index, 16) for address, index, *_ in lines if address.startswith("fe80")}
-    tentative = any(int(flags, 16) & _IFA_F_TENTATIVE for *_, flags, _name in lines)
-    return not tentative and link_local >= {interface.index for interface in host.interfaces.values()}
+        routes = [line.split() for line in _IPV6_ROUTE.read_text().splitlines()]
+    own = {(name, bytes.fromhex(to)) for to, *_, flags, name in routes if int(flags, 16) & _RTF_LOCAL}
+    with_link_local = {name for name, address in own if address.startswith(_LINK_LOCAL)}
+    return all(
+        interface.name in with_link_local and (interface.name, interface.addresses[socket.AF_INET6].packed) in own
+        for interface in host.interfaces.values()
+    )
 
 
 def _configuration(host: Host) -> Iterator[object]:

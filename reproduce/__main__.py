@@ -14,7 +14,7 @@ from kernels.spec import resolve
 from kernels.stranger import visit
 from kernels.vm import VMError
 from reproduce.check import check
-from reproduce.collect import CannotExport, Manifest, collect, describe
+from reproduce.collect import CannotExport, Manifest, collect, describe_all
 from reproduce.pack import write
 from reproduce.text import disposable
 from reproduce.transform import TooNew
@@ -58,17 +58,6 @@ def run(spec: str, case: Manifest, file: Path, chosen: argparse.Namespace) -> st
         options = ["--disposable"] if disposable(case) else []
         seen = visit(cache, kernel, file.read_bytes(), options, case.packages, chosen.mirror, chosen.offline)
     return f"\n== {kernel.package or spec} {kernel.version or kernel.release}, {seen.suite}\n{seen.transcript.rstrip()}"
-
-
-def describe_all(items: list) -> tuple[list[Manifest], dict[str, str]]:
-    """What is known of each test, and of those that cannot be exported: why."""
-    cases, failed = [], {}
-    for item in items:
-        try:
-            cases.append(describe(item))
-        except CannotExport as error:
-            failed[item.nodeid] = str(error)
-    return cases, failed
 
 
 def report(total: int, failed: dict[str, str]) -> int:

@@ -67,6 +67,17 @@ def collect(words: list[str]) -> list[pytest.Item]:
     return found.items
 
 
+def describe_all(items: list[pytest.Item]) -> tuple[list[Manifest], dict[str, str]]:
+    """What is known of each test, and of those that cannot be exported: why, by id."""
+    cases, failed = [], {}
+    for item in items:
+        try:
+            cases.append(describe(item))
+        except CannotExport as error:
+            failed[item.nodeid] = str(error)
+    return cases, failed
+
+
 def describe(item: pytest.Item) -> Manifest:
     """Raises CannotExport."""
     if not isinstance(item, pytest.Function) or item.cls is not None:

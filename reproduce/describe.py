@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from reproduce.collect import CannotExport, Manifest, collect, describe
+from reproduce.collect import CannotExport, Manifest, collect, describe_all
 
 PROJECT = Path(__file__).parents[1]
 
@@ -23,13 +23,8 @@ def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
 
 
 def main(tests: list[str]) -> None:
-    found = {}
-    for item in collect(tests):
-        try:
-            found[item.nodeid] = describe(item).as_dict()
-        except CannotExport as error:
-            found[item.nodeid] = str(error)
-    print("\n" + json.dumps(found))
+    cases, failed = describe_all(collect(tests))
+    print("\n" + json.dumps({case.id: case.as_dict() for case in cases} | failed))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """The folders of --bug-report: one for each test that failed, crashed, or has a known issue."""
+import errno
 import hashlib
 import re
 import shutil
@@ -99,7 +100,6 @@ def kind_of(message: str) -> str:
     name = found[1] if found else ""
     number = _NUMBER.search(message)
     if number:
-        import errno
         return f"{name} {errno.errorcode.get(int(number[1]), number[1])}"
     return name
 

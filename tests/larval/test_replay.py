@@ -8,7 +8,6 @@ import pytest
 from pyroute2.netlink import NLM_F_REQUEST
 
 from fixtures.topologies import LAN
-from netns import xfrm
 from netns import _xfrm_wire as wire
 
 pytestmark = pytest.mark.topology(LAN)

@@ -25,7 +25,7 @@ def run(manifest, chosen):
     recorder = setup.Recorder(manifest)
     recorder.install()
     narrate.install()
-    case, outcome = run_case(manifest, narrate, chosen, recorder)
+    outcome = run_case(manifest, narrate, chosen, recorder)
     if chosen.setup and outcome[0] != verdict.CANNOT_RUN:
         with open(chosen.setup, "w") as file:
             file.write(recorder.script())
@@ -47,8 +47,9 @@ def prepare(manifest, disposable):
 
 
 def run_case(manifest, narrate, chosen, recorder):
-    """The case, and (status, why)."""
+    """(status, why)."""
     import netns
+    import pytest
 
     from . import verdict
     from .case import Case
@@ -61,20 +62,20 @@ def run_case(manifest, narrate, chosen, recorder):
         case.set_up()
         network = next((value for value in case.values.values() if isinstance(value, netns.Network)), None)
         narrate.topology_stands()
-        recorder.topology_stands(network)
+        recorder.topology_stands()
         if chosen.setup:
-            return case, (verdict.NOT_REPRODUCED, "")
+            return verdict.NOT_REPRODUCED, ""
         phase = "call"
         narrate.tell("-- the case")
         case.call()
         outcome = (verdict.NOT_REPRODUCED, "")
         narrate.tell("-- the promise holds: nothing failed")
     except KeyboardInterrupt:
-        return case, (verdict.CANNOT_RUN, "interrupted")
+        return verdict.CANNOT_RUN, "interrupted"
     except BaseException as error:
         outcome = verdict.judge(error, phase, manifest["recorded"])
         narrate.tell("-- %s" % "\n".join(verdict.lines(error)))
-        if outcome[0] == verdict.CANNOT_RUN and not isinstance(error, (netns.MissingFeature,)) and type(error).__name__ != "Skipped":
+        if outcome[0] == verdict.CANNOT_RUN and not isinstance(error, (netns.MissingFeature, pytest.Skipped)):
             traceback.print_exc(file=sys.stdout)
         if outcome[0] == verdict.CANNOT_RUN and not chosen.disposable and "machine" in outcome[1]:
             outcome = (outcome[0], outcome[1] + " (on a machine that may be spoiled: --disposable)")
@@ -83,8 +84,7 @@ def run_case(manifest, narrate, chosen, recorder):
         _shell(network, chosen.shell_on, narrate)
     _measured(case)
     _wire(network, narrate)
-    outcome = _end_of_case(case, outcome, manifest, narrate, log)
-    return case, outcome
+    return _end_of_case(case, outcome, manifest, narrate, log)
 
 
 def _introduce(manifest, narrate):

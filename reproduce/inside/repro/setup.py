@@ -46,7 +46,7 @@ class Recorder:
         self.roles, self.names = {}, {1: "lo"}
         self._at = self.lines
 
-    def topology_stands(self, _network):
+    def topology_stands(self):
         self._at = self.later
 
     def _note(self, why, command):
