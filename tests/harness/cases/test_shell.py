@@ -1,5 +1,6 @@
 """Failures at which a shell is opened."""
 import socket
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from netns import tcp_pair
 @pytest.mark.topology(ROUTED)
 def test_fails_with_a_connection(net):
     conn, peer = tcp_pair(*net.nodes("client", "server"), socket.AF_INET)
-    pytest.fail("on purpose")
+    pytest.fail(f"on purpose at {time.monotonic():.2f}")
     peer.close(), conn.close()
 
 
