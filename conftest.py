@@ -19,6 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="give the machines this device of QEMU's (qemu-xhci, usb-tablet); may be given several times")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
+    group.addoption("--ssh", metavar="[USER@]HOST[:PORT]", action="append", dest="hosts", default=[],
+                    help="run the tests on this machine, in private namespaces; may be given several times")
+    group.addoption("--own-machine", action="store_true", help="with --ssh: also the tests that change the whole machine")
+    group.addoption("--builder", metavar="[USER@]HOST[:PORT]", action="append", dest="builders", default=[],
+                    help="boot the kernels on this machine's QEMU; given several times, they are spread over all")
+    group.addoption("--ssh-config", metavar="FILE", help="ssh_config(5) for --ssh and --builder instead of your own")
     group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
@@ -39,12 +45,15 @@ def pytest_configure(config: pytest.Config) -> None:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
     from report.plugin import Report
     from report.recognise import Recognise
-    if config.option.kernels:
+    if config.option.kernels or config.option.hosts:
         if config.option.numprocesses:
             raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
-        from kernels.session import KernelSession, find_kernels
-        runs = find_kernels(config.option.kernels, config.option)
-        config.pluginmanager.register(KernelSession(config, runs), "dsession")
+        from machines.plan import find_session
+        session = find_session(config)
+        runs = list(session.runs.values())
+        config.pluginmanager.register(session, "dsession")
+    elif config.option.builders:
+        raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given")
     else:
         runs = []
         enter_namespaces()

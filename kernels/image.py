@@ -118,14 +118,14 @@ def _userland_files() -> list[str]:
     stdlib = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
     site = sysconfig.get_path("purelib")
     files = [python_command(), os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
-    files += _tree(stdlib, STDLIB_LEFT_OUT) + _tree(site, SITE_LEFT_OUT)
-    files += [path for pattern in DATA for place in glob.glob(pattern) for path in _tree(place, set())]
+    files += tree(stdlib, STDLIB_LEFT_OUT) + tree(site, SITE_LEFT_OUT)
+    files += [path for pattern in DATA for place in glob.glob(pattern) for path in tree(place, set())]
     files += [path for name in TOOLS if (path := tool(name))]
-    binaries = [path for path in files if _is_elf(path)]
-    return files + _libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
+    binaries = [path for path in files if is_elf(path)]
+    return files + libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
 
 
-def _tree(top: str, left_out: set[str]) -> list[str]:
+def tree(top: str, left_out: set[str]) -> list[str]:
     if not os.path.isdir(top):
         return [top]
     unwanted = re.compile("|".join(map(fnmatch.translate, left_out)) or "(?!)")
@@ -136,12 +136,12 @@ def _tree(top: str, left_out: set[str]) -> list[str]:
     return found
 
 
-def _is_elf(path: str) -> bool:
+def is_elf(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
-def _libraries(binaries: list[str]) -> list[str]:
+def libraries(binaries: list[str]) -> list[str]:
     listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
     missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
     if missing:

@@ -122,7 +122,7 @@ class Report:
             return [KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING))]
         found = []
         for run in self.runs:
-            result = KernelResult(run.spec, run.label, error=run.error, clock=self.config.option.clock, tests=self.collector.of(run.label))
+            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, tests=self.collector.of(run.label))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
                 facts = run.running()
