@@ -24,6 +24,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--own-machine", action="store_true", help="with --ssh: also the tests that change the whole machine")
     group.addoption("--builder", metavar="[USER@]HOST[:PORT]", action="append", dest="builders", default=[],
                     help="boot the kernels on this machine's QEMU; given several times, they are spread over all")
+    group.addoption("--vagrant", metavar="NAME", nargs="*",
+                    help="run the tests on these machines of the Vagrantfile (default: all that exist); with --kernel they boot that kernel")
+    group.addoption("--vagrant-destroy", action="store_true", help="destroy the machines that --vagrant has created")
     group.addoption("--ssh-config", metavar="FILE", help="ssh_config(5) for --ssh and --builder instead of your own")
     group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
@@ -45,7 +48,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
     from report.plugin import Report
     from report.recognise import Recognise
-    if config.option.kernels or config.option.hosts:
+    if config.option.kernels or config.option.hosts or config.option.vagrant is not None:
         if config.option.numprocesses:
             raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
         from machines.plan import find_session

@@ -64,8 +64,8 @@ def python_command() -> str:
 
 def build_userland(target: Path) -> None:
     """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
-    paths = _with_links(_userland_files())
-    _cpio(target / "userland.cpio", Path("/"), paths)
+    paths = with_links(_userland_files())
+    write_cpio(target / "userland.cpio", Path("/"), paths)
 
 
 def userland_key() -> str:
@@ -89,7 +89,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
         if not os.path.islink(f"/{directory}"):
             (stage / directory).mkdir(exist_ok=True)
     paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
-    _cpio(target / "kernel.cpio", stage, paths)
+    write_cpio(target / "kernel.cpio", stage, paths)
     with open(target / "initrd", "wb") as out:
         for part in (userland / "userland.cpio", target / "kernel.cpio"):
             with open(part, "rb") as source:
@@ -149,7 +149,7 @@ def libraries(binaries: list[str]) -> list[str]:
     return sorted({word for line in listing.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
 
 
-def _with_links(files: list[str]) -> list[str]:
+def with_links(files: list[str]) -> list[str]:
     """Absolute paths with every directory and symbolic link on the way to them, parents first."""
     seen: dict[str, None] = {}
 
@@ -234,7 +234,7 @@ def _dependencies(source: Path) -> dict[str, list[str]]:
     return found
 
 
-def _cpio(target: Path, top: Path, paths: list[str]) -> None:
+def write_cpio(target: Path, top: Path, paths: list[str]) -> None:
     cpio = shutil.which("cpio")
     if cpio is None:
         raise ImageError("cpio is not installed")

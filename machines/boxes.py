@@ -3,6 +3,7 @@
 Needs root, mmdebstrap and qemu-img.  A box has its kernel and initramfs beside the disk and says in its own Vagrantfile that
 libvirt boots them, so the disk needs no boot loader and no partitions: mke2fs fills it without a loop device.
 """
+import hashlib
 import json
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from kernels.cache import Cache
 from kernels.sources import archives
 
 RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
@@ -39,7 +41,13 @@ end
 """
 
 
-def build(name: str, directory: Path) -> Path:
+def cached(cache: Cache, name: str) -> Path:
+    """A box from the cache, or built now."""
+    key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    return cache.build("images", f"box-{name}-{key}", lambda target: build(name, target), {"group": f"box {name}"}) / f"{name}.box"
+
+
+def build(name: str, directory: Path) -> None:
     """Write `NAME.box` into `directory`.  Raises CalledProcessError; what a tool printed is on standard error."""
     with tempfile.TemporaryDirectory(prefix="box-", dir=directory) as scratch:
         root, box = Path(scratch, "root"), Path(scratch, "box")
@@ -56,7 +64,7 @@ def build(name: str, directory: Path) -> Path:
         with tarfile.open(Path(scratch, "whole.box"), "w") as tar:
             for path in sorted(box.iterdir()):
                 tar.add(path, path.name)
-        return Path(scratch, "whole.box").rename(directory / f"{name}.box")
+        Path(scratch, "whole.box").rename(directory / f"{name}.box")
 
 
 def install(suite: str, root: Path) -> None:
@@ -90,4 +98,5 @@ def run(*words: str | Path, text: bytes | None = None) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
     for each in RELEASES:
-        print(build(each, target), flush=True)
+        build(each, target)
+        print(target / f"{each}.box", flush=True)

@@ -1,15 +1,79 @@
 """Which kernels and hosts a session has, and who runs them."""
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
-from kernels.session import KernelSession, find_kernels
+from kernels.cache import Cache
+from kernels.errors import FetchError, SpecError
+from kernels.image import ImageError
+from kernels.session import KernelRun, KernelSession, find_kernels
+from kernels.spec import resolve
+from machines.initramfs import machine_initramfs
 from machines.session import FarSession, find_builders, find_hosts, parse_hosts
+from machines.ssh import Host, HostError
+from machines.vagrant import Machines, Vagrant
+
+COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"       # of a box that machines.boxes has made
 
 
 def find_session(config: pytest.Config) -> KernelSession:
     """The session that the options ask for.  Raises pytest.UsageError."""
     option = config.option
     hosts = parse_hosts("--ssh", option.hosts, option.ssh_config)
+    vagrant = vagrant_hosts(config) if option.vagrant is not None else []
+    kernels = [] if vagrant else option.kernels
     builders = find_builders(parse_hosts("--builder", option.builders, option.ssh_config))
-    runs = find_kernels(option.kernels, option, boots_here=not builders) if option.kernels else []
+    runs: list[KernelRun] = find_kernels(kernels, option, boots_here=not builders) if kernels else []
     runs += find_hosts(hosts, option.own_machine, first=len(runs))
-    return FarSession(config, runs, builders) if hosts or builders else KernelSession(config, runs)
+    runs += find_hosts(vagrant, True, first=len(runs))
+    return FarSession(config, runs, builders) if hosts or vagrant or builders else KernelSession(config, runs)
+
+
+def vagrant_hosts(config: pytest.Config) -> list[Host]:
+    """The machines of --vagrant, up, with the kernel of --kernel where one is given.  They are left as they were when the session ends.
+
+    Raises pytest.UsageError.
+    """
+    option = config.option
+    if len(option.kernels) > 1:
+        raise pytest.UsageError("--vagrant boots its machines with one --kernel at a time")
+    writer = config.get_terminal_writer()
+    try:
+        machines = Machines(Vagrant(), option.vagrant, must_boot=bool(option.kernels))
+        if option.kernels:
+            machines.vagrant = Vagrant(boot_environment(option.kernels[0], config))
+        directory = tempfile.TemporaryDirectory(prefix="kdrift-vagrant-")
+        config.add_cleanup(directory.cleanup)
+        config.add_cleanup(lambda: restore(machines, option.vagrant_destroy, writer))
+        hosts = []
+        for name in machines.names:
+            if machines.before[name] != "running":
+                writer.line(f"{name}: vagrant up")
+            hosts.append(machines.up(name, Path(directory.name)))
+        return hosts
+    except HostError as error:
+        raise pytest.UsageError(f"--vagrant: {error}") from None
+
+
+def restore(machines: Machines, destroy: bool, writer: object) -> None:
+    try:
+        machines.restore(destroy)
+    except HostError as error:
+        writer.line(f"--vagrant: {error}")
+
+
+def boot_environment(spec: str, config: pytest.Config) -> dict[str, str]:
+    """What the Vagrantfile is told so that its machines boot a kernel; the cache keeps it until the session ends.
+
+    Raises pytest.UsageError, HostError.
+    """
+    cache = Cache()
+    config.add_cleanup(cache.close)
+    try:
+        kernel = resolve(spec, cache, offline=config.option.offline, mirror=config.option.mirror)
+        initrd = machine_initramfs(cache, kernel)
+    except (SpecError, FetchError, ImageError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return {"KDRIFT_KERNEL": str(kernel.vmlinuz), "KDRIFT_INITRD": str(initrd), "KDRIFT_CMDLINE": os.environ.get("KDRIFT_CMDLINE", COMMAND_LINE)}

@@ -24,7 +24,7 @@ class HostRun(KernelRun):
 
     def introduction(self) -> str:
         """What is to be known before anything starts there."""
-        rest = "the whole machine is the tests'" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
+        rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
         return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
 
 

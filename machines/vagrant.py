@@ -1,0 +1,70 @@
+"""Machines that Vagrant makes from the project's Vagrantfile: brought up, found by `vagrant ssh-config`, left as they were."""
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from machines.ssh import Host, HostError
+
+PROJECT = Path(__file__).parents[1]
+RUNNING, ABSENT = "running", "not_created"
+
+
+class Vagrant:
+    """The program, in the project's directory; `environment` is what the Vagrantfile reads besides."""
+
+    def __init__(self, environment: dict[str, str] | None = None):
+        self.environment = {**os.environ, "VAGRANT_CWD": str(PROJECT), **(environment or {})}
+        if shutil.which("vagrant") is None:
+            raise HostError("vagrant is not installed (Debian packages: vagrant vagrant-libvirt)")
+
+    def run(self, *words: str) -> str:
+        """Its output.  Raises HostError with the first line of its complaint."""
+        done = subprocess.run(["vagrant", *words], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        if done.returncode:
+            lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+            raise HostError(f"vagrant {' '.join(words)}: {lines[0] if lines else f'status {done.returncode}'}")
+        return done.stdout
+
+    def states(self) -> dict[str, str]:
+        """What each machine of the Vagrantfile is: running, shutoff, poweroff, not_created ..."""
+        return dict(re.findall(r"(?m)^\d+,([^,]+),state,(\w+)$", self.run("status", "--machine-readable")))
+
+
+class Machines:
+    """The chosen ones, up; a context for one session."""
+
+    def __init__(self, vagrant: Vagrant, names: Sequence[str], must_boot: bool = False):
+        """Without names: those that exist.  `must_boot`: one that is up already cannot be had, as it runs another kernel.
+
+        Raises HostError.
+        """
+        self.vagrant = vagrant
+        self.before = vagrant.states()
+        if unknown := sorted(set(names) - set(self.before)):
+            raise HostError(f"no machine {', '.join(unknown)} in the Vagrantfile: there are {', '.join(self.before)}")
+        self.names = list(names) or [name for name, state in self.before.items() if state != ABSENT]
+        if not self.names:
+            raise HostError(f"no machine exists yet: name one or more of {', '.join(self.before)}")
+        up = [name for name in self.names if self.before[name] == RUNNING]
+        if must_boot and up:
+            raise HostError(f"{', '.join(up)} is up already: halt it, so that it can boot the kernel")
+
+    def up(self, name: str, directory: Path) -> Host:
+        """Bring up a machine that is not; `directory` is for its ssh_config.  Raises HostError."""
+        if self.before[name] != RUNNING:
+            self.vagrant.run("up", name)
+        config = directory / f"ssh-{name}"
+        config.write_text(self.vagrant.run("ssh-config", "--host", name, name))
+        return Host(name, name, config=str(config))
+
+    def restore(self, destroy: bool) -> None:
+        """Leave the machines as they were.  One that did not exist is halted, or destroyed.  Raises HostError."""
+        now = self.vagrant.states()
+        for name in self.names:
+            if destroy and self.before[name] == ABSENT != now[name]:
+                self.vagrant.run("destroy", "--force", name)
+            elif self.before[name] != RUNNING == now[name]:
+                self.vagrant.run("halt", name)
