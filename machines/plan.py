@@ -1,5 +1,6 @@
 """Which kernels and hosts a session has, and who runs them."""
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -39,29 +40,33 @@ def vagrant_hosts(config: pytest.Config) -> list[Host]:
     option = config.option
     if len(option.kernels) > 1:
         raise pytest.UsageError("--vagrant boots its machines with one --kernel at a time")
-    writer = config.get_terminal_writer()
     try:
         machines = Machines(Vagrant(), option.vagrant, must_boot=bool(option.kernels))
         if option.kernels:
             machines.vagrant = Vagrant(boot_environment(option.kernels[0], config))
         directory = tempfile.TemporaryDirectory(prefix="kdrift-vagrant-")
         config.add_cleanup(directory.cleanup)
-        config.add_cleanup(lambda: restore(machines, option.vagrant_destroy, writer))
+        config.add_cleanup(lambda: restore(machines, option.vagrant_destroy))
         hosts = []
         for name in machines.names:
             if machines.before[name] != "running":
-                writer.line(f"{name}: vagrant up")
+                say(f"{name}: vagrant up")
             hosts.append(machines.up(name, Path(directory.name)))
         return hosts
     except HostError as error:
         raise pytest.UsageError(f"--vagrant: {error}") from None
 
 
-def restore(machines: Machines, destroy: bool, writer: object) -> None:
+def restore(machines: Machines, destroy: bool) -> None:
     try:
         machines.restore(destroy)
     except HostError as error:
-        writer.line(f"--vagrant: {error}")
+        say(f"--vagrant: {error}")
+
+
+def say(line: str) -> None:
+    """Before pytest's terminal is there, and after."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def boot_environment(spec: str, config: pytest.Config) -> dict[str, str]:

@@ -50,7 +50,7 @@ def selftest(options: list[str]) -> int:
     os.chdir(PROJECT)
     if "--vagrant" in options:
         options.remove("--vagrant")
-        return pytest_process(["-c", "tests/harness/pytest.ini", "tests/harness/vagrant", *options])
+        return pytest_process(["-c", "tests/harness/pytest.ini", "tests/harness/whole", *options])
     own = ["-c", "tests/harness/pytest.ini", "tests/harness", *options]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
     worst = 0

@@ -1,6 +1,6 @@
 """Process 1 of a machine for tests: a guest of the suite's own making in which sshd runs instead of a worker.
 
-Started with the place of sshd's files and its program; the boot image has all of it, see test_machines_guest.py.
+Started with the place of sshd's files and its program; the boot image has all of it, see whole/test_ssh_guest.py.
 """
 import ctypes
 import os
@@ -23,7 +23,7 @@ def main(place: str, sshd: str, libraries: str) -> None:
         load(module)
     for words in ("link set lo up", "address add 10.0.2.15/24 dev eth0", "link set eth0 up"):       # QEMU's user network
         subprocess.run(["/bin/ip", *words.split()], check=True)
-    for directory in ("/run/sshd", "/tmp"):
+    for directory in ("/run/sshd", "/tmp", "/target"):
         os.makedirs(directory, exist_ok=True)
     with open("/etc/passwd", "a") as users:
         users.write("sshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n")

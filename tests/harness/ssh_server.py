@@ -20,16 +20,21 @@ exec $BEFORE env -i LD_LIBRARY_PATH="$LIBRARIES" "$SSHD" -D -e -f "$CONFIG"
 CONFIG = """\
 Port {port}
 ListenAddress {listen}
-HostKey {place}/host_key
-AuthorizedKeysFile {place}/key.pub
+HostKey {keys}/host_key
+AuthorizedKeysFile {keys}/key.pub
 UsePAM no
 StrictModes no
 PidFile none
 SetEnv {environment}
 """
 CLIENT = """\
+Host refused
+  HostName 127.0.0.1
+  Port {first}
+  IdentityFile {keys}/host_key
 Host *
-  IdentityFile {place}/key
+  User root
+  IdentityFile {keys}/key
   IdentitiesOnly yes
   UserKnownHostsFile /dev/null
   StrictHostKeyChecking no
@@ -54,24 +59,31 @@ def sshd_program() -> tuple[str, str]:
     return str(root / "usr/sbin/sshd"), f"{root}/lib/x86_64-linux-gnu:{root}/usr/lib/x86_64-linux-gnu"
 
 
-def client_files(place: Path, port: int, listen: str, environment: str) -> None:
-    """Keys, sshd's `server` and the client's `client` (ssh_config(5)) in a directory."""
+def write_keys(keys: Path, first: int) -> Path:
+    """Keys of server and client, and the client's ssh_config(5), which is returned.  The server at port `first` refuses "refused"."""
     for key in ("key", "host_key"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", place / key], check=True)
-    (place / "server").write_text(CONFIG.format(port=port, listen=listen, place=place, environment=environment))
-    (place / "client").write_text(CLIENT.format(place=place))
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / key], check=True)
+    config = keys / "client"
+    config.write_text(CLIENT.format(keys=keys, first=first))
+    return config
+
+
+def write_server(place: Path, keys: Path, port: int, environment: str, listen: str = "127.0.0.1") -> Path:
+    """An sshd_config(5)."""
+    config = place / "server"
+    config.write_text(CONFIG.format(keys=keys, port=port, environment=environment, listen=listen))
+    return config
 
 
 class Server:
-    """`name` is what --ssh is given; `config` is the client's ssh_config."""
+    """`name` is what --ssh is given."""
 
-    def __init__(self, place: Path, network: int, port: int, cache: Path, before: str = ""):
-        self.place, self.name, self.config = place, f"root@127.0.0.1:{port}", place / "client"
-        self.temporary = place / "tmp"
+    def __init__(self, place: Path, keys: Path, network: int, port: int, cache: Path, before: str = ""):
+        self.place, self.name, self.temporary = place, f"root@127.0.0.1:{port}", place / "tmp"
         self.temporary.mkdir(parents=True)
-        client_files(place, port, "127.0.0.1", f"TMPDIR={self.temporary} KDRIFT_CACHE={cache}")
+        config = write_server(place, keys, port, f"TMPDIR={self.temporary} KDRIFT_CACHE={cache}")
         sshd, libraries = sshd_program()
-        environment = {**os.environ, "SSHD": sshd, "CONFIG": str(place / "server"), "BEFORE": before, "LIBRARIES": libraries}
+        environment = {**os.environ, "SSHD": sshd, "CONFIG": str(config), "BEFORE": before, "LIBRARIES": libraries}
         with open(place / "log", "wb") as log:
             self.process = subprocess.Popen(
                 [*within(network), "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", SETUP],

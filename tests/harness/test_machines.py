@@ -1,5 +1,6 @@
 """Other machines over ssh: hosts that run the tests, and builders that boot the kernels; what goes wrong there is one line."""
 
+import itertools
 import os
 import platform
 import subprocess
@@ -7,13 +8,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from kernels.vm import qemu
-from tests.harness.sessions import KERNEL, OTHER, Session, eventually, one_line, run
-from tests.harness.ssh_server import Server, network, within
+from kernels.cache import Cache
+from kernels.spec import resolve
+from tests.harness.sessions import KERNEL, Session, eventually, one_line, run
+from tests.harness.ssh_server import Server, network, within, write_keys
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root, to be in a network of its own")
 OUTCOMES, BUSY = "test_outcomes.py", "test_busy.py"
-USAGE, NOT_BOOTED = 2, 125
+FAILED, USAGE, NOT_BOOTED = 1, 2, 125
+FIRST = 2201                                # port of the first server
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +26,19 @@ def net():
 
 
 @pytest.fixture(scope="module")
-def start(net, tmp_path_factory):
-    """Starts servers, each with a temporary directory and a cache of its own, all with one key."""
+def keys(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("keys")
+    write_keys(directory, FIRST)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def start(net, keys, tmp_path_factory):
+    """Starts servers, each with processes and a temporary directory of its own; they share a cache."""
+    ports = itertools.count(FIRST)
     with ExitStack() as stack:
         def server(before=""):
-            place = tmp_path_factory.mktemp("host")
-            started = Server(place, net, 2200 + len(list(place.parent.glob("host*"))), place / "cache", before)
+            started = Server(tmp_path_factory.mktemp("host"), keys, net, next(ports), keys / "cache", before)
             stack.callback(started.end)
             return started
         yield server
@@ -37,6 +47,11 @@ def start(net, tmp_path_factory):
 @pytest.fixture(scope="module")
 def host(start):
     return start()
+
+
+@pytest.fixture(scope="module")
+def options(keys):
+    return [f"--ssh-config={keys / 'client'}"]
 
 
 def nothing_is_left(server):
@@ -48,61 +63,56 @@ def processes():
     return subprocess.run(["ps", "-eo", "args", "--no-headers"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-def ssh(server, *options):
-    return [f"--ssh={server.name}", f"--ssh-config={server.config}", *options]
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory, net, host, start, options):
+    """One host that works among others that do not: unknown, not listening, refusing the key, and root without CAP_SYS_ADMIN."""
+    bare = start("setpriv --bounding-set -sys_admin --inh-caps -sys_admin")
+    names = {"host": host.name, "unknown": "no-such-host.invalid", "silent": f"root@127.0.0.1:{FIRST - 1}", "refused": "refused", "bare": bare.name}
+    words = [*options, "-k", "passes or fails or skips or temporary", *(f"--ssh={name}" for name in names.values())]
+    session = run(tmp_path_factory.mktemp("mixed"), OUTCOMES, *words, kernels=[], prefix=within(net))
+    nothing_is_left(host)
+    nothing_is_left(bare)
+    return session, dict(zip(names, session.results["kernels"], strict=True))
 
 
-def test_host_is_a_column_with_its_own_kernel(tmp_path, net, host):
-    options = ssh(host, "-k", "passes or fails or skips or temporary")
-    session = run(tmp_path, OUTCOMES, *options, kernels=[], prefix=within(net))
-    assert session.status == 1
+def test_host_is_a_column_with_its_own_kernel(mixed, host):
+    session, kernels = mixed
     assert session.outcomes(host.name) == {"test_passes": "passed", "test_has_a_temporary_directory": "passed", "test_fails": "failed",
                                            "test_fails_in_setup": "failed", "test_skips": "skipped"}
-    (kernel,) = session.results["kernels"]
-    assert (kernel["release"], kernel["clock"], kernel["qemu"]) == (platform.release(), "real", None)
-    nothing_is_left(host)
+    assert (kernels["host"]["release"], kernels["host"]["clock"], kernels["host"]["qemu"]) == (platform.release(), "real", None)
 
 
-def test_what_is_left_out_is_said_first(tmp_path, net, host):
-    session = run(tmp_path, OUTCOMES, *ssh(host, "-k", "test_passes"), kernels=[], prefix=within(net))
-    assert session.status == 0
-    first = session.output.splitlines()[0]
+def test_what_is_left_out_is_said_first(mixed, host):
+    first = mixed[0].output.splitlines()[0]
     assert first.startswith(f"{host.name}: {platform.release()}, tests run in private namespaces; left out without --own-machine: the audit tests")
 
 
-@pytest.mark.parametrize("options, status, reason", [
+@pytest.mark.parametrize("which, reason", [
+    ("unknown", "Could not resolve hostname"), ("silent", "Connection refused"), ("refused", "Permission denied (publickey"),
+    ("bare", "no private namespaces: unshare: Operation not permitted; root lacks CAP_SYS_ADMIN here"),
+])
+def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
+    session, kernels = mixed
+    assert session.status == FAILED         # the host that works has tests that fail
+    assert reason in kernels[which]["error"] and "\n" not in kernels[which]["error"]
+    one_line(session.output.rpartition("- kernels -")[2], f"{kernels[which]['label']}: ", reason)
+
+
+@pytest.mark.parametrize("words, status, reason", [
+    (["--ssh=refused"], NOT_BOOTED, "Permission denied (publickey"),
     (["--ssh=not@a@host"], USAGE, "'not@a@host' is not user@host or user@host:port"),
-    (["--ssh=no-such-host.invalid"], NOT_BOOTED, "Could not resolve hostname"),
-    (["--ssh=root@127.0.0.1:2100"], NOT_BOOTED, "Connection refused"),
-    (["--builder=root@127.0.0.1:2100", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
-    (["--builder=root@127.0.0.1:2100"], USAGE, "none is given"),
-], ids=["name", "host", "port", "builder", "builder without kernel"])
-def test_what_cannot_be_reached_is_one_line(tmp_path, net, options, status, reason):
-    session = run(tmp_path, OUTCOMES, *options, kernels=[], prefix=within(net))
+    ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
+    (["--builder=root@127.0.0.1"], USAGE, "none is given"),
+], ids=["host", "name", "builder", "builder without kernel"])
+def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
+    session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
     assert session.status == status
     one_line(session.output.partition("- tests by kernels -")[0], reason)
 
 
-def test_refused_key_is_one_line(tmp_path, net, host, start):
-    stranger = start()
-    options = [f"--ssh={host.name}", f"--ssh-config={stranger.config}"]
-    session = run(tmp_path, OUTCOMES, *options, kernels=[], prefix=within(net))
-    assert session.status == NOT_BOOTED
-    one_line(session.output.partition("- tests by kernels -")[0], "Permission denied (publickey")
-
-
-def test_host_without_namespaces_says_so(tmp_path, net, start):
-    """Root without CAP_SYS_ADMIN, as in a container."""
-    bare = start("setpriv --bounding-set -sys_admin --inh-caps -sys_admin")
-    session = run(tmp_path, OUTCOMES, *ssh(bare), kernels=[], prefix=within(net))
-    assert session.status == NOT_BOOTED
-    assert "no private namespaces: unshare: Operation not permitted; root lacks CAP_SYS_ADMIN here" in session.results["kernels"][0]["error"]
-    nothing_is_left(bare)
-
-
-def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host):
+def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host, options):
     """It is run once more over a new connection, and the old one's directory and processes are gone."""
-    with Session(tmp_path, BUSY, *ssh(host, "-v"), kernels=[], prefix=within(net)) as session:
+    with Session(tmp_path, BUSY, *options, f"--ssh={host.name}", "-v", kernels=[], prefix=within(net)) as session:
         session.wait_for("test_before")
         subprocess.run(["kill", str(session.wait_for_process("machines.far"))], check=True)
         session.end()
@@ -111,27 +121,28 @@ def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host):
     nothing_is_left(host)
 
 
-def test_session_that_is_killed_leaves_nothing_there(tmp_path, net, host):
-    with Session(tmp_path, BUSY, *ssh(host, "-v"), kernels=[], prefix=within(net)) as session:
+def test_session_that_is_killed_leaves_nothing_there(tmp_path, net, host, options):
+    with Session(tmp_path, BUSY, *options, f"--ssh={host.name}", "-v", kernels=[], prefix=within(net)) as session:
         session.wait_for("test_before")
         session.process.kill()
         session.process.wait()
         nothing_is_left(host)
 
 
-def test_builder_that_dies_costs_only_what_ran_there(tmp_path, net, start):
+def test_builder_that_dies_costs_only_what_ran_there(tmp_path, net, start, options):
     """Two kernels on two builders; the one that ends takes its kernel's test along, which is run once more on the other."""
-    assert qemu()
+    with Cache() as cache:
+        resolve(KERNEL, cache)              # the session's network has no mirror
     builders = [start(), start()]
-    (builders[0].config.parent / "key.pub").write_text("".join((each.place / "key.pub").read_text() for each in builders))
-    builders[1].config.with_name("key.pub").write_text((builders[0].place / "key.pub").read_text())
-    options = ["-v", *(f"--builder={each.name}" for each in builders), f"--ssh-config={builders[0].config}"]
-    with Session(tmp_path, BUSY, *options, kernels=[KERNEL, OTHER], prefix=within(net), KDRIFT_OFFLINE="1") as session:
-        session.wait_for(f"{KERNEL}  passed   {'tests/harness/cases/test_busy.py'}::test_before")
+    words = ["-v", "--offline", *options, *(f"--builder={each.name}" for each in builders)]
+    with Session(tmp_path, BUSY, *words, kernels=[KERNEL, KERNEL], prefix=within(net)) as session:
+        session.wait_for(f"{KERNEL}  passed   tests/harness/cases/test_busy.py::test_before")
         builders[0].end()
         session.end()
-    passed = {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
-    assert session.outcomes(KERNEL) == session.outcomes(OTHER) == passed
+    second = f"{KERNEL} (2)"
+    assert session.outcomes(KERNEL) == session.outcomes(second) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
     assert session.tests(KERNEL)["test_is_busy"]["attempts"] == ["lost"]
-    assert session.tests(OTHER)["test_is_busy"]["attempts"] == []
+    assert session.tests(second)["test_is_busy"]["attempts"] == []
+    assert [line for line in session.output.splitlines() if "runs on" in line] == [
+        f"{KERNEL}: runs on {builders[0].name}", f"{KERNEL}: runs on {builders[1].name}", f"{second}: runs on {builders[1].name}"]
     nothing_is_left(builders[1])

@@ -14,12 +14,12 @@ from kernels.process import dies_with_parent
 from kernels.spec import resolve
 from kernels.vm import qemu
 from tests.harness.sessions import KERNEL, eventually, run
-from tests.harness.ssh_server import client_files, network, sshd_program, within
+from tests.harness.ssh_server import network, sshd_program, within, write_keys, write_server
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs a network of its own")
+pytestmark = [pytest.mark.timeout(900), pytest.mark.skipif(os.geteuid() != 0, reason="needs a network of its own")]
 MODULES = ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"]       # each needs those before it
 TOOLS = ["uname", "nproc", "mktemp", "head", "tar", "gzip", "rm", "mkdir", "id", "sleep"]
-INIT = Path(__file__).with_name("guest_server.py")
+INIT = Path(__file__).parents[1] / "guest_server.py"
 PORT = 2300
 
 
@@ -29,7 +29,8 @@ def guest(tmp_path_factory):
     place = tmp_path_factory.mktemp("guest")
     with Cache() as cache, network() as net:
         kernel = resolve(KERNEL, cache)
-        client_files(place, 22, listen="0.0.0.0", environment="TMPDIR=/tmp")
+        write_keys(place, PORT)
+        write_server(place, place, 22, "TMPDIR=/target", listen="0.0.0.0")
         initrd = with_sshd(boot_image(cache, kernel), kernel, place)
         sshd, path = sshd_program()
         words = f"console=ttyS0 rdinit={python_command()} -- {place}/init.py {place} {sshd} {path}"
@@ -74,5 +75,5 @@ def test_tests_run_on_the_other_machines_kernel(tmp_path, guest):
     assert session.status == 0
     assert session.outcomes(name) == {"test_passes": "passed", "test_has_a_temporary_directory": "passed"}
     assert session.results["kernels"][0]["release"] == release
-    left = subprocess.run([*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "root@127.0.0.1", "echo /tmp/*"], capture_output=True, text=True)
-    assert left.stdout == "/tmp/*\n", left
+    left = subprocess.run([*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "root@127.0.0.1", "echo /target/*"], capture_output=True, text=True)
+    assert left.stdout == "/target/*\n", left
