@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # What a machine does not need that is gone with its command, and what containers do not have.
@@ -29,9 +31,22 @@ def main(command: list[str]) -> int:
     if os.geteuid():
         print("machines.sealed: needs root, for namespaces in which libvirt can make bridges", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="sealed-") as directory:
+    with tempfile.TemporaryDirectory(prefix="sealed-") as directory, mount_points():
         inside = [sys.executable, "-m", "machines.sealed", "--inside", directory, *command]
         return subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", *inside]).returncode
+
+
+@contextmanager
+def mount_points() -> Iterator[None]:
+    """libvirt's directories, for something to be mounted on; those that are missing are empty, and removed again."""
+    made = [path for place in PRIVATE if not (path := Path("/", place)).exists()]
+    for path in made:
+        path.mkdir()
+    try:
+        yield
+    finally:
+        for path in made:
+            path.rmdir()
 
 
 def inside(directory: Path, command: list[str]) -> int:
@@ -70,7 +85,8 @@ def hide_kvm(place: Path) -> None:
         (place / name).mkdir()
     run("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", place / "pts")
     (place / "ptmx").symlink_to("pts/ptmx")
-    (place / "fd").symlink_to("/proc/self/fd")
+    for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
+        (place / name).symlink_to(f"/proc/self/{target}")
     run("mount", "--rbind", place, "/dev")
 
 

@@ -69,11 +69,15 @@ def with_sshd(initrd, kernel, place):
 
 
 def test_tests_run_on_the_other_machines_kernel(tmp_path, guest):
+    """With --own-machine also those that change the whole machine: an audit daemon is registered there."""
     net, place, release = guest
     name = f"root@127.0.0.1:{PORT}"
-    session = run(tmp_path, "test_outcomes.py", f"--ssh={name}", f"--ssh-config={place}/client", "-k", "passes or temporary", kernels=[], prefix=within(net))
+    options = [f"--ssh={name}", f"--ssh-config={place}/client", "--own-machine", "tests/audit/test_registration.py",
+               "-k", "passes or temporary or gets_the_records"]
+    session = run(tmp_path, "test_outcomes.py", *options, kernels=[], prefix=within(net))
     assert session.status == 0
-    assert session.outcomes(name) == {"test_passes": "passed", "test_has_a_temporary_directory": "passed"}
+    assert session.outcomes(name) == {"test_passes": "passed", "test_has_a_temporary_directory": "passed",
+                                      "test_the_registered_daemon_gets_the_records": "passed"}
     assert session.results["kernels"][0]["release"] == release
-    left = subprocess.run([*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "root@127.0.0.1", "echo /target/*"], capture_output=True, text=True)
+    left = subprocess.run([*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "127.0.0.1", "echo /target/*"], capture_output=True, text=True)
     assert left.stdout == "/target/*\n", left
