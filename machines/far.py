@@ -106,7 +106,7 @@ def has_ended(child: int, within: float) -> bool:
 
 def end_all() -> None:
     """End every process below this one, however it has moved away from its parent: orphans become children of this one."""
-    with suppress(ChildProcessError):
+    with suppress(ChildProcessError, FileNotFoundError):
         while True:
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
                 os.kill(int(child), signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 It mounts the machine's root and puts the kernel's modules over its /lib/modules, in memory: the machine's disk stays as it is.
 """
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -14,10 +15,11 @@ TOOLS = ["sh", "mount", "modprobe", "mkdir", "cp", "cat", "sleep", "switch_root"
 INIT = """\
 #!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-mkdir -p /proc /sys /dev /machine
+mkdir -p /proc /sys /dev /run /machine
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
+mount -t tmpfs -o mode=755 tmpfs /run
 for word in $(cat /proc/cmdline); do
   case $word in root=*) root=${word#root=};; rootflags=*) flags=${word#rootflags=};; rootfstype=*) type=${word#rootfstype=};; esac
 done
@@ -26,14 +28,14 @@ until [ -b "$root" ]; do sleep 0.1; done
 mount -o "rw${flags:+,$flags}" -t "${type:-auto}" "$root" /machine || mount -o rw -t ext4 "$root" /machine
 mount -t tmpfs -o mode=755 modules /machine/lib/modules
 cp -a /lib/modules/. /machine/lib/modules/
-for place in proc sys dev; do mount --move /$place /machine/$place; done
 exec switch_root /machine /sbin/init
 """
 
 
 def machine_initramfs(cache: Cache, kernel: Kernel) -> Path:
     """The initramfs, from the cache or built now.  Raises ImageError."""
-    entry = cache.build("images", f"machine-{kernel.key}", lambda target: _build(target, kernel), {"kernel": kernel.key, "group": f"machine {kernel.key}"})
+    key = f"machine-{kernel.key}-{hashlib.sha256(INIT.encode()).hexdigest()[:8]}"
+    entry = cache.build("images", key, lambda target: _build(target, kernel), {"kernel": kernel.key, "group": f"machine {kernel.key}"})
     return entry / "initrd"
 
 

@@ -27,7 +27,7 @@ from kernels.job import Events, Job
 from kernels.launcher import OWNER_GONE, SessionOver, answer_bootstrap, await_end, end_with_session, slot
 from kernels.process import dies_with_parent
 from machines.bundle import pack_machinery, python_bundle
-from machines.ssh import FAILED, Host, HostError, complaint
+from machines.ssh import FAILED, Host, HostError, complaint, in_a_shell
 
 ENDING = 8                                  # seconds that the other machine may take to clean up; see kernels.session
 UNPACK = """\
@@ -110,12 +110,6 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
         connection.pass_on()
 
 
-def in_a_shell(script: str, as_root: bool) -> str:
-    """The words for a login shell of whatever kind; `as_root` where sudo asks for no password."""
-    sudo = '$(test "$(id -u)" = 0 || ! sudo -n true || echo sudo -n) ' if as_root else ""
-    return f"exec {sudo}sh -c {shlex.quote(script)}"
-
-
 def send_image(connection: "Connection", image: Path, job: Job, directory: Path) -> None:
     """The boot image and the kernel, as a compressed archive behind a line with its size."""
     with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar.gz") as archive:
@@ -183,7 +177,7 @@ class Connection:
             self.ssh.stdin.write(data)
             self.ssh.stdin.flush()
         except BrokenPipeError:
-            self.ssh.wait(ENDING)               # how it ended says more
+            pass                                # how ssh ended says more
 
     def pass_on(self) -> None:
         """Pass what execnet says until the other side ends."""

@@ -1,5 +1,6 @@
 """A machine that ssh reaches: its name, the command line, and what ssh says when it does not work."""
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -53,9 +54,15 @@ class Facts:
     qemu: str
 
 
+def in_a_shell(script: str, as_root: bool = False) -> str:
+    """The words for a login shell of whatever kind; `as_root` where sudo asks for no password."""
+    sudo = '$(test "$(id -u)" = 0 || ! sudo -n true || echo sudo -n) ' if as_root else ""
+    return f"exec {sudo}sh -c {shlex.quote(script)}"
+
+
 def probe(host: Host) -> Facts:
     """Ask a machine for its facts.  Raises HostError where it cannot be reached or is no x86-64 Linux."""
-    done = subprocess.run(host.command(PROBE), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(host.command(in_a_shell(PROBE)), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     lines = done.stdout.splitlines()
     if done.returncode == FAILED:
         raise HostError(complaint(done.stderr.splitlines()))

@@ -32,9 +32,10 @@ Host refused
   HostName 127.0.0.1
   Port {first}
   IdentityFile {keys}/host_key
+Host * !refused
+  IdentityFile {keys}/key
 Host *
   User root
-  IdentityFile {keys}/key
   IdentitiesOnly yes
   UserKnownHostsFile /dev/null
   StrictHostKeyChecking no
