@@ -121,6 +121,17 @@ def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host, options):
     nothing_is_left(host)
 
 
+def test_host_that_is_gone_for_good_keeps_what_it_said(tmp_path, net, start, options):
+    gone = start()
+    with Session(tmp_path, BUSY, *options, f"--ssh={gone.name}", "-v", kernels=[], prefix=within(net)) as session:
+        session.wait_for("test_before")
+        gone.end()
+        session.end()
+    assert session.status == NOT_BOOTED
+    assert session.outcomes(gone.name) == {"test_before": "passed", "test_is_busy": "lost"}
+    assert "Connection refused" in session.results["kernels"][0]["error"]
+
+
 def test_session_that_is_killed_leaves_nothing_there(tmp_path, net, host, options):
     with Session(tmp_path, BUSY, *options, f"--ssh={host.name}", "-v", kernels=[], prefix=within(net)) as session:
         session.wait_for("test_before")
