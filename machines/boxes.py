@@ -73,7 +73,8 @@ def install(suite: str, root: Path) -> None:
     stanzas = [found[each].stanza(each) for each in (suite, f"{suite}-security") if each in found]
     leave_out = [word for path in ("doc", "man", "info", "locale") for word in ("--dpkgopt", f"path-exclude=/usr/share/{path}/*")]
     # In namespaces of its own: what it mounts and starts ends with it, also when it is killed.
-    run("unshare", "--mount", "--pid", "--fork", "--kill-child", "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *leave_out, suite, root, "-",
+    private = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+    run(*private, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *leave_out, suite, root, "-",
         text="\n".join(stanzas).encode())
 
 

@@ -5,9 +5,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-OPTIONS = ["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ClearAllForwardings=yes",
-           # A connection that is silent for 15 s is lost.
-           "-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
+OPTIONS = ["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ClearAllForwardings=yes",
+           # A connection that is silent for a minute is lost.
+           "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"]
 NAME = re.compile(r"(?P<place>(?:[\w.-]+@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]))(?::(?P<port>\d{1,5}))?")
 FAILED = 255                                # ssh's own exit status (ssh(1)); others are of the command
 PROBE = "uname -m; uname -r; uname -v; nproc; PATH=$PATH:/usr/local/bin:/usr/bin command -v qemu-system-x86_64 || echo"

@@ -43,8 +43,8 @@ def trial(made, tmp_path_factory):
         release = resolve(KERNEL, cache).release
     for name, path in made.items():
         (directory / f"{name}.box").symlink_to(path)
-    environment = {**os.environ, "NAMES": " ".join(NAMES), "BOXES": str(directory), "PYTHON": sys.executable, "REPORT": str(directory), "KERNEL": KERNEL,
-                   **{f"KDRIFT_BOX_{name.upper()}": f"kdrift/{name}" for name in NAMES}}
+    environment = {**os.environ, "NAMES": " ".join(NAMES), "BOXES": str(directory), "REPORT": str(directory),
+                   "PYTHON": sys.executable, "KERNEL": KERNEL, **{f"KDRIFT_BOX_{name.upper()}": f"kdrift/{name}" for name in NAMES}}
     status = subprocess.run([sys.executable, "-m", "machines.sealed", "sh", "-c", SCRIPT], cwd=ROOT, env=environment).returncode
     assert status == 0
     return directory, release

@@ -34,8 +34,8 @@ def guest(tmp_path_factory):
         initrd = with_sshd(boot_image(cache, kernel), kernel, place)
         sshd, path = sshd_program()
         words = f"console=ttyS0 rdinit={python_command()} -- {place}/init.py {place} {sshd} {path}"
-        command = [*within(net), qemu(), "-M", "q35", "-m", "1024", "-accel", "tcg,tb-size=256", "-cpu", "max", "-nodefaults", "-display", "none", "-no-reboot",
-                   "-kernel", kernel.vmlinuz, "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
+        command = [*within(net), qemu(), "-M", "q35", "-m", "1024", "-accel", "tcg,tb-size=256", "-cpu", "max",
+                   "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel.vmlinuz, "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
                    "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device", "virtio-net-pci,netdev=net"]
         process = subprocess.Popen(command, preexec_fn=dies_with_parent)
         try:
@@ -79,5 +79,6 @@ def test_tests_run_on_the_other_machines_kernel(tmp_path, guest):
     assert session.outcomes(name) == {"test_passes": "passed", "test_has_a_temporary_directory": "passed",
                                       "test_the_registered_daemon_gets_the_records": "passed"}
     assert session.results["kernels"][0]["release"] == release
-    left = subprocess.run([*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "127.0.0.1", "echo /target/*"], capture_output=True, text=True)
+    look = [*within(net), "ssh", "-F", place / "client", "-p", str(PORT), "127.0.0.1", "echo /target/*"]
+    left = subprocess.run(look, capture_output=True, text=True)
     assert left.stdout == "/target/*\n", left
