@@ -3,7 +3,8 @@ import os
 
 import pytest
 
-pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service"]
+pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
+                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints"]
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
@@ -29,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vagrant-destroy", action="store_true", help="destroy the machines that --vagrant has created")
     group.addoption("--ssh-config", metavar="FILE", help="ssh_config(5) for --ssh and --builder instead of your own")
     group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
+    group.addoption("--bug-report", metavar="DIR", help="leave a folder for each failed, crashed or known test there: report, standalone case, evidence")
+    group.addoption("--good", metavar="SPEC", default="", help="a kernel on which the standalone cases of --bug-report must not reproduce")
+    group.addoption("--replay", action="store_true", help="keep the empty machine that verified a case of --bug-report, some 100 MB, to run it again exactly")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
@@ -77,3 +81,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("virtual_clock") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(VIRTUAL_DEADLINE))
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)

@@ -117,6 +117,23 @@ class Apt:
             raise kind(f"{package} {version} could not be downloaded: {reason}")
         return debs[0]
 
+    def download_with_dependencies(self, packages: Sequence[str], suite: str, directory: Path,
+                                   advance: Callable[[int], None] = lambda done: None) -> list[Path]:
+        """Fetch packages and all that they depend on, as for a machine on which nothing is installed.
+
+        Raises FetchError when the mirror is silent or one of them cannot be had.
+        """
+        self._configure()
+        (directory / "partial").mkdir(parents=True, exist_ok=True)
+        options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null",
+                   f"Dir::Cache::archives={directory}", "Debug::NoLocking=true", "APT::Install-Recommends=false"]
+        output = self._run(["install", "--yes", "--download-only", *packages], lambda: _size(directory), advance,
+                           f"the mirror of {suite}", options)
+        debs = sorted(directory.glob("*.deb"))
+        if (complaint := _complaint(output, "")) or not debs:
+            raise FetchError(f"{', '.join(packages)} of {suite} could not be downloaded: {complaint or 'nothing came'}")
+        return debs
+
     def download_from_pool(self, path: str, suite: str, directory: Path,
                            advance: Callable[[int], None] = lambda done: None) -> Path:
         """Fetch a file of the archive that no index lists. Raises FetchError when it is not there or the mirror is silent."""

@@ -88,6 +88,14 @@ class Archive:
         meta = {"package": head.name, "version": head.version, "suite": head.suite}
         return self.cache.build("kernels", key_of(candidate), build, meta)
 
+    def fetch_userland(self, packages: list[str], suite: str, directory: Path) -> list[Path]:
+        """Packages of a release and all that they depend on, in `directory`. Raises FetchError."""
+        if self.offline:
+            raise FetchError(f"{', '.join(packages)} of {suite} are not in the cache and may not be fetched offline")
+        self.index()                        # brings the signed lists of the releases
+        with self.cache.lock("apt", shared=True), self.progress.transfer(f"{', '.join(packages)} of {suite}", None) as advance:
+            return self._apt().download_with_dependencies(packages, suite, directory, advance)
+
     def _apt(self) -> Apt:
         return Apt(self.root, archives(mirror=self.mirror))
 

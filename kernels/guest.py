@@ -30,8 +30,10 @@ MOUNTS = [                                  # source, target, type; the optional
     ("bpf", "/sys/fs/bpf", "bpf", False),
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", False),
 ]
-# Timers of the kernel's own housekeeping would wake an idle guest every second or two and make its clock slow to skip.
+# What the kernel does unasked. Timers of its housekeeping would wake an idle guest every second or two and make its clock slow to skip.
 QUIET = {
+    # A tunnel's module once loaded would put its devices into every namespace that is made, all of which are also taken down.
+    "/proc/sys/net/core/fb_tunnels_only_for_init_net": "1",
     "/proc/sys/vm/stat_interval": "86400",
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
     "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second: 90 % of all wake-ups of an idle 6.12

@@ -20,8 +20,8 @@ from pathlib import Path
 from kernels.cache import Cache
 from kernels.extract import Kernel
 
-TOOLS = ["ip", "tc", "ss", "bridge", "iptables-legacy", "ip6tables-legacy", "iptables-nft", "ip6tables-nft", "nft", "ipvsadm",
-         "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
+TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
+                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
 # Where the kernel and scripts expect things: links of the host's file system, where they are links.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
 DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes"]
@@ -65,7 +65,7 @@ def python_command() -> str:
 def build_userland(target: Path) -> None:
     """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
     paths = with_links(_userland_files())
-    write_cpio(target / "userland.cpio", Path("/"), paths)
+    cpio(target / "userland.cpio", Path("/"), paths)
 
 
 def userland_key() -> str:
@@ -80,7 +80,7 @@ def userland_key() -> str:
 def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     """Write `initrd` for one kernel: the userland, then its modules, its settings and process 1."""
     stage = target / "stage"
-    _stage_modules(stage, kernel)
+    stage_modules(stage, kernel)
     (stage / "etc").mkdir(parents=True, exist_ok=True)
     (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
     (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n")
@@ -89,7 +89,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
         if not os.path.islink(f"/{directory}"):
             (stage / directory).mkdir(exist_ok=True)
     paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
-    write_cpio(target / "kernel.cpio", stage, paths)
+    cpio(target / "kernel.cpio", stage, paths)
     with open(target / "initrd", "wb") as out:
         for part in (userland / "userland.cpio", target / "kernel.cpio"):
             with open(part, "rb") as source:
@@ -181,7 +181,8 @@ def _resolved_steps(path: str) -> list[str]:
             return steps + [path]
 
 
-def _stage_modules(stage: Path, kernel: Kernel) -> None:
+def stage_modules(stage: Path, kernel: Kernel) -> None:
+    """The kernel's modules that tests may need, where a machine looks for them below `stage`.  Raises ImageError."""
     if kernel.modules is None:
         return
     source = kernel.modules
@@ -234,12 +235,13 @@ def _dependencies(source: Path) -> dict[str, list[str]]:
     return found
 
 
-def write_cpio(target: Path, top: Path, paths: list[str]) -> None:
-    cpio = shutil.which("cpio")
-    if cpio is None:
+def cpio(target: Path, top: Path, paths: list[str]) -> None:
+    """An archive of these paths below `top`, as the kernel unpacks it.  Raises ImageError."""
+    program = shutil.which("cpio")
+    if program is None:
         raise ImageError("cpio is not installed")
     with open(target, "wb") as out:
-        run = subprocess.run([cpio, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
+        run = subprocess.run([program, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
                              stderr=subprocess.PIPE, input="\0".join(paths).encode())
     if run.returncode and b"No space left" in run.stderr:
         raise OSError(errno.ENOSPC, "cpio", str(target))        # the cache says what to do about it

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.image import FIXED, ImageError, libraries, tool, with_links, write_cpio
+from kernels.image import FIXED, ImageError, cpio, libraries, tool, with_links
 
 TOOLS = ["sh", "mount", "modprobe", "mkdir", "cp", "cat", "sleep", "switch_root"]
 INIT = """\
@@ -43,14 +43,14 @@ def _build(target: Path, kernel: Kernel) -> None:
     tools = [found for name in TOOLS if (found := tool(name))]
     if len(tools) < len(TOOLS):
         raise ImageError(f"not installed here, and needed to boot a machine: {', '.join(name for name in TOOLS if not tool(name))}")
-    write_cpio(target / "tools.cpio", Path("/"), with_links([*tools, *libraries(tools), *FIXED]))
+    cpio(target / "tools.cpio", Path("/"), with_links([*tools, *libraries(tools), *FIXED]))
     stage = target / "stage"
     if kernel.modules:
         shutil.copytree(kernel.modules, stage / os.path.realpath("/lib").lstrip("/") / "modules" / kernel.release, symlinks=True)
     stage.mkdir(exist_ok=True)
     (stage / "init").write_text(INIT)
     (stage / "init").chmod(0o755)
-    write_cpio(target / "kernel.cpio", stage, [str(path.relative_to(stage)) for path in sorted(stage.rglob("*"))])
+    cpio(target / "kernel.cpio", stage, [str(path.relative_to(stage)) for path in sorted(stage.rglob("*"))])
     with open(target / "initrd", "wb") as out:
         for part in ("tools.cpio", "kernel.cpio"):
             out.write((target / part).read_bytes())

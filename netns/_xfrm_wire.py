@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from .xfrm import SA, Policy, Selector, Template
 
 NEWSA, DELSA, NEWPOLICY, DELPOLICY = 0x10, 0x11, 0x13, 0x14
-ACQUIRE, EXPIRE, UPDPOLICY, UPDSA = 0x17, 0x18, 0x19, 0x1A
+ACQUIRE, EXPIRE, UPDPOLICY, UPDSA, NEWAE, GETAE = 0x17, 0x18, 0x19, 0x1A, 0x1E, 0x1F
 GROUP_ACQUIRE, GROUP_EXPIRE = 1 << 0, 1 << 1
 
-_ATTRIBUTE_TMPL, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK = 5, 18, 21
+_ATTRIBUTE_TMPL, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 18, 21, 23, 31
+_STATE_ICMP, _STATE_ESN, _POLICY_ICMP = 16, 128, 2
 _DIRECTIONS = {"in": 0, "out": 1, "fwd": 2}
 _ACTIONS = {"allow": 0, "block": 1}
 _MODES = {"transport": 0, "tunnel": 1}
@@ -52,12 +53,12 @@ def policy(it: "Policy") -> bytes:
     """struct xfrm_userpolicy_info."""
     share_any = 0
     return selector(it.selector) + _UNLIMITED + _POLICY_END.pack(
-        it.priority, 0, _DIRECTIONS[it.direction], _ACTIONS[it.action], 0, share_any
+        it.priority, 0, _DIRECTIONS[it.direction], _ACTIONS[it.action], _POLICY_ICMP if it.icmp else 0, share_any
     )
 
 
 def policy_with_template(it: "Policy") -> bytes:
-    return policy(it) + (_attribute(_ATTRIBUTE_TMPL, template(it.template)) if it.template else b"")
+    return policy(it) + (attribute(_ATTRIBUTE_TMPL, template(it.template)) if it.template else b"")
 
 
 def policy_id(it: "Policy") -> bytes:
@@ -73,14 +74,18 @@ def template(it: "Template") -> bytes:
 
 
 def sa(it: "SA") -> bytes:
-    """struct xfrm_usersa_info, the algorithm and the mark."""
-    REPLAY_WINDOW = 32
+    """struct xfrm_usersa_info, the algorithm, the mark, the replay window with ESN, and the if_id."""
     key = _AEAD.pack(b"rfc4106(gcm(aes))", _KEY_LENGTH, _ICV_LENGTH) + it.key
+    window = 0 if it.window else 32
+    flags = (_STATE_ICMP if it.icmp else 0) | (_STATE_ESN if it.window else 0)
+    esn = struct.pack("=6I", it.window, 0, 0, 0, 0, 32 * it.window) + bytes(4 * it.window)
     return (
         bytes(_SELECTOR.size) + _ID.pack(_address(it.destination), _spi(it.spi), _ESP) + _address(it.source)
         + _UNLIMITED
-        + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], REPLAY_WINDOW, 0)
-        + _attribute(_ATTRIBUTE_AEAD, key) + _mark(it)
+        + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], window, flags)
+        + attribute(_ATTRIBUTE_AEAD, key) + _mark(it)
+        + (attribute(_ATTRIBUTE_ESN, esn) if it.window else b"")
+        + (attribute(_ATTRIBUTE_IF_ID, struct.pack("=I", it.interface)) if it.interface else b"")
     )
 
 
@@ -89,7 +94,7 @@ def sa_id(it: "SA") -> bytes:
 
 
 def _mark(it: "SA") -> bytes:
-    return _attribute(_ATTRIBUTE_MARK, struct.pack("=II", *it.mark)) if it.mark else b""
+    return attribute(_ATTRIBUTE_MARK, struct.pack("=II", *it.mark)) if it.mark else b""
 
 
 def selector(it: "Selector") -> bytes:
@@ -178,7 +183,7 @@ def _network(family: int, packed: bytes, prefix: int) -> str:
     return text if prefix == (32 if family == socket.AF_INET else 128) else f"{text}/{prefix}"
 
 
-def _attribute(kind: int, data: bytes) -> bytes:
+def attribute(kind: int, data: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
 
 

@@ -27,8 +27,13 @@ AUDIT_SET = 1001
 AUDIT_USER = 1005
 AUDIT_ADD_RULE = 1011
 AUDIT_DEL_RULE = 1012
+AUDIT_TRIM = 1014
+AUDIT_MAKE_EQUIV = 1015
 # What sudo(8) sends for each command.
 AUDIT_USER_CMD = 1123
+
+# The fields of rules: AUDIT_PID, AUDIT_EXE.
+_PID, _EXE = 0, 112
 
 FAIL_SILENT, FAIL_PRINTK, FAIL_PANIC = 0, 1, 2
 
@@ -162,11 +167,19 @@ class AuditSocket:
 
     def add_rule(self, syscall: int, pid: int) -> None:
         """Log each call of this number by this process, when it returns. Raises OSError."""
-        self.request(AUDIT_ADD_RULE, _rule(syscall, pid))
+        self.request(AUDIT_ADD_RULE, _rule(syscall, _PID, pid))
 
     def delete_rule(self, syscall: int, pid: int) -> None:
         """Take back add_rule(). Raises OSError, ENOENT if there is no such rule."""
-        self.request(AUDIT_DEL_RULE, _rule(syscall, pid))
+        self.request(AUDIT_DEL_RULE, _rule(syscall, _PID, pid))
+
+    def add_program_rule(self, syscall: int, path: Path) -> None:
+        """Log each call of this number by processes that run this program. Raises OSError."""
+        self.request(AUDIT_ADD_RULE, _program_rule(syscall, path))
+
+    def delete_program_rule(self, syscall: int, path: Path) -> None:
+        """Take back add_program_rule(). Raises OSError, ENOENT if there is no such rule."""
+        self.request(AUDIT_DEL_RULE, _program_rule(syscall, path))
 
     def user(self, text: str, kind: int = AUDIT_USER_CMD) -> None:
         """Log a message as sudo does, and wait for the acknowledgement. Raises OSError."""
@@ -229,13 +242,19 @@ class AuditSocket:
         raise NotMet(f"no answer of type {kind} from the audit system after {within:g} s")
 
 
-def _rule(syscall: int, pid: int) -> bytes:
+def _program_rule(syscall: int, path: Path) -> bytes:
+    text = os.fsencode(path)
+    return _rule(syscall, _EXE, len(text), text)
+
+
+def _rule(syscall: int, field: int, value: int, text: bytes = b"") -> bytes:
     """struct audit_rule_data: list "exit", action "always", one field."""
-    EXIT, ALWAYS, PID, EQUAL = 4, 2, 0, 0x40000000
+    EXIT, ALWAYS, EQUAL = 4, 2, 0x40000000
     mask = [0] * 64
     mask[syscall // 32] = 1 << syscall % 32
     one = [0] * 63
-    return struct.pack("=3I64I64I64I64II", EXIT, ALWAYS, 1, *mask, PID, *one, pid, *one, EQUAL, *one, 0)
+    fields = *mask, field, *one, value, *one, EQUAL, *one
+    return struct.pack("=3I64I64I64I64II", EXIT, ALWAYS, 1, *fields, len(text)) + text
 
 
 @dataclass(frozen=True)

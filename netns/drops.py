@@ -1,8 +1,6 @@
 """The packets that the kernel drops, and why: its own tracepoint, read only when somebody asks."""
 
-import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,10 @@
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from .host import Host
+from .host import Host, Interface
 from .packet import Packet
 from .wait import eventually
 
@@ -47,44 +49,76 @@ def send_too_big(router: Host, to: Host, mtu: int, quoted: bytes, confirm: bool 
 
 
 def send_error(
-    router: Host, to: Host, kind: int, code: int, quoted: bytes, rest: int = 0, counted: bool = True
+    router: Host, to: Host, kind: int, code: int, quoted: bytes, rest: int = 0, counted: bool = True,
+    options: bytes = b""
 ) -> None:
     """The router tells `to` of an error of this type and code about the quoted packet, sent from one of its addresses.
 
     `rest` is the 32 bits after the checksum: an MTU, a pointer, a length (RFC 4884). Returns when `to` has counted the
-    message, unless it is not to be `counted`; it may have done anything with it. Raises NotMet.
+    message, unless it is not to be `counted`; it may have done anything with it. `options` are those of IPv4's header.
+    Raises NotMet.
     """
     source = _source(quoted)
     group, version = ("Icmp6", 6) if ":" in source else ("Icmp", 4)
     counter = _COUNTED[version].get(kind, f"InType{kind}")
     _send(router, to, source, struct.pack("!BBHI", kind, code, 0, rest) + quoted,
-          f"{group}.{counter}" if counted else "")
+          f"{group}.{counter}" if counted else "", options)
 
 
 def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
-    """The router tells `to`, over IPv4, that `gateway` is a better next hop for the quoted packet's destination.
+    """The router tells `to` that `gateway` is a better next hop for the quoted packet's destination: RFC 792, RFC 4861
+    (4.5), where both speak by their link-local addresses.
 
     Returns when `to` has counted the message. Raises NotMet.
     """
+    if quoted[0] >> 4 == 6:
+        return _send_redirect_6(router, to, gateway, quoted)
     message = struct.pack("!BBH4s", 5, 1, 0, socket.inet_aton(gateway)) + quoted
     _send(router, to, _source(quoted), message, "Icmp.InRedirects")
+
+
+def _send_redirect_6(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
+    REDIRECTED_HEADER = 4
+    interface = router.interfaces[to.role]
+    padded = quoted + bytes(-len(quoted) % 8)
+    addresses = socket.inet_pton(socket.AF_INET6, gateway) + quoted[24:40]
+    option = struct.pack("!BB6x", REDIRECTED_HEADER, 1 + len(padded) // 8)
+    with _counted(to, "Icmp6.InRedirects"), router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+        raw.bind((link_local(interface), 0, 0, interface.index))
+        raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)
+        raw.sendto(struct.pack("!BBHI", 137, 0, 0, 0) + addresses + option + padded, (_source(quoted), 0))
+
+
+def link_local(interface: Interface) -> str:
+    """The address that the kernel makes of the MAC address: RFC 4291, appendix A."""
+    mac = bytes.fromhex(interface.mac.replace(":", ""))
+    return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]))
 
 
 def _source(quoted: bytes) -> str:
     return str(ipaddress.ip_address(quoted[12:16] if quoted[0] >> 4 == 4 else quoted[8:24]))
 
 
-def _send(router: Host, to: Host, address: str, message: bytes, counter: str) -> None:
-    before = to.counters() if counter else None
-    if ":" in address:
-        # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
-        with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
-            raw.sendto(message, (address, 0))
-    else:
-        with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-            raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
+def _send(router: Host, to: Host, address: str, message: bytes, counter: str, options: bytes = b"") -> None:
+    with _counted(to, counter):
+        if ":" in address:
+            # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
+            with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+                raw.sendto(message, (address, 0))
+        else:
+            with router.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+                raw.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, options)
+                raw.sendto(message[:2] + struct.pack("!H", checksum(message)) + message[4:], (address, 0))
+
+
+@contextmanager
+def _counted(to: Host, counter: str) -> Iterator[None]:
+    """Wait at the end of the block until `to` has counted the message that was sent in it; without a counter for nothing.
+    Raises NotMet."""
+    before = to.counters().get(counter) if counter else 0
+    yield
     if counter:
-        eventually(lambda: to.counters().since(before).get(counter, 0), 1, within=5)
+        eventually(lambda: to.counters().get(counter) - before, 1, within=5)
 
 
 def checksum(message: bytes) -> int:

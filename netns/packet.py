@@ -1,5 +1,6 @@
 """Recorded packets, decoded by scapy when somebody looks."""
 
+import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,12 +21,15 @@ _IPV4 = b"\x08\x00"
 _PROTOCOL_AT = {_IPV4: 14 + 9, b"\x86\xdd": 14 + 6}
 # Ports, sequence and acknowledgement number, data offset, flags (RFC 9293, 3.1).
 _TCP = struct.Struct("!2s2sIIBB")
+_TCP_HEADER = 20
+_END, _NOP, _TIMESTAMPS = 0, 1, 8
 
 
 class Segment(NamedTuple):
     """What TCP's own rules look at, read without scapy: most packets are only followed, and never shown.
 
-    `source` and `destination` are address and port in bytes, `payload` is the bytes of data on the wire.
+    `source` and `destination` are address and port in bytes, `payload` is the bytes of data on the wire, `options`
+    those of the header as they are.
     """
 
     source: bytes
@@ -34,6 +38,7 @@ class Segment(NamedTuple):
     ack: int
     flags: str
     payload: int
+    options: bytes
 
 
 @dataclass
@@ -69,6 +74,27 @@ class Packet:
     def layers(self) -> Ether:
         return Ether(self.frame.data)
 
+    @property
+    def source(self) -> str:
+        """The address that the IP packet comes from."""
+        return self._addresses[0]
+
+    @property
+    def destination(self) -> str:
+        return self._addresses[1]
+
+    @cached_property
+    def _addresses(self) -> tuple[str, str]:
+        start, length, family = (26, 4, socket.AF_INET) if self.frame.data[12:14] == _IPV4 else (22, 16, socket.AF_INET6)
+        return tuple(socket.inet_ntop(family, self.frame.data[at:at + length]) for at in (start, start + length))
+
+    @cached_property
+    def icmp(self) -> bytes | None:
+        """An ICMP or ICMPv6 message, from its type on."""
+        if self.protocol == "icmp":
+            return self.frame.data[14 + 4 * (self.frame.data[14] & 15):]
+        return self.frame.data[14 + 40:] if self.protocol == "icmpv6" else None
+
     @cached_property
     def ip(self) -> IP | IPv6 | None:
         return self.layers.getlayer(IP) or self.layers.getlayer(IPv6)
@@ -103,12 +129,21 @@ class Packet:
         sport, dport, seq, ack, offset, bits = _TCP.unpack_from(data, start)
         half = len(addresses) // 2
         flags = "".join(letter for bit, letter in enumerate("FSRPAUEC") if bits >> bit & 1)
-        return Segment(addresses[:half] + sport, addresses[half:] + dport, seq, ack, flags, total - start - 4 * (offset >> 4))
+        return Segment(addresses[:half] + sport, addresses[half:] + dport, seq, ack, flags, total - start - 4 * (offset >> 4),
+                       data[start + _TCP_HEADER:start + 4 * (offset >> 4)])
 
     @property
     def flags(self) -> str:
         """The TCP flags by their first letters, such as "RA"."""
         return self._tcp_segment().flags
+
+    @property
+    def sport(self) -> int:
+        return int.from_bytes(self._tcp_segment().source[-2:], "big")
+
+    @property
+    def dport(self) -> int:
+        return int.from_bytes(self._tcp_segment().destination[-2:], "big")
 
     @property
     def seq(self) -> int:
@@ -126,7 +161,12 @@ class Packet:
     @property
     def timestamps(self) -> tuple[int, int] | None:
         """TSval and TSecr (RFC 7323), None without the option."""
-        return dict(self.tcp.options).get("Timestamp")
+        options, at = self._tcp_segment().options, 0
+        while at < len(options) and options[at] != _END:
+            if options[at] == _TIMESTAMPS:
+                return struct.unpack_from("!II", options, at + 2)
+            at += 1 if options[at] == _NOP else options[at + 1]
+        return None
 
     @property
     def spi(self) -> int:

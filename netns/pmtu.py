@@ -6,14 +6,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from scapy.layers.inet import ICMP
-from scapy.layers.inet6 import ICMPv6PacketTooBig
-
 from .host import Host
 from .packet import Packet
 from .sysctl import everywhere
 
-_FRAGMENTATION_NEEDED = 4
+# Type and code.
+_FRAGMENTATION_NEEDED, _PACKET_TOO_BIG = b"\3\4", b"\2\0"
 _EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.ipv6.route.mtu_expires"}
 
 
@@ -48,12 +46,11 @@ def path(host: Host, destination: str, *selectors: str) -> PathMtu:
 def announced(packet: Packet) -> int | None:
     """The MTU that an ICMP fragmentation needed (RFC 1191, 4) or ICMPv6 Packet Too Big (RFC 4443, 3.2) announces, in
     bytes; None for any other packet."""
+    if packet.icmp is None:
+        return None
     if packet.protocol == "icmp":
-        icmp = packet.layers[ICMP]
-        return icmp.nexthopmtu if (icmp.type, icmp.code) == (3, _FRAGMENTATION_NEEDED) else None
-    if packet.protocol == "icmpv6" and ICMPv6PacketTooBig in packet.layers:
-        return packet.layers[ICMPv6PacketTooBig].mtu
-    return None
+        return int.from_bytes(packet.icmp[6:8], "big") if packet.icmp[:2] == _FRAGMENTATION_NEEDED else None
+    return int.from_bytes(packet.icmp[4:8], "big") if packet.icmp[:2] == _PACKET_TOO_BIG else None
 
 
 def too_big(packets: Iterable[Packet]) -> list[Packet]:

@@ -86,13 +86,11 @@ def answers(packets: Capture) -> list[Answer]:
 
 
 def _answer(packet: Packet) -> Answer | None:
-    if packet.tcp is not None:
-        return Answer(packet.ip.src, packet.flags, b"", b"", packet.frame.length - 14)
-    if packet.protocol not in ("icmp", "icmpv6"):
+    if packet.segment is not None:
+        return Answer(packet.source, packet.flags, b"", b"", packet.frame.length - 14)
+    if packet.icmp is None:
         return None
-    header = 14 + (20 if packet.ip.version == 4 else 40)
-    kind, code = packet.frame.data[header:header + 2]
+    kind, code = packet.icmp[:2]
     if packet.protocol == "icmpv6" and 130 <= kind <= 143:
         return None                         # neighbours and multicast groups
-    data = packet.frame.data
-    return Answer(packet.ip.src, (kind, code), data[header + 8:], data[header + 4:header + 6], packet.frame.length - 14)
+    return Answer(packet.source, (kind, code), packet.icmp[8:], packet.icmp[4:6], packet.frame.length - 14)

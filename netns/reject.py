@@ -83,8 +83,8 @@ def _rules(
             lines = [f"add rule {_TABLE} refuse meta nfproto {version} {rule}" for rule in rules]
             host.run(["nft", "-f", "-"], stdin="\n".join([f"add table {_TABLE}", chain, *lines]) + "\n")
         else:
-            for arguments in rules.values():
-                host.run([tool, "-w", "-A", hook.upper(), *arguments])
+            lines = [f"-A {hook.upper()} {' '.join(arguments)}" for arguments in rules.values()]
+            host.run([f"{tool}-restore", "-w", "--noflush"], stdin="\n".join(["*filter", *lines, "COMMIT"]) + "\n")
     except CommandError as error:
         raise MissingFeature(f"{flavour} does not reject as asked: {error}") from error
     try:

@@ -6,19 +6,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from . import rtnl
 from .host import Host, Interface
+from .wait import eventually
 
 # IPv6 without waiting and without random traffic: no duplicate address detection, no router solicitation.
 # Written before the interfaces exist, because an interface takes over the defaults of the moment it appears.
 _QUIET_IPV6 = {
     "net.ipv6.conf.all.accept_dad": 0,
     "net.ipv6.conf.default.accept_dad": 0,
+    "net.ipv6.conf.default.addr_gen_mode": 0,
     "net.ipv6.conf.default.accept_ra": 0,
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
+# One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal.
+_IPV6_ROUTE = Path("/proc/thread-self/net/ipv6_route")
+_RTF_LOCAL = 0x80000000
+_LINK_LOCAL = b"\xfe\x80"
 _FIRST_INDEX = 11
 # RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
@@ -116,7 +123,7 @@ class Network:
 
 @contextmanager
 def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
-    """Make the hosts and links, every interface up and every address usable at once; take it all down at the end.
+    """Make the hosts and links, every interface passing packets and every address usable; take it all down at the end.
 
     With `capture` each host records its packets, from before its first link on. Raises OSError where the kernel
     refuses a step.
@@ -133,7 +140,26 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
             _plug(link, number, hosts[link.left], hosts[link.right])
         for host in hosts.values():
             rtnl.request(host.namespace, [rtnl.loopback_up(), *_configuration(host), *_routes(topology, hosts, host)])
+        for host in hosts.values():
+            eventually(lambda: _ready(host), True, within=10, every=0.001)
         yield Network(topology, hosts)
+
+
+def _ready(host: Host) -> bool:
+    """Whether its interfaces have taken note of their carriers, and its addresses are in use.
+
+    The end of a link that was up before the other one drops what is sent until linkwatch_do_dev() activates its queue, which
+    brings its link-local address as well. An address has its local route, and answers neighbours, when addrconf_dad_work()
+    has run, which an address without duplicate address detection needs too.
+    """
+    with host.entered():
+        routes = [line.split() for line in _IPV6_ROUTE.read_text().splitlines()]
+    own = {(name, bytes.fromhex(to)) for to, *_, flags, name in routes if int(flags, 16) & _RTF_LOCAL}
+    with_link_local = {name for name, address in own if address.startswith(_LINK_LOCAL)}
+    return all(
+        interface.name in with_link_local and (interface.name, interface.addresses[socket.AF_INET6].packed) in own
+        for interface in host.interfaces.values()
+    )
 
 
 def _configuration(host: Host) -> Iterator[object]:

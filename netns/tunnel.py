@@ -6,7 +6,8 @@ Built with `ip link`, whose words for a tunnel are the ones that its documentati
 from .errors import CommandError, MissingFeature
 from .host import Host
 
-# The device that a tunnel module makes by itself: it takes what no other tunnel of its kind takes.
+# The device that a tunnel module makes by itself, unless net.core.fb_tunnels_only_for_init_net forbids it: it takes what
+# no other tunnel of its kind takes.
 _FALLBACK = {"ipip": "tunl0", "ip6tnl": "ip6tnl0", "sit": "sit0"}
 
 
@@ -29,7 +30,7 @@ def fallback(host: Host, kind: str) -> str:
     """The name of the kind's fallback device, which is up afterwards. Raises MissingFeature."""
     name = _FALLBACK[kind]
     try:
-        # The module makes the device when it is loaded, in each namespace; this loads it.
+        # The module makes the device when it is loaded, in each namespace; this loads it, or makes one that does the same.
         _link(host, ["ip", "link", "add", "name", name, "type", kind], kind)
     except CommandError as error:
         if "File exists" not in str(error):

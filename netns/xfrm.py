@@ -56,19 +56,22 @@ class Template:
 @dataclass(frozen=True)
 class Policy:
     """Packets of the selector need what the template says. Without a template they may pass as they are, or with the
-    action "block" not at all. `direction` is "out", "in" or "fwd"; of two that match, the lower `priority` wins."""
+    action "block" not at all. `direction` is "out", "in" or "fwd"; of two that match, the lower `priority` wins.
+    With `icmp` it is also for ICMP errors about its packets (RFC 4301, 6), whoever sends them."""
 
     selector: Selector
     template: Template | None = None
     direction: str = "out"
     action: str = "allow"
     priority: int = 0
+    icmp: bool = False
 
 
 @dataclass(frozen=True)
 class SA:
     """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. With a
-    `mark`, a value and a mask, it is for packets whose mark has this value under this mask."""
+    `mark`, a value and a mask, it is for packets whose mark has this value under this mask. `icmp` is as in Policy.
+    With `window`, 32-bit words of replay window, it has extended sequence numbers; `interface` is its if_id."""
 
     source: str
     destination: str
@@ -77,6 +80,9 @@ class SA:
     mode: str = "transport"
     key: bytes = field(default=bytes(range(20)), repr=False)
     mark: tuple[int, int] | None = None
+    icmp: bool = False
+    window: int = 0
+    interface: int = 0
 
 
 def add(host: Host, *items: Policy | SA) -> None:

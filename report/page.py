@@ -66,8 +66,8 @@ def _function(test: TestResult) -> str:
 
 
 def _test(test: TestResult, kernel: KernelResult) -> dict:
-    """What is not empty; the promise, which all kernels and parameter sets share, is kept once."""
-    found = {name: value for name, value in vars(test).items() if value and name != "promise"}
+    """What is not empty; the promise, which all kernels and parameter sets share, is kept once, and traffic is only compared."""
+    found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic")}
     if test.issue:
         found["issue"] = issue_text(test, kernel)
     if test.measurements:
@@ -91,6 +91,7 @@ def _comparison(comparison: Comparison) -> dict:
         "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],
         "known": [_change(old, new, new, comparison.new) for old, new in comparison.known],
         "drift": comparison.drift,
+        "traffic": [f"{name}: {'; '.join(moved)}" for name, moved in comparison.traffic],
         "unjudged": comparison.unjudged,
     }
 

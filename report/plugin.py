@@ -30,6 +30,11 @@ class Report:
         if config.option.report:
             self._check_directory(Path(config.option.report))
         self.baseline = self._read_baseline(config.option.baseline)
+        self.folders: list[str] = []
+        if config.option.bug_report:
+            self._check_directory(Path(config.option.bug_report))
+            from reproduce.leaks import of_this_machine
+            self.private = of_this_machine()
 
     @staticmethod
     def _check_directory(directory: Path) -> None:
@@ -115,6 +120,8 @@ class Report:
             session.exitstatus = exit_status([*self.baseline, *self.kernels], self.comparisons)
         if self.config.option.report:
             self._write(Path(self.config.option.report), int(session.exitstatus))
+        if self.config.option.bug_report:
+            self._write_bug_reports(int(session.exitstatus))
 
     def _kernels(self) -> list[KernelResult]:
         if not self.runs:
@@ -132,10 +139,19 @@ class Report:
         return found
 
     def _write(self, directory: Path, status: int) -> None:
-        run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-               "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
-               "python": sys.version.split()[0], "exit_status": status}
-        write_files(directory, run, self.kernels, self.comparisons)
+        write_files(directory, self._run(status), self.kernels, self.comparisons)
+
+    def _write_bug_reports(self, status: int) -> None:
+        from reproduce.folder import Settings, write_folders
+        option = self.config.option
+        settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay)
+        sources = {run.label: run.kernel for run in self.runs if run.kernel}
+        write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
+
+    def _run(self, status: int) -> dict:
+        return {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+                "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
+                "python": sys.version.split()[0], "exit_status": status}
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.runs:
@@ -143,6 +159,10 @@ class Report:
         if issues := issue_lines(self.kernels):
             terminalreporter.section("known issues", sep="-")
         for line in issues:
+            terminalreporter.write_line(line)
+        if self.folders:
+            terminalreporter.section("bug reports", sep="-")
+        for line in self.folders:
             terminalreporter.write_line(line)
         if self.comparisons:
             terminalreporter.section("verdict", sep="=")

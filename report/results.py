@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from report.traffic import numbers
+
 SCHEMA = 2
 # When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
@@ -26,6 +28,7 @@ class TestResult:
     evidence: list[dict] = field(default_factory=list)      # of a failure: {"title", "text"}
     captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file with `cut` packets less
     measurements: list[dict] = field(default_factory=list)  # {"name", "value", "unit", "tolerance"}
+    traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
@@ -90,6 +93,7 @@ class Collector:
             test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
+            test.traffic = next((numbers(value) for name, value in report.user_properties if name == "traffic"), {})
 
     def add_uncollected(self, kernel: str, report) -> None:
         """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""

@@ -30,6 +30,7 @@ def _comparison(comparison: Comparison) -> list[str]:
                      ((now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions))
     blocks += _table("Fixed", ("test", "was", "issue"), ((was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes))
     blocks += _table("Drift", ("measurement",), ((line,) for line in comparison.drift))
+    blocks += _table("Traffic", ("test", "seen"), ((name, "; ".join(moved)) for name, moved in comparison.traffic))
     blocks += _table("Known on both", ("test", "issue"), ((now.id, _why(now, new)) for _was, now in comparison.known))
     blocks += _table("Not judged", ("why",), ((line,) for line in comparison.unjudged))
     return blocks

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from report.results import KernelResult, TestResult
 from report.table import issue_text, parameters
+from report.traffic import differences
 
 GOOD = ("passed", "fixed")
 BAD = ("known", "failed", "crashed", "lost")
@@ -20,6 +21,7 @@ class Comparison:
     regressions: list[tuple[TestResult, TestResult]] = field(default_factory=list)
     fixes: list[tuple[TestResult, TestResult]] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)
+    traffic: list[tuple[str, list[str]]] = field(default_factory=list)              # tests that passed with other packets or counters, and which
     known: list[tuple[TestResult, TestResult]] = field(default_factory=list)       # listed for both
     unjudged: list[str] = field(default_factory=list)
 
@@ -53,6 +55,8 @@ class Comparison:
             text = issue_text(old, self.old)
             lines.append(f"  fixed       {new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else ""))
         lines += [f"  drift       {line}" for line in self.drift]
+        if self.traffic:
+            lines.append(f"  traffic     not the same in {len(self.traffic)} tests that passed on both: the reports say what")
         lines += [f"  known       {new.id}: on both: {issue_text(new, self.new)}" for _old, new in self.known]
         return lines + [f"  not judged  {line}" for line in self.unjudged]
 
@@ -101,6 +105,8 @@ def compare(old: KernelResult, new: KernelResult) -> Comparison:
             result.unjudged.append(f"{test.id}: {was.outcome} on {old.label}, {test.outcome} on {new.label}: {_first(test.message or was.message)}")
         elif was.outcome in GOOD and test.outcome in GOOD:
             result.drift += _drift(was, test)
+            if was.traffic and test.traffic and (moved := differences(was.traffic, test.traffic)):
+                result.traffic.append((test.id, list(moved.values())))
     return result
 
 

@@ -1,18 +1,20 @@
 """`./kdrift sensitivity`: break the kernel in one place at a time, and count how often the tests notice.
 
 The guest's code is changed in memory, one instruction for each mutant, and those tests run that execute the instruction. A mutant is
-killed when a test has another outcome, a measurement that moved beyond its tolerance, or no end; otherwise it survived. What no
-test executes is not reached. Exit status: 0; 2 usage; 3 when the machine could not be used; 130 interrupted.
+killed when a test has another outcome, a measurement that moved beyond its tolerance, other packets or counters, or no end, and the
+same tests in the same order do not on the unchanged kernel; otherwise it survived. What no test executes is not reached. Exit status: 0; 2 usage; 3 when the machine could not be used; 130 interrupted.
 """
 import argparse
 import hashlib
 import os
+import pickle
 import sys
 import tempfile
 import threading
 import tomllib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 
 from rich.console import Console
@@ -26,14 +28,14 @@ from kernels.payload import PROJECT
 from kernels.spec import resolve
 from kernels.vm import VMError
 from sensitivity.gdb import GdbError
-from sensitivity.machine import Bench, Gone, Seen
+from sensitivity.machine import Bench, Gone, NeverBegan, Seen
 from sensitivity.mutants import Mutant, blocks, mutants
 from sensitivity.page import write_page
-from sensitivity.score import Ledger, Verdict, difference, scores
+from sensitivity.score import Ledger, Verdict, difference, moved, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
-SLOWEST = 8.0                               # seconds of wall time of a test beyond which no mutant is tried with it
+MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
 
 
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
         options.report.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
             selection = [f"tests/{family}" for family in options.families or guards] + (["-k", options.expression] if options.expression else [])
-            study = Study(Bench(kernel, Path(directory), selection), guards, options)
+            study = Study(Bench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
     except SpecError as error:
         return _refuse(str(error), USAGE)
@@ -92,47 +94,79 @@ class Study:
         self.bench, self.guards, self.options = bench, guards, options
 
     def run(self, names: list[str]) -> list[Verdict]:
-        with console.status("booting, collecting, and running everything once"):
-            symbols, addresses = self.bench.prepare(names)
-        code = self.bench.read(symbols)
-        with console.status("running everything twice, unchanged, and once more to see what is executed"):
-            with ThreadPoolExecutor(min(2, self.options.slots)) as pool:
-                first, second = pool.map(lambda _: self.whole(), range(2))
-            self.base = {index: seen for index, seen in first.items() if not difference(seen, second[index]) and seen.wall_s < SLOWEST}
-            self.reached = self.coverage({symbol: blocks(symbol, code[symbol]) for symbol in symbols})
+        known = self.prepared(names)
+        symbols, addresses, code = known["symbols"], known["addresses"], known["code"]
+        self.bench.tests, self.base, self.reached = known["tests"], known["base"], known["reached"]
+        self.judge_tests(*known["others"])
         found = [mutant for symbol in symbols for mutant in mutants(symbol, code[symbol], addresses)]
-        ledger = Ledger(self.options.report / "mutants.jsonl", self.key())
+        ledger = Ledger(self.options.report / "mutants.jsonl", self.key(names, "sensitivity/*.py", "report/*.py"))
         for mutant in found:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
-        console.print(f"{len(self.base)} of {len(self.bench.tests)} tests are used, the others are slow or not the same twice; {len(found)} mutants in "
-                      f"{len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
+        console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
         self.try_all([mutant for mutant in chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
-    def key(self) -> str:
-        """Verdicts are of one kernel and one suite."""
+    def prepared(self, names: list[str]) -> dict:
+        """The machine, saved, and what the tests do in it unchanged. An earlier run's where nothing has changed since."""
+        file, key = self.bench.state / "study.pickle", self.key(names)
+        if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
+            return known
+        with console.status("booting, collecting, and running everything once"):
+            symbols, addresses, first = self.bench.prepare(names)
+        code = self.bench.read(symbols)
+        with console.status("running everything once more, and again to see what is executed"):
+            with ThreadPoolExecutor(min(2, self.options.slots)) as pool:
+                whole = pool.submit(self.whole)
+                watched = pool.submit(self.coverage, {symbol: blocks(symbol, code[symbol]) for symbol in symbols})
+                base, (reached, third) = whole.result(), watched.result()
+        known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base,
+                 "reached": reached, "others": (first, third)}
+        file.write_bytes(pickle.dumps(known))
+        return known
+
+    def judge_tests(self, *others: dict[int, Seen]) -> None:
+        """What of each test is the same each time; one whose outcome is not says nothing of a mutant."""
+        self.unsteady = {index: {name for other in others for name in moved(base, other[index])} for index, base in self.base.items()}
+        for index, base in list(self.base.items()):
+            if outcomes := {other[index].outcome for other in others} - {base.outcome}:
+                console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False)
+                del self.base[index]
+        self.reached = {address: self.order([index for index in tests if index in self.base]) for address, tests in self.reached.items()}
+        self.controls: dict[tuple[int, ...], Seen] = {}
+
+    def order(self, tests: list[int]) -> list[int]:
+        """The quickest first: a mutant needs to be noticed only once."""
+        return sorted(tests, key=lambda index: self.base[index].cost_s)
+
+    def key(self, names: list[str], *sources: str) -> str:
+        """What a machine is of: one kernel, one suite; and `sources` beside those that run in it."""
         kernel: Kernel = self.bench.kernel
-        digest = hashlib.sha256(repr((kernel.key, self.bench.arguments, self.bench.tests)).encode())
-        for file in sorted(path for folder in ("tests", "netns", "fixtures") for path in (PROJECT / folder).rglob("*.py")):
-            digest.update(file.read_bytes())
+        digest = hashlib.sha256(repr((kernel.key, self.bench.arguments, names)).encode())
+        for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/*.py", "fixtures/*.py", "sensitivity/guest.py", *sources):
+            for file in sorted(PROJECT.glob(pattern)):
+                digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
     def whole(self) -> dict[int, Seen]:
         """Every test in one machine, unchanged."""
-        with self.bench.restored() as (_machine, conversation):
-            return {index: self.bench.run(conversation, index, within=120) for index in range(len(self.bench.tests))}
+        everything = range(len(self.bench.tests))
+        with self.bench.restored(everything) as (_machine, conversation):
+            return dict(zip(everything, self.bench.results(conversation, everything)))
 
-    def coverage(self, starts: dict) -> dict[int, list[int]]:
-        """By address, the tests that execute it, quickest first."""
+    def coverage(self, starts: dict) -> tuple[dict[int, list[int]], dict[int, Seen]]:
+        """By address, the tests that execute it; and what they did."""
         executed_with = {address: rest for each in starts.values() for address, rest in each.items()}
         reached: dict[int, set[int]] = {}
-        with self.bench.restored(ranges=tuple(starts)) as (machine, conversation):
+        seen: dict[int, Seen] = {}
+        with self.bench.restored([], ranges=tuple(starts)) as (machine, conversation):
+            next(self.bench.results(conversation, []), None)
             position = 0
             for index in range(len(self.bench.tests)):
-                self.bench.run(conversation, index, within=600)
+                conversation.ask("run", [index])
+                seen[index] = next(self.bench.results(conversation, [index]))
                 with machine.blocks.open("rb") as log:
                     log.seek(position)
                     data = log.read()
@@ -142,8 +176,7 @@ class Study:
                     if b"[" in line and line.count(b"/") >= 3:
                         for address in executed_with.get(int(line.partition(b"[")[2].split(b"/")[1], 16), ()):
                             reached.setdefault(address, set()).add(index)
-        quickest = sorted(self.base, key=lambda index: self.base[index].wall_s)
-        return {address: [index for index in quickest if index in tests] for address, tests in reached.items()}
+        return {address: sorted(tests) for address, tests in reached.items()}, seen
 
     def try_all(self, chosen: Sequence[Mutant], ledger: Ledger) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -162,22 +195,42 @@ class Study:
                     pass
 
     def try_one(self, mutant: Mutant) -> Verdict:
-        ran = 0
-        with self.bench.restored(mutant) as (_machine, conversation):
-            for index in self.reached[mutant.address]:
-                ran += 1
+        reaching = self.reached[mutant.address]
+        tests = self.affordable(reaching)
+        how, ran = "", 0
+        with self.bench.restored(tests, mutant) as (_machine, conversation):
+            answers = self.bench.results(conversation, tests, {index: self.base[index].cost_s for index in tests})
+            for ran, index in enumerate(tests, 1):
                 try:
-                    how = difference(self.base[index], self.bench.run(conversation, index))
+                    how = difference(self.base[index], next(answers), self.unsteady[index])
+                except NeverBegan as gone:
+                    return self.verdict(mutant, "no start", how=str(gone), reaching=len(reaching))
                 except Gone as gone:
                     how = f"the machine is gone: {gone}"
-                if how:
-                    return self.verdict(mutant, "killed", self.bench.tests[index], how, ran)
-        return self.verdict(mutant, "survived", tests=ran)
+                if how and not self.happens_anyway(tests[:ran]):
+                    return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
+        return self.verdict(mutant, "survived", tests=ran, reaching=len(reaching))
 
-    def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0) -> Verdict:
+    def affordable(self, tests: list[int]) -> list[int]:
+        """As many of them, quickest first, as MOST_WORK allows."""
+        ends = accumulate(self.base[index].cost_s for index in tests)
+        return [index for index, end in zip(tests, ends) if end <= MOST_WORK] or tests[:1]
+
+    def happens_anyway(self, tests: Sequence[int]) -> bool:
+        """Whether the last of these tests, in this order, differs from its base on the unchanged kernel, too."""
+        key = tuple(tests)
+        if key not in self.controls:
+            try:
+                with self.bench.restored(tests) as (_machine, conversation):
+                    self.controls[key] = list(self.bench.results(conversation, tests))[-1]
+            except Gone:
+                return True
+        return bool(difference(self.base[key[-1]], self.controls[key], self.unsteady[key[-1]]))
+
+    def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
         base = mutant.function.split(".")[0]
         families = tuple(family for family, names in self.guards.items() if base in names)
-        return Verdict(mutant.id, mutant.function, families, mutant.text, outcome, by, how, tests)
+        return Verdict(mutant.id, mutant.function, families, mutant.text, outcome, by, how, tests, reaching)
 
 
 def spread(found: list[Mutant], most: int) -> list[Mutant]:

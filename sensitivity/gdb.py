@@ -15,7 +15,7 @@ class GdbError(Exception):
 
 
 class Gdb:
-    """A connection, which stops the machine; detach() lets it run on."""
+    """A connection, which stops the machine; close() lets it run on."""
 
     def __init__(self, path: Path, within: float = 10) -> None:
         deadline = time.monotonic() + within

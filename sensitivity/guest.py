@@ -2,7 +2,7 @@
 
 
 def serve(channel, arguments, directory):
-    """Sends the node ids; then takes ("run", index), ("symbols", names) and answers each."""
+    """Sends the node ids; then takes ("run", indexes), answered by None and then for each test, and ("symbols", names)."""
     import os
 
     import pytest
@@ -18,16 +18,21 @@ def serve(channel, arguments, directory):
         def pytest_runtestloop(self, session):
             channel.send([item.nodeid for item in session.items])
             for order, argument in channel:
-                channel.send(getattr(self, order)(session, argument))
+                for answer in getattr(self, order)(session, argument):
+                    channel.send(answer)
             return True
 
-        def run(self, session, index):
-            """Outcome, message and measurements of one test."""
-            self.outcome, self.message, self.measurements = "passed", "", []
-            item = session.items[index]
-            session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
-            session.shouldstop = session.shouldfail = False
-            return self.outcome, self.message, self.measurements
+        def run(self, session, indexes):
+            """That it begins, then outcome, message, measurements and traffic of each test."""
+            yield None
+            for index in indexes:
+                self.outcome, self.message, self.measurements, self.traffic = "passed", "", [], {}
+                item = session.items[index]
+                # Whoever runs it again begins without what it left the time before.
+                item.user_properties.clear()
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+                session.shouldstop = session.shouldfail = False
+                yield self.outcome, self.message, self.measurements, self.traffic
 
         def pytest_runtest_logreport(self, report):
             if report.outcome != "passed" and self.outcome == "passed":
@@ -35,6 +40,7 @@ def serve(channel, arguments, directory):
                 self.message = str(getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr))[:500]
             if report.when == "teardown":
                 self.measurements = [value for name, value in report.user_properties if name == "measurement"]
+                self.traffic = next((value for name, value in report.user_properties if name == "traffic"), {})
 
         def symbols(self, _session, names):
             """(name, address, size, module) of these functions, and the names of all that they may call."""
@@ -49,9 +55,9 @@ def serve(channel, arguments, directory):
                 if name.split(".")[0] in wanted:
                     end = next((later for later, _name, _module in table[number + 1:] if later > address), address)
                     found.append((name, address, min(end - address, 1 << 14), module))
-            return found, {address: name for address, name, _module in table}
+            yield found, {address: name for address, name, _module in table}
 
-    config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", *arguments], [Server()])
+    config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", "--traffic", *arguments], [Server()])
     config.workerinput = {"workerid": "sensitivity"}
     config.workeroutput = {}
     # A module that a test unloads would be loaded at another address.

@@ -1,7 +1,8 @@
 """A machine in which pytest has collected the tests, saved, and restored for each mutant."""
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,29 +14,38 @@ from execnet.gateway_base import Popen2IO, get_execmodel
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.image import boot_image
-from kernels.launcher import boot, kernel_parameters
+from kernels.launcher import kernel_parameters
 from kernels.payload import PROJECT, pack_sources
 from kernels.vm import Machine
+from report.traffic import numbers
 from sensitivity import guest
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol
 
-LONGEST = 25.0                              # seconds of wall time that a test may be silent: a loop in the kernel
-_COLLECTED = 300                            # seconds until all is collected and warm, under emulation on a busy host
+# By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the test takes, and of wall time.
+LONGEST = 6.0
+LONGEST_WAIT = 180.0
+_BOOTED = 900                               # seconds of wall time; on a busy host it takes minutes
+_COLLECTED = 300.0                          # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
 
 
 class Gone(Exception):
     """The guest crashed, or fell silent."""
 
 
+class NeverBegan(Gone):
+    """It did so before its first test."""
+
+
 @dataclass(frozen=True)
 class Seen:
-    """What one test did."""
+    """What one test did. `traffic` is report.traffic.numbers(), `cost_s` the seconds that QEMU computed."""
 
     outcome: str
     message: str = ""
     measurements: tuple[dict, ...] = ()
-    wall_s: float = field(default=0.0, compare=False)
+    traffic: dict[str, float] = field(default_factory=dict)
+    cost_s: float = 0.0
 
 
 class Watched(Machine):
@@ -46,6 +56,14 @@ class Watched(Machine):
     @property
     def blocks(self) -> Path:
         return self.directory / "blocks.log"
+
+    def computed_s(self) -> float:
+        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _devices(self) -> list[str]:
         words = [*super()._devices(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
@@ -59,7 +77,7 @@ class Conversation:
     """The channel to the tests' process in the guest."""
 
     def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+        self.machine = machine
         link = machine.gateway.makefile("rwb")
         self._gateway = Gateway(Popen2IO(link, link, get_execmodel("thread")), XSpec("popen//id=guest"))
         self.channel = None
@@ -68,30 +86,30 @@ class Conversation:
         """Have pytest collect; the node ids."""
         self.channel = self._gateway.remote_exec(guest)
         self.channel.send({"arguments": arguments, "directory": str(PROJECT)})
-        return self._receive(_COLLECTED)
+        return self.answer(_COLLECTED)
 
     def resume(self) -> None:
         """Go on where the saved machine stood: the first channel of a gateway has the same number."""
         self.channel = self._gateway.newchannel()
 
-    def ask(self, order: str, argument: object, within: float = LONGEST) -> object:
+    def ask(self, order: str, argument: object) -> None:
         """Raises Gone."""
         try:
             self.channel.send((order, argument))
         except OSError as error:
             raise Gone(str(error)) from None
-        return self._receive(within)
 
-    def _receive(self, within: float) -> object:
-        deadline = time.monotonic() + within
+    def answer(self, within: float) -> object:
+        """The next one, `within` so many seconds of QEMU's processor time. Raises Gone."""
+        ends, deadline = self.machine.computed_s() + within, time.monotonic() + LONGEST_WAIT + 10 * within
         while True:
             try:
                 return self.channel.receive(timeout=0.5)
             except self.channel.TimeoutError:
-                if self._machine.process.poll() is not None:
+                if self.machine.process.poll() is not None:
                     raise Gone("the machine ended") from None
-                if time.monotonic() > deadline:
-                    raise Gone(f"silent for {within:g} s") from None
+                if self.machine.computed_s() > ends or time.monotonic() > deadline:
+                    raise Gone(f"silent for {within:.0f} s") from None
             except (EOFError, self.channel.RemoteError) as error:
                 raise Gone(str(error).splitlines()[-1] if str(error) else "the machine ended") from None
 
@@ -99,44 +117,50 @@ class Conversation:
 class Bench:
     """The saved machine of one kernel, and what runs in it."""
 
-    def __init__(self, kernel: Kernel, directory: Path, arguments: list[str]) -> None:
-        self.kernel, self.directory, self.arguments = kernel, directory, arguments
-        self.state = directory / "state"
+    def __init__(self, kernel: Kernel, directory: Path, state: Path, arguments: list[str]) -> None:
+        """`directory` is for what ends with this process, `state` for the saved machine."""
+        self.kernel, self.directory, self.state, self.arguments = kernel, directory, state, arguments
         self.tests: list[str] = []
-
-    def prepare(self, names: list[str]) -> tuple[list[Symbol], dict[int, str]]:
-        """Boot, collect, run everything once so that all modules are loaded, and save. The functions of these names, and the names of
-        all addresses."""
         with Cache() as cache:
-            self._initrd = boot_image(cache, self.kernel)
-            sources = pack_sources(cache)
+            self._initrd = boot_image(cache, kernel)
+            self._sources = pack_sources(cache)
+
+    def prepare(self, names: list[str]) -> tuple[list[Symbol], dict[int, str], dict[int, Seen]]:
+        """Boot, collect, run everything once, the last test first, so that all modules are loaded, and save. The functions of these
+        names, the names of all addresses, and what the tests did."""
+        shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir()
         with self._machine("first") as machine:
             machine.memory = self.state / "ram"
-            boot(machine)
-            machine.order(sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"})
+            machine.start()
+            if machine.event(_BOOTED) is None:
+                raise Gone("the kernel did not boot")
+            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"})
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments)
-            for index in range(len(self.tests)):
-                conversation.ask("run", index, _COLLECTED)
-            found, addresses = conversation.ask("symbols", names, _COLLECTED)
+            backwards = list(reversed(range(len(self.tests))))
+            conversation.ask("run", backwards)
+            first = dict(zip(backwards, self.results(conversation, backwards)))
+            conversation.ask("symbols", names)
+            found, addresses = conversation.answer(_COLLECTED)
             machine.save(self.state)
-        return [Symbol(*each) for each in found], addresses
+        return [Symbol(*each) for each in found], addresses, first
 
     @contextmanager
-    def restored(self, mutant: Mutant | None = None, ranges: tuple[Symbol, ...] = ()) -> Iterator[tuple[Watched, Conversation]]:
-        """The machine as it was saved, with one instruction changed."""
+    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, ranges: tuple[Symbol, ...] = ()) -> Iterator[tuple[Watched, Conversation]]:
+        """The machine as it was saved, with one instruction changed, and with these tests to run. They are ordered while it stands
+        still, so that they begin at the same instruction each time."""
         with self._machine(f"m{time.monotonic_ns()}", ranges) as machine:
             machine.start(self.state)
             with machine.monitor("restoring") as monitor:
                 machine.load(monitor)
+                gdb = Gdb(machine.directory / "gdb")
                 if mutant:
-                    gdb = Gdb(machine.directory / "gdb")
                     gdb.write(mutant.address, mutant.new)
-                    gdb.close()
-                monitor.cmd("cont")
-            conversation = Conversation(machine)
-            conversation.resume()
+                conversation = Conversation(machine)
+                conversation.resume()
+                conversation.ask("run", list(tests))
+                gdb.close()
             yield machine, conversation
 
     def read(self, symbols: list[Symbol]) -> dict[Symbol, bytes]:
@@ -159,8 +183,14 @@ class Bench:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
-    def run(self, conversation: Conversation, index: int, within: float = LONGEST) -> Seen:
-        """One test. Raises Gone."""
-        began = time.monotonic()
-        outcome, message, measurements = conversation.ask("run", index, within)
-        return Seen(outcome, message, tuple(measurements), time.monotonic() - began)
+    def results(self, conversation: Conversation, tests: Sequence[int], expected: Mapping[int, float] | None = None) -> Iterator[Seen]:
+        """What each test does, as it ends; `expected` is how long it takes, in seconds that QEMU computes. Raises NeverBegan, Gone."""
+        expected = expected or {}
+        try:
+            conversation.answer(LONGEST)
+        except Gone as gone:
+            raise NeverBegan(str(gone)) from None
+        for index in tests:
+            began = conversation.machine.computed_s()
+            outcome, message, measurements, traffic = conversation.answer(LONGEST + 4 * expected[index] if expected else _COLLECTED)
+            yield Seen(outcome, message, tuple(measurements), numbers(traffic), conversation.machine.computed_s() - began)

@@ -26,11 +26,11 @@ def write_page(directory: Path, kernel: Kernel, verdicts: Sequence[Verdict]) -> 
     write_whole(directory / "sensitivity.json", json.dumps(document, indent=1) + "\n")
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>kdrift sensitivity</title>"
              f"<style>{_STYLE}</style><h1>Sensitivity on {escape(kernel.release)}</h1>",
-             "<p>Of the mutants that a test executes, the share that a test noticed.</p>",
-             _table(("", "killed", "survived", "not reached", "share"),
-                    [(each.name, each.killed, each.survived, each.not_reached, "" if each.share is None else f"{each.share:.0%}") for each in rows])]
-    for title, outcome, columns in (("Survivors", "survived", ("mutant", "text", "tests")), ("Killed", "killed", ("mutant", "text", "by", "how")),
-                                    ("Not reached", "not reached", ("mutant", "text"))):
+             "<p>Of the mutants that a test executes, the share that a test noticed. Of a survivor: tests that were run, of those reaching it.</p>",
+             _table(("", "killed", "survived", "not reached", "no start", "share"),
+                    [(each.name, each.killed, each.survived, each.not_reached, each.no_start, "" if each.share is None else f"{each.share:.0%}") for each in rows])]
+    for title, outcome, columns in (("Survivors", "survived", ("mutant", "text", "tests", "reaching")), ("Killed", "killed", ("mutant", "text", "by", "how")),
+                                    ("No start", "no start", ("mutant", "text", "how")), ("Not reached", "not reached", ("mutant", "text"))):
         chosen = [each for each in verdicts if each.outcome == outcome]
         table = _table(columns, [tuple(getattr(each, column) for column in columns) for each in chosen])
         parts.append(f"<details{' open' if outcome == 'survived' else ''}><summary><h2 style='display:inline'>{title}: {len(chosen)}</h2></summary>{table}</details>")

@@ -1,16 +1,18 @@
 """What becomes of a mutant, and of all of them."""
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from report.traffic import differences
 from report.verdict import tolerance_of
 from sensitivity.machine import Seen
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`outcome` is "killed", "survived" or "not reached"; `by` the test that noticed, `how` what it noticed; `tests` were run."""
+    """`outcome` is one of OUTCOMES; `by` the test that noticed, `how` what it noticed; `tests` were run of the `reaching` ones that execute
+    the instruction."""
 
     mutant: str
     function: str
@@ -20,20 +22,31 @@ class Verdict:
     by: str = ""
     how: str = ""
     tests: int = 0
+    reaching: int = 0
 
 
-def difference(base: Seen, now: Seen) -> str:
-    """How a test noticed: another outcome, or a measurement that moved by more than its tolerance; nothing if it did not."""
+# "no start": the guest no longer ran when the first test was to begin.
+OUTCOMES = ("killed", "survived", "not reached", "no start")
+
+
+def moved(base: Seen, now: Seen) -> dict[str, str]:
+    """By name, the measurements that moved by more than their tolerance, and the traffic that is not the same."""
+    found = {}
+    after = {one["name"]: one for one in now.measurements}
+    for one in base.measurements:
+        name, value = one["name"], one["value"]
+        if name not in after:
+            found[name] = f"{name} is missing"
+        elif abs(after[name]["value"] - value) > tolerance_of(one, value):
+            found[name] = f"{name}: {value:.6g} -> {after[name]['value']:.6g} {one['unit']}"
+    return found | differences(base.traffic, now.traffic)
+
+
+def difference(base: Seen, now: Seen, unsteady: Container[str] = ()) -> str:
+    """How a test noticed: by another outcome, or by what moved and is not `unsteady`, which moves by itself; nothing if it did not."""
     if base.outcome != now.outcome:
         return f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"
-    before = {one["name"]: one for one in base.measurements}
-    after = {one["name"]: one for one in now.measurements}
-    for name, one in before.items():
-        if name not in after:
-            return f"{name} is missing"
-        if abs(after[name]["value"] - one["value"]) > tolerance_of(one, one["value"]):
-            return f"{name}: {one['value']:.6g} -> {after[name]['value']:.6g} {one['unit']}"
-    return ""
+    return next((text for name, text in moved(base, now).items() if name not in unsteady), "")
 
 
 class Ledger:
@@ -63,6 +76,7 @@ class Score:
     killed: int
     survived: int
     not_reached: int
+    no_start: int
 
     @property
     def share(self) -> float | None:
@@ -71,12 +85,12 @@ class Score:
 
     def __str__(self) -> str:
         share = "" if self.share is None else f"{self.share:.0%}"
-        return f"{share:>5}  {self.killed:5} killed {self.survived:5} survived {self.not_reached:5} not reached  {self.name}"
+        return f"{share:>5}  {self.killed:5} killed {self.survived:5} survived {self.not_reached:5} not reached {self.no_start:4} no start  {self.name}"
 
 
 def score(name: str, verdicts: Iterable[Verdict]) -> Score:
     outcomes = [verdict.outcome for verdict in verdicts]
-    return Score(name, *(outcomes.count(outcome) for outcome in ("killed", "survived", "not reached")))
+    return Score(name, *(outcomes.count(outcome) for outcome in OUTCOMES))
 
 
 def scores(verdicts: Sequence[Verdict]) -> list[Score]:

@@ -27,7 +27,7 @@ function splitOnce(text, by) {
 }
 
 function comparisonOf(comparison) {
-  const {old, regressions, fixes, drift, known, unjudged} = comparison;
+  const {old, regressions, fixes, drift, traffic = [], known, unjudged} = comparison;
   const change = (label) => (each) =>
     element(
       "li",
@@ -45,6 +45,7 @@ function comparisonOf(comparison) {
     list("Regressions", regressions, change(comparison.new), true),
     list("Fixed", fixes, change(old), open(fixes)),
     list("Drifted", drift, (line) => element("li", {class: "line"}, line), open(drift)),
+    list("Other packets or counters", traffic, (line) => element("li", {class: "line"}, line), false),
     list("Known issues on both", known, change(comparison.new), open(known)),
     list("Not judged", unjudged, (line) => unjudgedOf(comparison, line), open(unjudged)),
   );

@@ -2,6 +2,8 @@
 
 import ctypes
 import struct
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +49,39 @@ def test_capset_record_shows_the_inheritable_set(audit):
     [record] = [each for each in daemon.call("receive_until", "done") if each.kind == AUDIT_CAPSET]
     fields = dict(field.split("=") for field in record.text.split())
     assert int(fields["cap_pi"], 16) == CAP_AUDIT_WRITE, record.text
+
+
+@pytest.fixture
+def directory():
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("fate", ["there", "removed", "renamed", "replaced"])
+def test_a_rule_for_a_program_can_be_taken_back_whatever_became_of_the_file(audit, directory, fate):
+    """By the words that it was made with; then it is gone. Kernels without "audit: fix removal of dangling executable
+    rules" do not find the file any more, and keep the rule for ever."""
+    program = directory / "program"
+    program.touch()
+    audit.control.add_program_rule(_CAPSET, program)
+
+    if fate in ("removed", "replaced"):
+        program.unlink()
+    if fate == "renamed":
+        program.rename(directory / "other")
+    if fate == "replaced":
+        program.touch()
+    audit.control.delete_program_rule(_CAPSET, program)
+
+    with pytest.raises(FileNotFoundError):
+        audit.control.delete_program_rule(_CAPSET, program)
+
+
+def test_a_rule_may_be_made_before_its_program(audit, directory):
+    """And holds from when the program is there; it is taken back like any other."""
+    program = directory / "program"
+    audit.control.add_program_rule(_CAPSET, program)
+
+    program.touch()
+
+    audit.control.delete_program_rule(_CAPSET, program)

@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from netns import Network
-from netns.contact import meet
 
 PINNED = {
     "net.ipv4.tcp_syn_retries": 6,
@@ -30,8 +29,6 @@ def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
         host.pin({f"net.ipv4.conf.{interface.name}.rp_filter": 0 for interface in host.interfaces.values()})
-    for link in net.topology.links:
-        meet(net[link.left], net[link.right])
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_a_reset_by_a_firewall_refuses_like_a_closed_port(net, family, flavour, 
         outcome = attempt(client.socket(family), (server.address(family), PORT), way)
 
     assert outcome.error == "ECONNREFUSED"
-    assert [(packet.flags, packet.ip.src) for packet in packets] == [
+    assert [(packet.flags, packet.source) for packet in packets] == [
         ("S", client.address(family)), ("RA", server.address(family))]
     assert len(arrived) == 0
 

@@ -102,6 +102,12 @@ class DebianArchive:
         write_deb(self.pool, f"linux-image-{release}", version, trees / f"image-{release}", depends)
         return f"linux-image-{release}"
 
+    def add_package(self, name: str, depends: str = "") -> None:
+        """A package that is no kernel."""
+        tree = self.root / "trees" / name
+        tree.mkdir(parents=True)
+        write_deb(self.pool, name, "1.0", tree, depends)
+
     def publish(self) -> None:
         """Write and sign the index of what is in the pool."""
         suite = self.root / "debian/dists" / SUITE

@@ -46,6 +46,8 @@ def signed(tmp_path_factory):
         archive.add_kernel("6.1.0-8-cloud-amd64", "6.1.98-1")
         archive.add_kernel("6.1.0-9-amd64", VERSION)
         archive.add_split_kernel("7.2.1-cloud-amd64", "7.2.1-1")
+        archive.add_package("python3", depends="python3.11")
+        archive.add_package("python3.11")
         archive.publish()
         yield archive
 
@@ -111,6 +113,18 @@ def test_split_kernel_is_put_together(archive, cache):
     assert kernel.package == "linux-image-7.2.1-cloud-amd64"
     assert kernel.vmlinuz.parent == kernel.modules
     assert (kernel.modules / "kernel/net/empty.txt").exists()
+
+
+def test_a_package_comes_with_all_that_it_depends_on(archive, cache, tmp_path):
+    """The userland of an empty machine."""
+    debs = debian.Archive(cache, progress=Lines()).fetch_userland(["python3"], "bookworm", tmp_path / "debs")
+
+    assert [deb.name.split("_")[0] for deb in debs] == ["python3.11", "python3"]
+
+
+def test_a_package_that_is_not_there_is_named(archive, cache, tmp_path):
+    with pytest.raises(FetchError, match="no-such-package of bookworm could not be downloaded"):
+        debian.Archive(cache, progress=Lines()).fetch_userland(["no-such-package"], "bookworm", tmp_path / "debs")
 
 
 def test_cached_kernel_needs_no_network(archive, cache):

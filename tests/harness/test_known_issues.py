@@ -1,11 +1,14 @@
 """known_issues.toml: what an entry means, and that each still has its test."""
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from report import known
 from report.known import Affected, Issue, KnownIssuesError, load, version_key
+from report.recognise import Recognise
+from report.results import outcome_of
 
 ENTRY = '[[issue]]\nid = "a"\nsubject = "s"\ntests = ["t"]\nkernels = ["6.1..6.2"]\n'
 
@@ -65,3 +68,12 @@ def test_every_pattern_has_its_test():
     orphans = [pattern for issue in load() for pattern in issue.tests
                if not any(Issue("", "", (pattern,), ()).shows_in(test) for test in tests)]
     assert orphans == []
+
+
+@pytest.mark.parametrize("why, outcome", [("hang: nothing came from the guest for 120 s", "known"), ("QEMU was killed by SIGKILL", "lost")])
+def test_a_hang_may_be_the_issue_and_another_end_of_the_machine_is_not(why, outcome):
+    name = "tests/routing/test_tiny_mtu.py::test_a_packet_is_dropped_where_no_fragment_has_room_for_data[20-router]"
+    report = pytest.TestReport(name, (name, None, name), {}, "failed", f"the machine was lost: {why}", "call")
+    report.ending, report.kernel = "lost", SimpleNamespace(kernel=SimpleNamespace(version="5.10.262-1", release=""))
+    next(Recognise().pytest_runtest_logreport(report))
+    assert outcome_of(report) == outcome

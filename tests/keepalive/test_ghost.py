@@ -25,7 +25,7 @@ def test_no_probe_without_keepalive(net, family):
         vanish(witness_peer)
         assert wait_for_error(witness, within=20) == errno.ECONNRESET
 
-    assert {packet.tcp.sport for packet in packets.sent()} == {witness.getsockname()[1]}
+    assert {packet.sport for packet in packets.sent()} == {witness.getsockname()[1]}
     assert tcp_info(ghost).state == "ESTABLISHED"
 
 

@@ -33,4 +33,4 @@ def test_connection_is_probed_even_before_it_is_accepted(net, family):
         client.socket(family).connect(listener.getsockname()[:2])
         packets.until(lambda seen: seen.probes(), within=10)
 
-    assert packets.probes()[0].tcp.sport == listener.getsockname()[1]
+    assert packets.probes()[0].sport == listener.getsockname()[1]

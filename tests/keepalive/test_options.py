@@ -67,7 +67,7 @@ def test_socket_options_win_over_the_sysctls(net, family):
         for conn in (follower, owner):
             assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = {packet.tcp.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
+    resets = {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
     assert resets[follower.getsockname()[1]] == approx_timer(1, 1)
     assert resets[owner.getsockname()[1]] == approx_timer(2, 1, 1)
 
@@ -85,9 +85,9 @@ def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
         keepalive(follower)
         keepalive(owner, idle=1)
         client.pin({TIME: 2})
-        packets.until(lambda seen: len({probe.tcp.sport for probe in seen.probes()}) == 2, within=10)
+        packets.until(lambda seen: len({probe.sport for probe in seen.probes()}) == 2, within=10)
 
-    first = {probe.tcp.sport: probe.time - armed for probe in reversed(packets.probes())}
+    first = {probe.sport: probe.time - armed for probe in reversed(packets.probes())}
     assert first[owner.getsockname()[1]] == approx_timer(1)
     assert first[follower.getsockname()[1]] == approx_timer(1, 1)
 

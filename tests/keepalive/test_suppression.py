@@ -9,7 +9,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def from_port(packets, conn):
-    return [packet for packet in packets.sent() if packet.tcp.sport == conn.getsockname()[1]]
+    return [packet for packet in packets.sent() if packet.sport == conn.getsockname()[1]]
 
 
 def at_least_one(number):
@@ -29,7 +29,7 @@ def test_no_probe_while_data_is_in_flight(net, family):
         # A retransmission's timer goes by the round trip, which a busy machine makes long.
         packets.until(lambda seen: len(seen.probes()) >= 2 and len(from_port(seen, busy)) >= 3, within=20)
 
-    assert {probe.tcp.sport for probe in packets.probes()} == {idle.getsockname()[1]}
+    assert {probe.sport for probe in packets.probes()} == {idle.getsockname()[1]}
     assert all(packet.length == 1 for packet in from_port(packets, busy))
 
 
@@ -44,7 +44,7 @@ def test_no_probe_while_the_window_is_closed(net, family):
         # A second connection, silent for twice as long, shows when keepalive's time has come.
         idle, _peer = tcp_pair(client, server, family)
         keepalive(idle, idle=2)
-        packets.until(lambda seen: idle.getsockname()[1] in {probe.tcp.sport for probe in seen.probes()}, within=10)
+        packets.until(lambda seen: idle.getsockname()[1] in {probe.sport for probe in seen.probes()}, within=10)
 
     eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], at_least_one, within=10)
     assert client.counters()["TcpExt.TCPKeepAlive"] == 1

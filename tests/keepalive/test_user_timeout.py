@@ -34,7 +34,7 @@ def test_user_timeout_overrules_the_count(net, family, clock, measure):
         for conn in conns:
             assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = {packet.tcp.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
+    resets = {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
     for conn, (idle, interval, _count, user_timeout, timers) in zip(conns, CASES):
         name = f"keepalive.user_timeout.{idle}s_{interval}s_{user_timeout}ms"
         assert measure(name, resets[conn.getsockname()[1]], "s") == approx_timer(*timers)

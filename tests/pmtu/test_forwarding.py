@@ -11,8 +11,8 @@ from netns import deliver, icmp, offload, pmtu, tcp_info, tcp_pair
 @pytest.mark.parametrize("gso", [False, True], ids=["segments", "gso"])
 def test_a_narrow_link_in_the_middle_is_told_to_the_sender(net, family, gso):
     """Segments of 1500 bytes, also those that are still in one piece (GSO), meet a link of 1400: an error with 1400,
-    and all data arrives by smaller segments."""
-    client, server = net.nodes("client", "server")
+    and all data arrives by smaller segments. Each error is about one packet that was not forwarded."""
+    client, server, router = net.nodes("client", "server", "router")
     if not gso:
         offload.segment_in_software(client)
     conn, peer = tcp_pair(client, server, family)
@@ -20,7 +20,10 @@ def test_a_narrow_link_in_the_middle_is_told_to_the_sender(net, family, gso):
     with client.capture() as packets:
         deliver(conn, peer, 8 * full)
 
-    assert {pmtu.announced(error) for error in pmtu.too_big(packets.received())} == {1400}
+    errors = pmtu.too_big(packets.received())
+    assert {pmtu.announced(error) for error in errors} == {1400}
+    counted = router.counters()["Ip.FragFails" if family == socket.AF_INET else "Ip6.InTooBigErrors"]
+    assert counted == len(errors)
     assert tcp_info(conn).snd_mss == full - 100
     assert pmtu.path(client, server.address(family)).mtu == 1400
     assert client.counters()["TcpExt.TCPTimeouts"] == 0

@@ -16,7 +16,7 @@ AT_ONCE = 0.1
 def segments(packets, conn):
     """The data segments of a connection among the packets that its host sent, tunnelled ones apart."""
     port = conn.getsockname()[1]
-    return [packet for packet in packets if packet.sent and packet.tcp and packet.tcp.sport == port and packet.length]
+    return [packet for packet in packets if packet.sent and packet.segment and packet.sport == port and packet.length]
 
 
 def test_a_full_sized_segment_brings_an_icmp_error_with_the_tunnels_mtu(net, service):
@@ -77,7 +77,7 @@ def test_what_arrives_by_the_tunnel_is_answered_directly(net, service):
         deliver(peer, conn, service.largest(1500))
 
     assert [packet.length for packet in at_client.received() if packet.length] == [service.largest(1500)]
-    assert [packet for packet in at_director if packet.ip.src == service.address] == []
+    assert [packet for packet in at_director if packet.source == service.address] == []
     assert len(at_director.received()) >= 1
 
 

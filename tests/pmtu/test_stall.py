@@ -30,7 +30,7 @@ def stalled(client, conn, peer, count):
 
 def to_itself(packets):
     """The ICMP errors about the MTU that the host sent itself: source and destination are the same address."""
-    return [packet for packet in pmtu.too_big(packets) if packet.ip.src == packet.ip.dst]
+    return [packet for packet in pmtu.too_big(packets) if packet.source == packet.destination]
 
 
 def assert_prompt_or_stalled(family, delay, packets, counted, mtu, many=False):

@@ -6,7 +6,6 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import Link, Topology, build, eventually
-from netns.contact import meet
 from netns.raw import HelloReceiver, HelloSender, outq, tx_queue, writable
 from netns.tun import tun
 
@@ -33,8 +32,6 @@ def test_unread_tun_takes_no_send_buffer(net, family, measure):
     Hellos leave tx_queue at 0 and the socket writable, the neighbours get all of them, the tun drops what its 500
     slots cannot hold."""
     router = net["router"]
-    for role in NEIGHBOURS:
-        meet(router, net[role])
     receivers = [HelloReceiver(net[role], family, "router") for role in NEIGHBOURS]
     sender = HelloSender(router, family)
     with tun(router, "stub", addresses=STUB) as stub:

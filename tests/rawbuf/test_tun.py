@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import rtnl
+from netns import eventually, rtnl
 from netns.raw import HelloSender, outq, tx_queue, writable
 from netns.tun import Flags, tun
 
@@ -87,22 +87,32 @@ def test_a_reader_that_resumes_makes_room(net, family, measure):
         assert stub.ring() - 16 < len(stub.drain()) <= stub.ring()
 
 
-def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
+def test_persistent_tun_without_a_reader_drops_and_counts(net, family, clock):
     """No descriptor, no carrier: the interface stays, each Hello is taken and counted as dropped, and the next reader
-    gets the next one."""
+    gets the next one, as soon as its carrier is noted. Once linkwatch, which looks once a second, has noted the lost
+    carrier, noop_qdisc drops them; that is counted by later kernels only (6.12, not 5.10)."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", addresses=STUB) as stub:
         stub.set_persistent(True)
         stub.close()
         sender.send_many(stub.index, 1200)
+        at_once = stub.dropped()
+        clock.sleep(2)
+        sender.send_many(stub.index, 10)
+        later = stub.dropped() - at_once
 
-        assert stub.dropped() == 1200
+        assert later in (0, 10)
+        assert at_once == 1200 if later else at_once <= 1200
         assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
         stub.attach()
         stub.set_persistent(False)
-        sender.send(stub.index)
-        assert hellos(stub.drain()) == 1
+
+        def arrived():
+            sender.send(stub.index)
+            return hellos(stub.drain())
+
+        eventually(arrived, 1, within=5)
 
 
 def test_link_down_is_an_error_of_the_send_alone(net, family):

@@ -5,7 +5,6 @@ import socket
 import pytest
 
 from netns import Host, MissingFeature, Network
-from netns.contact import meet
 from netns.probe import Answer, answers, probe
 
 # No limit to ICMP errors, unless a test is about it.
@@ -34,8 +33,6 @@ def pinned(net: Network) -> None:
         host.pin(PINNED)
         for setting in ("rp_filter", "send_redirects"):
             host.pin({f"net.ipv4.conf.{interface.name}.{setting}": 0 for interface in host.interfaces.values()})
-    for link in net.topology.links:
-        meet(net[link.left], net[link.right])
 
 
 class Tracer:

@@ -4,10 +4,10 @@ import socket
 
 import pytest
 
-from fixtures.icmp_errors import ECHO_REPLY, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
+from fixtures.icmp_errors import ECHO_REPLY, HOST_UNREACHABLE, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
 from fixtures.topologies import DIRECTED, SITES
-from netns import ipvs, tunnel
-from netns.probe import KINDS
+from netns import eventually, ipvs, tunnel
+from netns.probe import KINDS, probe
 
 NETWORKS = {V4: ("192.0.2.0/24", "203.0.113.0/24"), socket.AF_INET6: ("2001:db8:1::/64", "2001:db8:4::/64")}
 INSIDE = {V4: "10.0.0.{}/30", socket.AF_INET6: "fd00::{}/64"}
@@ -51,13 +51,29 @@ def test_a_tunnel_with_a_ttl_of_its_own_is_one_hop(net, family, tracer, tunnelle
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tunnel_that_inherits_the_ttl_is_a_hole_in_the_path(net, family, tracer, tunnelled, kind):
     """The outer header expires in the core, whose answer goes to left and stays there (ipip_err() with ttl 0): no
-    answer for TTL 2; the server answers at 3."""
+    answer for TTL 2, nor is the tunnel taken for a dead end; the server answers at 3."""
     tunnelled("inherit")
-    server, core = net.nodes("server", "core")
+    server, core, left = net.nodes("server", "core", "left")
 
     assert tracer.unanswered(kind, server.address(family), 2)
     assert core.counters()["Icmp.OutTimeExcds"] == 1
+    assert left.counters()["Icmp.OutDestUnreachs"] == 0
     assert tracer.probe(kind, server.address(family), 3)[1].source == server.address(family)
+
+
+@pytest.mark.topology(SITES)
+@pytest.mark.parametrize("family", [V4], ids=["ipv4"])
+def test_a_tunnel_whose_ttl_is_too_small_is_a_dead_end(net, family, tracer, tunnelled):
+    """The core's error tells left that the tunnel leads nowhere, and left tells the client at its next packet: host
+    unreachable (ipip_err(), IPTUNNEL_ERR_TIMEO)."""
+    tunnelled("1")
+    client, left, server = net.nodes("client", "left", "server")
+    probe(client, "udp", client.address(family), server.address(family), ttl=30)
+    eventually(lambda: left.counters()["Icmp.InTimeExcds"], 1, within=5)
+
+    answer = tracer.probe("udp", server.address(family), 30)[1]
+
+    assert (answer.source, answer.kind) == (left.address(family, "client"), HOST_UNREACHABLE[family])
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The network library itself: what it builds, what it leaves, and what it says when something is wrong."""
 
+import itertools
 import json
 import os
 import signal
@@ -28,6 +29,18 @@ def test_every_link_carries_both_families_at_once(family):
         for role in ("client", "server"):
             conn, _peer = netns.tcp_pair(network["router"], network[role], family)
             assert netns.tcp_info(conn).state == "ESTABLISHED"
+
+
+def test_first_packet_passes_at_once(family):
+    """No end of a link drops what is sent when build() has returned: the neighbour would be asked for again a second later."""
+    for _ in range(20):
+        with netns.build(LAN) as network:
+            for sender, receiver in itertools.permutations(network.nodes("client", "server")):
+                with receiver.socket(family, socket.SOCK_DGRAM) as end, sender.socket(family, socket.SOCK_DGRAM) as begin:
+                    end.bind((receiver.address(family), 0))
+                    end.settimeout(0.5)
+                    begin.sendto(b"first", end.getsockname()[:2])
+                    assert end.recv(16) == b"first"
 
 
 def test_topology_is_drawn_with_roles_addresses_and_mtu():

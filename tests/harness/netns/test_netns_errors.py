@@ -8,15 +8,12 @@ import pytest
 import netns
 from fixtures.topologies import LAN, ROUTED
 from netns import attempt, errqueue, icmp, reject
-from netns.contact import meet
 from netns.probe import answers, probe
 
 
 @pytest.fixture
 def routed():
     with netns.build(ROUTED, capture=True) as network:
-        for link in network.topology.links:
-            meet(network[link.left], network[link.right])
         network["router"].pin({"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv6.icmp.ratemask": "\n"})
         yield network
 

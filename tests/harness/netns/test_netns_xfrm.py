@@ -93,3 +93,16 @@ def test_key_manager_that_hears_nothing_says_what_it_heard_before(net, policy):
     assert manager.next(within=1).reqid == 7
     with pytest.raises(netns.NotMet, match=r"nothing for 0\.\d+ s; before that: \[Acquire\(.*reqid=7"):
         manager.next(within=0.1)
+
+
+def test_sa_with_a_long_window_and_an_interface(net):
+    client, server = net.nodes("client", "server")
+    here, there = (host.address(socket.AF_INET) for host in (client, server))
+    sa = xfrm.SA(here, there, 0xC0DE, window=4, interface=42, icmp=True)
+    xfrm.add(client, sa, xfrm.Policy(xfrm.Selector(here, there), xfrm.Template(here, there), icmp=True))
+
+    state = " ".join(client.run(["ip", "-d", "xfrm", "state", "list"]).split())
+    assert "flag icmp esn" in state
+    assert "replay_window 128, bitmap-length 4" in state
+    assert "if_id 0x2a" in state
+    assert "flag icmp" in " ".join(client.run(["ip", "-d", "xfrm", "policy", "list"]).split())

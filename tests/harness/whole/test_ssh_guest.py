@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kernels.cache import Cache
-from kernels.image import boot_image, libraries, python_command, tool, with_links, write_cpio
+from kernels.image import boot_image, cpio, libraries, python_command, tool, with_links
 from kernels.process import dies_with_parent
 from kernels.spec import resolve
 from kernels.vm import qemu
@@ -62,7 +62,7 @@ def with_sshd(initrd, kernel, place):
         patch.setenv("LD_LIBRARY_PATH", path)
         files = [*programs, *libraries(programs), *(str(file) for file in place.rglob("*") if file.is_file())]
     extra = place / "extra"
-    write_cpio(extra, Path("/"), with_links(files))
+    cpio(extra, Path("/"), with_links(files))
     whole = place / "initrd"
     whole.write_bytes(initrd.read_bytes() + extra.read_bytes())
     return whole

@@ -1,0 +1,34 @@
+"""The manifests of tests, by a process of its own: pytest does not collect within a session.
+
+    python -m reproduce.describe TEST...        prints {"test": manifest or reason, ...} as JSON
+"""
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from reproduce.collect import CannotExport, Manifest, collect, describe_all
+
+PROJECT = Path(__file__).parents[1]
+
+
+def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
+    """Of each test that pytest finds for these words: its manifest, or why it has none.  Raises CannotExport when it finds none."""
+    done = subprocess.run([sys.executable, "-m", "reproduce.describe", *words], cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotExport((done.stderr.strip().splitlines() or ["pytest ended without a word"])[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {test: Manifest(**each) if isinstance(each, dict) else each for test, each in found.items()}
+
+
+def main(tests: list[str]) -> None:
+    cases, failed = describe_all(collect(tests))
+    print("\n" + json.dumps({case.id: case.as_dict() for case in cases} | failed))
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except CannotExport as error:
+        sys.exit(str(error))

@@ -1,0 +1,160 @@
+"""The folders of --bug-report: one for each test that failed, crashed, or has a known issue."""
+import errno
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernels.cache import Cache
+from kernels.errors import CacheError, FetchError, SpecError
+from kernels.extract import Kernel
+from kernels.image import ImageError
+from kernels.spec import resolve
+from kernels.stranger import Visit, visit
+from kernels.vm import VMError
+from report.results import KernelResult, TestResult
+from reproduce import text
+from reproduce.collect import CannotExport, Manifest
+from reproduce.describe import describe_elsewhere
+from reproduce.evidence import clean, write_evidence
+from reproduce.leaks import Private
+from reproduce.pack import write
+from reproduce.transform import TooNew
+
+REPORTED = ("failed", "crashed", "known")
+_TYPE = re.compile(r"(?:\w+\.)*(\w+)(?::|$)")
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
+
+
+@dataclass
+class Settings:
+    """What the user chose: the directory, the good kernel's specification ("" for none), and how packages may be had."""
+
+    directory: Path
+    good: str
+    offline: bool
+    mirror: str | None
+    private: Private
+    replay: bool = False                    # keep the verifying machine too, to run it again
+
+
+def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict, say: Callable[[str], None]) -> None:
+    """`sources` are the kernels of machines by label; a test of the running kernel is not run again."""
+    wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
+    try:
+        manifests = describe_elsewhere(sorted({test.id for test, _kernel in wanted})) if wanted else {}
+    except CannotExport as error:
+        manifests = dict.fromkeys((test.id for test, _kernel in wanted), str(error))
+    for test, kernel in wanted:
+        directory = settings.directory / folder_name(test.id, kernel.label)
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label), kernels, run, settings)
+        say(f"{directory}: {line}")
+
+
+def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manifest: Manifest | str, source: Kernel | None,
+                 others: Sequence[KernelResult], run: dict, settings: Settings) -> str:
+    """Fill the directory; what became of the verification, in a line."""
+    write_evidence(directory, test, kernel, run)
+    visits: dict[str, Visit | str] = {}
+    why = ""
+    if isinstance(manifest, Manifest):
+        manifest.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
+                             "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
+        try:
+            write(directory / "repro.pyz", [manifest])
+            with Cache(say=lambda line: None) as cache:
+                visits = _visits(cache, directory, manifest, source, settings)
+                _write_setup(cache, directory, manifest, source, settings)
+        except (TooNew, OSError, CacheError) as error:
+            why, manifest = str(error), None
+    else:
+        why, manifest = manifest, None
+    for role, each in visits.items():
+        if isinstance(each, Visit):
+            (directory / f"transcript-{role}.txt").write_text(clean(each.transcript))
+    replayed = _replay(directory / "replay")
+    (directory / "report.md").write_text(text.report(test, kernel, source, others, manifest, visits, why, replayed))
+    if leaks := settings.private.found_in(directory):
+        (directory / "NOT-FINISHED").write_text("These must not be sent:\n" + "\n".join(leaks) + "\n")
+        return f"NOT FINISHED: {len(leaks)} private things are in it, see NOT-FINISHED"
+    _write_sums(directory)
+    return text.verdict_line(visits) or f"no standalone case: {why}"
+
+
+def folder_name(test: str, label: str) -> str:
+    name = "-".join((*Path(test.partition("::")[0]).with_suffix("").parts[1:], test.rpartition("::")[2].removeprefix("test_")))
+    return re.sub(r"[^\w.]+", "-", f"{name}-on-{label}").strip("-")[:200]
+
+
+def kind_of(message: str) -> str:
+    """The error's type as inside/repro/verdict.py names it, from pytest's message."""
+    if message.startswith("assert "):
+        return "AssertionError"
+    found = _TYPE.match(message)
+    name = found[1] if found else ""
+    number = _NUMBER.search(message)
+    if number:
+        return f"{name} {errno.errorcode.get(int(number[1]), number[1])}"
+    return name
+
+
+def _what(test: TestResult) -> str:
+    """A known issue that ended the machine is a crash."""
+    return "crashed" if "crashed" in (test.outcome, *test.attempts) else "failed"
+
+
+def _visits(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> dict[str, Visit | str]:
+    if source is None:
+        return {"failing": "it failed on the running kernel, which no machine here boots"}
+    replay = directory / "replay" if settings.replay else None
+    found: dict[str, Visit | str] = {"failing": _visit(cache, directory, manifest, source, settings, replay=replay)}
+    if settings.good:
+        try:
+            good = resolve(settings.good, cache, offline=settings.offline, mirror=settings.mirror)
+            found["good"] = _visit(cache, directory, manifest, good, settings)
+        except (SpecError, FetchError) as error:
+            found["good"] = str(error)
+    return found
+
+
+def _visit(cache: Cache, directory: Path, manifest: Manifest, kernel: Kernel, settings: Settings, *words: str,
+           replay: Path | None = None) -> Visit | str:
+    options = [*(["--disposable"] if text.disposable(manifest) else []), *words]
+    try:
+        return visit(cache, kernel, (directory / "repro.pyz").read_bytes(), options, manifest.packages, settings.mirror, settings.offline, replay)
+    except (VMError, ImageError, FetchError, CacheError, OSError) as error:
+        return str(error)
+
+
+def _replay(directory: Path) -> str:
+    """Run the kept machine once more; what to say of it."""
+    if not directory.exists():
+        return ""
+    size = sum(path.stat().st_size for path in directory.iterdir()) >> 20
+    done = subprocess.run(["sh", str(directory / "replay.sh")], capture_output=True, text=True)
+    for name in ("transcript", "console.log"):
+        (directory / name).unlink(missing_ok=True)
+    same = "prints the same to the byte" if done.returncode == 0 else "**did not print the same when it was tried**"
+    return f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. With `gdb` it waits for a debugger."
+
+
+def _write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> None:
+    """setup.sh, recorded here in private namespaces; where this kernel lacks something, on an empty machine with the other one."""
+    target = directory / "setup.sh"
+    here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, timeout=120)
+    if here.returncode and source:
+        there = _visit(cache, directory, manifest, source, settings, "--setup", "/dev/stdout")
+        if isinstance(there, Visit) and "#!/bin/sh" in there.transcript:
+            target.write_text("#!/bin/sh" + there.transcript.partition("#!/bin/sh")[2].partition("\nNOT REPRODUCED")[0] + "\n")
+
+
+def _write_sums(directory: Path) -> None:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(directory)}\n" for path in files]
+    (directory / "SHA256SUMS").write_text("".join(sums))

@@ -1,0 +1,193 @@
+"""Says in plain lines what the case does: topology, settings, commands, and what its sockets do."""
+
+import errno
+import os
+import shlex
+import socket
+import time
+from collections import Counter
+
+import netns.host
+from netns import rtnl, topology, xfrm
+
+from . import setup
+
+_MOST_ALIKE = 12                            # lines of one kind of one host; what follows is counted only
+_began = time.monotonic()
+_told = Counter()
+_real = socket.socket
+
+
+def milliseconds():
+    return (time.monotonic() - _began) * 1000
+
+
+def tell(text, host=None):
+    """One line, with the milliseconds since the start."""
+    who = "%s: " % host.role if host is not None else ""
+    first, *more = text.splitlines() or [""]
+    print("[%12.3f ms] %s%s" % (milliseconds(), who, first), flush=True)
+    for line in more:
+        print(" " * 18 + line, flush=True)
+
+
+def _tell_some(host, kind, text):
+    _told[host.role, kind] += 1
+    if _told[host.role, kind] <= _MOST_ALIKE:
+        tell(text, host)
+    elif _told[host.role, kind] == _MOST_ALIKE + 1:
+        tell("(what follows of this kind is not shown: %s)" % kind, host)
+
+
+def _name(error):
+    return errno.errorcode.get(error.errno, "time is over") if isinstance(error.errno, int) else "time is over"
+
+
+def _address(address):
+    if isinstance(address, tuple) and len(address) >= 2 and isinstance(address[0], str):
+        return ("[%s]:%s" if ":" in address[0] else "%s:%s") % tuple(address[:2])
+    return repr(address)
+
+
+class Told(_real):
+    """A socket that says what is done with it."""
+
+    host = None
+
+    def _does(self, kind, text, call, *arguments):
+        _tell_some(self.host, kind, text)
+        try:
+            return call(*arguments)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            _tell_some(self.host, "%s that fails" % kind, "%s: %s" % (kind, _name(error)))
+            raise
+
+    def bind(self, address):
+        return self._does("bind", "bind %s" % _address(address), super().bind, address)
+
+    def listen(self, *backlog):
+        return self._does("listen", "listen at %s, backlog %s" % (_address(self.getsockname()), backlog[0] if backlog else "128"), super().listen, *backlog)
+
+    def connect(self, address):
+        return self._does("connect", "connect to %s" % _address(address), super().connect, address)
+
+    def connect_ex(self, address):
+        _tell_some(self.host, "connect", "connect to %s" % _address(address))
+        number = super().connect_ex(address)
+        _tell_some(self.host, "connect", "connect: %s" % errno.errorcode.get(number, "connected"))
+        return number
+
+    def accept(self):
+        descriptor, address = self._accept()
+        made = Told(self.family, self.type, self.proto, fileno=descriptor)
+        made.host = self.host
+        if socket.getdefaulttimeout() is None and self.gettimeout():
+            made.setblocking(True)
+        _tell_some(self.host, "accept", "accept a connection from %s" % _address(address))
+        return made, address
+
+    def send(self, data, *flags):
+        return self._does("send", "send %d bytes" % len(data), super().send, data, *flags)
+
+    def sendall(self, data, *flags):
+        return self._does("send", "send %d bytes" % len(data), super().sendall, data, *flags)
+
+    def sendto(self, data, *rest):
+        return self._does("send", "send %d bytes to %s" % (len(data), _address(rest[-1])), super().sendto, data, *rest)
+
+    def recv(self, *arguments):
+        data = self._does("receive", "wait for data", super().recv, *arguments)
+        _tell_some(self.host, "received", "received %d bytes" % len(data) if data else "received the end of the stream")
+        return data
+
+    def shutdown(self, how):
+        return self._does("shutdown", "shut the socket down (%s)" % ("read", "write", "both")[how], super().shutdown, how)
+
+    def close(self):
+        if self.fileno() >= 0:
+            _tell_some(self.host, "close", "close a socket")
+        super().close()
+
+
+def _socket(host, family, kind=socket.SOCK_STREAM, protocol=0):
+    with host.entered():
+        made = Told(family, kind, protocol)
+    made.host = host
+    return host.adopt(made)
+
+
+def _run(original):
+    def run(host, command, stdin="", timeout=30):
+        text = shlex.join(command) + "".join("\n  %s" % line.strip() for line in stdin.strip().splitlines())
+        tell(text, host)
+        try:
+            return original(host, command, stdin, timeout)
+        except netns.CommandError as error:
+            tell("that failed: %s" % error, host)
+            raise
+    return run
+
+
+def _pin(original):
+    pinned = {}                             # the texts of many settings, and the first host that has them
+
+    def pin(host, values):
+        words = ["%s=%s" % (name, str(value).strip()) for name, value in values.items()]
+        first = pinned.setdefault(tuple(words), host.role) if len(words) > 3 else host.role
+        _tell_some(host, "sysctl", "sysctl " + ("\n    ".join(words) if first == host.role else "as %s, %d settings" % (first, len(words))))
+        original(host, values)
+    return pin
+
+
+def _sysctl(original):
+    def sysctl(host, name, value=None):
+        if value is not None:
+            tell("sysctl %s=%s" % (name, value), host)
+        return original(host, name, value)
+    return sysctl
+
+
+def _xfrm_add(original, words):
+    def add(host, *items):
+        for item in items:
+            tell(words(item), host)
+        original(host, *items)
+    return add
+
+
+def _plug(original):
+    def plug(link, number, left, right):
+        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology._end(link, link.left), topology._end(link, link.right)))
+        original(link, number, left, right)
+    return plug
+
+
+def _link_state(original):
+    def link_state(index, up):
+        if index > 1 and _plugged:
+            tell("interface %d is set %s" % (index, "up" if up else "down"))
+        return original(index, up)
+    return link_state
+
+
+_plugged = []
+
+
+def topology_stands():
+    """From here on, interfaces that go up and down are news."""
+    _plugged.append(True)
+
+
+def install():
+    host = netns.host.Host
+    host.socket = _socket
+    host.run, host.pin, host.sysctl = _run(host.run), _pin(host.pin), _sysctl(host.sysctl)
+    xfrm.add = _xfrm_add(xfrm.add, setup.xfrm_words)
+    topology._plug = _plug(topology._plug)
+    rtnl.link_state = _link_state(rtnl.link_state)
+
+
+def kernel():
+    return "%s %s (%s)" % (os.uname().sysname, os.uname().release, os.uname().version)

@@ -1,0 +1,175 @@
+"""The run of a case from the first line to the last."""
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+
+_DEADLINE = 600                             # seconds of a case that waits for no long timer, as in the suite
+_OOPS = ("BUG: ", "Oops: ", "Oops ", "general protection fault", "kernel BUG at", "Kernel panic", "WARNING: ", "INFO: task ")
+
+
+def run(manifest, chosen):
+    """The exit status."""
+    prepare(manifest, chosen.disposable)
+    import netns
+    from netns import isolate
+
+    from . import narrate, setup, verdict
+    try:
+        if manifest["own_network"] or os.geteuid():
+            isolate.enter()
+    except netns.IsolationError as error:
+        return _end(verdict.CANNOT_RUN, str(error))
+    recorder = setup.Recorder(manifest)
+    recorder.install()
+    narrate.install()
+    outcome = run_case(manifest, narrate, chosen, recorder)
+    if chosen.setup and outcome[0] != verdict.CANNOT_RUN:
+        with open(chosen.setup, "w") as file:
+            file.write(recorder.script())
+        return 0
+    return _end(*outcome)
+
+
+def prepare(manifest, disposable):
+    """Before anything of the suite is imported."""
+    os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
+    os.environ.pop("KDRIFT_CLOCK", None)
+    # scapy would keep a cache in the user's home; where it cannot make the directory it does without.
+    os.environ.update(XDG_CACHE_HOME="/proc/none", XDG_CONFIG_HOME="/proc/none", XDG_DATA_HOME="/proc/none")
+    if disposable:
+        os.environ["KDRIFT_CLOCK"] = "real"     # which says that the machine is ours, and that its clock is an ordinary one
+    from fixtures import clock
+    if disposable or manifest["virtual_clock"]:
+        clock._CLOCK = clock.Clock("virtual")
+
+
+def run_case(manifest, narrate, chosen, recorder):
+    """(status, why)."""
+    import netns
+    import pytest
+
+    from . import verdict
+    from .case import Case
+    _introduce(manifest, narrate)
+    log, phase, network, case = _kernel_log(), "setup", None, Case(manifest)
+    try:
+        case.resolve()
+        _set_deadline(case, manifest)
+        narrate.tell("-- setup: the hosts and what they are told")
+        case.set_up()
+        network = next((value for value in case.values.values() if isinstance(value, netns.Network)), None)
+        narrate.topology_stands()
+        recorder.topology_stands()
+        if chosen.setup:
+            return verdict.NOT_REPRODUCED, ""
+        phase = "call"
+        narrate.tell("-- the case")
+        case.call()
+        outcome = (verdict.NOT_REPRODUCED, "")
+        narrate.tell("-- the promise holds: nothing failed")
+    except KeyboardInterrupt:
+        return verdict.CANNOT_RUN, "interrupted"
+    except BaseException as error:
+        outcome = verdict.judge(error, phase, manifest["recorded"])
+        narrate.tell("-- %s" % "\n".join(verdict.lines(error)))
+        if outcome[0] == verdict.CANNOT_RUN and not isinstance(error, (netns.MissingFeature, pytest.Skipped)):
+            traceback.print_exc(file=sys.stdout)
+        if outcome[0] == verdict.CANNOT_RUN and not chosen.disposable and "machine" in outcome[1]:
+            outcome = (outcome[0], outcome[1] + " (on a machine that may be spoiled: --disposable)")
+    signal.alarm(0)
+    if outcome[0] == verdict.REPRODUCED and (chosen.shell or chosen.shell_on):
+        _shell(network, chosen.shell_on, narrate)
+    _measured(case)
+    _wire(network, narrate)
+    return _end_of_case(case, outcome, manifest, narrate, log)
+
+
+def _introduce(manifest, narrate):
+    print("case:    %s" % manifest["id"])
+    print("promise: %s" % manifest["promise"].replace("\n", "\n         "))
+    print("kernel:  %s, Python %s" % (narrate.kernel(), sys.version.split()[0]))
+    recorded = manifest["recorded"]
+    if recorded:
+        print("seen on: %s: %s" % (recorded["kernel"], recorded["message"].replace("\n", "\n         ")))
+    if manifest["virtual_clock"]:
+        print("note:    lets time pass: %s; on an ordinary machine that takes as long as it says" % manifest["virtual_clock"])
+    if recorded and recorded["outcome"] == "crashed":
+        print("WARNING: IF THIS MACHINE PANICS NOW, IT IS REPRODUCED.")
+    print(flush=True)
+
+
+def _set_deadline(case, manifest):
+    mark = case.node.get_closest_marker("timeout")
+    seconds = mark.args[0] if mark else None if manifest["virtual_clock"] else _DEADLINE
+
+    def over(_number, _frame):
+        import pytest
+        pytest.fail("Timeout (>%.1fs)" % seconds)
+
+    if seconds:
+        signal.signal(signal.SIGALRM, over)
+        signal.alarm(int(seconds))
+
+
+def _kernel_log():
+    from netns.kmsg import KernelLog
+    try:
+        return KernelLog()
+    except OSError:
+        return None
+
+
+def _shell(network, role, narrate):
+    """The user's shell in the namespace of a host, until it ends; sockets and captures stay open meanwhile."""
+    if network is None or role and role not in network.hosts:
+        narrate.tell("no shell: the hosts are %s" % (", ".join(network.hosts) if network else "none"))
+        return
+    host = network[role] if role else next(iter(network.hosts.values()))
+    narrate.tell("a shell on %s; the case goes on when it ends" % host.role)
+    with host.entered():
+        subprocess.call([os.environ.get("SHELL", "/bin/sh")])
+
+
+def _measured(case):
+    for name, value in getattr(getattr(case, "node", None), "user_properties", []):
+        if name == "measurement":
+            print("measured: %s = %s %s" % (value["name"], value["value"], value["unit"]))
+
+
+def _wire(network, narrate, most=60):
+    """Every packet, in one order of time."""
+    if network is None:
+        return
+    from netns.flowlog import FlowLog
+    try:
+        log = FlowLog(network)
+        narrate.tell("-- what the wire showed: seconds since its first packet, sender, packet\n" + log.describe(most))
+    except Exception as error:
+        narrate.tell("the packets cannot be shown: %r" % error)
+
+
+def _end_of_case(case, outcome, manifest, narrate, log):
+    """Take everything down; a kernel that complains is what a crash looks like where oops does not mean panic."""
+    from . import verdict
+    try:
+        case.tear_down()
+    except BaseException as error:
+        if outcome[0] == verdict.NOT_REPRODUCED:
+            outcome = verdict.judge(error, "teardown", manifest["recorded"])
+        narrate.tell("-- taking it down: %s" % "\n".join(verdict.lines(error)))
+    records = [] if log is None else [str(each) for each in log.records()]
+    if records:
+        narrate.tell("-- the kernel's log meanwhile\n" + "\n".join(records))
+    recorded = manifest["recorded"]
+    if recorded and recorded["outcome"] == "crashed" and any(word in line for line in records for word in _OOPS):
+        return verdict.REPRODUCED, "the kernel's log says so"
+    return outcome
+
+
+def _end(status, why):
+    from . import verdict
+    print("\n%s%s" % (verdict.WORDS[status], ": %s" % why if why else ""), flush=True)
+    return status

@@ -1,0 +1,170 @@
+"""The topology as plain commands: what is built is written down while it is built."""
+
+import shlex
+
+import netns.host
+from netns import rtnl, topology, xfrm
+
+from .settings import meaning
+
+_QUESTIONS = {"show", "list", "count", "-S", "-j", "-L", "ss"}
+_MOST_OF_THE_CASE = 40
+_HEAD = """\
+#!/bin/sh
+# {id}
+# The hosts of this case as network namespaces, with the commands that a person would type. Needs root and iproute2.
+#     sh setup.sh            builds it
+#     sh setup.sh down       takes it down
+set -e
+
+if [ "$1" = down ]; then
+    for host in {roles}; do ip netns delete "$host"; done
+    exit
+fi
+"""
+
+
+class Spoken(rtnl.Message):
+    """A message of rtnetlink with the words of `ip` for it and why it is sent."""
+
+
+def _speak(function, words):
+    """The function of rtnl, whose messages get words(arguments) -> (command, why)."""
+    def spoken(*arguments, **named):
+        message = Spoken(*function(*arguments, **named))
+        message.command, message.why = words(*arguments, **named)
+        return message
+    return spoken
+
+
+class Recorder:
+    """`lines` are those of the setup, `later` those of the case itself: (why, command)."""
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+        self.lines, self.later = [], []
+        self.roles, self.names = {}, {1: "lo"}
+        self._at = self.lines
+
+    def topology_stands(self):
+        self._at = self.later
+
+    def _note(self, why, command):
+        self._at.append((why, command))
+
+    def _on(self, role, command, why, stdin=""):
+        text = "ip netns exec %s %s" % (role, command)
+        if command.startswith("ip ") and "-batch" not in command:
+            text = "ip -n %s %s" % (role, command[3:])
+        self._note(why, text + (" <<'END'\n%s\nEND" % "\n".join(line.strip() for line in stdin.strip().splitlines()) if stdin else ""))
+
+    def install(self):
+        self._hosts(netns.host.Host)
+        plug = topology._plug
+
+        def plugged(link, number, left, right):
+            plug(link, number, left, right)
+            near, far = left.interfaces[right.role], right.interfaces[left.role]
+            self.names.update({near.index: near.name, far.index: far.name})
+            self._note("a cable between %s and %s: a veth pair, MTU %d" % (link.left, link.right, link.mtu),
+                       "ip link add name %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d"
+                       % (near.name, left.role, near.mac, link.mtu, far.name, right.role, far.mac, link.mtu))
+
+        topology._plug = plugged
+        self._messages()
+
+    def _hosts(self, host):
+        init, run, pin, sysctl = host.__init__, host.run, host.pin, host.sysctl
+
+        def new(each, role):
+            init(each, role)
+            self.roles[id(each.namespace)] = role
+            self._note("host %s" % role, "ip netns add %s" % role)
+
+        def ran(each, command, stdin="", timeout=30):
+            output = run(each, command, stdin, timeout)
+            if not _QUESTIONS.intersection(command):
+                self._on(each.role, shlex.join(command), "%s: %s" % (each.role, _tool(command)), stdin)
+            return output
+
+        def pinned(each, values):
+            pin(each, values)
+            for name, value in values.items():
+                self._setting(each.role, name, value)
+
+        def set_one(each, name, value=None):
+            found = sysctl(each, name, value)
+            if value is not None:
+                self._setting(each.role, name, value)
+            return found
+
+        host.__init__, host.run, host.pin, host.sysctl = new, ran, pinned, set_one
+
+    def _setting(self, role, name, value):
+        value = str(value).strip()
+        command = "sysctl -qw %s" % shlex.quote("%s=%s" % (name, value))
+        if not value:
+            command = "sh -c 'echo > /proc/sys/%s'" % name.replace(".", "/")
+        self._on(role, command, "%s: %s" % (role, meaning(name, value)))
+
+    def _messages(self):
+        rtnl.link_state = _speak(rtnl.link_state, lambda index, up: (
+            "ip link set dev %s %s" % (self.names.get(index, "index %d" % index), "up" if up else "down"), "the interface is %s" % ("up" if up else "down")))
+        rtnl.address = _speak(rtnl.address, lambda index, local: (
+            "ip address add %s dev %s%s" % (local, self.names[index], " nodad" if local.version == 6 else ""),
+            "its address" + (", usable at once (no duplicate address detection)" if local.version == 6 else "")))
+        rtnl.route = _speak(rtnl.route, lambda to, gateway, index, mtu=0: (
+            "ip route add %s via %s dev %s proto static%s" % (to, gateway, self.names[index], " mtu %d" % mtu if mtu else ""),
+            "the way to %s" % ("everywhere else" if to.prefixlen == 0 else to)))
+        request = rtnl.request
+
+        def requested(namespace, messages):
+            messages = list(messages)
+            request(namespace, messages)
+            role = self.roles.get(id(namespace), "?")
+            for message in messages:
+                if isinstance(message, Spoken):
+                    self._on(role, message.command, "%s: %s" % (role, message.why))
+
+        rtnl.request = requested
+        add = xfrm.add
+
+        def added(host, *items):
+            add(host, *items)
+            for item in items:
+                self._on(host.role, xfrm_words(item), "%s: %s" % (host.role, "a security association" if isinstance(item, xfrm.SA) else "a policy"))
+
+        xfrm.add = added
+
+    def script(self):
+        roles = " ".join(dict.fromkeys(self.roles.values())) or "none"
+        blocks = [_HEAD.format(id=self.manifest["id"], roles=roles)]
+        blocks += ["# %s\n%s\n" % line for line in self.lines]
+        if self.later:
+            blocks.append("# What the case then does besides its sockets' work:")
+            for why, command in self.later[:_MOST_OF_THE_CASE]:
+                blocks.append("#   %s" % command.replace("\n", "\n#   "))
+        return "\n".join(blocks) + "\n"
+
+
+def _tool(command):
+    words = {"ip": "routing, links, addresses", "nft": "a firewall rule (nftables)", "ipvsadm": "IPVS, the load balancer", "tc": "a queueing discipline",
+             "conntrack": "connection tracking", "ipset": "a set of addresses", "sysctl": "a setting", "bridge": "a bridge"}
+    return words.get(command[0], "a firewall rule" if "tables" in command[0] else command[0])
+
+
+def xfrm_words(item):
+    """ip xfrm's words for a policy or a security association."""
+    if isinstance(item, xfrm.SA):
+        mark = " mark %#x mask %#x" % item.mark if item.mark else ""
+        return ("ip xfrm state add src %s dst %s proto esp spi %#x reqid %d mode %s aead 'rfc4106(gcm(aes))' 0x%s 128%s"
+                % (item.source, item.destination, item.spi, item.reqid, item.mode, item.key.hex(), mark))
+    chosen, template = item.selector, item.template
+    words = "ip xfrm policy add src %s dst %s" % (chosen.source, chosen.destination)
+    words += " proto %d" % chosen.protocol if chosen.protocol else ""
+    words += " sport %d" % chosen.sport if chosen.sport else ""
+    words += " dport %d" % chosen.dport if chosen.dport else ""
+    words += " dir %s priority %d action %s" % (item.direction, item.priority, item.action)
+    if template:
+        words += " tmpl src %s dst %s proto esp reqid %d mode %s" % (template.source, template.destination, template.reqid, template.mode)
+    return words

@@ -1,0 +1,118 @@
+"""report.md: what goes into a tracker or a mail to a mailing list."""
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from kernels.extract import Kernel
+from kernels.stranger import Visit
+from report.known import Issue, candidates, known, load, version_key
+from report.results import KernelResult, TestResult
+from reproduce.collect import Manifest
+from reproduce.evidence import clean
+
+_ALWAYS = ("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_VOLUNTARY", "SMP")
+# Options that matter where the id of the test has the word.
+_OPTIONS = {
+    "ipvs": ("IP_VS", "IP_VS_PROTO_TCP", "NET_IPIP", "IPV6_TUNNEL"), "tunnel": ("NET_IPIP", "IPV6_TUNNEL"), "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"),
+    "esp": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "audit": ("AUDIT", "AUDITSYSCALL"), "firewall": ("NF_TABLES", "IP_NF_IPTABLES"),
+    "conntrack": ("NF_CONNTRACK", "NF_CONNTRACK_TIMEOUT"), "multipath": ("IP_ROUTE_MULTIPATH",), "tun": ("TUN",), "qdisc": ("NET_SCH_TBF",),
+    "timewait": ("SYN_COOKIES",), "tcp": ("SYN_COOKIES", "TCP_CONG_CUBIC"), "tracing": ("BPF_SYSCALL", "KPROBES", "DEBUG_INFO_BTF"),
+}
+
+
+def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others: Sequence[KernelResult], manifest: Manifest | None,
+           visits: dict[str, Visit | str], why_no_case: str = "", replayed: str = "") -> str:
+    """`visits` are the runs of repro.pyz in empty machines by the role of the kernel (bad, good), or why there was none."""
+    version = kernel.version or kernel.release
+    name = test.id.rpartition("::")[2]
+    blocks = [f"# {_sentence(name)}: not so on {kernel.package or 'Linux'} {version}"]
+    blocks += ["## Promised", test.promise or "(the test has no docstring)", f"Test: `{test.id}`"]
+    blocks += ["## Expected and seen", _fenced(clean(_seen(test)))]
+    blocks += ["## Kernel", "\n".join(_kernel(kernel, source, test.id))]
+    blocks += ["## First bad and last good", "\n".join(_history(test.id, version, others))]
+    blocks += ["## Candidate fixes", "\n".join(_fixes(test, version)) or "None known."]
+    blocks += ["## How to reproduce", _how(test.id, manifest, why_no_case), _verified(visits), replayed]
+    for role, visit in visits.items():
+        if isinstance(visit, Visit):
+            blocks += [f"## Transcript on the {role} kernel", _fenced(clean(visit.transcript))]
+    return "\n\n".join(filter(None, blocks)) + "\n"
+
+
+def verdict_line(visits: dict[str, Visit | str]) -> str:
+    """In a few words, for the screen."""
+    return "; ".join(f"{role}: {visit.verdict or 'no end'}" if isinstance(visit, Visit) else f"{role}: {visit}" for role, visit in visits.items())
+
+
+def _sentence(name: str) -> str:
+    words = name.partition("[")[0].removeprefix("test_").replace("_", " ")
+    return words[0].upper() + words[1:] + (f" [{name.partition('[')[2]}" if "[" in name else "")
+
+
+def _seen(test: TestResult) -> str:
+    lines = [line for line in test.traceback.splitlines() if line.startswith(("E  ", ">  "))]
+    return "\n".join(lines) or test.message
+
+
+def _kernel(kernel: KernelResult, source: Kernel | None, test: str) -> list[str]:
+    lines = [f"- release: {kernel.release}", f"- package: {kernel.package or 'none'} {kernel.version or ''}".rstrip(),
+             f"- machine: QEMU {kernel.qemu}, {kernel.accel}, {kernel.clock} clock" if kernel.qemu else "- machine: the one that runs the suite"]
+    if options := _config(source, test):
+        lines.append(f"- options: {', '.join(options)}")
+    return lines
+
+
+def _config(source: Kernel | None, test: str) -> list[str]:
+    config = source.vmlinuz.parent / f"config-{source.release}" if source else Path("/nonexistent")
+    if not config.exists():
+        return []
+    wanted = {*_ALWAYS, *(option for word, options in _OPTIONS.items() if word in test for option in options)}
+    found = dict(re.findall(r"(?m)^CONFIG_(\w+)=(\S+)", config.read_text()))
+    return [f"CONFIG_{name}={found[name]}" if name in found else f"CONFIG_{name} is not set" for name in sorted(wanted)]
+
+
+def _history(test: str, version: str, others: Sequence[KernelResult]) -> list[str]:
+    lines = []
+    if issue := known(test, version):
+        span = next(each for each in issue.affected if each.holds(version))
+        lines.append(f"- known_issues.toml: bad from {span.first or 'the first kernel'}" + (f", good from {span.fixed}" if span.fixed else ", no fixed version known"))
+    ran = [(each.version or each.release, found.outcome) for each in others if (found := each.by_id().get(test)) and found.outcome != "skipped"]
+    lines += [f"- this run: {outcome} on {each}" for each, outcome in sorted(ran, key=lambda pair: version_key(pair[0]))]
+    return lines or ["- not known"]
+
+
+def _fixes(test: TestResult, version: str) -> list[str]:
+    issue: Issue | None = next((each for each in load() if each.id == test.issue), known(test.id, version))
+    lines = [f"- {issue}, {issue.note}"] if issue else []
+    return lines + [f"- perhaps: {each}" for each in (test.candidates or candidates(test.id, version))]
+
+
+def _how(test: str, manifest: Manifest | None, why: str) -> str:
+    if manifest is None:
+        return f"No standalone case: {why}. With kdrift: `./kdrift pytest --kernel VERSION '{test}'`"
+    packages = ["python3", "iproute2", *manifest.packages]
+    return _fenced(f"apt install {' '.join(packages)}\nsudo python3 repro.pyz{' --disposable' if disposable(manifest) else ''}\n"
+                   "echo $?          # 1: REPRODUCED, 0: NOT REPRODUCED, 2: CANNOT RUN and why")
+
+
+def disposable(manifest: Manifest) -> bool:
+    """Whether the case changes the machine as a whole."""
+    return not manifest.own_network or bool({"larval_drop", "audit"} & set(manifest.order))
+
+
+def _verified(visits: dict[str, Visit | str]) -> str:
+    lines = []
+    for role, wanted in (("failing", "REPRODUCED"), ("good", "NOT REPRODUCED")):
+        visit = visits.get(role)
+        if visit is None:
+            continue
+        if isinstance(visit, str):
+            lines.append(f"**Not verified on the {role} kernel: {visit}**")
+        elif visit.verdict == wanted:
+            lines.append(f"Verified: an empty machine with the {role} kernel ({visit.suite}'s python3 and iproute2) says {visit.verdict}.")
+        else:
+            lines.append(f"**It does not do so: on the {role} kernel an empty machine says {visit.verdict or 'nothing'}, and {wanted} was expected.**")
+    return "\n".join(lines)
+
+
+def _fenced(text: str) -> str:
+    return f"```\n{text.rstrip()}\n```"

@@ -1,0 +1,87 @@
+"""The suite's sources, written for Python 3.11, as text that Python 3.8 runs; every statement keeps its line.
+
+What is only missing from the standard library is put in place at run time, see inside/repro/compat.py.
+"""
+import ast
+
+OLDEST = (3, 8)
+_GENERIC = {"tuple", "list", "dict", "set", "frozenset", "type", "Callable", "Iterator", "Mapping", "Sequence", "Iterable"}
+_METHODS = ("removeprefix", "removesuffix")
+
+
+class TooNew(Exception):
+    """The source has a construct that Python 3.8 cannot read; the message names it."""
+
+
+def for_old_python(source: str, name: str) -> str:
+    """The source with annotations that nobody evaluates, and with calls in the place of what Python 3.8's built-in types lack.
+
+    Raises TooNew.
+    """
+    try:
+        tree = ast.parse(source, feature_version=OLDEST)
+    except SyntaxError as error:
+        raise TooNew(f"{name}, line {error.lineno}: {error.msg} (Python 3.8 has no such syntax)") from None
+    changes, names, dictionaries = [], set(), _dictionaries(tree)
+    for node in ast.walk(tree):
+        for start, end, text, needs in _changes(node, source, dictionaries):
+            changes.append((start, end, text))
+            names.add(needs)
+    lines = source.splitlines(keepends=True)
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line.encode()))
+    data = bytearray(source.encode())
+    for (row, column), (end_row, end_column), text in sorted(changes, reverse=True):
+        data[starts[row - 1] + column:starts[end_row - 1] + end_column] = text.encode()
+    return _with_imports(data.decode(), tree, sorted(names - {""}))
+
+
+def _dictionaries(tree: ast.Module) -> set[str]:
+    """The module's own dictionaries, by name."""
+    made = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Dict, ast.DictComp))]
+    return {target.id for node in made for target in node.targets if isinstance(target, ast.Name)}
+
+
+def _changes(node: ast.AST, source: str, dictionaries: set[str]) -> list[tuple]:
+    """(start, end, text, name it needs) of what Python 3.8 lacks in one node.  What is nested in what is changed stays as it is:
+    the two that can be nested so do not occur, and the checks of reproduce would find them."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
+        receiver = ast.get_source_segment(source, node.func.value)
+        arguments = ", ".join(ast.get_source_segment(source, each) for each in node.args)
+        return [(*_span(node), f"{node.func.attr}({receiver}, {arguments})", node.func.attr)]
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and any(
+            isinstance(side, ast.Dict) or getattr(side, "id", "") in dictionaries for side in (node.left, node.right)):
+        left, right = (ast.get_source_segment(source, side) for side in (node.left, node.right))
+        return [(*_span(node), f"union({left}, {right})", "union")]
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript) and getattr(node.value.value, "id", "") in _GENERIC:
+        return [(*_span(node.value), node.value.value.id, "")]              # a name for a type: Pair = tuple[int, int]
+    if isinstance(node, ast.ExceptHandler) and node.type is not None:
+        caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        if any(isinstance(each, ast.Name) and each.id == "TimeoutError" for each in caught):
+            others = "".join(f", {ast.get_source_segment(source, each)}" for each in caught if getattr(each, "id", "") != "TimeoutError")
+            return [(*_span(node.type), f"(*TIMEOUT{others})" if others else "TIMEOUT", "TIMEOUT")]
+    return []
+
+
+def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+
+
+def _with_imports(source: str, tree: ast.Module, names: list[str]) -> str:
+    """Imports on the last line of the docstring, so that all other lines keep their numbers."""
+    has_future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
+    wanted = [] if has_future else ["from __future__ import annotations"]
+    wanted += [f"from repro.compat import {', '.join(names)}"] if names else []
+    if not wanted or not tree.body:
+        return source
+    lines = source.splitlines(keepends=True)
+    first = tree.body[0]
+    if has_future:
+        first = next(node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module == "__future__")
+    elif not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)):
+        lines[0] = "; ".join(wanted) + "; " + lines[0]
+        return "".join(lines)
+    at = first.end_lineno - 1
+    lines[at] = lines[at].rstrip("\n") + "; " + "; ".join(wanted) + "\n"
+    return "".join(lines)

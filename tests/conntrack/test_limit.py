@@ -1,0 +1,62 @@
+"""At most so many connections from one address: iptables-extensions(8), connlimit; nft(8), ct count."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import TICK, CommandError, MissingFeature
+from netns.closing import fence
+
+pytestmark = pytest.mark.topology(LAN)
+
+LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
+PORT, LIMIT = 80, 2
+
+
+def limit_by_iptables(host, family):
+    tool, words = ("ip6tables-legacy", "128") if family == socket.AF_INET6 else ("iptables-legacy", "32")
+    host.run([tool, "-w", "-A", "INPUT", "-p", "tcp", "--syn", "--dport", str(PORT), "-m", "connlimit",
+              "--connlimit-above", str(LIMIT), "--connlimit-mask", words, "-j", "REJECT", "--reject-with", "tcp-reset"])
+
+
+def limit_by_nft(host, _family):
+    host.run(["nft", "-f", "-"], stdin=f"""
+        add table inet kdrift
+        add chain inet kdrift input {{ type filter hook input priority 0; }}
+        add rule inet kdrift input tcp dport {PORT} ct state new ct count over {LIMIT} reject with tcp reset
+    """)
+
+
+@pytest.mark.parametrize("limit", [limit_by_iptables, limit_by_nft], ids=["connlimit", "ct count"])
+@pytest.mark.parametrize("origin", ["localhost", "a peer"])
+def test_no_more_connections_come_about_than_the_limit_allows(net, family, clock, limit, origin):
+    """Wherever they come from; one that is reset makes room again. Kernels without "netfilter: nf_conncount: fix
+    tracking of connections from localhost" do not count those over lo."""
+    client, server = net.nodes("client", "server")
+    try:
+        limit(server, family)
+    except CommandError as error:
+        raise MissingFeature(str(error)) from error
+    listener = server.socket(family)
+    listener.bind((LOCALHOST[family] if origin == "localhost" else server.address(family), PORT))
+    listener.listen()
+
+    def connected():
+        conn = (server if origin == "localhost" else client).socket(family)
+        conn.settimeout(5)
+        try:
+            conn.connect(listener.getsockname()[:2])
+        except ConnectionRefusedError:
+            return None
+        return conn
+
+    conns = [connected() for _ in range(LIMIT + 3)]
+
+    assert [conn is not None for conn in conns] == [True, True, False, False, False]
+    conns[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    conns[0].close()
+    fence(client, server, server.address(family))
+    clock.sleep(2 * TICK)                   # The count is put right once in a jiffy at most.
+    again = [connected() for _ in range(2)]
+    assert [conn is not None for conn in again] == [True, False]

@@ -1,0 +1,79 @@
+"""The parts of `./kdrift sensitivity` that need no machine."""
+import tomllib
+
+import pytest
+
+from sensitivity.__main__ import GUARDS, spread
+from sensitivity.machine import Seen
+from sensitivity.mutants import NOP, Mutant, Symbol, blocks, mutants
+from sensitivity.score import Ledger, Verdict, difference, score
+
+FUNCTION = Symbol("f", 0x1000, 0x40)
+CALLEE = 0x2000
+
+
+def broken(code: str) -> list[tuple[str, str]]:
+    return [(each.kind, each.new.hex()) for each in mutants(FUNCTION, bytes.fromhex(code), {CALLEE: "g", CALLEE + 16: "__fentry__"})]
+
+
+@pytest.mark.parametrize("code, kind, new", [
+    ("7405", "condition", "7505"),                      # je
+    ("0f8500010000", "condition", "0f8400010000"),      # jne, far
+    ("83f805", "comparison", "83f806"),                 # cmp eax, 5
+    ("b801000000", "constant", "b800000000"),           # mov eax, 1
+    ("e8fb0f0000", "call", NOP.hex()),                  # call g
+])
+def test_each_kind_of_instruction_is_broken_in_its_way(code, kind, new):
+    assert broken(code) == [(kind, new)]
+
+
+@pytest.mark.parametrize("code", ["e80b100000", "4883ec08", "c3", "89c8"])      # call __fentry__; sub rsp, 8; ret; mov eax, ecx
+def test_what_is_no_decision_of_the_function_is_left_alone(code):
+    assert broken(code) == []
+
+
+def test_an_instruction_is_executed_with_those_before_it_up_to_a_jump():
+    found = blocks(FUNCTION, bytes.fromhex("89c8" "7402" "89c8" "c3"))
+    assert found == {0x1000: (0x1000, 0x1002), 0x1002: (0x1002,), 0x1004: (0x1004, 0x1006), 0x1006: (0x1006,)}
+
+
+def test_mutants_are_spread_over_functions_and_are_the_same_each_time():
+    found = [Mutant(name, offset, offset, b"", b"", "call", "") for name, most in (("a", 50), ("b", 2), ("c", 50)) for offset in range(most)]
+    chosen = spread(found, 12)
+    assert [sum(each.function == name for each in chosen) for name in "abc"] == [5, 2, 5]
+    assert chosen == spread(found, 12)
+
+
+def seen(outcome="passed", value=1.0, packets=3):
+    return Seen(outcome, "why", ({"name": "m", "value": value, "unit": "s", "tolerance": 0.1},), {"client sends x": packets})
+
+
+@pytest.mark.parametrize("now, noticed", [
+    (seen(), ""), (seen(value=1.05), ""), (seen(value=1.2), "m: 1 -> 1.2 s"), (seen("failed"), "passed -> failed: why"),
+    (seen(packets=4), "client sends x: 3 -> 4"), (Seen("passed"), "m is missing"),
+])
+def test_a_difference_is_an_outcome_a_measurement_or_traffic(now, noticed):
+    assert difference(seen(), now) == noticed
+
+
+def test_what_moves_by_itself_is_no_difference():
+    assert difference(seen(), seen(packets=4, value=2), {"client sends x", "m"}) == ""
+
+
+def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
+    verdict = Verdict("f+0x1 call", "f", ("keepalive",), "call g: g is skipped", "killed", "t", "how", 1, 2)
+    Ledger(tmp_path / "l", "key").add(verdict)
+    with (tmp_path / "l").open("a") as file:
+        file.write('{"key": "ke')
+    assert Ledger(tmp_path / "l", "key").verdicts == {verdict.mutant: verdict}
+    assert Ledger(tmp_path / "l", "another").verdicts == {}
+
+
+def test_only_what_was_reached_and_ran_counts():
+    outcomes = ["killed", "killed", "killed", "survived", "not reached", "no start"]
+    assert score("all", [Verdict(str(number), "f", (), "", outcome) for number, outcome in enumerate(outcomes)]).share == 0.75
+
+
+def test_every_family_that_needs_no_device_has_functions():
+    guards = tomllib.loads(GUARDS.read_text())
+    assert {"keepalive", "pmtu", "larval", "rawbuf", "audit", "tcp", "timewait", "halfopen", "errnos", "traceroute", "pidns", "tracing"} <= guards.keys()

@@ -1,0 +1,61 @@
+"""A real server takes no more connections than its upper threshold: ipvsadm(8), -x and -y."""
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import CommandError, MissingFeature
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+
+class Balanced:
+    """Port 80 of the router, which one real server answers."""
+
+    def __init__(self, net, family):
+        self._client, server, self._director = net.nodes("client", "server", "router")
+        self._family = family
+        self._listener = server.socket(family)
+        self._listener.bind((server.address(family), 80))
+        self._listener.listen()
+        self._virtual = self._director.address(family, "client")
+        at, real = (f"[{each}]:80" if ":" in each else f"{each}:80"
+                    for each in (self._virtual, server.address(family)))
+        self._real_server = ["-t", at, "-r", real, "-m"]
+        try:
+            self._director.run(["ipvsadm", "-A", "-t", at, "-s", "rr"])
+        except CommandError as error:
+            raise MissingFeature(f"the kernel has no ip_vs: {error}") from error
+
+    def threshold(self, edit, upper):
+        """At most so many connections, 0 for any number."""
+        self._director.run(["ipvsadm", edit, *self._real_server, "-x", str(upper)])
+
+    def connect(self):
+        """Whether a new connection comes about; it stays."""
+        conn = self._client.socket(self._family)
+        conn.settimeout(5)
+        try:
+            conn.connect((self._virtual, 80))
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+@pytest.mark.parametrize("uppers, connections, then", [
+    ([2], 2, [False]),
+    ([2, 3], 2, [True, False]),
+    ([2, 0], 2, [True, True]),
+    ([0, 2], 2, [False]),
+    ([4, 2, 3], 4, [False]),
+], ids=["as it was made", "raised", "lifted", "introduced", "lowered, then raised to less than there are"])
+def test_an_upper_threshold_holds_as_it_was_last_set(net, family, uppers, connections, then):
+    """For the connections there are, too. Kernels without "ipvs: properly update the overload flag on dest edit" go by
+    the direction of the change."""
+    service = Balanced(net, family)
+    service.threshold("-a", uppers[0])
+    assert [service.connect() for _ in range(connections)] == [True] * connections
+
+    for upper in uppers[1:]:
+        service.threshold("-e", upper)
+
+    assert [service.connect() for _ in then] == then

@@ -1,0 +1,50 @@
+"""What the kernel tells a key manager about an SA's progress: XFRM_MSG_GETAE, RFC 4303 (3.4.3) for ESN."""
+
+import dataclasses
+import socket
+import struct
+
+import pytest
+from pyroute2.netlink import NLM_F_REQUEST
+
+from fixtures.topologies import LAN
+from netns import _xfrm_wire as wire
+
+pytestmark = pytest.mark.topology(LAN)
+
+NETLINK_XFRM = 6
+INTERFACE, LONGEST_WINDOW = 42, 128
+# Attributes of SAs: the direction from 6.10 on, the CPU from 6.13 on; older kernels pass over them.
+SA_DIR, SA_PCPU, INCOMING = 33, 35, 1
+XFRMA_IF_ID, ATTRIBUTES_AT = 31, wire.HEADER.size + 48
+EVERYTHING = 0b1111                         # replay and lifetime, values and thresholds: enum xfrm_ae_ftype_t
+
+
+def attributes(message):
+    """struct xfrm_aevent_id's attributes by number."""
+    found, at = {}, ATTRIBUTES_AT
+    while at < len(message):
+        length, kind = struct.unpack_from("=HH", message, at)
+        found[kind] = message[at + 4:at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+@pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
+def test_the_state_of_an_sa_is_told_in_full_whatever_its_size(peers):
+    """With any replay window that ESN allows, a mark and an interface: the answer has room for all of them. Kernels
+    without "xfrm: account XFRMA_IF_ID in aevent size calculation" take too little, and crash."""
+    sas = [dataclasses.replace(peers.sa(), spi=0x1000 + words, mark=(1, 0xFF), window=words, interface=INTERFACE)
+           for words in range(1, LONGEST_WINDOW + 1)]
+    told = []
+    with peers.server.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as netlink:
+        netlink.settimeout(10)
+        for sa in sas:
+            body = wire.sa(sa) + wire.attribute(SA_DIR, bytes([INCOMING])) + wire.attribute(SA_PCPU, bytes(4))
+            netlink.send(wire.message(wire.NEWSA, NLM_F_REQUEST, body))
+            ask = wire.sa_id(dataclasses.replace(sa, mark=None)) + bytes(16) + struct.pack("=II", EVERYTHING, 0)
+            mark = wire.attribute(21, struct.pack("=II", *sa.mark))
+            netlink.send(wire.message(wire.GETAE, NLM_F_REQUEST, ask + mark))
+            told.append(attributes(netlink.recv(1 << 16)))
+
+    assert [struct.unpack("=I", each[XFRMA_IF_ID]) for each in told] == [(INTERFACE,)] * len(sas)

@@ -1,0 +1,42 @@
+"""Nexthops that IPv4 and IPv6 routes share: ip-nexthop(8)."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import CommandError, MissingFeature, deliver, tcp_pair
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+
+
+@pytest.mark.parametrize("nexthop, device", [
+    ("-4 dev lo", "lo"),
+    ("-6 dev lo", "lo"),
+    ("-6 dev to-router", "to-router"),
+    ("-6 via fe80::1 dev to-router", "to-router"),
+])
+@pytest.mark.virtual_clock("an affected kernel may crash: it takes a machine of its own")
+def test_an_ipv4_route_takes_a_nexthop_of_either_family(net, nexthop, device):
+    """Packets leave by its device, the host's own. Kernels without "net: ipv6: fix panic when IPv4 route references
+    loopback IPv6 nexthop" keep what they know of such a nexthop in memory that belongs to all hosts: a packet leaves
+    by another host's device, or the kernel crashes."""
+    client, server = net.nodes("client", "server")
+    for host in (client, server):
+        family, *where = nexthop.split()
+        try:
+            host.run(["ip", family, "nexthop", "add", "id", "100", *where])
+        except CommandError as error:
+            raise MissingFeature(f"the kernel or `ip` has no nexthops: {error}") from error
+        host.run(["ip", "route", "add", "203.0.113.0/24", "nhid", "100"])
+
+    for host, other in ((client, server), (server, client)):
+        with host.capture() as here, other.capture() as there, host.socket(V4, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", ("203.0.113.1", 4000))
+            here.until(len, within=5)
+        assert {packet.interface for packet in here.sent()} == {device}
+        assert there.sent() == []
+    for family in (V4, V6):
+        deliver(*tcp_pair(client, server, family), 1000)

@@ -1,0 +1,94 @@
+"""Redirects, and when they are forgotten: RFC 1122 (3.2.2.2), RFC 4861 (8)."""
+
+import socket
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import deliver, icmp, pmtu, tcp_pair
+
+pytestmark = pytest.mark.topology(ROUTED)
+
+V4, V6 = socket.AF_INET, socket.AF_INET6
+BETTER = {V4: "192.0.2.77", V6: "fe80::77"}
+PREFIX = {V4: 24, V6: 64}
+EXPERIMENT = 253                            # an IP protocol that nobody else uses: RFC 3692
+FLUSH = "net.ipv6.route.flush"
+
+
+@pytest.fixture(autouse=True)
+def gateways(net):
+    """The client takes redirects; it reaches the server by the router's link-local address, and the router answers to
+    another address, too."""
+    client, server, router = net.nodes("client", "server", "router")
+    client.pin({f"net.ipv4.conf.{each}.{name}": value for each in ("all", "to-router")
+                for name, value in (("accept_redirects", 1), ("secure_redirects", 0), ("rp_filter", 0))})
+    client.pin({"net.ipv6.conf.to-router.accept_redirects": 1, "net.ipv6.conf.all.forwarding": 0})
+    at_router = router.interfaces["client"]
+    commands = [f"route add {server.address(V6)}/128 via {icmp.link_local(at_router)} dev to-router"]
+    commands += [f"neighbour replace {each} lladdr {at_router.mac} dev to-router router" for each in BETTER.values()]
+    client.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
+    router.run(["ip", "-batch", "-"], stdin="".join(
+        f"address add {BETTER[family]}/{PREFIX[family]} dev to-client {'nodad' if family == V6 else ''}\n"
+        for family in BETTER
+    ))
+
+
+def quote_of(net, family, kind):
+    """The beginning of a packet of this kind that the client has sent to the server, from a socket that stays open."""
+    client, server = net.nodes("client", "server")
+    with client.capture() as packets:
+        if kind == "tcp":
+            conn, peer = tcp_pair(client, server, family)
+            deliver(conn, peer, 1)
+        else:
+            sock = client.socket(family, socket.SOCK_DGRAM) if kind == "udp" else \
+                client.socket(family, socket.SOCK_RAW, EXPERIMENT)
+            sock.connect((server.address(family), 4000 if kind == "udp" else 0))
+            sock.send(bytes(8))
+    last = [packet for packet in packets.sent() if packet.ip and packet.ip.dst == server.address(family)][-1]
+    quoted = bytearray(icmp.quote(last))
+    if kind == "tcp":
+        # TCP believes errors about what is in flight: RFC 5927, 4.1. This is the next byte's sequence number.
+        at = 20 if family == V4 else 40
+        quoted[at + 4:at + 8] = ((last.seq + last.length) % 2**32).to_bytes(4, "big")
+    return bytes(quoted)
+
+
+@pytest.mark.parametrize("kind", ["udp", "raw", "tcp"])
+def test_a_redirect_is_obeyed_whatever_the_packet_was(net, family, kind):
+    """The next packet to this destination goes to the better router. Kernels without "ipv6: Fix redirect exception
+    creation for UDP/RAW sockets" obey those about TCP alone."""
+    client, server, router = net.nodes("client", "server", "router")
+
+    icmp.send_redirect(router, client, BETTER[family], quote_of(net, family, kind))
+
+    assert pmtu.path(client, server.address(family)).via == BETTER[family]
+
+
+@pytest.mark.virtual_clock("a redirect is kept for 300 s")
+def test_a_redirect_is_forgotten_after_five_minutes(net, clock):
+    """net.ipv4.route.gc_timeout, after which the exception counts no more (find_exception())."""
+    client, server, router = net.nodes("client", "server", "router")
+    icmp.send_redirect(router, client, BETTER[V4], quote_of(net, V4, "udp"))
+    clock.sleep(295)
+    kept = pmtu.path(client, server.address(V4)).via
+    clock.sleep(10)
+
+    assert (kept, pmtu.path(client, server.address(V4)).via) == (BETTER[V4], router.address(V4, "client"))
+
+
+@pytest.mark.parametrize("before, now, forgotten", [(100000, 1, True), (1, 100000, False)])
+def test_a_flush_forgets_what_was_not_used_for_as_long_as_it_says(net, clock, before, now, forgotten):
+    """Redirects of this age in jiffies, when `net.ipv6.route.flush` is written: ipv6_sysctl_rtcache_flush(). Kernels
+    without "net/ipv6: Fix the RT cache flush via sysctl using a previous delay" go by what was written before."""
+    client, server, router = net.nodes("client", "server", "router")
+    client.pin({FLUSH: before})
+    icmp.send_redirect(router, client, BETTER[V6], quote_of(net, V6, "tcp"))
+    assert pmtu.path(client, server.address(V6)).via == BETTER[V6]
+
+    clock.sleep(1)
+    client.pin({FLUSH: now})
+
+    via = pmtu.path(client, server.address(V6)).via
+    assert via == (icmp.link_local(router.interfaces["client"]) if forgotten else BETTER[V6])

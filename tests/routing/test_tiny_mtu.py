@@ -1,0 +1,67 @@
+"""Routes whose MTU has no room for data: a fragment carries at least eight bytes, RFC 791 (3.2)."""
+
+import socket
+import struct
+from pathlib import Path
+
+import pytest
+
+from fixtures.topologies import ROUTED
+from netns import eventually
+from netns.closing import fence
+
+pytestmark = [
+    pytest.mark.topology(ROUTED),
+    pytest.mark.virtual_clock("an affected kernel never returns: it takes a machine of its own"),
+]
+
+V4 = socket.AF_INET
+HEADER, DATA = 20, 80
+
+
+@pytest.fixture(autouse=True)
+def lockup_ends_the_machine():
+    """A kernel that loops is caught after two seconds, and not when the machine has been silent for minutes."""
+    wanted = {"watchdog_thresh": 1, "softlockup_panic": 1, "soft_watchdog": 1}
+    files = {Path("/proc/sys/kernel", name): value for name, value in wanted.items()}
+    before = {file: file.read_text() for file in files}
+    for file, value in files.items():
+        file.write_text(str(value))
+    yield
+    for file, text in reversed(before.items()):
+        file.write_text(text)
+
+
+def send(host, source, destination):
+    """A datagram that may be fragmented, with its header: the socket looks at no path MTU."""
+    datagram = struct.pack("!HHHH", 4000, 4000, DATA, 0) + bytes(DATA - 8)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, HEADER + DATA, 1, 0, 64, socket.IPPROTO_UDP, 0)
+    with host.socket(V4, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(header + socket.inet_aton(source) + socket.inet_aton(destination) + datagram, (destination, 0))
+
+
+@pytest.mark.parametrize("mtu, sender", [(20, "router"), (27, "host"), (28, "router"), (28, "host")])
+def test_a_packet_is_dropped_where_no_fragment_has_room_for_data(net, mtu, sender):
+    """Less than a header and eight bytes: FragFails, whether the host or a router has to cut it. With just as much the
+    fragments have eight bytes each. Kernels without "ipv4: reject undersized MTUs in ip_do_fragment()" make empty
+    fragments for ever."""
+    client, server = net.nodes("client", "server")
+    here, there = client.address(V4), server.address(V4)
+    cutter = net["client" if sender == "host" else "router"]
+    way = ["via", net["router"].address(V4, "client")] if sender == "host" else ["dev", "to-server"]
+    cutter.run(["ip", "route", "add", f"{there}/32", *way, "mtu", str(mtu)])
+
+    with server.capture("udp") as packets:
+        try:
+            send(client, here, there)
+        except OSError:
+            assert mtu < HEADER + 8
+        if mtu < HEADER + 8:
+            eventually(lambda: cutter.counters()["Ip.FragFails"], 1, within=5)
+        else:
+            eventually(lambda: cutter.counters()["Ip.FragCreates"], DATA // 8, within=5)
+        cutter.run(["ip", "route", "del", f"{there}/32"])
+        fence(client, server, there)
+
+    fragments = [packet.ip.len - HEADER for packet in packets.received() if packet.ip.id == 1]
+    assert fragments == ([] if mtu < HEADER + 8 else [8] * (DATA // 8))
