@@ -25,14 +25,15 @@ def test_user_timeout_overrules_the_count(net, family, clock, measure):
     client, server = net.nodes("client", "server")
     # Before the connections come about: the kernel counts from the last segment that it received.
     clock.align(2)
-    conns = [tcp_pair(client, server, family)[0] for _case in CASES]
-    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+    with client.capture("tcp") as packets:
+        conns = [tcp_pair(client, server, family)[0] for _case in CASES]
         armed = time.time()
         for conn, (idle, interval, count, user_timeout, _timers) in zip(conns, CASES):
             conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
             keepalive(conn, idle, interval, count)
-        for conn in conns:
-            assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
+        with firewall.drop(server, client.address(family)):
+            for conn in conns:
+                assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
     resets = {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
     for conn, (idle, interval, _count, user_timeout, timers) in zip(conns, CASES):
