@@ -31,7 +31,7 @@ from kernels.job import Events, Job
 from kernels.process import dies_with_parent
 from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
 
-BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host
+BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host; --deadline if longer
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
@@ -152,15 +152,15 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     """Bring a machine to where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
-        boot(machine)
+        boot(machine, job.deadline)
     else:
         restore(machine, cache, job, events)
 
 
-def boot(machine: Machine) -> None:
+def boot(machine: Machine, deadline: float) -> None:
     """Start a machine and wait until its process 1 is ready.  Raises VMError with the console's last lines."""
     machine.start()
-    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else BOOT_DEADLINE)
+    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
     if event is None:
         machine.wait()
         if machine.process.returncode:
@@ -176,7 +176,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
                 Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
             first.memory = target / "ram"
-            boot(first)
+            boot(first, job.deadline)
             first.save(target)
 
     key = state_key(machine, job)
