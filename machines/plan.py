@@ -12,9 +12,9 @@ from kernels.image import ImageError
 from kernels.session import KernelRun, KernelSession, find_kernels
 from kernels.spec import resolve
 from machines.initramfs import machine_initramfs
-from machines.session import FarSession, find_builders, find_hosts, parse_hosts
+from machines.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts
 from machines.ssh import Host, HostError
-from machines.vagrant import Machines, Vagrant
+from machines.vagrant import RUNNING, Machines, Vagrant
 
 COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"       # of a box that machines.boxes has made
 
@@ -23,19 +23,20 @@ def find_session(config: pytest.Config) -> KernelSession:
     """The session that the options ask for.  Raises pytest.UsageError."""
     option = config.option
     hosts = parse_hosts("--ssh", option.hosts, option.ssh_config)
-    vagrant = vagrant_hosts(config) if option.vagrant is not None else []
-    kernels = [] if vagrant else option.kernels
+    vagrant, not_up = vagrant_hosts(config) if option.vagrant is not None else ([], {})
+    kernels = option.kernels if option.vagrant is None else []
     builders = find_builders(parse_hosts("--builder", option.builders, option.ssh_config))
     runs: list[KernelRun] = find_kernels(kernels, option, boots_here=not builders) if kernels else []
     runs += find_hosts(hosts, option.own_machine, first=len(runs))
     runs += find_hosts(vagrant, True, first=len(runs))
-    return FarSession(config, runs, builders) if hosts or vagrant or builders else KernelSession(config, runs)
+    runs += [HostRun(str(number), name, name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]
+    return FarSession(config, runs, builders) if len(kernels) < len(runs) or builders else KernelSession(config, runs)
 
 
-def vagrant_hosts(config: pytest.Config) -> list[Host]:
-    """The machines of --vagrant, up, with the kernel of --kernel where one is given.  They are left as they were when the session ends.
+def vagrant_hosts(config: pytest.Config) -> tuple[list[Host], dict[str, str]]:
+    """The machines of --vagrant, up, with the kernel of --kernel where one is given; and why others did not come up.
 
-    Raises pytest.UsageError.
+    They are left as they were when the session ends.  Raises pytest.UsageError.
     """
     option = config.option
     if len(option.kernels) > 1:
@@ -47,14 +48,17 @@ def vagrant_hosts(config: pytest.Config) -> list[Host]:
         directory = tempfile.TemporaryDirectory(prefix="kdrift-vagrant-")
         config.add_cleanup(directory.cleanup)
         config.add_cleanup(lambda: restore(machines, option.vagrant_destroy))
-        hosts = []
-        for name in machines.names:
-            if machines.before[name] != "running":
-                say(f"{name}: vagrant up")
-            hosts.append(machines.up(name, Path(directory.name)))
-        return hosts
     except HostError as error:
         raise pytest.UsageError(f"--vagrant: {error}") from None
+    hosts, not_up = [], {}
+    for name in machines.names:
+        if machines.before[name] != RUNNING:
+            say(f"{name}: vagrant up")
+        try:
+            hosts.append(machines.up(name, Path(directory.name)))
+        except HostError as error:
+            not_up[name] = str(error)
+    return hosts, not_up
 
 
 def restore(machines: Machines, destroy: bool) -> None:

@@ -10,6 +10,7 @@ from machines.ssh import Host, HostError
 
 PROJECT = Path(__file__).parents[1]
 RUNNING, ABSENT = "running", "not_created"
+LONGEST = 300                               # characters of a complaint
 
 
 class Vagrant:
@@ -21,11 +22,11 @@ class Vagrant:
             raise HostError("vagrant is not installed (Debian packages: vagrant vagrant-libvirt)")
 
     def run(self, *words: str) -> str:
-        """Its output.  Raises HostError with the first line of its complaint."""
+        """Its output.  Raises HostError with its complaint in one line."""
         done = subprocess.run(["vagrant", *words], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         if done.returncode:
-            lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-            raise HostError(f"vagrant {' '.join(words)}: {lines[0] if lines else f'status {done.returncode}'}")
+            complaint = " ".join((done.stderr or done.stdout).split())[:LONGEST]
+            raise HostError(f"vagrant {' '.join(words)}: {complaint or f'status {done.returncode}'}")
         return done.stdout
 
     def states(self) -> dict[str, str]:
@@ -34,7 +35,7 @@ class Vagrant:
 
 
 class Machines:
-    """The chosen ones, up; a context for one session."""
+    """Those chosen for one session, and what they were `before` it."""
 
     def __init__(self, vagrant: Vagrant, names: Sequence[str], must_boot: bool = False):
         """Without names: those that exist.  `must_boot`: one that is up already cannot be had, as it runs another kernel.
