@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from report.recognise import Recognise
     if config.option.kernels or config.option.hosts or config.option.vagrant is not None:
         if config.option.numprocesses:
-            raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
+            raise pytest.UsageError("-n is for the running kernel of this machine; with --kernel use --slots")
         from machines.plan import find_session
         session = find_session(config)
         runs = list(session.runs.values())

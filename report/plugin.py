@@ -145,7 +145,7 @@ class Report:
         from reproduce.folder import Settings, write_folders
         option = self.config.option
         settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay)
-        sources = {run.label: run.kernel for run in self.runs if run.kernel}
+        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # of a host's own kernel there is no file
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
     def _run(self, status: int) -> dict:
