@@ -71,10 +71,10 @@ def install(suite: str, root: Path) -> None:
     """A bare system of this suite with PACKAGES, from where this machine's apt gets Debian."""
     found = archives()
     stanzas = [found[each].stanza(each) for each in (suite, f"{suite}-security") if each in found]
-    leave_out = [word for path in ("doc", "man", "info", "locale") for word in ("--dpkgopt", f"path-exclude=/usr/share/{path}/*")]
+    settings = ["force-unsafe-io", *(f"path-exclude=/usr/share/{path}/*" for path in ("doc", "man", "info", "locale"))]
     # In namespaces of its own: what it mounts and starts ends with it, also when it is killed.
     private = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    run(*private, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *leave_out, suite, root, "-",
+    run(*private, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *(f"--dpkgopt={each}" for each in settings), suite, root, "-",
         text="\n".join(stanzas).encode())
 
 

@@ -46,25 +46,25 @@ def run(options: list[str]) -> int:
 
 
 def selftest(options: list[str]) -> int:
-    """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own."""
+    """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own.
+
+    With --vagrant those with whole machines instead.
+    """
     os.chdir(PROJECT)
+    harness = ["-c", "tests/harness/pytest.ini"]
+    families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
+    sessions = [[*harness, "tests/harness"], ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
     if "--vagrant" in options:
         options.remove("--vagrant")
-        return pytest_process(["-c", "tests/harness/pytest.ini", "tests/harness/whole", *options])
-    own = ["-c", "tests/harness/pytest.ini", "tests/harness", *options]
-    families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
+        sessions = [[*harness, "tests/harness/whole"]]
     worst = 0
-    for words in (own, ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns", *options]):
-        status = pytest_process(words)
+    for session in sessions:
+        words = [*session, *options]
+        print(f"kdrift: pytest {' '.join(words)}", flush=True)
+        status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "pytest", *words])
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
             worst = worst or status
     return worst
-
-
-def pytest_process(words: list[str]) -> int:
-    """Pytest in a process of its own; its exit status."""
-    print(f"kdrift: pytest {' '.join(words)}", flush=True)
-    return os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "pytest", *words])
 
 
 def is_test(word: str) -> bool:

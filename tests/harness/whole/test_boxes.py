@@ -16,6 +16,7 @@ from machines import boxes
 ROOT = Path(__file__).parents[3]
 NAMES = list(boxes.RELEASES)
 KERNEL = "6.12"
+pytestmark = pytest.mark.timeout(1800)      # the first test has all of it to wait for
 # What is typed, but for the names of the boxes; in namespaces, which end with it.
 SCRIPT = """\
 set -e
@@ -54,7 +55,6 @@ def kernels(report):
     return json.loads((report / "results.json").read_text())["kernels"]
 
 
-@pytest.mark.timeout(1800)
 def test_keepalive_passes_on_both(trial):
     directory, _release = trial
     found = kernels(directory / "installed")
@@ -62,7 +62,7 @@ def test_keepalive_passes_on_both(trial):
     assert [kernel["error"] for kernel in found] == [None, None]
     for kernel, version in zip(found, ("6.1.", "6.12."), strict=True):
         outcomes = {test["outcome"] for test in kernel["tests"]}
-        assert kernel["release"].startswith(version) and outcomes <= {"passed", "skipped"} and len(kernel["tests"]) > 50
+        assert kernel["release"].startswith(version) and outcomes <= {"passed", "skipped", "known"} and len(kernel["tests"]) > 50
 
 
 def test_machines_that_were_up_stay_up(trial):
