@@ -5,6 +5,7 @@ libvirt boots them, so the disk needs no boot loader and no partitions: mke2fs f
 """
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,13 @@ import tempfile
 from pathlib import Path
 
 from kernels.cache import Cache
+from kernels.errors import FetchError
 from kernels.sources import archives
 
 RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
 PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev", "openssh-server", "sudo", "python3", "iproute2", "iptables",
             "nftables", "ipvsadm", "ipset", "conntrack", "tcpdump", "kmod"]
+TOOLS = ["mmdebstrap", "mke2fs", "qemu-img", "unshare"]
 DISK_MB = 3000
 FILES = {
     "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
@@ -32,6 +35,7 @@ COMMANDS = ["useradd --create-home --shell /bin/sh vagrant", "systemctl enable s
 VAGRANTFILE = """\
 Vagrant.configure("2") do |config|
   config.ssh.insert_key = false
+  config.vm.guest = :debian                # finding that out takes dozens of commands over ssh
   config.vm.provider :libvirt do |libvirt|
     libvirt.kernel = File.expand_path("../vmlinuz", __FILE__)
     libvirt.initrd = File.expand_path("../initrd", __FILE__)
@@ -58,7 +62,7 @@ def build(name: str, directory: Path) -> None:
             (found,) = root.glob(f"boot/{pattern}")
             shutil.move(found, box / file)
         run("mke2fs", "-q", "-t", "ext4", "-d", root, Path(scratch, "disk"), f"{DISK_MB}M")
-        run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", Path(scratch, "disk"), box / "box.img")
+        run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "compression_type=zstd", Path(scratch, "disk"), box / "box.img")
         (box / "metadata.json").write_text(json.dumps({"provider": "libvirt", "format": "qcow2", "virtual_size": -(-DISK_MB // 1000)}))
         (box / "Vagrantfile").write_text(VAGRANTFILE)
         with tarfile.open(Path(scratch, "whole.box"), "w") as tar:
@@ -74,8 +78,8 @@ def install(suite: str, root: Path) -> None:
     settings = ["force-unsafe-io", *(f"path-exclude=/usr/share/{path}/*" for path in ("doc", "man", "info", "locale"))]
     # In namespaces of its own: what it mounts and starts ends with it, also when it is killed.
     private = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-    run(*private, "mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *(f"--dpkgopt={each}" for each in settings), suite, root, "-",
-        text="\n".join(stanzas).encode())
+    options = ["--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *(f"--dpkgopt={each}" for each in settings)]
+    run(*private, "mmdebstrap", *options, suite, root, "-", text="\n".join(stanzas).encode())
 
 
 def settle(root: Path, name: str) -> None:
@@ -96,8 +100,20 @@ def run(*words: str | Path, text: bytes | None = None) -> None:
     subprocess.run([str(word) for word in words], input=text, check=True, stdout=subprocess.DEVNULL)
 
 
+def main(target: Path) -> int:
+    needs = {"root": os.geteuid() == 0, ", ".join(TOOLS): all(map(shutil.which, TOOLS)), f"a directory {target}": target.is_dir()}
+    if missing := [need for need, met in needs.items() if not met]:
+        print(f"machines.boxes: needs {missing[0]}", file=sys.stderr)
+        return 2
+    try:
+        for each in RELEASES:
+            build(each, target)
+            print(target / f"{each}.box", flush=True)
+    except (subprocess.CalledProcessError, FetchError) as error:
+        print(f"machines.boxes: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else ".")
-    for each in RELEASES:
-        build(each, target)
-        print(target / f"{each}.box", flush=True)
+    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ".")))
