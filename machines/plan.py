@@ -42,12 +42,12 @@ def vagrant_hosts(config: pytest.Config) -> tuple[list[Host], dict[str, str]]:
     if len(option.kernels) > 1:
         raise pytest.UsageError("--vagrant boots its machines with one --kernel at a time")
     try:
-        machines = Machines(Vagrant(), option.vagrant, must_boot=bool(option.kernels))
+        machines = Machines(Vagrant(), option.vagrant, new=bool(option.kernels))
         if option.kernels:
             machines.vagrant = Vagrant(boot_environment(option.kernels[0], config))
         directory = tempfile.TemporaryDirectory(prefix="kdrift-vagrant-")
         config.add_cleanup(directory.cleanup)
-        config.add_cleanup(lambda: restore(machines, option.vagrant_destroy))
+        config.add_cleanup(lambda: restore(machines, option.vagrant_destroy or bool(option.kernels)))
     except HostError as error:
         raise pytest.UsageError(f"--vagrant: {error}") from None
     hosts, not_up = [], {}

@@ -37,8 +37,8 @@ class Vagrant:
 class Machines:
     """Those chosen for one session, and what they were `before` it."""
 
-    def __init__(self, vagrant: Vagrant, names: Sequence[str], must_boot: bool = False):
-        """Without names: those that exist.  `must_boot`: one that is up already cannot be had, as it runs another kernel.
+    def __init__(self, vagrant: Vagrant, names: Sequence[str], new: bool = False):
+        """Without names: those that exist.  `new`: none may exist, as libvirt would go on booting them with another kernel.
 
         Raises HostError.
         """
@@ -49,9 +49,9 @@ class Machines:
         self.names = list(names) or [name for name, state in self.before.items() if state != ABSENT]
         if not self.names:
             raise HostError(f"no machine exists yet: name one or more of {', '.join(self.before)}")
-        up = [name for name in self.names if self.before[name] == RUNNING]
-        if must_boot and up:
-            raise HostError(f"{', '.join(up)} is up already: halt it, so that it can boot the kernel")
+        there = [name for name in self.names if self.before[name] != ABSENT]
+        if new and there:
+            raise HostError(f"{', '.join(there)} exists already, and would keep the kernel: `vagrant destroy` it, or leave out --kernel")
 
     def up(self, name: str, directory: Path) -> Host:
         """Bring up a machine that is not; `directory` is for its ssh_config.  Raises HostError."""

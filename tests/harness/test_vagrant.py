@@ -15,7 +15,7 @@ cd "$STAND_IN"
 echo "$*" >> calls
 case $1 in
   status) for name in debian12 debian13 fedora; do echo "1,$name,state,$(cat $name)"; done;;
-  up) echo running > $2;;
+  up) grep -q broken $2 && echo "no such box" >&2 && exit 1; echo running > $2;;
   halt) echo shutoff > $2;;
   destroy) echo not_created > $3;;
   ssh-config) printf 'Host %s\\n HostName 127.0.0.1\\n Port 1\\n' $3;;
@@ -55,6 +55,14 @@ def test_machines_are_left_as_they_were(vagrant):
     assert calls == ["up debian13", "halt debian13"]
 
 
+def test_machine_that_does_not_come_up_keeps_its_place(vagrant):
+    session, calls = vagrant("--vagrant", debian12="broken", debian13="running")
+    assert session.status == NOT_BOOTED
+    errors = {kernel["label"]: kernel["error"] for kernel in session.results["kernels"]}
+    assert errors["debian12"] == "vagrant up debian12: no such box" and "Connection refused" in errors["debian13"]
+    assert calls == ["up debian12"]
+
+
 @pytest.mark.parametrize("words, last", [((), "halt fedora"), (("--vagrant-destroy",), "destroy --force fedora")])
 def test_machine_that_did_not_exist_is_halted_or_destroyed(vagrant, words, last):
     session, calls = vagrant(*words, "--vagrant=fedora")
@@ -64,9 +72,9 @@ def test_machine_that_did_not_exist_is_halted_or_destroyed(vagrant, words, last)
 
 @pytest.mark.parametrize("words, kernels, reason", [
     (["--vagrant=debian21"], [], "no machine debian21 in the Vagrantfile: there are debian12, debian13, fedora"),
-    (["--vagrant=fedora"], [KERNEL], "fedora is up already: halt it, so that it can boot the kernel"),
+    (["--vagrant=fedora"], [KERNEL], "fedora exists already, and would keep the kernel: `vagrant destroy` it, or leave out --kernel"),
     (["--vagrant=debian12"], [KERNEL, KERNEL], "--vagrant boots its machines with one --kernel at a time"),
-], ids=["unknown", "up", "two kernels"])
+], ids=["unknown", "exists", "two kernels"])
 def test_what_cannot_be_is_one_line(vagrant, words, kernels, reason):
     session, calls = vagrant(*words, kernels=kernels, fedora="running")
     assert session.status == USAGE
