@@ -52,15 +52,13 @@ def pytest_configure(config: pytest.Config) -> None:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
     from report.plugin import Report
     from report.recognise import Recognise
-    if config.option.kernels or config.option.hosts or config.option.vagrant is not None:
+    if config.option.kernels or config.option.hosts or config.option.builders or config.option.vagrant is not None:
         if config.option.numprocesses:
             raise pytest.UsageError("-n is for the running kernel of this machine; with --kernel use --slots")
         from machines.plan import find_session
         session = find_session(config)
         runs = list(session.runs.values())
         config.pluginmanager.register(session, "dsession")
-    elif config.option.builders:
-        raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given")
     else:
         runs = []
         enter_namespaces()

@@ -22,6 +22,8 @@ COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"       # of a box t
 def find_session(config: pytest.Config) -> KernelSession:
     """The session that the options ask for.  Raises pytest.UsageError."""
     option = config.option
+    if option.builders and (option.vagrant is not None or not option.kernels):
+        raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given for it")
     hosts = parse_hosts("--ssh", option.hosts, option.ssh_config)
     vagrant, not_up = vagrant_hosts(config) if option.vagrant is not None else ([], {})
     kernels = option.kernels if option.vagrant is None else []

@@ -91,6 +91,12 @@ class Server:
                 env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log)
         eventually(lambda: "listening" in self.log, 20, lambda: self.log, lambda: self.process.poll() is not None)
 
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     @property
     def log(self) -> str:
         return (self.place / "log").read_text()

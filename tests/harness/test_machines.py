@@ -34,13 +34,11 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(net, keys, tmp_path_factory):
-    """Starts servers, each with processes and a temporary directory of its own; they share a cache."""
+    """Starts servers, each with processes and a temporary directory of its own; their cache is the usual one."""
     ports = itertools.count(FIRST)
-    with ExitStack() as stack:
+    with ExitStack() as stack, Cache() as cache:
         def server(before=""):
-            started = Server(tmp_path_factory.mktemp("host"), keys, net, next(ports), keys / "cache", before)
-            stack.callback(started.end)
-            return started
+            return stack.enter_context(Server(tmp_path_factory.mktemp("host"), keys, net, next(ports), cache.root, before))
         yield server
 
 
@@ -102,7 +100,7 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
     (["--ssh=refused"], NOT_BOOTED, "Permission denied (publickey"),
     (["--ssh=not@a@host"], USAGE, "'not@a@host' is not user@host or user@host:port"),
     ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
-    (["--builder=root@127.0.0.1"], USAGE, "none is given"),
+    (["--builder=root@127.0.0.1"], USAGE, "none is given for it"),
 ], ids=["host", "name", "builder", "builder without kernel"])
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
@@ -140,20 +138,12 @@ def test_session_that_is_killed_leaves_nothing_there(tmp_path, net, host, option
         nothing_is_left(host)
 
 
-def test_builder_that_dies_costs_only_what_ran_there(tmp_path, net, start, options):
-    """Two kernels on two builders; the one that ends takes its kernel's test along, which is run once more on the other."""
+def test_builder_boots_the_kernel(tmp_path, net, host, options):
+    """What becomes of its kernels when it dies is in whole/test_ssh_guest.py."""
     with Cache() as cache:
-        resolve(KERNEL, cache)              # the session's network has no mirror
-    builders = [start(), start()]
-    words = ["-v", "--offline", *options, *(f"--builder={each.name}" for each in builders)]
-    with Session(tmp_path, BUSY, *words, kernels=[KERNEL, KERNEL], prefix=within(net)) as session:
-        session.wait_for(f"{KERNEL}  passed   tests/harness/cases/test_busy.py::test_before")
-        builders[0].end()
-        session.end()
-    second = f"{KERNEL} (2)"
-    assert session.outcomes(KERNEL) == session.outcomes(second) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
-    assert session.tests(KERNEL)["test_is_busy"]["attempts"] == ["lost"]
-    assert session.tests(second)["test_is_busy"]["attempts"] == []
-    assert [line for line in session.output.splitlines() if "runs on" in line] == [
-        f"{KERNEL}: runs on {builders[0].name}", f"{KERNEL}: runs on {builders[1].name}", f"{second}: runs on {builders[1].name}"]
-    nothing_is_left(builders[1])
+        release = resolve(KERNEL, cache).release            # the session's network has no mirror
+    session = run(tmp_path, OUTCOMES, *options, "--offline", "-k", "passes", f"--builder={host.name}", prefix=within(net))
+    assert (session.status, session.outcomes(), session.releases) == (0, {"test_passes": "passed"}, {KERNEL: release})
+    one_line(session.output, f"{KERNEL}: runs on {host.name}")
+    assert session.results["kernels"][0]["qemu"]
+    nothing_is_left(host)

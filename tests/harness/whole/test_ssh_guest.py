@@ -95,20 +95,20 @@ def test_tests_run_on_the_other_machines_kernel(tmp_path, net, guest):
     assert left.stdout == "/target/*\n", left
 
 
-def test_kernel_of_a_builder_that_is_switched_off_goes_on_elsewhere(tmp_path, net, guest, tmp_path_factory, monkeypatch):
-    """The last test of this file, as it takes the guest away: it boots the kernel, and then is gone."""
+def test_builder_that_is_switched_off_costs_only_its_kernels_results(tmp_path, net, guest, tmp_path_factory, monkeypatch):
+    """Two kernels on two builders; the test that ran on the one is lost, and run once more on the other.  The guest is gone after this."""
     process, place, _release = guest
     monkeypatch.setattr(sessions, "LONGEST", PATIENCE)
-    other = Server(tmp_path_factory.mktemp("other"), place, net, PORT + 1, tmp_path / "cache")
-    try:
+    with Cache() as cache, Server(tmp_path_factory.mktemp("other"), place, net, PORT + 1, cache.root) as other:
         words = ["-v", "--offline", "--fresh-boot", f"--deadline={PATIENCE}", f"--ssh-config={place}/client", f"--builder={NAME}", f"--builder={other.name}"]
-        with Session(tmp_path, "test_busy.py", *words, prefix=within(net)) as session:
-            session.wait_for("test_before")
+        with Session(tmp_path, "test_busy.py", *words, kernels=[KERNEL, KERNEL], prefix=within(net)) as session:
+            session.wait_for(f"{KERNEL}  passed   tests/harness/cases/test_busy.py::test_before")
             process.kill()
             session.end()
-    finally:
-        other.end()
+    second = f"{KERNEL} (2)"
     assert session.status == 0
-    assert session.outcomes() == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
-    assert session.tests()["test_is_busy"]["attempts"] == ["lost"]
-    assert [line for line in session.output.splitlines() if "runs on" in line] == [f"{KERNEL}: runs on {NAME}", f"{KERNEL}: runs on {other.name}"]
+    assert session.outcomes(KERNEL) == session.outcomes(second) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
+    assert session.tests(KERNEL)["test_is_busy"]["attempts"] == ["lost"]
+    assert session.tests(second)["test_is_busy"]["attempts"] == []
+    assert [line for line in session.output.splitlines() if "runs on" in line] == [
+        f"{KERNEL}: runs on {NAME}", f"{KERNEL}: runs on {other.name}", f"{second}: runs on {other.name}"]
