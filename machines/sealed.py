@@ -4,6 +4,7 @@ Network, mounts and processes are private: the bridges, addresses and machines t
 kernel takes all of it down when the command ends, however it ends.  Needs root.  Files are in a temporary directory, in $TMPDIR.
 """
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -11,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from kernels.process import dies_with_parent
 
 # What a machine does not need that is gone with its command, and what containers do not have.
 QEMU_CONF = """\
@@ -31,9 +34,11 @@ def main(command: list[str]) -> int:
     if os.geteuid():
         print("machines.sealed: needs root, for namespaces in which libvirt can make bridges", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix="sealed-") as directory, mount_points():
         inside = [sys.executable, "-m", "machines.sealed", "--inside", directory, *command]
-        return subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", *inside]).returncode
+        namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        return subprocess.run([*namespaces, *inside], preexec_fn=dies_with_parent).returncode
 
 
 @contextmanager
@@ -69,7 +74,11 @@ def inside(directory: Path, command: list[str]) -> int:
         time.sleep(0.1)
     environment = {**os.environ, "VAGRANT_HOME": str(directory / "vagrant"), "VAGRANT_DOTFILE_PATH": str(directory / "dot"),
                    "VAGRANT_DEFAULT_PROVIDER": "libvirt", "VAGRANT_CHECKPOINT_DISABLE": "1", "KDRIFT_DRIVER": "qemu"}
-    return subprocess.run(command, env=environment).returncode
+    process = subprocess.Popen(command, env=environment)
+    while True:                             # as process 1: libvirt waits a minute for a machine that has ended and that nobody has waited for
+        pid, status = os.wait()
+        if pid == process.pid:
+            return os.waitstatus_to_exitcode(status)
 
 
 def hide_kvm(place: Path) -> None:
