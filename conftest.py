@@ -1,10 +1,11 @@
 """Where pytest meets the suite: options, the kernels, the private namespaces, the report."""
+import argparse
 import os
 
 import pytest
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
-                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints"]
+                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints", "fixtures.shell"]
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
@@ -33,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bug-report", metavar="DIR", help="leave a folder for each failed, crashed or known test there: report, standalone case, evidence")
     group.addoption("--good", metavar="SPEC", default="", help="a kernel on which the standalone cases of --bug-report must not reproduce")
     group.addoption("--replay", action="store_true", help="keep the empty machine that verified a case of --bug-report, some 100 MB, to run it again exactly")
+    group.addoption("--shell", action="store_true", help="where a test fails, open a shell on the first host of its topology before that is taken down")
+    group.addoption("--shell-on", metavar="HOST", help="the same, on this host")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
@@ -48,8 +51,11 @@ def positive(text: str) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.option.shell = config.option.shell or config.option.shell_on is not None
     if hasattr(config, "workerinput") or config.option.collectonly:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
+    if config.option.shell:
+        check_terminal(config.option)
     from report.plugin import Report
     from report.recognise import Recognise
     if config.option.kernels or config.option.hosts or config.option.builders or config.option.vagrant is not None:
@@ -64,6 +70,17 @@ def pytest_configure(config: pytest.Config) -> None:
         enter_namespaces()
     config.pluginmanager.register(Report(config, runs), "kdrift-report")
     config.pluginmanager.register(Recognise(), "kdrift-known-issues")
+
+
+def check_terminal(option: argparse.Namespace) -> None:
+    """Raise pytest.UsageError where --shell cannot work: one shell at a time has the terminal, if there is one."""
+    if option.numprocesses:
+        raise pytest.UsageError("--shell is for one test at a time: leave out -n")
+    if option.hosts or option.builders or option.vagrant is not None:
+        raise pytest.UsageError("--shell is for kernels of this machine: leave out --ssh, --builder and --vagrant")
+    from kernels.shell import terminal_missing
+    if trouble := terminal_missing():
+        raise pytest.UsageError(trouble)
 
 
 def enter_namespaces() -> None:

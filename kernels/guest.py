@@ -138,6 +138,7 @@ def main() -> None:
         sources.extractall(order["directory"])
     child = os.fork()
     if child == 0:
+        os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell: until the worker ends the line is its own
         try:
             become_worker(order)
         except BaseException:

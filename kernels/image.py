@@ -21,10 +21,11 @@ from kernels.cache import Cache
 from kernels.extract import Kernel
 
 TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
-                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat"]
+                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat",
+         "bash", "ls", "grep", "sleep", "ping", "ps"]         # for --shell
 # Where the kernel and scripts expect things: links of the host's file system, where they are links.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
-DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes"]
+DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes", "/lib/terminfo"]
 # Modules by directory below kernel/: everything of these is packed together with what it depends on.
 MODULES = ["net", "crypto", "lib", "arch/x86/crypto", "drivers/char/virtio_console", "drivers/virtio", "drivers/usb/host",
            "drivers/usb/core", "drivers/usb/common"]

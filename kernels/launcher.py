@@ -18,11 +18,12 @@ import sys
 import tempfile
 import time
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from kernels import shell
 from kernels.cache import Cache
 from kernels.errors import CacheError
 from kernels.extract import Kernel
@@ -226,6 +227,10 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             elif source == "guest":
                 heard = time.monotonic()
                 write_all(1, data)
+            elif shell.wanted(data):
+                with suppress(VMError):         # whatever became of the machine is seen here
+                    shell.serve(machine, job.owner)
+                heard = time.monotonic()
             else:
                 done = data.decode(errors="replace").strip()
         if time.monotonic() - heard > job.deadline:

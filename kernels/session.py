@@ -139,7 +139,10 @@ class KernelSession(DSession):
         if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
             self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
             accel = "tcg"
-        self.job = {"clock": option.clock, "accel": accel, "slots": option.slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
+        if option.shell and option.slots > 1:
+            self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
+        slots = 1 if option.shell else option.slots
+        self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
                     "session": str(self.directory), "owner": os.getpid()}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for

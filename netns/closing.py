@@ -119,7 +119,7 @@ def closed_by_both(packets) -> bool:
 
 def time_waits(host: Host) -> int:
     """Connections in TIME_WAIT, and those in FIN_WAIT2 that the kernel keeps in the same small form."""
-    return host.counters()["sockstat.TCP.tw"]
+    return host.counter("sockstat.TCP.tw")
 
 
 def states(host: Host) -> list[str]:

@@ -107,6 +107,11 @@ class Host:
         with self.entered():
             return Counters.read()
 
+    def counter(self, name: str) -> int:
+        """One of these counters now. Raises KeyError for one that the kernel does not have."""
+        with self.entered():
+            return Counters.read_one(name)
+
     def address(self, family: int, peer: str | None = None) -> str:
         """The address on the link to `peer`, or on the first link."""
         interface = self.interfaces[peer] if peer else next(iter(self.interfaces.values()))

@@ -115,10 +115,10 @@ def _send(router: Host, to: Host, address: str, message: bytes, counter: str, op
 def _counted(to: Host, counter: str) -> Iterator[None]:
     """Wait at the end of the block until `to` has counted the message that was sent in it; without a counter for nothing.
     Raises NotMet."""
-    before = to.counters().get(counter) if counter else 0
+    before = to.counter(counter) if counter else 0
     yield
     if counter:
-        eventually(lambda: to.counters().get(counter) - before, 1, within=5)
+        eventually(lambda: to.counter(counter) - before, 1, within=5)
 
 
 def checksum(message: bytes) -> int:

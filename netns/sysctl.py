@@ -1,6 +1,7 @@
 """Sysctls that some kernels have for all namespaces together, and those of a host that are not as they would be by themselves."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from .errors import MissingFeature
 from .host import Host
 from .namespace import NetworkNamespace
 
-_NETWORK = Path("/proc/sys/net")
+_NETWORK = "/proc/sys/net"
 
 
 @contextmanager
@@ -27,21 +28,27 @@ def everywhere(name: str, value: int) -> Iterator[None]:
         file.write_text(before)
 
 
-def differing(host: Host) -> dict[str, tuple[str, str]]:
-    """The host's sysctls below net whose values are not those of a new namespace: name -> (value, a new one's value)."""
-    with NetworkNamespace() as fresh:
-        with fresh.entered():
-            defaults = _read_all()
-        with host.entered():
-            values = _read_all()
+def defaults() -> dict[str, str]:
+    """The sysctls below net of a new namespace."""
+    with NetworkNamespace() as fresh, fresh.entered():
+        return _read_all()
+
+
+def differing(host: Host, defaults: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The host's sysctls below net whose values are not the defaults: name -> (value, default)."""
+    with host.entered():
+        values = _read_all()
     return {name: (value, defaults[name]) for name, value in values.items() if name in defaults and value != defaults[name]}
 
 
 def _read_all() -> dict[str, str]:
     found = {}
-    for file in _NETWORK.rglob("*"):
-        try:
-            found[".".join(file.relative_to(_NETWORK.parent).parts)] = file.read_text().strip()
-        except OSError:                     # a directory, or a file that can only be written
-            continue
+    for directory, _directories, files in os.walk(_NETWORK):
+        group = directory.removeprefix("/proc/sys/").replace("/", ".")
+        for name in files:
+            try:
+                with open(f"{directory}/{name}", "rb", buffering=0) as file:
+                    found[f"{group}.{name}"] = file.read().decode().strip()
+            except OSError:                 # it can only be written, or not here
+                continue
     return found

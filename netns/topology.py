@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from . import rtnl
 from .host import Host, Interface
@@ -23,7 +22,7 @@ _QUIET_IPV6 = {
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 # One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal.
-_IPV6_ROUTE = Path("/proc/thread-self/net/ipv6_route")
+_IPV6_ROUTE = "/proc/thread-self/net/ipv6_route"
 _RTF_LOCAL = 0x80000000
 _LINK_LOCAL = b"\xfe\x80"
 _FIRST_INDEX = 11
@@ -152,8 +151,8 @@ def _ready(host: Host) -> bool:
     brings its link-local address as well. An address has its local route, and answers neighbours, when addrconf_dad_work()
     has run, which an address without duplicate address detection needs too.
     """
-    with host.entered():
-        routes = [line.split() for line in _IPV6_ROUTE.read_text().splitlines()]
+    with host.entered(), open(_IPV6_ROUTE) as file:
+        routes = [line.split() for line in file]
     own = {(name, bytes.fromhex(to)) for to, *_, flags, name in routes if int(flags, 16) & _RTF_LOCAL}
     with_link_local = {name for name, address in own if address.startswith(_LINK_LOCAL)}
     return all(

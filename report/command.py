@@ -13,7 +13,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 USAGE, LOST, INTERRUPTED = 2, 3, 130
-WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good",
+WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
               "--ssh", "--builder", "--ssh-config")
 
 

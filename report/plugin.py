@@ -63,7 +63,7 @@ class Report:
                 self._writer().line(f"{run.label}: {run.error}")
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         states = {run.label: run for run in self.runs if run.kernel}
-        interactive = reporter.isatty and self.config.option.verbose <= 0
+        interactive = reporter.isatty and self.config.option.verbose <= 0 and not self.config.option.shell
         with Progress(self._writer()._file, list(states), lambda label: states[label].state(), interactive) as self.progress:
             return (yield)
 

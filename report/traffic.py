@@ -18,8 +18,8 @@ _EXTENSIONS = (0, 43, 60)                   # of IPv6: hop-by-hop options, routi
 # Multicast listener reports, neighbour and router discovery.
 _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
 # Counters that these move.
-_MOVED = re.compile(r"Ip6(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6(In|Out)(Msgs|Errors)|Ip6\w*Bcast\w*|"
-                    r"Icmp6(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt.\w*Mcast\w*")
+_MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)(Msgs|Errors)|Ip6\.\w*Bcast\w*|"
+                    r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*")
 SECONDS = " at"                             # the end of a name whose number is a time
 
 

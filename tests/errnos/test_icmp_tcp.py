@@ -43,7 +43,7 @@ def test_each_error_ends_a_connection_attempt_at_once(net, family, silence, way)
 
     assert seen == numbers(family)
     assert slow == {}
-    assert net["client"].counters()["TcpExt.TCPTimeouts"] == 0
+    assert net["client"].counter("TcpExt.TCPTimeouts") == 0
 
 
 def test_epoll_shows_the_failed_attempt_as_error_and_hangup(net, family, silence, measure):
@@ -93,7 +93,7 @@ def test_an_error_about_another_syn_is_ignored(net, family, silence):
     icmp.send_error(net["router"], client, *HOST_UNREACHABLE[family], bytes(forged))
 
     assert (tcp_info(conn).state, so_error(conn)) == ("SYN_SENT", "")
-    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 1
+    assert client.counter("TcpExt.OutOfWindowIcmps") == 1
 
 
 def test_the_error_queue_tells_the_whole_story_of_a_failed_attempt(net, family, silence):
@@ -134,7 +134,7 @@ def test_an_established_connection_outlives_every_error(net, family, recverr):
 
     assert seen == numbers(family)
     assert woken == {each: recverr for each in ERRORS[family]}
-    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 0
+    assert client.counter("TcpExt.OutOfWindowIcmps") == 0
     deliver(conn, peer, 5000)
     deliver(peer, conn, 5000)
 

@@ -55,7 +55,7 @@ def test_ports_in_time_wait_are_not_free(net, family, two_ports):
         conn.close()
         accepted.close()
 
-    assert client.counters()["sockstat.TCP.tw"] == 2
+    assert client.counter("sockstat.TCP.tw") == 2
     assert errno_of(client.socket(family).connect, listener.getsockname()[:2]) == "EADDRNOTAVAIL"
 
 

@@ -93,4 +93,4 @@ def test_an_overflowing_listener_resets_if_told_to(net, family):
 
     eventually(lambda: [tcp_info(conn).state for conn in conns], ["ESTABLISHED"] * 3 + ["CLOSE"], within=5)
     assert errno_of(conns[-1].recv, 1) == "ECONNRESET"
-    assert server.counters()["TcpExt.ListenOverflows"] == 1
+    assert server.counter("TcpExt.ListenOverflows") == 1

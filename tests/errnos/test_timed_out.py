@@ -70,7 +70,7 @@ def test_the_default_schedule(net, family, silence, syn_retries, clock, measure,
     assert outcome.error == "ETIMEDOUT"
     assert spacing(packets) == [approx_timer(each) for each in expected[:-1]]
     assert measure(f"errno.timed_out.{way}", outcome.seconds, "s", tolerance=0.1) == approx_timer(*expected)
-    assert net["client"].counters()["TcpExt.TCPTimeouts"] == len(expected)
+    assert net["client"].counter("TcpExt.TCPTimeouts") == len(expected)
 
 
 def test_one_sockets_own_number_of_retries(net, family, silence, syn_retries, clock):

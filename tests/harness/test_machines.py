@@ -101,7 +101,8 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
     (["--ssh=not@a@host"], USAGE, "'not@a@host' is not user@host or user@host:port"),
     ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
     (["--builder=root@127.0.0.1"], USAGE, "none is given for it"),
-], ids=["host", "name", "builder", "builder without kernel"])
+    (["--ssh=refused", "--shell"], USAGE, "--shell is for kernels of this machine"),
+], ids=["host", "name", "builder", "builder without kernel", "shell"])
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
     assert session.status == status

@@ -53,4 +53,4 @@ def test_an_icmp_error_about_a_probe_is_ignored(net, family):
         error = wait_for_error(conn, within=20)
 
     assert error == errno.ETIMEDOUT
-    assert client.counters()["TcpExt.OutOfWindowIcmps"] == 1
+    assert client.counter("TcpExt.OutOfWindowIcmps") == 1

@@ -36,7 +36,7 @@ def connect_many(client, server, family, count):
 
 
 def sockets_in_use(host, family):
-    return host.counters()["sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse"]
+    return host.counter("sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse")
 
 
 def nothing(sockets):
@@ -93,5 +93,5 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
     eventually(lambda: sockets_in_use(client, family), 0, within=10)
     if clock.kind == "virtual":
         # These two count the whole machine, and only a virtual one is ours alone.
-        eventually(lambda: client.counters()["sockstat.TCP.alloc"] - before["sockstat.TCP.alloc"], nothing, within=10)
-        eventually(lambda: client.counters()["sockstat.TCP.mem"] - before["sockstat.TCP.mem"], few_pages, within=10)
+        eventually(lambda: client.counter("sockstat.TCP.alloc") - before["sockstat.TCP.alloc"], nothing, within=10)
+        eventually(lambda: client.counter("sockstat.TCP.mem") - before["sockstat.TCP.mem"], few_pages, within=10)

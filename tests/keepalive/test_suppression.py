@@ -46,6 +46,6 @@ def test_no_probe_while_the_window_is_closed(net, family):
         keepalive(idle, idle=2)
         packets.until(lambda seen: idle.getsockname()[1] in {probe.sport for probe in seen.probes()}, within=10)
 
-    eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], at_least_one, within=10)
-    assert client.counters()["TcpExt.TCPKeepAlive"] == 1
+    eventually(lambda: client.counter("TcpExt.TCPWinProbe"), at_least_one, within=10)
+    assert client.counter("TcpExt.TCPKeepAlive") == 1
     assert tcp_info(conn).state == "ESTABLISHED"

@@ -19,7 +19,7 @@ def test_a_user_timeout_that_is_over_ends_the_next_probe_interval(net, family, m
     probe0 timer handle expired user timeout")."""
     client, server = net.nodes("client", "server")
     conn, peer = zero_window_pair(client, server, family)
-    eventually(lambda: client.counters()["TcpExt.TCPWinProbe"], 4, within=30)
+    eventually(lambda: client.counter("TcpExt.TCPWinProbe"), 4, within=30)
 
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
     with client.capture("tcp") as packets:

@@ -170,7 +170,7 @@ def test_held_datagrams_are_given_up_after_204_seconds(peers, larval_drop, clock
 
 def sockets_in_use(host):
     """All sockets of the host, the one that records its packets included."""
-    return host.counters()["sockstat.sockets.used"]
+    return host.counter("sockstat.sockets.used")
 
 
 def test_close_leaves_held_datagrams_to_be_sent(peers, larval_drop):
@@ -204,4 +204,4 @@ def test_close_leaves_a_held_syn_to_be_sent(peers, larval_drop):
         packets.until(lambda seen: len(seen) == 3, within=5)
 
     assert [packet.sent for packet in packets] == [True, False, True]
-    assert peers.client.counters()["Tcp.OutRsts"] == 1
+    assert peers.client.counter("Tcp.OutRsts") == 1

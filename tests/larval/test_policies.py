@@ -74,10 +74,10 @@ def test_update_to_blocking_gives_held_packets_up(peers, larval_drop, clock, cha
     clock.sleep(0.05)
 
     assert charged(client) == 0
-    blocked = peers.client.counters()["XfrmOutPolBlock"]
+    blocked = peers.client.counter("XfrmOutPolBlock")
     with pytest.raises(PermissionError):
         client.sendto(b"x", peers.target)
-    assert peers.client.counters()["XfrmOutPolBlock"] == blocked + 1
+    assert peers.client.counter("XfrmOutPolBlock") == blocked + 1
 
 
 def test_delete_gives_held_packets_up(peers, larval_drop, clock, charged):

@@ -42,7 +42,7 @@ def test_without_probing_the_data_never_arrives(net, family, black_hole):
     conn, peer = connect(net, family, 0, black_hole)
     with client.capture() as packets:
         conn.sendall(bytes(2 * tcp_info(conn).snd_mss))
-        eventually(lambda: client.counters()["TcpExt.TCPTimeouts"], lambda timeouts: timeouts >= 3, within=60)
+        eventually(lambda: client.counter("TcpExt.TCPTimeouts"), lambda timeouts: timeouts >= 3, within=60)
 
     assert pmtu.too_big(packets) == []
     assert tcp_info(conn).snd_mss == 1500 - HEADERS[family]
@@ -61,7 +61,7 @@ def test_probing_on_suspicion_finds_a_smaller_size(net, family, black_hole, meas
 
     took = measure("pmtu.black_hole_escaped_after", time.monotonic() - began, "s", tolerance=0.2)
     assert 0.2 < took < 20
-    assert client.counters()["TcpExt.TCPTimeouts"] > RETRIES
+    assert client.counter("TcpExt.TCPTimeouts") > RETRIES
     assert tcp_info(conn).snd_mss <= 1024
 
 
@@ -73,4 +73,4 @@ def test_probing_always_begins_small(net, family, black_hole):
 
     deliver(conn, peer, 5000)
 
-    assert client.counters()["TcpExt.TCPTimeouts"] == 0
+    assert client.counter("TcpExt.TCPTimeouts") == 0

@@ -65,7 +65,7 @@ def test_the_mss_follows_the_tunnel(net, service):
             assert tcp_info(conn).snd_mss == service.largest(service.tunnel_mtu)
 
     assert pmtu.too_big(packets) == []
-    assert client.counters()["Tcp.RetransSegs"] <= 2
+    assert client.counter("Tcp.RetransSegs") <= 2
 
 
 def test_what_arrives_by_the_tunnel_is_answered_directly(net, service):
@@ -88,7 +88,7 @@ def test_both_real_servers_get_their_connections(net, service):
     for conn, peer in pairs:
         deliver(conn, peer, 3 * service.largest(service.tunnel_mtu))
 
-    assert [server.counters()["Tcp.PassiveOpens"] for server in service.servers] == [2, 2]
+    assert [server.counter("Tcp.PassiveOpens") for server in service.servers] == [2, 2]
 
 
 def test_large_segments_are_not_fragmented_behind_the_director(net, service):
@@ -151,8 +151,8 @@ def test_without_pmtu_disc_the_director_fragments(net, service):
     if service.family == socket.AF_INET:
         assert pmtu.too_big(packets) == []
         assert pmtu.path(client, service.address).mtu is None
-        assert director.counters()["Ip.FragCreates"] == 2 * 3
-        assert sum(server.counters()["Ip.ReasmOKs"] for server in service.servers) == 3
+        assert director.counter("Ip.FragCreates") == 2 * 3
+        assert sum(server.counter("Ip.ReasmOKs") for server in service.servers) == 3
     else:
         assert {pmtu.announced(error) for error in pmtu.too_big(packets)} == {service.tunnel_mtu}
 

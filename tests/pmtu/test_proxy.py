@@ -54,7 +54,7 @@ def test_a_proxys_outward_connection_learns_the_tunnels_mtu(net, service, proxie
     assert [pmtu.announced(error) for error in pmtu.too_big(packets.received())] == [service.tunnel_mtu]
     assert tcp_info(outwards).snd_mss == service.largest(service.tunnel_mtu)
     assert tcp_info(application).snd_mss == before
-    assert client.counters()["TcpExt.TCPTimeouts"] == 0
+    assert client.counter("TcpExt.TCPTimeouts") == 0
 
 
 def test_a_proxys_idle_connection_stalls_no_longer_than_the_persist_timer(net, service, proxied, measure):

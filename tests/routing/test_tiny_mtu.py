@@ -57,9 +57,9 @@ def test_a_packet_is_dropped_where_no_fragment_has_room_for_data(net, mtu, sende
         except OSError:
             assert mtu < HEADER + 8
         if mtu < HEADER + 8:
-            eventually(lambda: cutter.counters()["Ip.FragFails"], 1, within=5)
+            eventually(lambda: cutter.counter("Ip.FragFails"), 1, within=5)
         else:
-            eventually(lambda: cutter.counters()["Ip.FragCreates"], DATA // 8, within=5)
+            eventually(lambda: cutter.counter("Ip.FragCreates"), DATA // 8, within=5)
         cutter.run(["ip", "route", "del", f"{there}/32"])
         fence(client, server, there)
 

@@ -12,11 +12,11 @@ def test_a_connection_in_close_wait_is_counted_as_established(net, family):
     """tcpCurrEstab is the number of connections in ESTABLISHED or CLOSE-WAIT (RFC 4022)."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
-    assert server.counters()["Tcp.CurrEstab"] == 1
+    assert server.counter("Tcp.CurrEstab") == 1
 
     conn.close()
 
     eventually(lambda: tcp_info(peer).state, "CLOSE_WAIT", within=5)
-    assert server.counters()["Tcp.CurrEstab"] == 1
+    assert server.counter("Tcp.CurrEstab") == 1
     peer.close()
-    eventually(lambda: server.counters()["Tcp.CurrEstab"], 0, within=5)
+    eventually(lambda: server.counter("Tcp.CurrEstab"), 0, within=5)

@@ -35,7 +35,7 @@ def test_a_backlog_of_n_takes_one_connection_more(net, family, backlog):
     for _conn in conns:
         listener.settimeout(3)
         server.adopt(listener.accept()[0])
-    assert server.counters()["TcpExt.ListenDrops"] == 0
+    assert server.counter("TcpExt.ListenDrops") == 0
 
 
 def test_a_connection_beyond_the_backlog_is_dropped_and_counted(net, family):
@@ -47,7 +47,7 @@ def test_a_connection_beyond_the_backlog_is_dropped_and_counted(net, family):
     late = client.socket(family)
     late.setblocking(False)
     late.connect_ex(listener.getsockname()[:2])
-    eventually(lambda: server.counters()["TcpExt.ListenOverflows"], 1, within=5)
+    eventually(lambda: server.counter("TcpExt.ListenOverflows"), 1, within=5)
 
     for _conn in conns:
         server.adopt(listener.accept()[0])

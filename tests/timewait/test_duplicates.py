@@ -22,7 +22,7 @@ def test_data_is_acknowledged_and_changes_nothing_in_time_wait(service, timestam
         [answer] = closed.answers("PA", seq, tsval, OLD_DATA)
         assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
     assert time_waits(service.server) == 1
-    assert service.server.counters()["Tcp.PassiveOpens"] == 1
+    assert service.server.counter("Tcp.PassiveOpens") == 1
 
 
 @pytest.fixture

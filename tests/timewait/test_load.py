@@ -46,8 +46,8 @@ def memory_comes_back(service, clock):
     if clock.kind == "virtual":
         clock.sleep(TIME_WAIT + 10)
         assert (time_waits(service.client), time_waits(service.server)) == (0, 0)
-        eventually(lambda: service.server.counters()["sockstat.TCP.alloc"] - before["sockstat.TCP.alloc"], none, 10)
-        eventually(lambda: service.server.counters()["sockstat.TCP.mem"] - before["sockstat.TCP.mem"], few_pages, 10)
+        eventually(lambda: service.server.counter("sockstat.TCP.alloc") - before["sockstat.TCP.alloc"], none, 10)
+        eventually(lambda: service.server.counter("sockstat.TCP.mem") - before["sockstat.TCP.mem"], few_pages, 10)
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(50000, marks=pytest.mark.mass)])
@@ -58,8 +58,8 @@ def test_a_server_that_closes_first_takes_every_connection(service, memory_comes
     short_connections(service, count, first="server")
 
     assert 1 <= time_waits(service.server) <= 8
-    assert service.server.counters()["Tcp.PassiveOpens"] == count
-    assert measure("timewait.load.retransmitted", service.client.counters()["Tcp.RetransSegs"], "segments") == 0
+    assert service.server.counter("Tcp.PassiveOpens") == count
+    assert measure("timewait.load.retransmitted", service.client.counter("Tcp.RetransSegs"), "segments") == 0
 
 
 @pytest.mark.virtual_clock("TIME_WAIT has to grow a second old, several times")
@@ -74,4 +74,4 @@ def test_a_client_that_closes_first_goes_on_with_tw_reuse(service, memory_comes_
         clock.sleep(1.1)
 
     assert time_waits(service.client) == count // 10
-    assert service.client.counters()["TcpExt.TWRecycled"] == count - count // 10
+    assert service.client.counter("TcpExt.TWRecycled") == count - count // 10

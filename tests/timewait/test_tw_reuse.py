@@ -74,7 +74,7 @@ def test_0_is_never_1_is_always_2_is_on_loopback_only(service, client, clock):
         allowed[reuse] = (connects(service), reuse != 1 and connects(local))
 
     assert allowed == {0: (False, False), 2: (False, True), 1: (True, False)}
-    assert client.counters()["TcpExt.TWRecycled"] == 2
+    assert client.counter("TcpExt.TWRecycled") == 2
 
 
 def test_the_default_is_loopback_only(service):

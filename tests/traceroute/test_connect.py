@@ -45,7 +45,7 @@ def test_an_answer_that_comes_while_connect_sends_waits_for_the_next_syn(net, fa
 
     assert outcome.error == "EHOSTUNREACH"
     assert measure("traceroute.connect_expired_at_once", outcome.seconds, "s", tolerance=0.1) == approx_timer(1)
-    assert client.counters()["TcpExt.LockDroppedIcmps"] == 1
+    assert client.counter("TcpExt.LockDroppedIcmps") == 1
 
 
 def test_a_nonblocking_client_can_read_that_answer_at_once(net, family, short_lived):

@@ -32,11 +32,11 @@ def answered(net, family):
     def send(count, kind="udp", ttl=1):
         handled = EXPIRED[family] if ttl == 1 else {"icmp": "Icmp.InEchos", "udp": "Udp.NoPorts"}[kind]
         host = router if ttl == 1 else server
-        before = host.counters()[handled]
+        before = host.counter(handled)
         with client.capture() as packets:
             for number in range(count):
                 probe(client, kind, client.address(family), server.address(family), ttl, sport=33000 + number)
-            eventually(lambda: host.counters()[handled] - before, count, within=5)
+            eventually(lambda: host.counter(handled) - before, count, within=5)
             return len(answers(packets))
 
     return send
@@ -101,11 +101,11 @@ def test_each_destination_has_its_own_limit(net, family, clock):
                 *(["nodad"] if family != V4 else [])])
     counts = []
     for source in (client.address(family), other):
-        before = router.counters()[EXPIRED[family]]
+        before = router.counter(EXPIRED[family])
         with client.capture() as packets:
             for number in range(10):
                 probe(client, "udp", source, server.address(family), 1, sport=33000 + number)
-            eventually(lambda: router.counters()[EXPIRED[family]] - before, 10, within=5)
+            eventually(lambda: router.counter(EXPIRED[family]) - before, 10, within=5)
             counts.append(len(answers(packets)))
 
     assert counts == [BURST, BURST]

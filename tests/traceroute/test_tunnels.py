@@ -56,8 +56,8 @@ def test_a_tunnel_that_inherits_the_ttl_is_a_hole_in_the_path(net, family, trace
     server, core, left = net.nodes("server", "core", "left")
 
     assert tracer.unanswered(kind, server.address(family), 2)
-    assert core.counters()["Icmp.OutTimeExcds"] == 1
-    assert left.counters()["Icmp.OutDestUnreachs"] == 0
+    assert core.counter("Icmp.OutTimeExcds") == 1
+    assert left.counter("Icmp.OutDestUnreachs") == 0
     assert tracer.probe(kind, server.address(family), 3)[1].source == server.address(family)
 
 
@@ -69,7 +69,7 @@ def test_a_tunnel_whose_ttl_is_too_small_is_a_dead_end(net, family, tracer, tunn
     tunnelled("1")
     client, left, server = net.nodes("client", "left", "server")
     probe(client, "udp", client.address(family), server.address(family), ttl=30)
-    eventually(lambda: left.counters()["Icmp.InTimeExcds"], 1, within=5)
+    eventually(lambda: left.counter("Icmp.InTimeExcds"), 1, within=5)
 
     answer = tracer.probe("udp", server.address(family), 30)[1]
 
@@ -108,7 +108,7 @@ def test_a_probe_that_expires_behind_the_director(net, family, tracer, directed)
     is a hole in the path."""
     if family != V4:
         assert tracer.unanswered("tcp", directed, 3, then=1, dport=80)
-        assert net["director"].counters()["Icmp6.InTimeExcds"] == 1
+        assert net["director"].counter("Icmp6.InTimeExcds") == 1
         return
 
     sent, hop = tracer.probe("tcp", directed, 3, sport=33003, dport=80)
