@@ -21,6 +21,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
                     help="give the machines this device of QEMU's (qemu-xhci, usb-tablet); may be given several times")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
                     help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
+    group.addoption("--ssh", metavar="[USER@]HOST[:PORT]", action="append", dest="hosts", default=[],
+                    help="run the tests on this machine, in private namespaces; may be given several times")
+    group.addoption("--own-machine", action="store_true", help="with --ssh: also the tests that change the whole machine")
+    group.addoption("--builder", metavar="[USER@]HOST[:PORT]", action="append", dest="builders", default=[],
+                    help="boot the kernels on this machine's QEMU; given several times, they are spread over all")
+    group.addoption("--vagrant", metavar="NAME", nargs="*",
+                    help="run the tests on these machines of the Vagrantfile (default: all that exist); with --kernel they boot that kernel")
+    group.addoption("--vagrant-destroy", action="store_true", help="destroy the machines that --vagrant has created")
+    group.addoption("--ssh-config", metavar="FILE", help="ssh_config(5) for --ssh and --builder instead of your own")
     group.addoption("--report", metavar="DIR", help="write the reports there: index.html, summary.md, results.json, junit.xml, results.ktap, kcidb.json")
     group.addoption("--bug-report", metavar="DIR", help="leave a folder for each failed, crashed or known test there: report, standalone case, evidence")
     group.addoption("--good", metavar="SPEC", default="", help="a kernel on which the standalone cases of --bug-report must not reproduce")
@@ -49,12 +58,13 @@ def pytest_configure(config: pytest.Config) -> None:
         check_terminal(config.option)
     from report.plugin import Report
     from report.recognise import Recognise
-    if config.option.kernels:
+    if config.option.kernels or config.option.hosts or config.option.builders or config.option.vagrant is not None:
         if config.option.numprocesses:
-            raise pytest.UsageError("-n is for the running kernel; with --kernel use --slots")
-        from kernels.session import KernelSession, find_kernels
-        runs = find_kernels(config.option.kernels, config.option)
-        config.pluginmanager.register(KernelSession(config, runs), "dsession")
+            raise pytest.UsageError("-n is for the running kernel of this machine; with --kernel use --slots")
+        from machines.plan import find_session
+        session = find_session(config)
+        runs = list(session.runs.values())
+        config.pluginmanager.register(session, "dsession")
     else:
         runs = []
         enter_namespaces()
@@ -66,6 +76,8 @@ def check_terminal(option: argparse.Namespace) -> None:
     """Raise pytest.UsageError where --shell cannot work: one shell at a time has the terminal, if there is one."""
     if option.numprocesses:
         raise pytest.UsageError("--shell is for one test at a time: leave out -n")
+    if option.hosts or option.builders or option.vagrant is not None:
+        raise pytest.UsageError("--shell is for kernels of this machine: leave out --ssh, --builder and --vagrant")
     from kernels.shell import terminal_missing
     if trouble := terminal_missing():
         raise pytest.UsageError(trouble)

@@ -65,7 +65,7 @@ def python_command() -> str:
 
 def build_userland(target: Path) -> None:
     """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
-    paths = _with_links(_userland_files())
+    paths = with_links(_userland_files())
     cpio(target / "userland.cpio", Path("/"), paths)
 
 
@@ -120,14 +120,14 @@ def _userland_files() -> list[str]:
     stdlib = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
     site = sysconfig.get_path("purelib")
     files = [python_command(), os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
-    files += _tree(stdlib, STDLIB_LEFT_OUT) + _tree(site, SITE_LEFT_OUT)
-    files += [path for pattern in DATA for place in glob.glob(pattern) for path in _tree(place, set())]
+    files += tree(stdlib, STDLIB_LEFT_OUT) + tree(site, SITE_LEFT_OUT)
+    files += [path for pattern in DATA for place in glob.glob(pattern) for path in tree(place, set())]
     files += [path for name in TOOLS if (path := tool(name))]
-    binaries = [path for path in files if _is_elf(path)]
-    return files + _libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
+    binaries = [path for path in files if is_elf(path)]
+    return files + libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
 
 
-def _tree(top: str, left_out: set[str]) -> list[str]:
+def tree(top: str, left_out: set[str]) -> list[str]:
     if not os.path.isdir(top):
         return [top]
     unwanted = re.compile("|".join(map(fnmatch.translate, left_out)) or "(?!)")
@@ -138,12 +138,12 @@ def _tree(top: str, left_out: set[str]) -> list[str]:
     return found
 
 
-def _is_elf(path: str) -> bool:
+def is_elf(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(4) == b"\x7fELF"
 
 
-def _libraries(binaries: list[str]) -> list[str]:
+def libraries(binaries: list[str]) -> list[str]:
     listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
     missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
     if missing:
@@ -151,7 +151,7 @@ def _libraries(binaries: list[str]) -> list[str]:
     return sorted({word for line in listing.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
 
 
-def _with_links(files: list[str]) -> list[str]:
+def with_links(files: list[str]) -> list[str]:
     """Absolute paths with every directory and symbolic link on the way to them, parents first."""
     seen: dict[str, None] = {}
 

@@ -19,10 +19,13 @@ class Job:
     fresh_boot: bool                        # boot instead of restoring the saved state
     devices: list[str]                      # that QEMU adds to the machine
     deadline: float                         # silence of the guest after which it is given up
-    cwd: str                                # where the tests run, as on the host
+    python: str                             # the guest's interpreter, the project and where the tests run: as on the session's host
+    project: str
+    cwd: str
     session: str                            # the session's directory
     owner: int                              # the session's process
     events: str                             # file for this machine's events
+    initrd: str | None = None               # the boot image, where it is not made by the launcher itself
 
     @classmethod
     def read(cls, path: Path) -> "Job":

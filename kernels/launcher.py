@@ -19,7 +19,7 @@ import tempfile
 import time
 import traceback
 from contextlib import contextmanager, suppress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,7 +32,7 @@ from kernels.job import Events, Job
 from kernels.process import dies_with_parent
 from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
 
-BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host
+BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host; --deadline if longer
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
@@ -43,13 +43,13 @@ class SessionOver(Exception):
     """Whoever wanted the machine wants it no more, or is gone."""
 
 
-def main(job_file: str) -> None:
+def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
     job = Job.read(Path(job_file))
     events = Events(job.events)
     try:
-        end_with_session(job)
-        answer_bootstrap()
-        with slot(job, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
+        end_with_session(job.owner)
+        (bootstrap or answer_bootstrap)()
+        with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
     except SessionOver as over:
         if over.args[0] == OWNER_GONE:      # it was killed, so its directory is ours to remove
@@ -61,7 +61,7 @@ def main(job_file: str) -> None:
         raise
 
 
-def end_with_session(job: Job) -> None:
+def end_with_session(owner: int) -> None:
     """From now on SIGTERM, which the session sends, raises SessionOver; so does OWNER_GONE, from the kernel when it is killed.
 
     Two signals, because getppid(2) does not tell them apart: the children of a killed process with threads first belong to
@@ -71,7 +71,7 @@ def end_with_session(job: Job) -> None:
     for number in ENDS:
         signal.signal(number, session_over)
     dies_with_parent(OWNER_GONE)
-    if os.getppid() != job.owner:
+    if os.getppid() != owner:
         session_over(OWNER_GONE)
 
 
@@ -98,9 +98,9 @@ def answer_bootstrap() -> None:
 
 
 @contextmanager
-def slot(job: Job, events: Events) -> Iterator[None]:
-    """Hold one of the session's slots; the kernel gives the lock back whatever way this process ends."""
-    files = [open(Path(job.session, f"slot-{number}"), "w") for number in range(job.slots)]
+def slot(directory: Path, slots: int, events: Events) -> Iterator[None]:
+    """Hold one of so many slots; the kernel gives the lock back whatever way this process ends."""
+    files = [open(directory / f"slot-{number}", "w") for number in range(slots)]
     try:
         events.add(state="waiting")
         while True:
@@ -120,11 +120,11 @@ def slot(job: Job, events: Events) -> Iterator[None]:
 def run(job: Job, events: Events, directory: Path) -> None:
     with Cache(say=lambda line: events.add(note=line)) as cache:
         events.add(state="image")
-        initrd = boot_image(cache, job.kernel)
+        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel)
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
-            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel), directory, job.clock, accel, job.devices) as machine:
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel, job.devices) as machine:
                 try:
                     start(machine, cache, job, events)
                 except VMError as error:
@@ -134,7 +134,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
-                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=str(Path(__file__).parents[1]), cwd=job.cwd,
+                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
                               id="guest", env={"KDRIFT_CLOCK": job.clock})
                 try:
                     supervise(machine, job, events)
@@ -144,24 +144,24 @@ def run(job: Job, events: Events, directory: Path) -> None:
                 return
 
 
-def kernel_parameters(kernel: Kernel) -> list[str]:
+def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
     """What this kernel is told besides what all are: process 1, and whether unsigned modules are refused."""
-    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python_command()}", "--", INIT]
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python or python_command()}", "--", INIT]
 
 
 def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     """Bring a machine to where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
-        boot(machine)
+        boot(machine, job.deadline)
     else:
         restore(machine, cache, job, events)
 
 
-def boot(machine: Machine) -> None:
+def boot(machine: Machine, deadline: float) -> None:
     """Start a machine and wait until its process 1 is ready.  Raises VMError with the console's last lines."""
     machine.start()
-    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else BOOT_DEADLINE)
+    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
     if event is None:
         machine.wait()
         if machine.process.returncode:
@@ -177,12 +177,12 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
                 Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
             first.memory = target / "ram"
-            boot(first)
+            boot(first, job.deadline)
             first.save(target)
 
     key = state_key(machine, job)
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {sys.prefix}"})
+        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"})
         events.add(state="restoring")
         try:
             machine.start(state)

@@ -20,6 +20,7 @@ from kernels.cache import Cache
 from kernels.errors import CacheError, FetchError, SpecError
 from kernels.extract import Kernel
 from kernels.grammar import parse
+from kernels.image import python_command
 from kernels.job import Events, Job
 from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
@@ -40,6 +41,7 @@ class KernelRun:
     label: str
     spec: str
     kernel: Kernel | None = None
+    clock: str = "virtual"                  # that its tests run on: virtual or real
     error: str | None = None                # why it could not be had or booted
     machines: list[Events] = field(default_factory=list)
     failed_starts: int = 0
@@ -67,19 +69,20 @@ class KernelRun:
         return [event["note"] for events in self.machines for event in events.read() if "note" in event]
 
 
-def find_kernels(specs: list[str], options: pytest.Config) -> list[KernelRun]:
+def find_kernels(specs: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
-    A kernel that exists and cannot be had keeps its place with an error: the others still run.
+    A kernel that exists and cannot be had keeps its place with an error: the others still run.  `boots_here`: on this machine's QEMU.
     """
-    runs = [KernelRun(str(number), _label(specs, number), spec) for number, spec in enumerate(specs)]
+    runs = [KernelRun(str(number), unique_label(specs, number), spec, clock=options.clock) for number, spec in enumerate(specs)]
     try:
         for run in runs:
             if parse(run.spec).kind == "running":
                 raise SpecError("running: leave out --kernel to test the running kernel")
-        qemu()
-        for device in options.devices:
-            check_device(device)
+        if boots_here:
+            qemu()
+            for device in options.devices:
+                check_device(device)
         with Cache() as cache:
             for run in runs:
                 try:
@@ -91,7 +94,7 @@ def find_kernels(specs: list[str], options: pytest.Config) -> list[KernelRun]:
     return runs
 
 
-def _label(specs: list[str], number: int) -> str:
+def unique_label(specs: list[str], number: int) -> str:
     spec = specs[number]
     name = os.path.basename(spec.rstrip("/")) if "/" in spec else spec
     same = specs[:number].count(spec)
@@ -103,6 +106,8 @@ class KernelSession(DSession):
 
     A test that was running when its machine crashed or was lost is run once more in a restored machine; the rest goes on there.
     """
+
+    boots_here = True                       # the machines run on this machine's QEMU
 
     def __init__(self, config: pytest.Config, runs: list[KernelRun]):
         super().__init__(config)
@@ -131,14 +136,15 @@ class KernelSession(DSession):
             pytest.exit(f"the session cannot be prepared: {error}", LOST)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
-        if accel == "kvm" and (trouble := kvm_trouble()):
+        if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
             self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
             accel = "tcg"
         if option.shell and option.slots > 1:
             self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
         slots = 1 if option.shell else option.slots
         self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
-                    "deadline": option.deadline, "cwd": str(self.config.invocation_params.dir), "session": str(self.directory), "owner": os.getpid()}
+                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
+                    "session": str(self.directory), "owner": os.getpid()}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
@@ -165,14 +171,19 @@ class KernelSession(DSession):
         name = f"{run.number}-{len(run.machines)}"
         events = Events(self.directory / f"{name}.events")
         run.machines.append(events)
-        Job(kernel=run.kernel, events=str(events.path), **self.job).write(self.directory / f"{name}.job")
-        python = f"{sys.executable} -m kernels.launcher {self.directory}/{name}.job"
-        spec = execnet.XSpec(f"popen//python={python}//kernel={run.number}")
+        job = self.directory / f"{name}.job"
+        module = self.write_job(run, events, job)
+        spec = execnet.XSpec(f"popen//python={sys.executable} -m {module} {job}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
         with without_temporary_paths(self.config):
             node = self.nodemanager.setup_node(spec, self.queue.put)
         self.launchers.append(node.gateway._io.popen)
         self._active_nodes.add(node)
+
+    def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
+        """Write what the launcher is to do; the launcher's module."""
+        Job(kernel=run.kernel, events=str(events.path), **self.job).write(job)
+        return "kernels.launcher"
 
     @pytest.hookimpl
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:

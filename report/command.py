@@ -13,7 +13,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 USAGE, LOST, INTERRUPTED = 2, 3, 130
-WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on")
+WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
+              "--ssh", "--builder", "--ssh-config")
 
 
 def main(arguments: list[str]) -> int:
@@ -45,12 +46,20 @@ def run(options: list[str]) -> int:
 
 
 def selftest(options: list[str]) -> int:
-    """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own."""
+    """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own.
+
+    With --vagrant those with whole machines instead.
+    """
     os.chdir(PROJECT)
-    own = ["-c", "tests/harness/pytest.ini", "tests/harness", *options]
+    harness = ["-c", "tests/harness/pytest.ini"]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
+    sessions = [[*harness, "tests/harness"], ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
+    if "--vagrant" in options:
+        options.remove("--vagrant")
+        sessions = [[*harness, "tests/harness/whole"]]
     worst = 0
-    for words in (own, ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns", *options]):
+    for session in sessions:
+        words = [*session, *options]
         print(f"kdrift: pytest {' '.join(words)}", flush=True)
         status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-m", "pytest", *words])
         if status not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):

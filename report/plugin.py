@@ -129,7 +129,7 @@ class Report:
             return [KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING))]
         found = []
         for run in self.runs:
-            result = KernelResult(run.spec, run.label, error=run.error, clock=self.config.option.clock, tests=self.collector.of(run.label))
+            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, tests=self.collector.of(run.label))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
                 facts = run.running()
@@ -145,7 +145,7 @@ class Report:
         from reproduce.folder import Settings, write_folders
         option = self.config.option
         settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay)
-        sources = {run.label: run.kernel for run in self.runs if run.kernel}
+        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # of a host's own kernel there is no file
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
     def _run(self, status: int) -> dict:

@@ -10,7 +10,7 @@ from rich.text import Text
 from report.results import WORST
 
 WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
-         "restoring": "restoring", "running": "running"}
+         "sending": "sending what it needs to the other machine", "restoring": "restoring", "running": "running"}
 
 
 class Progress:

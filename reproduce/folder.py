@@ -43,7 +43,7 @@ class Settings:
 
 
 def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict, say: Callable[[str], None]) -> None:
-    """`sources` are the kernels of machines by label; a test of the running kernel is not run again."""
+    """`sources` are the kernels of machines by label; a test of the running kernel, here or on another machine, is not run again."""
     wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
     try:
         manifests = describe_elsewhere(sorted({test.id for test, _kernel in wanted})) if wanted else {}
@@ -111,7 +111,7 @@ def _what(test: TestResult) -> str:
 
 def _visits(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> dict[str, Visit | str]:
     if source is None:
-        return {"failing": "it failed on the running kernel, which no machine here boots"}
+        return {"failing": "it failed on a running kernel, which no machine here boots"}
     replay = directory / "replay" if settings.replay else None
     found: dict[str, Visit | str] = {"failing": _visit(cache, directory, manifest, source, settings, replay=replay)}
     if settings.good:

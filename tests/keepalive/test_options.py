@@ -78,9 +78,9 @@ def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
     """
     client, server = net.nodes("client", "server")
     client.pin({TIME: 1})
-    follower, _peer = tcp_pair(client, server, family)
-    owner, _peer = tcp_pair(client, server, family)
     with client.capture("tcp") as packets:
+        owner, _peer = tcp_pair(client, server, family)
+        follower, _peer = tcp_pair(client, server, family)      # at once before it is armed: the rest counts from the last segment received
         armed = time.time()
         keepalive(follower)
         keepalive(owner, idle=1)

@@ -23,18 +23,20 @@ CASES = [
 def test_user_timeout_overrules_the_count(net, family, clock, measure):
     """It ends a connection before its probes are used up, and keeps one alive after; looked at when a probe is due."""
     client, server = net.nodes("client", "server")
-    # Before the connections come about: the kernel counts from the last segment that it received.
     clock.align(2)
-    conns = [tcp_pair(client, server, family)[0] for _case in CASES]
-    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
-        armed = time.time()
-        for conn, (idle, interval, count, user_timeout, _timers) in zip(conns, CASES):
+    conns, began = [], []
+    with client.capture("tcp") as packets:
+        for idle, interval, count, user_timeout, _timers in CASES:
+            began.append(time.time())       # the kernel counts from the last segment that it received
+            conn, _peer = tcp_pair(client, server, family)
             conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, user_timeout)
             keepalive(conn, idle, interval, count)
-        for conn in conns:
-            assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
+            conns.append(conn)
+        with firewall.drop(server, client.address(family)):
+            for conn in conns:
+                assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
-    for conn, (idle, interval, _count, user_timeout, timers) in zip(conns, CASES):
+    resets = {packet.sport: packet.time for packet in packets.sent() if packet.flags == "RA"}
+    for conn, start, (idle, interval, _count, user_timeout, timers) in zip(conns, began, CASES):
         name = f"keepalive.user_timeout.{idle}s_{interval}s_{user_timeout}ms"
-        assert measure(name, resets[conn.getsockname()[1]], "s") == approx_timer(*timers)
+        assert measure(name, resets[conn.getsockname()[1]] - start, "s") == approx_timer(*timers)

@@ -1,0 +1,18 @@
+"""A worker of pytest-xdist whose project is elsewhere than the session's."""
+import json
+import os
+
+
+class RelocatedChannel:
+    """The worker's channel.  The first message, its command line, is changed to what it means on this machine."""
+
+    def __init__(self, channel: object):
+        self.channel = channel
+
+    def receive(self) -> tuple:
+        workerinput, arguments, options, _path = self.channel.receive()
+        there, here = json.loads(os.environ["KDRIFT_PROJECTS"])
+        return workerinput, [argument.replace(there, here) for argument in arguments], options, None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.channel, name)
