@@ -21,10 +21,11 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-# One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal.
+# One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal, of fixed width.
 _IPV6_ROUTE = "/proc/thread-self/net/ipv6_route"
+_TO, _FLAGS, _DEVICE = slice(0, 32), slice(132, 140), slice(141, None)
 _RTF_LOCAL = 0x80000000
-_LINK_LOCAL = b"\xfe\x80"
+_LINK_LOCAL = "fe80"
 _FIRST_INDEX = 11
 # RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
@@ -152,11 +153,10 @@ def _ready(host: Host) -> bool:
     has run, which an address without duplicate address detection needs too.
     """
     with host.entered(), open(_IPV6_ROUTE) as file:
-        routes = [line.split() for line in file]
-    own = {(name, bytes.fromhex(to)) for to, *_, flags, name in routes if int(flags, 16) & _RTF_LOCAL}
+        own = {(line[_DEVICE].strip(), line[_TO]) for line in file if int(line[_FLAGS], 16) & _RTF_LOCAL}
     with_link_local = {name for name, address in own if address.startswith(_LINK_LOCAL)}
     return all(
-        interface.name in with_link_local and (interface.name, interface.addresses[socket.AF_INET6].packed) in own
+        interface.name in with_link_local and (interface.name, interface.addresses[socket.AF_INET6].packed.hex()) in own
         for interface in host.interfaces.values()
     )
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _CHUNK = 1024                               # bytes of memory in one packet; QEMU's own limit is 4096 characters
+_PAGE = 4096
 
 
 class GdbError(Exception):
@@ -32,11 +33,14 @@ class Gdb:
                 time.sleep(0.01)
 
     def read(self, address: int, size: int) -> bytes:
+        """The bytes there; fewer where the memory ends, as behind a module's last function."""
         data = bytearray()
         while len(data) < size:
-            at, wanted = address + len(data), min(_CHUNK, size - len(data))
-            answer = self._ask(f"m{at:x},{wanted:x}")
+            at = address + len(data)
+            answer = self._ask(f"m{at:x},{min(_CHUNK, size - len(data), _PAGE - at % _PAGE):x}")
             if answer.startswith("E") or not answer:
+                if data:
+                    break
                 raise GdbError(f"memory at {at:#x} cannot be read: {answer}")
             data += bytes.fromhex(answer)
         return bytes(data)

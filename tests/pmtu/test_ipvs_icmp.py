@@ -30,7 +30,8 @@ def test_the_client_gets_the_error_about_its_own_packet(net, service, kind, code
     conn.bind((client.address(socket.AF_INET), 0x8008))
     with director.capture() as packets:
         conn.connect((service.address, service.port))
-    [tunnelled, *_more] = [packet for packet in packets.sent() if packet.ip and packet.ip.proto == socket.IPPROTO_IPIP]
+    [tunnelled, *_more] = [packet for packet in packets.sent() if packet.ip and packet.ip.version == 4
+                           and packet.ip.proto == socket.IPPROTO_IPIP]
 
     with client.capture("icmp") as at_client:
         icmp.send_error(router, director, kind, code, icmp.quote(tunnelled), rest=1400, counted=False, options=options)
