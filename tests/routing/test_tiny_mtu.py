@@ -2,13 +2,13 @@
 
 import socket
 import struct
-from pathlib import Path
 
 import pytest
 
 from fixtures.topologies import ROUTED
 from netns import eventually
 from netns.closing import fence
+from netns.sysctl import everywhere
 
 pytestmark = [
     pytest.mark.topology(ROUTED),
@@ -22,14 +22,8 @@ HEADER, DATA = 20, 80
 @pytest.fixture(autouse=True)
 def lockup_ends_the_machine():
     """A kernel that loops is caught after two seconds, and not when the machine has been silent for minutes."""
-    wanted = {"watchdog_thresh": 1, "softlockup_panic": 1, "soft_watchdog": 1}
-    files = {Path("/proc/sys/kernel", name): value for name, value in wanted.items()}
-    before = {file: file.read_text() for file in files}
-    for file, value in files.items():
-        file.write_text(str(value))
-    yield
-    for file, text in reversed(before.items()):
-        file.write_text(text)
+    with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.soft_watchdog", 1):
+        yield
 
 
 def send(host, source, destination):
