@@ -22,7 +22,7 @@ HEADER, DATA = 20, 80
 @pytest.fixture(autouse=True)
 def lockup_ends_the_machine():
     """A kernel that loops is caught after two seconds, and not when the machine has been silent for minutes."""
-    with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.soft_watchdog", 1):
+    with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.watchdog", 1):
         yield
 
 
