@@ -13,7 +13,7 @@ import tempfile
 import threading
 import tomllib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
 
@@ -118,10 +118,17 @@ class Study:
             symbols, addresses, first = self.bench.prepare(names)
         code = self.bench.read(symbols)
         with console.status("running everything once more, and again to see what is executed"):
-            with ThreadPoolExecutor(min(2, self.options.slots)) as pool:
-                whole = pool.submit(self.whole)
-                watched = pool.submit(self.coverage, {symbol: blocks(symbol, code[symbol]) for symbol in symbols})
-                base, (reached, third) = whole.result(), watched.result()
+            starts = {symbol: blocks(symbol, code[symbol]) for symbol in symbols}
+            slots = self.options.slots
+            with ThreadPoolExecutor(slots) as pool:
+                # Where each block is logged a test takes several times as long: so that is shared out.
+                watched = [pool.submit(self.coverage, starts, range(part, len(self.bench.tests), slots)) for part in range(slots)]
+                base = pool.submit(self.whole).result()
+                reached, third = {}, {}
+                for found, seen in map(Future.result, watched):
+                    third |= seen
+                    for address, tests in found.items():
+                        reached[address] = sorted(reached.get(address, []) + tests)
         known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base,
                  "reached": reached, "others": (first, third)}
         file.write_bytes(pickle.dumps(known))
@@ -156,15 +163,15 @@ class Study:
         with self.bench.restored(everything) as (_machine, conversation):
             return dict(zip(everything, self.bench.results(conversation, everything)))
 
-    def coverage(self, starts: dict) -> tuple[dict[int, list[int]], dict[int, Seen]]:
-        """By address, the tests that execute it; and what they did."""
+    def coverage(self, starts: dict, indexes: Sequence[int]) -> tuple[dict[int, list[int]], dict[int, Seen]]:
+        """By address, which of these tests execute it; and what they did."""
         executed_with = {address: rest for each in starts.values() for address, rest in each.items()}
         reached: dict[int, set[int]] = {}
         seen: dict[int, Seen] = {}
         with self.bench.restored([], ranges=tuple(starts)) as (machine, conversation):
             next(self.bench.results(conversation, []), None)
             position = 0
-            for index in range(len(self.bench.tests)):
+            for index in indexes:
                 conversation.ask("run", [index])
                 seen[index] = next(self.bench.results(conversation, [index]))
                 with machine.blocks.open("rb") as log:
