@@ -63,8 +63,15 @@ class Tun:
 
     def ring(self) -> int:
         """Packets that one queue of the device holds for its reader: the interface's tx_queue_len."""
+        return self._link()["txqlen"]
+
+    def operstate(self) -> str:
+        """RFC 2863's state as `ip link` shows it: "DOWN" once the lost carrier has been noted (linkwatch_do_dev())."""
+        return self._link()["operstate"]
+
+    def _link(self) -> dict:
         [link] = json.loads(self.host.run(["ip", "-j", "link", "show", self.name]))
-        return link["txqlen"]
+        return link
 
     def attach(self, flags: Flags = Flags.TUN) -> None:
         """Open one more descriptor: a reader of a persistent device, or one more queue. Raises OSError."""
