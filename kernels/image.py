@@ -92,10 +92,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
             (stage / directory).mkdir(exist_ok=True)
     paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
     cpio(target / "kernel.cpio", stage, paths)
-    with open(target / "initrd", "wb") as out:
-        for part in (userland / "userland.cpio", target / "kernel.cpio"):
-            with open(part, "rb") as source:
-                shutil.copyfileobj(source, out, 1 << 20)
+    join(target / "initrd", userland / "userland.cpio", target / "kernel.cpio")
     (target / "kernel.cpio").unlink()
     shutil.rmtree(stage)
 
@@ -235,6 +232,14 @@ def _dependencies(source: Path) -> dict[str, list[str]]:
         if colon:
             found[name] = needs.split()
     return found
+
+
+def join(target: Path, *archives: Path) -> None:
+    """Write one initramfs of several archives: the kernel unpacks them one after the other (initramfs-buffer-format.rst)."""
+    with open(target, "wb") as out:
+        for archive in archives:
+            with open(archive, "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
 
 
 def cpio(target: Path, top: Path, paths: list[str]) -> None:

@@ -239,7 +239,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
                 words = ["where it was when an NMI stopped it:", *last_words(machine)]
             except VMError as error:
                 words = [str(error)]
-            events.add(end="lost", why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
+            events.add(end="lost", hung=True, why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
             return
     machine.wait()
     events.add(**ending(machine, done))

@@ -265,7 +265,7 @@ class KernelSession(DSession):
         path = test.split("::")[0]
         report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
                                    longrepr="\n".join(lines), when="call")
-        report.kernel, report.ending, report.again = run, end["end"], again
+        report.kernel, report.ending, report.hung, report.again = run, end["end"], "hung" in end, again
         report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
         self.config.hook.pytest_runtest_logreport(report=report)
 

@@ -13,7 +13,7 @@ from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.errors import FetchError
 from kernels.extract import Kernel
-from kernels.image import cpio, stage_modules
+from kernels.image import cpio, join, stage_modules
 from kernels.launcher import PANIC, last_words
 from kernels.progress import Reporter
 from kernels.vm import COMMAND_LINE, Machine, qemu_version
@@ -155,10 +155,7 @@ def _build(directory: Path, kernel: Kernel, userland: Path, case: bytes, options
     (stage / "root/repro.pyz").write_bytes(case)
     (stage / "root/options").write_text("\n".join(options))
     _pack(directory / "own.cpio", stage)
-    with open(directory / "initrd", "wb") as out:
-        for part in (userland, directory / "own.cpio"):
-            with open(part, "rb") as source:
-                shutil.copyfileobj(source, out, 1 << 20)
+    join(directory / "initrd", userland, directory / "own.cpio")
     shutil.rmtree(stage)
 
 

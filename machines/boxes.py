@@ -32,14 +32,15 @@ COMMANDS = ["useradd --create-home --shell /bin/sh vagrant", "systemctl enable s
             # What a virtual machine that lives for minutes does not need, and pays for under emulation.
             "systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service",
             "systemctl mask systemd-networkd-wait-online.service"]
-VAGRANTFILE = """\
+COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"
+VAGRANTFILE = f"""\
 Vagrant.configure("2") do |config|
   config.ssh.insert_key = false
   config.vm.guest = :debian                # finding that out takes dozens of commands over ssh
   config.vm.provider :libvirt do |libvirt|
     libvirt.kernel = File.expand_path("../vmlinuz", __FILE__)
     libvirt.initrd = File.expand_path("../initrd", __FILE__)
-    libvirt.cmd_line = "root=/dev/vda ro console=ttyS0 net.ifnames=0"
+    libvirt.cmd_line = "{COMMAND_LINE}"
   end
 end
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kernels.cache import Cache
 from kernels.image import SITE_LEFT_OUT, STDLIB_LEFT_OUT, is_elf, libraries, tree, userland_key
+from kernels.payload import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 LINKER = "ld-linux-x86-64.so.2"
 PYTHON = f"""\
 #!/bin/sh

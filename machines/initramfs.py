@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.image import FIXED, ImageError, cpio, libraries, tool, with_links
+from kernels.image import FIXED, ImageError, cpio, join, libraries, tool, with_links
 
 TOOLS = ["sh", "mount", "modprobe", "mkdir", "cp", "cat", "sleep", "switch_root"]
 INIT = """\
@@ -51,8 +51,8 @@ def _build(target: Path, kernel: Kernel) -> None:
     (stage / "init").write_text(INIT)
     (stage / "init").chmod(0o755)
     cpio(target / "kernel.cpio", stage, [str(path.relative_to(stage)) for path in sorted(stage.rglob("*"))])
-    with open(target / "initrd", "wb") as out:
-        for part in ("tools.cpio", "kernel.cpio"):
-            out.write((target / part).read_bytes())
-            (target / part).unlink()
+    archives = target / "tools.cpio", target / "kernel.cpio"
+    join(target / "initrd", *archives)
+    for archive in archives:
+        archive.unlink()
     shutil.rmtree(stage)

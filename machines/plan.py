@@ -11,12 +11,11 @@ from kernels.errors import FetchError, SpecError
 from kernels.image import ImageError
 from kernels.session import KernelRun, KernelSession, find_kernels
 from kernels.spec import resolve
+from machines.boxes import COMMAND_LINE
 from machines.initramfs import machine_initramfs
 from machines.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts
 from machines.ssh import Host, HostError
 from machines.vagrant import RUNNING, Machines, Vagrant
-
-COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"       # of a box that machines.boxes has made
 
 
 def find_session(config: pytest.Config) -> KernelSession:

@@ -6,9 +6,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from kernels.payload import PROJECT
 from machines.ssh import Host, HostError
 
-PROJECT = Path(__file__).parents[1]
 RUNNING, ABSENT = "running", "not_created"
 LONGEST = 300                               # characters of a complaint
 

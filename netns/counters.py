@@ -32,7 +32,7 @@ class Counters:
 
     @classmethod
     def read_one(cls, name: str) -> int:
-        """One counter of the namespace that the calling thread is in, for a twentieth of what all of them cost."""
+        """One counter of the namespace that the calling thread is in; only the file that has it is read."""
         file = _file(name)
         return cls({file: _read(file)})[name]
 

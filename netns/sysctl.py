@@ -34,11 +34,11 @@ def defaults() -> dict[str, str]:
         return _read_all()
 
 
-def differing(host: Host, defaults: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The host's sysctls below net whose values are not the defaults: name -> (value, default)."""
+def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The host's sysctls below net whose values are not the `usual` ones of defaults(): name -> (value, default)."""
     with host.entered():
         values = _read_all()
-    return {name: (value, defaults[name]) for name, value in values.items() if name in defaults and value != defaults[name]}
+    return {name: (value, usual[name]) for name, value in values.items() if name in usual and value != usual[name]}
 
 
 def _read_all() -> dict[str, str]:

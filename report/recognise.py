@@ -6,8 +6,6 @@ import pytest
 
 from report.known import KnownIssuesError, candidates, known, load
 
-HANG = "the machine was lost: hang:"        # as kernels.launcher says it
-
 
 class Recognise:
     """Marks reports, before anybody else sees them.
@@ -28,7 +26,7 @@ class Recognise:
         version = _version(report)
         issue = known(report.nodeid, version)
         # A kernel that hangs may be what the entry is about; another end of the machine says nothing of the kernel.
-        lost = getattr(report, "ending", "") == "lost" and not (issue and HANG in str(report.longrepr))
+        lost = getattr(report, "ending", "") == "lost" and not (issue and report.hung)
         if report.failed and not lost:
             if issue:
                 report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"

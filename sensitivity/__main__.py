@@ -128,9 +128,9 @@ class Study:
                 for found, seen in map(Future.result, watched):
                     third |= seen
                     for address, tests in found.items():
-                        reached[address] = sorted(reached.get(address, []) + tests)
+                        reached.setdefault(address, set()).update(tests)
         known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base,
-                 "reached": reached, "others": (first, third)}
+                 "reached": {address: sorted(tests) for address, tests in reached.items()}, "others": (first, third)}
         file.write_bytes(pickle.dumps(known))
         return known
 
@@ -163,7 +163,7 @@ class Study:
         with self.bench.restored(everything) as (_machine, conversation):
             return dict(zip(everything, self.bench.results(conversation, everything)))
 
-    def coverage(self, starts: dict, indexes: Sequence[int]) -> tuple[dict[int, list[int]], dict[int, Seen]]:
+    def coverage(self, starts: dict, indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
         executed_with = {address: rest for each in starts.values() for address, rest in each.items()}
         reached: dict[int, set[int]] = {}
@@ -183,7 +183,7 @@ class Study:
                     if b"[" in line and line.count(b"/") >= 3:
                         for address in executed_with.get(int(line.partition(b"[")[2].split(b"/")[1], 16), ()):
                             reached.setdefault(address, set()).add(index)
-        return {address: sorted(tests) for address, tests in reached.items()}, seen
+        return reached, seen
 
     def try_all(self, chosen: Sequence[Mutant], ledger: Ledger) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
