@@ -90,7 +90,8 @@ def test_shell_is_on_the_host_of_choice_and_reaches_the_others(tmp_path):
         names = session.answers("ip -n router -br link", "server# ")
         moved = session.answers("on client", "client# ") + session.answers("ss -tnH state established", "client# ")
         session.answers("exit", "server# ")
-        session.type("sleep 100000000\r")
+        session.type("sh -c 'echo begun; exec sleep 100000000'\r")
+        session.wait_for("\nbegun")         # not sooner: bash loses an interrupt between its fork and the hand-over of the terminal
         session.answers("\x03", "server# ")
         session.answers("sleep 100000000 &", "server# ")
         session.type("exit\r")
