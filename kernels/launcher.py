@@ -29,7 +29,7 @@ from kernels.errors import CacheError
 from kernels.extract import Kernel
 from kernels.image import INIT, ImageError, boot_image, python_command
 from kernels.job import Events, Job
-from kernels.process import dies_with_parent
+from kernels.process import signal_when_parent_ends
 from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
 
 BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host; --deadline if longer
@@ -70,7 +70,7 @@ def end_with_session(owner: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in ENDS:
         signal.signal(number, session_over)
-    dies_with_parent(OWNER_GONE)
+    signal_when_parent_ends(OWNER_GONE)
     if os.getppid() != owner:
         session_over(OWNER_GONE)
 

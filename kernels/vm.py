@@ -15,7 +15,7 @@ from pathlib import Path
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
-from kernels.process import dies_with_parent
+from kernels.process import DIES_WITH_PARENT
 
 MEMORY_MB = 512
 MONITOR_DEADLINE = 20                       # seconds that QEMU may take for an order
@@ -114,7 +114,7 @@ class Machine:
         if len(f"{self.directory}/control") > LONGEST_SOCKET:
             raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
-        command = [qemu(), *self.arguments(), *self._devices()]
+        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self._devices()]
         if state is not None:
             command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"]
             command += ["-incoming", "defer"]
@@ -123,7 +123,7 @@ class Machine:
             command += ["-object", self._memory()]
             command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
         with open(self.directory / "qemu.log", "wb") as log:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_parent,
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             process_group=0)        # out of reach of the keyboard's interrupt
         self.stack.callback(self._end)
         self.control = self._connect("control")
@@ -278,10 +278,10 @@ def kvm_trouble(device: str = "/dev/kvm", deadline: float = 8) -> str | None:
         return f"{device} cannot be used"
     read, write = os.pipe()
     with open(read, "rb", buffering=0) as output:
-        command = [qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none", "-chardev", f"file,id=debug,path=/dev/fd/{write}",
-                   "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
+        command = [*DIES_WITH_PARENT, qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none",
+                   "-chardev", f"file,id=debug,path=/dev/fd/{write}", "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
         probe = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                 pass_fds=[write], preexec_fn=dies_with_parent, process_group=0)
+                                 pass_fds=[write], process_group=0)
         os.close(write)
         try:
             ready, _, _ = select.select([output], [], [], deadline)

@@ -25,7 +25,7 @@ from kernels.errors import CacheError
 from kernels.image import ImageError, boot_image
 from kernels.job import Events, Job
 from kernels.launcher import OWNER_GONE, SessionOver, answer_bootstrap, await_end, end_with_session, slot
-from kernels.process import dies_with_parent
+from kernels.process import DIES_WITH_PARENT
 from machines.bundle import pack_machinery, python_bundle
 from machines.ssh import FAILED, Host, HostError, complaint, in_a_shell
 
@@ -128,7 +128,7 @@ class Connection:
         self.host, self.events = host, events
         self.words: list[str] = []              # that are no events
         self.answers: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self.ssh = subprocess.Popen(host.command(remote), stdin=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_parent,
+        self.ssh = subprocess.Popen([*DIES_WITH_PARENT, *host.command(remote)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
                                     process_group=0)            # out of reach of the keyboard's interrupt
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()

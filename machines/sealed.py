@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kernels.process import dies_with_parent
+from kernels.process import DIES_WITH_PARENT
 
 # What a machine does not need that is gone with its command, and what containers do not have.
 QEMU_CONF = """\
@@ -38,7 +38,7 @@ def main(command: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="sealed-") as directory, mount_points():
         inside = [sys.executable, "-m", "machines.sealed", "--inside", directory, *command]
         namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        return subprocess.run([*namespaces, *inside], preexec_fn=dies_with_parent).returncode
+        return subprocess.run([*DIES_WITH_PARENT, *namespaces, *inside]).returncode
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """The kernel's protocol counters of one network namespace."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from functools import cache, partial
+from itertools import chain
 
 # /proc/net is the main thread's; this one is the calling thread's.
 _DIRECTORY = "/proc/thread-self/net"
@@ -48,7 +49,10 @@ class Counters:
         }
 
     def nonzero(self) -> dict[str, int]:
-        return {name: value for name, value in self._values.items() if value}
+        """Only these are made numbers of: most counters of a host are 0."""
+        return {
+            name: int(digits) for file, text in self._texts.items() for name, digits in _FILES[file](text) if digits != b"0"
+        }
 
     @property
     def _values(self) -> dict[str, int]:
@@ -57,7 +61,7 @@ class Counters:
     def _table(self, file: str) -> dict[str, int]:
         """A file's counters. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
         if file not in self._tables:
-            self._tables[file] = dict(_FILES[file](self._texts[file].splitlines()))
+            self._tables[file] = {name: int(digits) for name, digits in _FILES[file](self._texts[file])}
         return self._tables[file]
 
 
@@ -89,10 +93,14 @@ def _file(name: str) -> str:
     return "netstat" if group in _NETSTAT else "snmp"
 
 
-def _paired(lines: list[bytes]) -> Iterator[tuple[str, int]]:
+# Names are made once; what is left for each of thousands of readings is little beside what the kernel takes to write it.
+_Parsed = Iterable[tuple[str, bytes]]
+
+
+def _paired(text: bytes) -> _Parsed:
     """snmp and netstat: a line of names, then one of numbers, for each group."""
-    for names, numbers in zip(lines[::2], lines[1::2]):
-        yield from zip(_columns(names), map(int, numbers.split()[1:]))
+    lines = text.splitlines()
+    return chain.from_iterable(zip(_columns(names), numbers.split()[1:]) for names, numbers in zip(lines[::2], lines[1::2]))
 
 
 @cache
@@ -101,31 +109,33 @@ def _columns(line: bytes) -> list[str]:
     return [f"{group[:-1]}.{column}" for column in columns]
 
 
-def _listed(lines: list[bytes]) -> Iterator[tuple[str, int]]:
-    for name, number in map(bytes.split, lines):
-        yield _grouped(name), int(number)
+def _listed(text: bytes) -> _Parsed:
+    """snmp6 and xfrm_stat: a name and a number on each line."""
+    words = text.split()
+    return zip(map(_grouped, words[::2]), words[1::2])
 
 
 @cache
 def _grouped(name: bytes) -> str:
     text = name.decode()
-    group = next(prefix for prefix in ("UdpLite6", "Icmp6", "Udp6", "Ip6") if text.startswith(prefix))
-    return f"{group}.{text.removeprefix(group)}"
+    group = next((prefix for prefix in ("UdpLite6", "Icmp6", "Udp6", "Ip6") if text.startswith(prefix)), None)
+    return f"{group}.{text.removeprefix(group)}" if group else text
 
 
-def _sockets(file: str, lines: list[bytes]) -> Iterator[tuple[str, int]]:
-    for line in lines:
-        group, *pairs = line.decode().split()
-        yield from zip((f"{file}.{group[:-1]}.{key}" for key in pairs[::2]), map(int, pairs[1::2]))
+def _sockets(file: str, text: bytes) -> _Parsed:
+    """A group on each line, then names and numbers in turn."""
+    for line in text.splitlines():
+        group, *pairs = line.split()
+        yield from zip(_socket_columns(file, group, tuple(pairs[::2])), pairs[1::2])
 
 
-def _xfrm(lines: list[bytes]) -> Iterator[tuple[str, int]]:
-    for name, number in map(bytes.split, lines):
-        yield name.decode(), int(number)
+@cache
+def _socket_columns(file: str, group: bytes, keys: tuple[bytes, ...]) -> list[str]:
+    return [f"{file}.{group.decode()[:-1]}.{key.decode()}" for key in keys]
 
 
-# Each file, and what makes counters of its lines.
+# Each file, and what makes counters of it.
 _FILES = {
     "snmp": _paired, "netstat": _paired, "snmp6": _listed,
-    **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _xfrm,
+    **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _listed,
 }

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import MissingFeature
@@ -10,6 +10,7 @@ from .host import Host
 from .namespace import NetworkNamespace
 
 _NETWORK = "/proc/sys/net"
+_LONGEST = 1 << 16
 
 
 @contextmanager
@@ -31,24 +32,25 @@ def everywhere(name: str, value: int) -> Iterator[None]:
 def defaults() -> dict[str, str]:
     """The sysctls below net of a new namespace."""
     with NetworkNamespace() as fresh, fresh.entered():
-        return _read_all()
+        files = [f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names]
+        return _read({file.removeprefix("/proc/sys/").replace("/", "."): file for file in files})
 
 
 def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The host's sysctls below net whose values are not the `usual` ones of defaults(): name -> (value, default)."""
+    """The host's sysctls whose values are not the `usual` ones of defaults(): name -> (value, default)."""
     with host.entered():
-        values = _read_all()
-    return {name: (value, usual[name]) for name, value in values.items() if name in usual and value != usual[name]}
+        values = _read({name: f"/proc/sys/{name.replace('.', '/')}" for name in usual})
+    return {name: (value, usual[name]) for name, value in values.items() if value != usual[name]}
 
 
-def _read_all() -> dict[str, str]:
+def _read(files: Mapping[str, str]) -> dict[str, str]:
+    """What can be read of these files, by the same names."""
     found = {}
-    for directory, _directories, files in os.walk(_NETWORK):
-        group = directory.removeprefix("/proc/sys/").replace("/", ".")
-        for name in files:
+    for name, file in files.items():
+        with suppress(OSError):             # it can only be written, or not here
+            descriptor = os.open(file, os.O_RDONLY)
             try:
-                with open(f"{directory}/{name}", "rb", buffering=0) as file:
-                    found[f"{group}.{name}"] = file.read().decode().strip()
-            except OSError:                 # it can only be written, or not here
-                continue
+                found[name] = os.read(descriptor, _LONGEST).decode().strip()
+            finally:
+                os.close(descriptor)
     return found

@@ -8,12 +8,14 @@ import argparse
 import hashlib
 import os
 import pickle
+import signal
 import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 
@@ -29,7 +31,7 @@ from kernels.spec import resolve
 from kernels.vm import VMError
 from sensitivity.gdb import GdbError
 from sensitivity.machine import Bench, Gone, NeverBegan, Seen
-from sensitivity.mutants import Mutant, blocks, mutants
+from sensitivity.mutants import Mutant, Symbol, mutants
 from sensitivity.page import write_page
 from sensitivity.score import Ledger, Verdict, difference, moved, scores
 
@@ -43,6 +45,7 @@ def main(arguments: list[str]) -> int:
     guards = {family: table["functions"] for family, table in tomllib.loads(GUARDS.read_text()).items()}
     options = _options(arguments, guards)
     wanted = options.functions or [name for family in options.families or guards for name in guards[family]]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with Cache() as cache:
             kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror)
@@ -118,11 +121,9 @@ class Study:
             symbols, addresses, first = self.bench.prepare(names)
         code = self.bench.read(symbols)
         with console.status("running everything once more, and again to see what is executed"):
-            starts = {symbol: blocks(symbol, code[symbol]) for symbol in symbols}
             slots = self.options.slots
-            with ThreadPoolExecutor(slots) as pool:
-                # Where each block is logged a test takes several times as long: so that is shared out.
-                watched = [pool.submit(self.coverage, starts, range(part, len(self.bench.tests), slots)) for part in range(slots)]
+            with self.workers() as pool:
+                watched = [pool.submit(self.coverage, code, range(part, len(self.bench.tests), slots)) for part in range(slots)]
                 base = pool.submit(self.whole).result()
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
@@ -163,26 +164,18 @@ class Study:
         with self.bench.restored(everything) as (_machine, conversation):
             return dict(zip(everything, self.bench.results(conversation, everything)))
 
-    def coverage(self, starts: dict, indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
+    def coverage(self, code: Mapping[Symbol, bytes], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
-        executed_with = {address: rest for each in starts.values() for address, rest in each.items()}
         reached: dict[int, set[int]] = {}
         seen: dict[int, Seen] = {}
-        with self.bench.restored([], ranges=tuple(starts)) as (machine, conversation):
+        with self.bench.restored([], code=code) as (machine, conversation):
             next(self.bench.results(conversation, []), None)
-            position = 0
+            machine.executed()
             for index in indexes:
                 conversation.ask("run", [index])
                 seen[index] = next(self.bench.results(conversation, [index]))
-                with machine.blocks.open("rb") as log:
-                    log.seek(position)
-                    data = log.read()
-                    position += len(data)
-                for line in set(data.split(b"\n")):
-                    # Trace 0: 0x7f... [00000000/ffffffff81aef240/00c0b2b3/ff010000] tcp_keepalive_timer
-                    if b"[" in line and line.count(b"/") >= 3:
-                        for address in executed_with.get(int(line.partition(b"[")[2].split(b"/")[1], 16), ()):
-                            reached.setdefault(address, set()).add(index)
+                for address in machine.executed():
+                    reached.setdefault(address, set()).add(index)
         return reached, seen
 
     def try_all(self, chosen: Sequence[Mutant], ledger: Ledger) -> None:
@@ -194,12 +187,25 @@ class Study:
             def one(mutant: Mutant) -> None:
                 verdict = self.try_one(mutant)
                 with lock:
+                    if self.bench.over:
+                        return              # its machine was killed by us
                     ledger.add(verdict)
                     progress.advance(task)
 
-            with ThreadPoolExecutor(self.options.slots) as pool:
+            with self.workers() as pool:
                 for _ in pool.map(one, chosen):
                     pass
+
+    @contextmanager
+    def workers(self) -> Iterator[ThreadPoolExecutor]:
+        """As many threads as machines. When one fails, or the run is interrupted, the machines of the others end at once."""
+        with ThreadPoolExecutor(self.options.slots) as pool:
+            try:
+                yield pool
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.bench.end()
+                raise
 
     def try_one(self, mutant: Mutant) -> Verdict:
         reaching = self.reached[mutant.address]

@@ -46,9 +46,11 @@ class Gdb:
         return bytes(data)
 
     def write(self, address: int, data: bytes) -> None:
-        answer = self._ask(f"M{address:x},{len(data):x}:{data.hex()}")
-        if answer != "OK":
-            raise GdbError(f"memory at {address:#x} cannot be written: {answer}")
+        for begin in range(0, len(data), _CHUNK):
+            at, part = address + begin, data[begin:begin + _CHUNK]
+            answer = self._ask(f"M{at:x},{len(part):x}:{part.hex()}")
+            if answer != "OK":
+                raise GdbError(f"memory at {at:#x} cannot be written: {answer}")
 
     def close(self) -> None:
         """Leave; the machine goes on."""
@@ -60,7 +62,9 @@ class Gdb:
         packet = body.encode()
         try:
             self._socket.sendall(b"$%s#%02x" % (packet, sum(packet) & 0xFF))
-            return self._answer()
+            while (answer := self._answer()).startswith("T"):       # unasked: the machine has stopped now
+                pass
+            return answer
         except OSError as error:
             raise GdbError(f"QEMU does not answer on its gdb port: {error}") from None
 

@@ -2,6 +2,7 @@
 import os
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,13 +50,31 @@ class Seen:
 
 
 class Watched(Machine):
-    """A machine with a gdb port, which can log the blocks of code that it executes."""
+    """A machine with a gdb port, which can tell what it executes of `code`: functions, and their bytes.
 
-    ranges: tuple[Symbol, ...] = ()         # functions whose blocks are logged
+    QEMU logs an instruction when it translates it, just before it is executed for the first time. What is written to memory it
+    translates again: so the same bytes are written once more whenever a new account begins.  Logging each execution takes ten times as long.
+    """
 
-    @property
-    def blocks(self) -> Path:
-        return self.directory / "blocks.log"
+    code: Mapping[Symbol, bytes] = {}
+    _position = 0                           # in the log, up to which it has been read
+
+    def executed(self) -> set[int]:
+        """The addresses of the instructions that were executed since the last call, or the start; the machine goes on."""
+        with open(self.directory / "translated.log", "rb") as log:
+            log.seek(self._position)
+            data = log.read()
+        self._position += len(data)
+        # 0xffffffff81aef240:  48 8b 7f 18              movq     0x18(%rdi), %rdi
+        found = {int(line[:line.index(b":")], 16) for line in data.split(b"\n") if line.startswith(b"0x")}
+        if found:
+            symbols = sorted(self.code, key=lambda symbol: symbol.address)
+            starts = [symbol.address for symbol in symbols]
+            gdb = Gdb(self.directory / "gdb")
+            for number in {bisect_right(starts, address) - 1 for address in found}:
+                gdb.write(starts[number], self.code[symbols[number]])
+            gdb.close()
+        return found
 
     def computed_s(self) -> float:
         """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""
@@ -67,9 +86,9 @@ class Watched(Machine):
 
     def _devices(self) -> list[str]:
         words = [*super()._devices(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
-        if self.ranges:
-            filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.ranges)
-            words += ["-d", "exec,nochain", "-dfilter", filters, "-D", str(self.blocks)]
+        if self.code:
+            filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.code)
+            words += ["-d", "in_asm", "-dfilter", filters, "-D", f"{self.directory}/translated.log"]
         return words
 
 
@@ -121,6 +140,8 @@ class Bench:
         """`directory` is for what ends with this process, `state` for the saved machine."""
         self.kernel, self.directory, self.state, self.arguments = kernel, directory, state, arguments
         self.tests: list[str] = []
+        self.over = False
+        self._running: set[Watched] = set()
         with Cache() as cache:
             self._initrd = boot_image(cache, kernel)
             self._sources = pack_sources(cache)
@@ -130,9 +151,7 @@ class Bench:
         names, the names of all addresses, and what the tests did."""
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir()
-        with self._machine("first") as machine:
-            machine.memory = self.state / "ram"
-            machine.start()
+        with self._machine("first", restored=False) as machine:
             if machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
             machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"})
@@ -147,11 +166,10 @@ class Bench:
         return [Symbol(*each) for each in found], addresses, first
 
     @contextmanager
-    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, ranges: tuple[Symbol, ...] = ()) -> Iterator[tuple[Watched, Conversation]]:
+    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, code: Mapping[Symbol, bytes] | None = None) -> Iterator[tuple[Watched, Conversation]]:
         """The machine as it was saved, with one instruction changed, and with these tests to run. They are ordered while it stands
-        still, so that they begin at the same instruction each time."""
-        with self._machine(f"m{time.monotonic_ns()}", ranges) as machine:
-            machine.start(self.state)
+        still, so that they begin at the same instruction each time. Of `code` it can tell what it executes."""
+        with self._machine(f"m{time.monotonic_ns()}", code) as machine:
             with machine.monitor("restoring") as monitor:
                 machine.load(monitor)
                 gdb = Gdb(machine.directory / "gdb")
@@ -166,20 +184,34 @@ class Bench:
     def read(self, symbols: list[Symbol]) -> dict[Symbol, bytes]:
         """The functions' code."""
         with self._machine("reader") as machine:
-            machine.start(self.state)
             with machine.monitor("restoring") as monitor:
                 machine.load(monitor)
             gdb = Gdb(machine.directory / "gdb")
             return {symbol: gdb.read(symbol.address, symbol.size) for symbol in symbols}
 
+    def end(self) -> None:
+        """Kill all machines, and let none begin any more: what is asked of them raises Gone."""
+        self.over = True
+        for machine in list(self._running):
+            machine.process.kill()
+
     @contextmanager
-    def _machine(self, name: str, ranges: tuple[Symbol, ...] = ()) -> Iterator[Watched]:
+    def _machine(self, name: str, code: Mapping[Symbol, bytes] | None = None, restored: bool = True) -> Iterator[Watched]:
+        """It waits for its saved state, or boots and has its memory where it can be saved. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir()
         try:
             with Watched(self.kernel.vmlinuz, self._initrd, kernel_parameters(self.kernel), directory, "virtual", "tcg") as machine:
-                machine.ranges = ranges
-                yield machine
+                machine.code = code or {}
+                machine.memory = None if restored else self.state / "ram"
+                machine.start(self.state if restored else None)
+                self._running.add(machine)
+                try:
+                    if self.over:
+                        raise Gone("no more machines are wanted")
+                    yield machine
+                finally:
+                    self._running.discard(machine)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from capstone import CS_ARCH_X86, CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET, CS_MODE_64, Cs, CsInsn
+from capstone import CS_ARCH_X86, CS_MODE_64, Cs, CsInsn
 from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86_INS_OR, X86_INS_SUB, X86_INS_TEST, X86_OP_IMM, X86_OP_REG, X86_REG_RSP
 
 NOP = bytes.fromhex("0f1f440000")
@@ -49,16 +49,6 @@ def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Muta
     for instruction in disassemble(symbol, code):
         for new, kind, what in _changes(instruction, names):
             yield Mutant(symbol.name, instruction.address - symbol.address, instruction.address, bytes(instruction.bytes), new, kind, f"{instruction.mnemonic} {instruction.op_str}: {what}")
-
-
-def blocks(symbol: Symbol, code: bytes) -> dict[int, tuple[int, ...]]:
-    """For each instruction the addresses that are executed with it when a block begins there: up to the next jump, call or return."""
-    found: dict[int, tuple[int, ...]] = {}
-    for instruction in reversed(list(disassemble(symbol, code))):
-        ends = instruction.group(CS_GRP_JUMP) or instruction.group(CS_GRP_CALL) or instruction.group(CS_GRP_RET)
-        rest = () if ends else found.get(instruction.address + instruction.size, ())
-        found[instruction.address] = (instruction.address, *rest)
-    return found
 
 
 def _changes(instruction: CsInsn, names: dict[int, str]) -> Iterator[tuple[bytes, str, str]]:

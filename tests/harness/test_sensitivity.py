@@ -1,12 +1,16 @@
-"""The parts of `./kdrift sensitivity` that need no machine."""
+"""The parts of `./kdrift sensitivity` that need no machine, and its early end."""
+import argparse
+import signal
+import threading
 import tomllib
 
 import pytest
 
-from sensitivity.__main__ import GUARDS, spread
+from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
 from sensitivity.machine import Seen
-from sensitivity.mutants import NOP, Mutant, Symbol, blocks, mutants
+from sensitivity.mutants import NOP, Mutant, Symbol, mutants
 from sensitivity.score import Ledger, Verdict, difference, score
+from tests.harness.sessions import KERNEL, Session
 
 FUNCTION = Symbol("f", 0x1000, 0x40)
 CALLEE = 0x2000
@@ -30,11 +34,6 @@ def test_each_kind_of_instruction_is_broken_in_its_way(code, kind, new):
 @pytest.mark.parametrize("code", ["e80b100000", "4883ec08", "c3", "89c8"])      # call __fentry__; sub rsp, 8; ret; mov eax, ecx
 def test_what_is_no_decision_of_the_function_is_left_alone(code):
     assert broken(code) == []
-
-
-def test_an_instruction_is_executed_with_those_before_it_up_to_a_jump():
-    found = blocks(FUNCTION, bytes.fromhex("89c8" "7402" "89c8" "c3"))
-    assert found == {0x1000: (0x1000, 0x1002), 0x1002: (0x1002,), 0x1004: (0x1004, 0x1006), 0x1006: (0x1006,)}
 
 
 def test_mutants_are_spread_over_functions_and_are_the_same_each_time():
@@ -77,3 +76,34 @@ def test_only_what_was_reached_and_ran_counts():
 def test_every_family_that_needs_no_device_has_functions():
     guards = tomllib.loads(GUARDS.read_text())
     assert {"keepalive", "pmtu", "larval", "rawbuf", "audit", "tcp", "timewait", "halfopen", "errnos", "traceroute", "pidns", "tracing"} <= guards.keys()
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_nothing_is_left_of_a_run_that_is_ended_while_its_machine_boots(tmp_path, how):
+    session = Session(tmp_path, "")
+    session.command = ["./kdrift", "sensitivity", "halfopen", f"--kernel={KERNEL}", "--offline", f"--report={session.report}"]
+    with session:
+        session.wait_for_process("qemu-system")
+        session.process.send_signal(how)
+        session.end()
+    assert session.status == INTERRUPTED
+
+
+def test_machines_of_the_other_workers_end_when_the_run_is_interrupted():
+    class Bench:
+        over, ended, begun = False, threading.Event(), threading.Barrier(2)
+
+        def end(self):
+            self.over = True
+            self.ended.set()
+
+        def runs(self):
+            self.begun.wait()
+            return self.ended.wait(60)
+
+    bench = Bench()
+    with pytest.raises(KeyboardInterrupt), Study(bench, {}, argparse.Namespace(slots=1)).workers() as pool:
+        running, waiting = pool.submit(bench.runs), pool.submit(bench.runs)
+        bench.begun.wait()
+        raise KeyboardInterrupt
+    assert bench.over and running.result() and waiting.cancelled()

@@ -14,6 +14,7 @@ DEFAULTS = {
     "SYN_SENT": 120, "SYN_RECV": 60, "ESTABLISHED": 432000, "FIN_WAIT": 120, "CLOSE_WAIT": 60, "LAST_ACK": 30,
     "TIME_WAIT": 120, "CLOSE": 10,
 }
+EVERY = 0.1                                 # seconds between two looks, each of which runs a command
 RESET_ON_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -23,7 +24,7 @@ def states(tracker, service):
 
 def reaches(tracker, service, state):
     """Wait until the one entry is in this state; the seconds that it is then kept for."""
-    eventually(lambda: states(tracker, service), [state], within=5)
+    eventually(lambda: states(tracker, service), [state], within=5, every=EVERY)
     return tracker.entries(service.family)[0].timeout
 
 
@@ -82,7 +83,7 @@ def test_an_entry_in_time_wait_is_forgotten_after_its_timeout(service, tracker, 
     with stopwatch() as took:
         clock.sleep(seconds - 0.5)
         assert states(tracker, service) == ["TIME_WAIT"]
-        eventually(lambda: states(tracker, service), [], within=10)
+        eventually(lambda: states(tracker, service), [], within=10, every=EVERY)
 
     measured = measure(f"timewait.conntrack.time_wait_{seconds}", took.seconds, "s", tolerance=0.2)
     # Entries carry the jiffy of their end and are looked at by it: no timer wheel.
@@ -113,7 +114,7 @@ def test_no_entry_is_left_of_many_connections(service, tracker, clock, seconds, 
     assert tracker.count() == 100
 
     if look:
-        eventually(lambda: states(tracker, service), [], within=10)
+        eventually(lambda: states(tracker, service), [], within=10, every=EVERY)
     else:
         clock.sleep(seconds + 180)
 

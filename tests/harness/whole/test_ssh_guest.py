@@ -11,7 +11,7 @@ import pytest
 
 from kernels.cache import Cache
 from kernels.image import boot_image, cpio, libraries, python_command, tool, with_links
-from kernels.process import dies_with_parent
+from kernels.process import DIES_WITH_PARENT
 from kernels.spec import resolve
 from kernels.vm import qemu
 from tests.harness import sessions
@@ -45,10 +45,10 @@ def guest(net, tmp_path_factory):
         initrd = with_sshd(boot_image(cache, kernel), kernel, place)
         sshd, path = sshd_program()
         words = f"console=ttyS0 rdinit={python_command()} -- {place}/init.py {place} {sshd} {path}"
-        command = [*within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512", "-cpu", "max",
+        command = [*DIES_WITH_PARENT, *within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512", "-cpu", "max",
                    "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel.vmlinuz, "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
                    "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device", "virtio-net-pci,netdev=net"]
-        process = subprocess.Popen(command, preexec_fn=dies_with_parent)
+        process = subprocess.Popen(command)
         try:
             console = place / "console"
             eventually(lambda: console.exists() and "Server listening" in console.read_text(errors="replace"), 180,
