@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import accumulate
@@ -123,7 +123,7 @@ class Study:
         with console.status("running everything once more, and again to see what is executed"):
             slots = self.options.slots
             with self.workers() as pool:
-                watched = [pool.submit(self.coverage, code, range(part, len(self.bench.tests), slots)) for part in range(slots)]
+                watched = [pool.submit(self.coverage, symbols, range(part, len(self.bench.tests), slots)) for part in range(slots)]
                 base = pool.submit(self.whole).result()
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
@@ -164,11 +164,11 @@ class Study:
         with self.bench.restored(everything) as (_machine, conversation):
             return dict(zip(everything, self.bench.results(conversation, everything)))
 
-    def coverage(self, code: Mapping[Symbol, bytes], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
+    def coverage(self, symbols: Sequence[Symbol], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
         reached: dict[int, set[int]] = {}
         seen: dict[int, Seen] = {}
-        with self.bench.restored([], code=code) as (machine, conversation):
+        with self.bench.restored([], functions=symbols) as (machine, conversation):
             next(self.bench.results(conversation, []), None)
             machine.executed()
             for index in indexes:

@@ -25,6 +25,7 @@ class Gdb:
             self._socket.settimeout(within)
             try:
                 self._socket.connect(str(path))
+                self._answers = self._socket.makefile("rb")
                 return
             except OSError as error:
                 self._socket.close()
@@ -56,6 +57,7 @@ class Gdb:
         """Leave; the machine goes on."""
         with suppress(OSError, GdbError):
             self._ask("D")
+        self._answers.close()
         self._socket.close()
 
     def _ask(self, body: str) -> str:
@@ -81,7 +83,7 @@ class Gdb:
         return body.decode()
 
     def _byte(self) -> bytes:
-        byte = self._socket.recv(1)
+        byte = self._answers.read(1)
         if not byte:
             raise GdbError("QEMU closed its gdb port")
         return byte

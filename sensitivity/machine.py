@@ -50,13 +50,13 @@ class Seen:
 
 
 class Watched(Machine):
-    """A machine with a gdb port, which can tell what it executes of `code`: functions, and their bytes.
+    """A machine with a gdb port, which can tell what it executes of some functions.
 
     QEMU logs an instruction when it translates it, just before it is executed for the first time. What is written to memory it
     translates again: so the same bytes are written once more whenever a new account begins.  Logging each execution takes ten times as long.
     """
 
-    code: Mapping[Symbol, bytes] = {}
+    functions: Sequence[Symbol] = ()        # by address
     _position = 0                           # in the log, up to which it has been read
 
     def executed(self) -> set[int]:
@@ -68,11 +68,11 @@ class Watched(Machine):
         # 0xffffffff81aef240:  48 8b 7f 18              movq     0x18(%rdi), %rdi
         found = {int(line[:line.index(b":")], 16) for line in data.split(b"\n") if line.startswith(b"0x")}
         if found:
-            symbols = sorted(self.code, key=lambda symbol: symbol.address)
-            starts = [symbol.address for symbol in symbols]
+            starts = [function.address for function in self.functions]
             gdb = Gdb(self.directory / "gdb")
             for number in {bisect_right(starts, address) - 1 for address in found}:
-                gdb.write(starts[number], self.code[symbols[number]])
+                # As they are now: the kernel changes its code, for tracing and for static branches.
+                gdb.write(starts[number], gdb.read(starts[number], self.functions[number].size))
             gdb.close()
         return found
 
@@ -86,8 +86,8 @@ class Watched(Machine):
 
     def _devices(self) -> list[str]:
         words = [*super()._devices(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
-        if self.code:
-            filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.code)
+        if self.functions:
+            filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.functions)
             words += ["-d", "in_asm", "-dfilter", filters, "-D", f"{self.directory}/translated.log"]
         return words
 
@@ -166,10 +166,10 @@ class Bench:
         return [Symbol(*each) for each in found], addresses, first
 
     @contextmanager
-    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, code: Mapping[Symbol, bytes] | None = None) -> Iterator[tuple[Watched, Conversation]]:
+    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = ()) -> Iterator[tuple[Watched, Conversation]]:
         """The machine as it was saved, with one instruction changed, and with these tests to run. They are ordered while it stands
-        still, so that they begin at the same instruction each time. Of `code` it can tell what it executes."""
-        with self._machine(f"m{time.monotonic_ns()}", code) as machine:
+        still, so that they begin at the same instruction each time. Of `functions` it can tell what it executes."""
+        with self._machine(f"m{time.monotonic_ns()}", functions) as machine:
             with machine.monitor("restoring") as monitor:
                 machine.load(monitor)
                 gdb = Gdb(machine.directory / "gdb")
@@ -196,13 +196,13 @@ class Bench:
             machine.process.kill()
 
     @contextmanager
-    def _machine(self, name: str, code: Mapping[Symbol, bytes] | None = None, restored: bool = True) -> Iterator[Watched]:
+    def _machine(self, name: str, functions: Sequence[Symbol] = (), restored: bool = True) -> Iterator[Watched]:
         """It waits for its saved state, or boots and has its memory where it can be saved. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir()
         try:
             with Watched(self.kernel.vmlinuz, self._initrd, kernel_parameters(self.kernel), directory, "virtual", "tcg") as machine:
-                machine.code = code or {}
+                machine.functions = sorted(functions, key=lambda function: function.address)
                 machine.memory = None if restored else self.state / "ram"
                 machine.start(self.state if restored else None)
                 self._running.add(machine)
