@@ -37,6 +37,7 @@ from sensitivity.score import Ledger, Verdict, difference, moved, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
+GONE = "the machine is gone"
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
 
@@ -107,6 +108,8 @@ class Study:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
+        if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
+            console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}")
         console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
         self.try_all([mutant for mutant in chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found}
@@ -211,17 +214,22 @@ class Study:
         reaching = self.reached[mutant.address]
         tests = self.affordable(reaching)
         how, ran = "", 0
-        with self.bench.restored(tests, mutant) as (_machine, conversation):
-            answers = self.bench.results(conversation, tests, {index: self.base[index].cost_s for index in tests})
+        with self.bench.restored(tests, mutant) as (machine, conversation):
+            answers = self.bench.results(conversation, tests, self.costs(tests))
             for ran, index in enumerate(tests, 1):
                 try:
                     how = difference(self.base[index], next(answers), self.unsteady[index])
                 except NeverBegan as gone:
                     return self.verdict(mutant, "no start", how=str(gone), reaching=len(reaching))
                 except Gone as gone:
-                    how = f"the machine is gone: {gone}"
-                if how and not self.happens_anyway(tests[:ran]):
-                    return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
+                    how = f"{GONE}: {gone}"
+                if how:
+                    with machine.held():
+                        anyway = self.happens_anyway(tests[:ran])
+                    if not anyway:
+                        return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
+                    if how.startswith(GONE):
+                        break
         return self.verdict(mutant, "survived", tests=ran, reaching=len(reaching))
 
     def affordable(self, tests: list[int]) -> list[int]:
@@ -229,13 +237,16 @@ class Study:
         ends = accumulate(self.base[index].cost_s for index in tests)
         return [index for index, end in zip(tests, ends) if end <= MOST_WORK] or tests[:1]
 
+    def costs(self, tests: Sequence[int]) -> dict[int, float]:
+        return {index: self.base[index].cost_s for index in tests}
+
     def happens_anyway(self, tests: Sequence[int]) -> bool:
         """Whether the last of these tests, in this order, differs from its base on the unchanged kernel, too."""
         key = tuple(tests)
         if key not in self.controls:
             try:
                 with self.bench.restored(tests) as (_machine, conversation):
-                    self.controls[key] = list(self.bench.results(conversation, tests))[-1]
+                    self.controls[key] = list(self.bench.results(conversation, tests, self.costs(tests)))[-1]
             except Gone:
                 return True
         return bool(difference(self.base[key[-1]], self.controls[key], self.unsteady[key[-1]]))

@@ -4,7 +4,7 @@ import shutil
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,14 +17,16 @@ from kernels.extract import Kernel
 from kernels.image import boot_image
 from kernels.launcher import kernel_parameters
 from kernels.payload import PROJECT, pack_sources
-from kernels.vm import Machine
+from kernels.vm import Machine, VMError
 from report.traffic import numbers
 from sensitivity import guest
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol
 
-# By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the test takes, and of wall time.
+# By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the tests take, and of wall time.
 LONGEST = 6.0
+SLOWER = 4.0                                # times as long as the tests before it and itself take
+LONGEST_IDLE = 15.0                         # seconds of wall time in which QEMU has nothing to compute: nothing will ever come
 LONGEST_WAIT = 180.0
 _BOOTED = 900                               # seconds of wall time; on a busy host it takes minutes
 _COLLECTED = 300.0                          # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
@@ -76,6 +78,18 @@ class Watched(Machine):
             gdb.close()
         return found
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """It stands still for the time of the block, and leaves the processor to others. One that has ended is left alone."""
+        self._tell("stop")
+        yield
+        self._tell("cont")
+
+    def _tell(self, order: str) -> None:
+        with suppress(VMError):
+            with self.monitor("holding the machine") as monitor:
+                monitor.cmd(order)
+
     def computed_s(self) -> float:
         """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""
         try:
@@ -120,14 +134,18 @@ class Conversation:
 
     def answer(self, within: float) -> object:
         """The next one, `within` so many seconds of QEMU's processor time. Raises Gone."""
-        ends, deadline = self.machine.computed_s() + within, time.monotonic() + LONGEST_WAIT + 10 * within
+        computed, active = self.machine.computed_s(), time.monotonic()
+        ends, deadline = computed + within, active + LONGEST_WAIT + 10 * within
         while True:
             try:
                 return self.channel.receive(timeout=0.5)
             except self.channel.TimeoutError:
                 if self.machine.process.poll() is not None:
                     raise Gone("the machine ended") from None
-                if self.machine.computed_s() > ends or time.monotonic() > deadline:
+                before, computed, now = computed, self.machine.computed_s(), time.monotonic()
+                if computed > before:
+                    active = now
+                if computed > ends or now > deadline or now > active + LONGEST_IDLE:
                     raise Gone(f"silent for {within:.0f} s") from None
             except (EOFError, self.channel.RemoteError) as error:
                 raise Gone(str(error).splitlines()[-1] if str(error) else "the machine ended") from None
@@ -217,12 +235,14 @@ class Bench:
 
     def results(self, conversation: Conversation, tests: Sequence[int], expected: Mapping[int, float] | None = None) -> Iterator[Seen]:
         """What each test does, as it ends; `expected` is how long it takes, in seconds that QEMU computes. Raises NeverBegan, Gone."""
-        expected = expected or {}
         try:
             conversation.answer(LONGEST)
         except Gone as gone:
             raise NeverBegan(str(gone)) from None
+        limit = conversation.machine.computed_s() + LONGEST
         for index in tests:
             began = conversation.machine.computed_s()
-            outcome, message, measurements, traffic = conversation.answer(LONGEST + 4 * expected[index] if expected else _COLLECTED)
+            if expected:
+                limit += SLOWER * expected[index]
+            outcome, message, measurements, traffic = conversation.answer(limit - began if expected else _COLLECTED)
             yield Seen(outcome, message, tuple(measurements), numbers(traffic), conversation.machine.computed_s() - began)
