@@ -5,13 +5,19 @@ Sources: include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction
 
 import ctypes
 import errno
+import os
+import re
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from . import _libc
 from .errors import MissingFeature
 
 _NR_BPF = 321  # x86-64
-_MAP_CREATE, _MAP_LOOKUP_ELEM, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 5, 10, 17
+_MAP_CREATE, _MAP_LOOKUP_ELEM, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _ENABLE_STATS = 0, 1, 5, 10, 17, 32
+_STATS_RUN_TIME = 0
 _MAP_TYPE_ARRAY = 2
 RAW_TRACEPOINT, TRACING = 17, 26  # enum bpf_prog_type
 FEXIT = 25  # enum bpf_attach_type
@@ -100,6 +106,26 @@ def attach(program: int, tracepoint: str | None = None) -> int:
     """Run the program at a raw tracepoint, or where it was loaded for, until the descriptor returned is closed."""
     name = ctypes.create_string_buffer(tracepoint.encode()) if tracepoint else None
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", ctypes.addressof(name) if name else 0, program))[0]
+
+
+@contextmanager
+def statistics() -> Iterator[None]:
+    """The kernel counts the runs of all programs for the time of the block. Raises MissingFeature where it does not, or this
+    process may not ask for it."""
+    try:
+        descriptor = _bpf(_ENABLE_STATS, struct.pack("=I", _STATS_RUN_TIME))[0]
+    except OSError as error:
+        raise MissingFeature(f"statistics of BPF programs: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def runs(program: int) -> int:
+    """How often the kernel has counted that it ran (run_cnt in its fdinfo)."""
+    text = Path(f"/proc/self/fdinfo/{program}").read_text()
+    return int(re.search(r"^run_cnt:\t(\d+)$", text, re.M)[1])
 
 
 def counter() -> int:

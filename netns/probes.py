@@ -28,10 +28,12 @@ _EACH = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
 
 @dataclass(frozen=True)
 class Probe:
-    """`events()` is how often it has told of the function so far, `missed()` how often the kernel says it could not."""
+    """`events()` is how often it has told of the function so far, `missed()` how often the kernel says it could not; of a
+    program `runs()` is how often the kernel says that it ran, within bpf.statistics()."""
 
     events: Callable[[], int]
     missed: Callable[[], int] = lambda: 0
+    runs: Callable[[], int] = lambda: 0
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def _attached(load: Callable[[bytes], int], tracepoint: str | None) -> Iterator[
         program = load(bpf.count_in(counter))
         attached = bpf.attach(program, tracepoint)
         try:
-            yield Probe(lambda: bpf.counted(counter))
+            yield Probe(lambda: bpf.counted(counter), runs=lambda: bpf.runs(program))
         finally:
             os.close(attached)
             os.close(program)

@@ -93,7 +93,7 @@ class Collector:
             test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
-            test.traffic = next((numbers(value) for name, value in report.user_properties if name == "traffic"), {})
+            test.traffic = next((numbers(**value) for name, value in report.user_properties if name == "traffic"), {})
 
     def add_uncollected(self, kernel: str, report) -> None:
         """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""

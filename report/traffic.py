@@ -1,4 +1,4 @@
-"""What the hosts of a test have sent and counted, in numbers that can be compared: the user property "traffic".
+"""What the hosts of a test have sent and counted, and what the kernel has logged, in numbers that can be compared: the user property "traffic".
 
 Everything that is random is left out: ports, sequence numbers' starts, identifiers, what neighbours and multicast groups
 make hosts say at times of their own.
@@ -7,7 +7,8 @@ import base64
 import re
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 FRAME = struct.Struct("<QIH")               # as in netns/footprint.py: nanoseconds, length on the wire, bytes kept
 _IP4, _IP6 = b"\x08\x00", b"\x86\xdd"
@@ -20,12 +21,14 @@ _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
 # Counters that these move.
 _MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)(Msgs|Errors)|Ip6\.\w*Bcast\w*|"
                     r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*")
+_NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
 SECONDS = " at"                             # the end of a name whose number is a time
 
 
-def numbers(footprints: Mapping[str, dict]) -> dict[str, float]:
-    """By name: how many packets of each kind a host sent and, in seconds from the first packet of all, when the last one; and its counters."""
-    sent = {role: list(_frames(each["frames"])) for role, each in footprints.items()}
+def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str] = ()) -> dict[str, float]:
+    """By name: how many packets of each kind a host sent and, in seconds from the first packet of all, when the last one; its counters,
+    and how many lines of each kind the kernel has logged."""
+    sent = {role: list(_frames(each["frames"])) for role, each in hosts.items()}
     began = min((when for frames in sent.values() for when, _length, _data in frames), default=0)
     found: dict[str, float] = {}
     for role, frames in sent.items():
@@ -35,7 +38,10 @@ def numbers(footprints: Mapping[str, dict]) -> dict[str, float]:
                 name = f"{role} sends {kind}"
                 found[name] = found.get(name, 0) + 1
                 found[name + SECONDS] = round((when - began) / 1e9, 6)
-        found |= {f"{role} counts {name}": value for name, value in footprints[role]["counters"].items() if not _MOVED.fullmatch(name)}
+        found |= {f"{role} counts {name}": value for name, value in hosts[role]["counters"].items() if not _MOVED.fullmatch(name)}
+    for line in log:
+        name = f"the kernel logs: {_NUMBER.sub('#', line)}"
+        found[name] = found.get(name, 0) + 1
     return found
 
 

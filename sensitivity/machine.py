@@ -245,4 +245,4 @@ class Bench:
             if expected:
                 limit += SLOWER * expected[index]
             outcome, message, measurements, traffic = conversation.answer(limit - began if expected else _COLLECTED)
-            yield Seen(outcome, message, tuple(measurements), numbers(traffic), conversation.machine.computed_s() - began)
+            yield Seen(outcome, message, tuple(measurements), numbers(**traffic), conversation.machine.computed_s() - began)

@@ -1,5 +1,7 @@
 """The reset of a half-open check does not arrive: the server has a request that nobody completes."""
 
+import re
+
 import pytest
 
 from fixtures.topologies import LAN
@@ -29,6 +31,17 @@ def test_the_next_syn_ack_is_reset_again(service, check, measure):
     fence(service.client, service.server, service.address[0])
     assert states(service.server) == []
     assert service.server.counter("Tcp.PassiveOpens") == 0
+
+
+def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
+    """The last of the three in `timer:(on,...)` of ss -o (ss(8)): who has looked for a lossy path finds it there."""
+    with firewall.drop_resets(service.server, service.client.address(service.family)):
+        with service.server.capture("tcp") as packets:
+            check.run(service)
+            packets.until(lambda seen: len(syn_acks(seen)) == 3, within=10)
+        listed = service.server.run(["ss", "-tnoH", "state", "syn-recv"])
+
+    assert re.findall(r"timer:\(on,[^,]+,(\d+)\)", listed) == ["2"], listed
 
 
 @pytest.mark.parametrize("retries, timers", [

@@ -9,7 +9,15 @@ import signal
 
 import pytest
 
-from fixtures.pidns import nspid, pidfd_ids
+from fixtures.pidns import fields, nspid, pidfd_ids
+
+# What all kernels since 5.10 have, whatever their configuration.
+STATUS = """
+    Name Umask State Tgid Ngid Pid PPid TracerPid Uid Gid FDSize Groups NStgid NSpid NSpgid NSsid VmPeak VmSize VmLck VmPin VmHWM VmRSS
+    RssAnon RssFile RssShmem VmData VmStk VmExe VmLib VmPTE VmSwap CoreDumping THP_enabled Threads SigQ SigPnd ShdPnd SigBlk
+    SigIgn SigCgt CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Speculation_Store_Bypass voluntary_ctxt_switches
+    nonvoluntary_ctxt_switches
+""".split()
 
 
 def test_first_process_of_a_namespace_is_1_and_its_parent_outside_is_0(nested):
@@ -24,6 +32,12 @@ def test_nspid_lists_the_ids_from_the_outermost_to_the_innermost(nested):
     """
     here, _in_middle, _inside = nested.pids
     assert nspid(f"/proc/{here}/status") == nested.pids
+
+
+def test_the_lines_of_status_keep_their_names_and_order():
+    """ps, container runtimes and monitors look for them by name (proc_pid_status(5))."""
+    names = [name for name in fields("/proc/self/status") if name in STATUS]
+    assert names == STATUS
 
 
 def test_proc_of_a_namespace_begins_with_its_own_ids(nested):

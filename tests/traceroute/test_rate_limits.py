@@ -82,6 +82,18 @@ def test_types_outside_the_mask_have_no_limit(net, family, answered):
     assert answered(30) == 30
 
 
+def test_errors_to_the_machine_itself_have_no_limit(net, family):
+    """Over lo every datagram to a closed port is refused, whatever icmp_ratelimit (icmpv4_xrlim_allow(), icmpv6_xrlim_allow())."""
+    client = net["client"]
+    client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
+    for number in range(3 * BURST):
+        with client.socket(family, socket.SOCK_DGRAM) as sender:
+            sender.connect(("127.0.0.1" if family == V4 else "::1", 33000 + number))
+            sender.send(b"x")
+            with pytest.raises(ConnectionRefusedError):
+                sender.send(b"x")
+
+
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
 def test_echo_replies_have_no_limit_by_default(net, family, answered):
     """They are not in the default mask; port unreachable is."""

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import LAN
-from netns import probes
+from netns import bpf, eventually, probes
 
 pytestmark = pytest.mark.topology(LAN)
 
 # Each runs once for a packet that comes in: it has the firewall look, which is nft_do_chain().
 DELIVER = {socket.AF_INET: "ip_local_deliver", socket.AF_INET6: "ip6_input"}
+RECEIVE = {socket.AF_INET: "udp_recvmsg", socket.AF_INET6: "udpv6_recvmsg"}
+POSSIBLE = Path("/sys/devices/system/cpu/possible")
 PROBES = {
     "kprobe": lambda family: probes.kprobe(DELIVER[family]),
     "kprobe-firewall": lambda family: probes.kprobe("nft_do_chain"),
@@ -79,10 +81,29 @@ def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, me
     assert 0 < measure(f"tracing.{kind}", probed - plain, "instructions", tolerance=50) < plain / 10
 
 
+@pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint"])
+def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
+    """run_cnt, which bpftool shows: as many as the program itself has counted (BPF_ENABLE_STATS, bpf(2))."""
+    with bpf.statistics(), (PROBES | RECEIVED)[kind](family) as probe:
+        flow.send(100)
+        eventually(lambda: probe.runs() - probe.events(), 0, within=5)
+        assert probe.events() >= 100
+
+
+def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):
+    """Without a number max(10, 2 * processors), in older kernels without preemption as many as there are processors; two
+    more go unseen, and are counted (Documentation/trace/kprobes.rst, maxactive)."""
+    processors = 1 + int(POSSIBLE.read_text().strip().rpartition("-")[2])
+    usual = max(10, 2 * processors)
+    with probes.kprobe(RECEIVE[family], "r") as probe:
+        flow.receive_at_a_time(usual + 2)
+        assert probe.events() + probe.missed() == usual + 2
+        assert probe.events() in (usual, processors)
+
+
 def test_kretprobe_for_one_call_at_a_time_counts_the_calls_it_misses(flow, family):
     """With maxactive 1, of three calls that sleep in the function at a time two go unseen, and are counted
     (Documentation/trace/kprobetrace.rst, MAXACTIVE)."""
-    function = "udp_recvmsg" if family == socket.AF_INET else "udpv6_recvmsg"
-    with probes.kprobe(function, "r1") as probe:
+    with probes.kprobe(RECEIVE[family], "r1") as probe:
         flow.receive_at_a_time(3)
         assert (probe.events(), probe.missed()) == (1, 2)

@@ -54,3 +54,10 @@ def test_a_time_may_move_as_far_as_a_timer_is_rounded():
     assert differences(before, before | {"client sends x at": 11.0}) == {}
     assert set(differences(before, before | {"client sends x at": 12.0})) == {"client sends x at"}
     assert set(differences(before, {})) == set(before)
+
+
+def test_lines_of_the_kernels_log_are_counted_by_kind():
+    """Numbers, addresses and process ids are not in it."""
+    assert numbers(log=["audit: audit_lost=1 audit_rate_limit=0", "audit: audit_lost=23 audit_rate_limit=0", "IPv6: 00:5e link 0xff12"]) == {
+        "the kernel logs: audit: audit_lost=# audit_rate_limit=#": 2, "the kernel logs: IPv6: #:# link #": 1,
+    }
