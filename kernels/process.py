@@ -1,6 +1,5 @@
 """What every child process of ours is given."""
 import ctypes
-import signal
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)

@@ -55,7 +55,7 @@ class Watched(Machine):
     """A machine with a gdb port, which can tell what it executes of some functions.
 
     QEMU logs an instruction when it translates it, just before it is executed for the first time. What is written to memory it
-    translates again: so the same bytes are written once more whenever a new account begins.  Logging each execution takes ten times as long.
+    translates again: so the same bytes are written once more whenever a new account begins.  Logging each execution takes several times as long.
     """
 
     functions: Sequence[Symbol] = ()        # by address
