@@ -145,12 +145,17 @@ class Study:
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
                 console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False)
                 del self.base[index]
-        self.reached = {address: self.order([index for index in tests if index in self.base]) for address, tests in self.reached.items()}
+        self.reached = {address: [index for index in tests if index in self.base] for address, tests in self.reached.items()}
         self.controls: dict[tuple[int, ...], list[Seen | None]] = {}
 
-    def order(self, tests: list[int]) -> list[int]:
-        """The quickest first: a mutant needs to be noticed only once."""
-        return sorted(tests, key=lambda index: self.base[index].cost_s)
+    def order(self, tests: list[int], families: Sequence[str]) -> list[int]:
+        """Those of the function's own families first, and the quickest first: a mutant needs to be noticed only once."""
+        return sorted(tests, key=lambda index: (self.bench.tests[index].split("/")[1] not in families, self.base[index].cost_s))
+
+    def families(self, mutant: Mutant) -> tuple[str, ...]:
+        """Those that guard its function."""
+        base = mutant.function.split(".")[0]
+        return tuple(family for family, names in self.guards.items() if base in names)
 
     def key(self, names: list[str], *sources: str) -> str:
         """What a machine is of: one kernel, one suite; and `sources` beside those that run in it."""
@@ -211,7 +216,7 @@ class Study:
                 raise
 
     def try_one(self, mutant: Mutant) -> Verdict:
-        reaching = self.reached[mutant.address]
+        reaching = self.order(self.reached[mutant.address], self.families(mutant))
         tests = self.affordable(reaching)
         how, ran = "", 0
         with self.bench.restored(tests, mutant) as (machine, conversation):
@@ -233,7 +238,7 @@ class Study:
         return self.verdict(mutant, "survived", tests=ran, reaching=len(reaching))
 
     def affordable(self, tests: list[int]) -> list[int]:
-        """As many of them, quickest first, as MOST_WORK allows."""
+        """As many of them as MOST_WORK allows."""
         ends = accumulate(self.base[index].cost_s for index in tests)
         return [index for index, end in zip(tests, ends) if end <= MOST_WORK] or tests[:1]
 
@@ -254,9 +259,7 @@ class Study:
         return control is None or bool(difference(self.base[index], control, self.unsteady[index]))
 
     def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
-        base = mutant.function.split(".")[0]
-        families = tuple(family for family, names in self.guards.items() if base in names)
-        return Verdict(mutant.id, mutant.function, families, mutant.text, outcome, by, how, tests, reaching)
+        return Verdict(mutant.id, mutant.function, self.families(mutant), mutant.text, outcome, by, how, tests, reaching)
 
 
 def spread(found: list[Mutant], most: int) -> list[Mutant]:

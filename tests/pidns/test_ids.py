@@ -34,6 +34,19 @@ def test_nspid_lists_the_ids_from_the_outermost_to_the_innermost(nested):
     assert nspid(f"/proc/{here}/status") == nested.pids
 
 
+def test_status_tells_what_the_system_calls_tell(nested):
+    """A group and a session that began outside have no id inside: 0."""
+    here, *_ = nested.pids
+    own = "\t".join(map(str, nested.pids))
+    found = fields(f"/proc/{here}/status")
+    expected = {
+        "Tgid": f"{here}", "Ngid": "0", "Pid": f"{here}", "TracerPid": "0", "NStgid": own, "NSpid": own,
+        "NSpgid": f"{os.getpgid(here)}\t0\t0", "NSsid": f"{os.getsid(here)}\t0\t0",
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert int(fields("/proc/self/status")["PPid"]) == os.getppid()
+
+
 def test_the_lines_of_status_keep_their_names_and_order():
     """ps, container runtimes and monitors look for them by name (proc_pid_status(5))."""
     names = [name for name in fields("/proc/self/status") if name in STATUS]
