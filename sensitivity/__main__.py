@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     for line in scores(verdicts):
-        console.print(str(line), markup=False)
+        console.print(str(line), markup=False, soft_wrap=True)
     write_page(options.report, kernel, verdicts)
     console.print(f"survivors and the rest: {options.report}/sensitivity.html", markup=False)
     return 0
@@ -109,7 +109,7 @@ class Study:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
         if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
-            console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}")
+            console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}", soft_wrap=True)
         console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
         self.try_all([mutant for mutant in chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found}

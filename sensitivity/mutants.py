@@ -8,6 +8,8 @@ from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86
 NOP = bytes.fromhex("0f1f440000")
 # Calls that are no work of the function: to its compiler's or the kernel's own checks.
 _NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
+_MASKING = (X86_INS_AND, X86_INS_TEST)
+_ADDRESSES = -4096                          # of the kernel: what is above, and negative, are numbers (include/linux/err.h)
 _WITH_CONSTANT = (X86_INS_MOV, X86_INS_ADD, X86_INS_SUB, X86_INS_AND, X86_INS_OR, X86_INS_TEST)
 
 
@@ -72,8 +74,20 @@ def _constant(instruction: CsInsn, code: bytes) -> Iterator[tuple[bytes, str, st
     at, size = instruction.encoding.imm_offset, instruction.encoding.imm_size
     if not size:
         return
-    value = int.from_bytes(code[at:at + size], "little")
+    value = int.from_bytes(code[at:at + size], "little", signed=True)
     compared = instruction.id == X86_INS_CMP
-    changed = (value + 1) % (1 << 8 * size) if compared else value ^ 1
-    new = code[:at] + changed.to_bytes(size, "little") + code[at + size:]
+    changed = value + 1 if compared else _another(value, instruction.id in _MASKING)
+    new = code[:at] + (changed % (1 << 8 * size)).to_bytes(size, "little") + code[at + size:]
     yield new, "comparison" if compared else "constant", f"{value:#x} becomes {changed:#x}"
+
+
+def _another(value: int, mask: bool) -> int:
+    """The number without its highest bit, 1 for 0; a mask that clears bits leaves the lowest of them. In these bits lies what it is for:
+    a jiffy more in a timeout, or one more bit in a mask, is no fault that anybody could see. Addresses are off by one."""
+    if value < _ADDRESSES:
+        return value ^ 1
+    if mask and value < -1:
+        return value | (value + 1)
+    magnitude = abs(value)
+    changed = magnitude & ~(1 << magnitude.bit_length() - 1) if magnitude else 1
+    return changed if value >= 0 else -changed

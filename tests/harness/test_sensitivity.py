@@ -25,6 +25,11 @@ def broken(code: str) -> list[tuple[str, str]]:
     ("0f8500010000", "condition", "0f8400010000"),      # jne, far
     ("83f805", "comparison", "83f806"),                 # cmp eax, 5
     ("b801000000", "constant", "b800000000"),           # mov eax, 1
+    ("b8983a0000", "constant", "b8981a0000"),          # mov eax, 15000
+    ("b891ffffff", "constant", "b8d1ffffff"),           # mov eax, -111
+    ("83e0fd", "constant", "83e0ff"),                   # and eax, ~2
+    ("a804", "constant", "a800"),                       # test al, 4
+    ("48c7c790740282", "constant", "48c7c791740282"),   # mov rdi, an address of the kernel
     ("e8fb0f0000", "call", NOP.hex()),                  # call g
 ])
 def test_each_kind_of_instruction_is_broken_in_its_way(code, kind, new):
