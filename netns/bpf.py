@@ -5,19 +5,15 @@ Sources: include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction
 
 import ctypes
 import errno
-import os
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from . import _libc
 from .errors import MissingFeature
 
 _NR_BPF = 321  # x86-64
-_MAP_CREATE, _MAP_LOOKUP_ELEM, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN, _ENABLE_STATS = 0, 1, 5, 10, 17, 32
-_STATS_RUN_TIME = 0
+_MAP_CREATE, _MAP_LOOKUP_ELEM, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 5, 10, 17
 _MAP_TYPE_ARRAY = 2
 RAW_TRACEPOINT, TRACING = 17, 26  # enum bpf_prog_type
 FEXIT = 25  # enum bpf_attach_type
@@ -108,22 +104,8 @@ def attach(program: int, tracepoint: str | None = None) -> int:
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", ctypes.addressof(name) if name else 0, program))[0]
 
 
-@contextmanager
-def statistics() -> Iterator[None]:
-    """The kernel counts the runs of all programs for the time of the block. Raises MissingFeature where it does not, or this
-    process may not ask for it."""
-    try:
-        descriptor = _bpf(_ENABLE_STATS, struct.pack("=I", _STATS_RUN_TIME))[0]
-    except OSError as error:
-        raise MissingFeature(f"statistics of BPF programs: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def runs(program: int) -> int:
-    """How often the kernel has counted that it ran (run_cnt in its fdinfo)."""
+    """How often the kernel has counted that it ran, while kernel.bpf_stats_enabled is 1 (run_cnt in its fdinfo)."""
     text = Path(f"/proc/self/fdinfo/{program}").read_text()
     return int(re.search(r"^run_cnt:\t(\d+)$", text, re.M)[1])
 

@@ -29,7 +29,7 @@ _EACH = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
 @dataclass(frozen=True)
 class Probe:
     """`events()` is how often it has told of the function so far, `missed()` how often the kernel says it could not; of a
-    program `runs()` is how often the kernel says that it ran, within bpf.statistics()."""
+    program `runs()` is how often the kernel says that it ran, while kernel.bpf_stats_enabled is 1."""
 
     events: Callable[[], int]
     missed: Callable[[], int] = lambda: 0

@@ -1,7 +1,7 @@
 """Sysctls that some kernels have for all namespaces together, and those of a host that are not as they would be by themselves."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,23 +32,23 @@ def everywhere(name: str, value: int) -> Iterator[None]:
 def defaults() -> dict[str, str]:
     """The sysctls below net of a new namespace."""
     with NetworkNamespace() as fresh, fresh.entered():
-        files = [f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names]
-        return _read({file.removeprefix("/proc/sys/").replace("/", "."): file for file in files})
+        files = (f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names)
+        return _read(file.removeprefix("/proc/sys/").replace("/", ".") for file in files)
 
 
 def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """The host's sysctls whose values are not the `usual` ones of defaults(): name -> (value, default)."""
     with host.entered():
-        values = _read({name: f"/proc/sys/{name.replace('.', '/')}" for name in usual})
+        values = _read(usual)
     return {name: (value, usual[name]) for name, value in values.items() if value != usual[name]}
 
 
-def _read(files: Mapping[str, str]) -> dict[str, str]:
-    """What can be read of these files, by the same names."""
+def _read(names: Iterable[str]) -> dict[str, str]:
+    """Those of these sysctls that can be read."""
     found = {}
-    for name, file in files.items():
+    for name in names:
         with suppress(OSError):             # it can only be written, or not here
-            descriptor = os.open(file, os.O_RDONLY)
+            descriptor = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_RDONLY)
             try:
                 found[name] = os.read(descriptor, _LONGEST).decode().strip()
             finally:

@@ -37,7 +37,6 @@ from sensitivity.score import Ledger, Verdict, difference, moved, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
-GONE = "the machine is gone"
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
 
@@ -218,22 +217,22 @@ class Study:
     def try_one(self, mutant: Mutant) -> Verdict:
         reaching = self.order(self.reached[mutant.address], self.families(mutant))
         tests = self.affordable(reaching)
-        how, ran = "", 0
+        gone, ran = False, 0
         with self.bench.restored(tests, mutant) as (machine, conversation):
             answers = self.bench.results(conversation, tests, self.costs(tests))
             for ran, index in enumerate(tests, 1):
                 try:
                     how = difference(self.base[index], next(answers), self.unsteady[index])
-                except NeverBegan as gone:
-                    return self.verdict(mutant, "no start", how=str(gone), reaching=len(reaching))
-                except Gone as gone:
-                    how = f"{GONE}: {gone}"
+                except NeverBegan as error:
+                    return self.verdict(mutant, "no start", how=str(error), reaching=len(reaching))
+                except Gone as error:
+                    gone, how = True, f"the machine is gone: {error}"
                 if how:
                     with machine.held():
                         anyway = self.happens_anyway(tests, ran)
                     if not anyway:
                         return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
-                    if how.startswith(GONE):
+                    if gone:
                         break
         return self.verdict(mutant, "survived", tests=ran, reaching=len(reaching))
 

@@ -86,9 +86,8 @@ class Watched(Machine):
         self._tell("cont")
 
     def _tell(self, order: str) -> None:
-        with suppress(VMError):
-            with self.monitor("holding the machine") as monitor:
-                monitor.cmd(order)
+        with suppress(VMError), self.monitor("holding the machine") as monitor:
+            monitor.cmd(order)
 
     def computed_s(self) -> float:
         """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""

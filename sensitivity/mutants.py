@@ -10,7 +10,7 @@ NOP = bytes.fromhex("0f1f440000")
 _NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
 _MASKING = (X86_INS_AND, X86_INS_TEST)
 _ADDRESSES = -4096                          # of the kernel: what is above, and negative, are numbers (include/linux/err.h)
-_WITH_CONSTANT = (X86_INS_MOV, X86_INS_ADD, X86_INS_SUB, X86_INS_AND, X86_INS_OR, X86_INS_TEST)
+_WITH_CONSTANT = (X86_INS_MOV, X86_INS_ADD, X86_INS_SUB, X86_INS_OR, *_MASKING)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Records that cannot be kept: how they are counted, and what the failure mode makes of it (auditctl(8), -f)."""
 
 import errno
-import os
 from contextlib import contextmanager
 
 import pytest
 
 from netns import TICK, eventually
 from netns.audit import FAIL_PANIC, FAIL_PRINTK, FAIL_SILENT
+from netns.kmsg import KernelLog
 
 LIMIT = 8
 
@@ -15,21 +15,13 @@ LIMIT = 8
 @contextmanager
 def kernel_log():
     """A function that gives the lines that the kernel has logged within the block so far."""
-    log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     lines = []
-
-    def so_far():
-        try:
-            while record := os.read(log, 8192):
-                lines.append(record.decode(errors="replace").partition(";")[2].splitlines()[0])
-        except BlockingIOError:
+    with KernelLog() as log:
+        def so_far():
+            lines.extend(record.text for record in log.records())
             return lines
 
-    try:
-        os.lseek(log, 0, os.SEEK_END)
         yield so_far
-    finally:
-        os.close(log)
 
 
 def lose_one(audit):

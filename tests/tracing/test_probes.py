@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import LAN
-from netns import bpf, eventually, probes
+from netns import eventually, probes
+from netns.sysctl import everywhere
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -83,8 +84,8 @@ def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, me
 
 @pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint"])
 def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
-    """run_cnt, which bpftool shows: as many as the program itself has counted (BPF_ENABLE_STATS, bpf(2))."""
-    with bpf.statistics(), (PROBES | RECEIVED)[kind](family) as probe:
+    """run_cnt, which bpftool shows: as many as the program itself has counted (kernel.bpf_stats_enabled)."""
+    with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
         eventually(lambda: probe.runs() - probe.events(), 0, within=5)
         assert probe.events() >= 100
