@@ -15,6 +15,7 @@ class KnownIssuesError(Exception):
     """The file cannot be used; one line says where and why."""
 
 
+@cache
 def version_key(version: str) -> tuple[int, ...]:
     """Of a Debian package's version or a kernel's release, such that older compares less; `6.12-rc3` comes before `6.12`.
 

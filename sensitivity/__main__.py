@@ -13,11 +13,12 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -39,6 +40,7 @@ GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
+T = TypeVar("T")
 
 
 def main(arguments: list[str]) -> int:
@@ -120,13 +122,14 @@ class Study:
         if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
             return known
         with console.status("booting, collecting, and running everything once"):
-            symbols, addresses, first = self.bench.prepare(names)
+            symbols, addresses, first = self.twice(self.bench.prepare, names)
         code = self.bench.read(symbols)
         with console.status("running everything once more, and again to see what is executed"):
             slots = self.options.slots
             with self.workers() as pool:
-                watched = [pool.submit(self.coverage, symbols, range(part, len(self.bench.tests), slots)) for part in range(slots)]
-                base = pool.submit(self.whole).result()
+                parts = [range(part, len(self.bench.tests), slots) for part in range(slots)]
+                watched = [pool.submit(self.twice, self.coverage, symbols, part) for part in parts]
+                base = pool.submit(self.twice, self.whole).result()
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
@@ -136,6 +139,16 @@ class Study:
                  "reached": {address: sorted(tests) for address, tests in reached.items()}, "others": (first, third)}
         file.write_bytes(pickle.dumps(known))
         return known
+
+    def twice(self, action: Callable[..., T], *arguments: object) -> T:
+        """A machine that is lost although nothing was changed in it is tried once more."""
+        try:
+            return action(*arguments)
+        except Gone as gone:
+            if self.bench.over:
+                raise
+            console.print(f"once more, since a machine was lost: {gone}", soft_wrap=True, markup=False)
+            return action(*arguments)
 
     def judge_tests(self, *others: dict[int, Seen]) -> None:
         """What of each test is the same each time; one whose outcome is not says nothing of a mutant."""

@@ -1,6 +1,7 @@
 """A machine in which pytest has collected the tests, saved, and restored for each mutant."""
 import os
 import shutil
+import subprocess
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from execnet.gateway_base import Popen2IO, get_execmodel
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.image import boot_image
-from kernels.launcher import kernel_parameters
+from kernels.launcher import ending, kernel_parameters
 from kernels.payload import PROJECT, pack_sources
 from kernels.vm import Machine, VMError
 from report.traffic import numbers
@@ -140,14 +141,24 @@ class Conversation:
                 return self.channel.receive(timeout=0.5)
             except self.channel.TimeoutError:
                 if self.machine.process.poll() is not None:
-                    raise Gone("the machine ended") from None
+                    raise Gone(self._ended()) from None
                 before, computed, now = computed, self.machine.computed_s(), time.monotonic()
                 if computed > before:
                     active = now
                 if computed > ends or now > deadline or now > active + LONGEST_IDLE:
                     raise Gone(f"silent for {within:.0f} s") from None
-            except (EOFError, self.channel.RemoteError) as error:
-                raise Gone(str(error).splitlines()[-1] if str(error) else "the machine ended") from None
+            except self.channel.RemoteError as error:
+                raise Gone(str(error).splitlines()[-1]) from None
+            except EOFError:
+                raise Gone(self._ended()) from None
+
+    def _ended(self) -> str:
+        """Why nothing comes any more."""
+        try:
+            self.machine.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return "pytest ended in the guest"
+        return ending(self.machine, None)["why"]
 
 
 class Bench:

@@ -3,15 +3,17 @@ import argparse
 import signal
 import threading
 import tomllib
+from contextlib import nullcontext
 
 import pytest
 
 from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
-from sensitivity.machine import Seen
+from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants
 from sensitivity.score import Ledger, Verdict, difference, score
 from tests.harness.sessions import KERNEL, Session
 
+LOST = pytest.raises(Gone, match="killed by SIGSEGV")
 FUNCTION = Symbol("f", 0x1000, 0x40)
 CALLEE = 0x2000
 
@@ -112,3 +114,21 @@ def test_machines_of_the_other_workers_end_when_the_run_is_interrupted():
         bench.begun.wait()
         raise KeyboardInterrupt
     assert bench.over and running.result() and waiting.cancelled()
+
+
+@pytest.mark.parametrize("losses, over, begun, result", [
+    (0, False, 1, nullcontext()), (1, False, 2, nullcontext()), (2, False, 2, LOST), (1, True, 1, LOST),
+], ids=["not lost", "once", "twice", "when the run ends"])
+def test_a_machine_that_is_lost_unchanged_is_tried_once_more(losses, over, begun, result):
+    calls = []
+
+    def prepare(what):
+        calls.append(what)
+        if len(calls) <= losses:
+            raise Gone("QEMU ended: killed by SIGSEGV")
+        return what
+
+    study = Study(argparse.Namespace(over=over), {}, argparse.Namespace())
+    with result:
+        assert study.twice(prepare, "all") == "all"
+    assert calls == ["all"] * begun
