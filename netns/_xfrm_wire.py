@@ -3,6 +3,7 @@
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
@@ -13,7 +14,8 @@ NEWSA, DELSA, NEWPOLICY, DELPOLICY = 0x10, 0x11, 0x13, 0x14
 ACQUIRE, EXPIRE, UPDPOLICY, UPDSA, NEWAE, GETAE = 0x17, 0x18, 0x19, 0x1A, 0x1E, 0x1F
 GROUP_ACQUIRE, GROUP_EXPIRE = 1 << 0, 1 << 1
 
-_ATTRIBUTE_TMPL, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 18, 21, 23, 31
+_ATTRIBUTE_TMPL, _ATTRIBUTE_POLICY_TYPE, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 16, 18, 21, 23, 31
+_MAIN_POLICY = bytes(6)                     # struct xfrm_userpolicy_type; not sent without CONFIG_XFRM_SUB_POLICY
 _STATE_ICMP, _STATE_ESN, _POLICY_ICMP = 16, 128, 2
 _DIRECTIONS = {"in": 0, "out": 1, "fwd": 2}
 _ACTIONS = {"allow": 0, "block": 1}
@@ -110,13 +112,15 @@ def selector(it: "Selector") -> bytes:
 @dataclass(frozen=True)
 class Acquire:
     """The kernel asks for an SA: for the flow `selector`, between `source` and `destination`, to serve a policy whose
-    template has this `reqid`; it knows its request by `sequence`."""
+    template has this `reqid`; it knows its request by `sequence`. `policy_type` is 0 for XFRM_POLICY_TYPE_MAIN, None where
+    the kernel says it by half."""
 
     selector: "Selector"
     source: str
     destination: str
     reqid: int
     sequence: int
+    policy_type: int | None
 
 
 @dataclass(frozen=True)
@@ -147,18 +151,19 @@ def _acquire(body: bytes) -> Acquire:
     flow, family = _read_selector(body, at)
     at += _SELECTOR.size + _POLICY_SIZE
     *_algorithms, sequence = struct.unpack_from("=IIII", body, at)
+    attributes = dict(_attributes(body, at + 16))
+    template, policy_type = attributes.get(_ATTRIBUTE_TMPL), attributes.get(_ATTRIBUTE_POLICY_TYPE, _MAIN_POLICY)
     return Acquire(flow, _text(family, body[_ID.size:_ID.size + 16]), _text(family, destination),
-                   _template_reqid(body, at + 16), sequence)
+                   _TEMPLATE.unpack_from(template)[5] if template else 0, sequence,
+                   policy_type[0] if len(policy_type) == len(_MAIN_POLICY) else None)
 
 
-def _template_reqid(body: bytes, at: int) -> int:
-    """The reqid in the attribute XFRMA_TMPL, 0 without one."""
+def _attributes(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Those from there on."""
     while at + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, at)
-        if kind == _ATTRIBUTE_TMPL:
-            return _TEMPLATE.unpack_from(body, at + _ATTRIBUTE.size)[5]
+        yield kind, body[at + _ATTRIBUTE.size:at + length]
         at += (length + 3) & ~3
-    return 0
 
 
 def _expire(body: bytes) -> Expire:

@@ -104,11 +104,13 @@ class AuditSocket:
 
     def send(self, kind: int, payload: bytes, acknowledge: bool = False) -> int:
         """Hand the kernel one message, which it deals with before this returns; the sequence number. Raises OSError."""
+        self.socket.sendto(self._message(kind, payload, acknowledge), (0, 0))
+        return self._sequence
+
+    def _message(self, kind: int, payload: bytes, acknowledge: bool = False) -> bytes:
         self._sequence += 1
         flags = _NLM_F_REQUEST | (_NLM_F_ACK if acknowledge else 0)
-        message = _HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload
-        self.socket.sendto(message, (0, 0))
-        return self._sequence
+        return _HEADER.pack(_HEADER.size + len(payload), kind, flags, self._sequence, 0) + payload
 
     def request(self, kind: int, payload: bytes, within: float = 30) -> int:
         """send() and wait for the acknowledgement; its number where that is not negative, else OSError of it.
@@ -122,7 +124,15 @@ class AuditSocket:
 
     def status(self, within: float = 30) -> Status:
         """The audit system's state now. Raises OSError where the kernel refuses to say, NotMet."""
-        sequence = self.send(AUDIT_GET, b"")
+        return self._status(self.send(AUDIT_GET, b""), within)
+
+    def statuses(self, count: int, within: float = 30) -> list[Status]:
+        """status() so many times, asked for in one packet: messages of nothing but a header. Raises OSError, NotMet."""
+        before = self._sequence
+        self.socket.sendto(b"".join(self._message(AUDIT_GET, b"") for _ in range(count)), (0, 0))
+        return [self._status(sequence, within) for sequence in range(before + 1, before + count + 1)]
+
+    def _status(self, sequence: int, within: float) -> Status:
         fields = self._answer(AUDIT_GET, sequence, within)
         return Status(*_STATUS.unpack_from(fields.ljust(_STATUS.size, b"\0")))
 

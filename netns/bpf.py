@@ -5,6 +5,7 @@ Sources: include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction
 
 import ctypes
 import errno
+import fcntl
 import re
 import struct
 from pathlib import Path
@@ -12,10 +13,12 @@ from pathlib import Path
 from . import _libc
 from .errors import MissingFeature
 
-_NR_BPF = 321  # x86-64
+_NR_BPF, _NR_PERF_EVENT_OPEN = 321, 298  # x86-64
+_PERF_KPROBE = Path("/sys/bus/event_source/devices/kprobe/type")
+_PERF_FLAG_FD_CLOEXEC, _PERF_EVENT_IOC_SET_BPF = 8, 0x40042408
 _MAP_CREATE, _MAP_LOOKUP_ELEM, _PROG_LOAD, _PROG_TEST_RUN, _RAW_TRACEPOINT_OPEN = 0, 1, 5, 10, 17
 _MAP_TYPE_ARRAY = 2
-RAW_TRACEPOINT, TRACING = 17, 26  # enum bpf_prog_type
+KPROBE, RAW_TRACEPOINT, TRACING = 2, 17, 26  # enum bpf_prog_type
 FEXIT = 25  # enum bpf_attach_type
 MAP_LOOKUP_ELEM, GET_CURRENT_PID_TGID, GET_NS_CURRENT_PID_TGID = 1, 14, 120  # helpers
 R0, R1, R2, R3, R4, FRAME = 0, 1, 2, 3, 4, 10  # registers
@@ -102,6 +105,21 @@ def attach(program: int, tracepoint: str | None = None) -> int:
     """Run the program at a raw tracepoint, or where it was loaded for, until the descriptor returned is closed."""
     name = ctypes.create_string_buffer(tracepoint.encode()) if tracepoint else None
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", ctypes.addressof(name) if name else 0, program))[0]
+
+
+def attach_kprobe(program: int, function: str) -> int:
+    """Run the program at each call of this function of the kernel, until the descriptor returned is closed. Raises
+    OSError, MissingFeature where perf cannot make such a probe. Source: perf_event_open(2)."""
+    try:
+        kind = int(_PERF_KPROBE.read_text())
+    except OSError as error:
+        raise MissingFeature(f"a kprobe of perf: {error}") from error
+    name = ctypes.create_string_buffer(function.encode())
+    # struct perf_event_attr up to config2: type, size, ..., config1 (the function), config2 (the offset in it).
+    attributes = ctypes.create_string_buffer(struct.pack("=II48xQQ", kind, 72, ctypes.addressof(name), 0), 72)
+    event = _libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+    return event
 
 
 def runs(program: int) -> int:

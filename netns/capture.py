@@ -28,6 +28,7 @@ _PACKET_VERSION = 10
 _TPACKET_V2 = 1
 _ETH_P_ALL = 0x0003
 _TP_STATUS_USER = 1
+_TP_STATUS_CSUMNOTREADY = 8
 # ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): what has an Ethernet header.
 _ETHERNET = (1, 772)
 
@@ -42,13 +43,15 @@ _HEADER = struct.Struct("=IIIHHIIHH4x HHiHBB8s")
 
 class Frame(NamedTuple):
     """One recorded packet, undecoded. `nanoseconds` of CLOCK_REALTIME are the kernel's, `length` is the packet's,
-    `data` its first bytes."""
+    `data` its first bytes. In one that is `unfinished` the interface is left to complete the TCP or UDP checksum: it has
+    that of the pseudo-header."""
 
     nanoseconds: int
     interface: int
     direction: int
     length: int
     data: bytes
+    unfinished: bool = False
 
 
 class PacketRing:
@@ -96,7 +99,8 @@ class PacketRing:
                 # A tunnel's packets begin with IP; with an Ethernet header of zeros all read alike, in a pcap file too.
                 data = bytes(12) + protocol.to_bytes(2, sys.byteorder) + data
                 length += 14
-            self.frames.append(Frame(seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data))
+            self.frames.append(Frame(
+                seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data, bool(status & _TP_STATUS_CSUMNOTREADY)))
             ring[offset:offset + 4] = b"\0\0\0\0"
             self._next = (self._next + 1) % _FRAMES
         # The kernel starts these two numbers anew with each reading.

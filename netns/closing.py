@@ -2,6 +2,7 @@
 
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +116,11 @@ def closed_by_both(packets) -> bool:
     """A host has sent a FIN, received one, and acknowledged it."""
     flags = [(packet.flags, packet.sent) for packet in packets]
     return ("FA", True) in flags and flags[-2:] == [("FA", False), ("A", True)]
+
+
+def syn_acks(packets: Iterable[Packet]) -> list[Packet]:
+    """Those that answer a SYN."""
+    return [packet for packet in packets if packet.flags == "SA"]
 
 
 def time_waits(host: Host) -> int:

@@ -10,6 +10,7 @@ _DIRECTORY = "/proc/thread-self/net"
 _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
+_INTERFACE = "dev_snmp6"
 # Not every kernel counts these: CONFIG_XFRM_STATISTICS.
 _XFRM = "xfrm_stat"
 
@@ -29,7 +30,16 @@ class Counters:
     @classmethod
     def read(cls) -> "Counters":
         """The counters of the namespace that the calling thread is in."""
-        return cls({file: _read(file) for file in _FILES})
+        return cls({file: _read(file) for file in _FILES if file != _INTERFACE})
+
+    @classmethod
+    def read_interface(cls, name: str) -> "Counters":
+        """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4. Empty where it has
+        none, or is gone."""
+        try:
+            return cls({_INTERFACE: _read(f"{_INTERFACE}/{name}")})
+        except FileNotFoundError:
+            return cls({})
 
     @classmethod
     def read_one(cls, name: str) -> int:
@@ -134,8 +144,14 @@ def _socket_columns(file: str, group: bytes, keys: tuple[bytes, ...]) -> list[st
     return [f"{file}.{group.decode()[:-1]}.{key.decode()}" for key in keys]
 
 
+def _of_interface(text: bytes) -> _Parsed:
+    """As _listed(), below the interface's index."""
+    return _listed(text.partition(b"\n")[2])
+
+
 # Each file, and what makes counters of it.
 _FILES = {
     "snmp": _paired, "netstat": _paired, "snmp6": _listed,
     **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _listed,
+    _INTERFACE: _of_interface,
 }

@@ -1,16 +1,17 @@
-"""What a host has done: the packets that it sent, and its counters; gathered in a millisecond, and read by somebody else."""
+"""What a host has done: the packets that it sent, and its counters; gathered in milliseconds, and read by somebody else."""
 
 import base64
 import struct
 import zlib
 
+from .counters import Counters
 from .host import Host
 
 _OUTGOING = 4
 # Enough for IPv6 with an ICMPv6 error's quote, and for the headers in a tunnel.
 _LONGEST = 128
-# Nanoseconds since the epoch, length on the wire, bytes kept.
-FRAME = struct.Struct("<QIH")
+# Nanoseconds since the epoch, length on the wire, bytes kept, and whether the checksum was left to the interface.
+FRAME = struct.Struct("<QIH?")
 # Of the counters of sockets, those that are not counted for all hosts together.
 _OWN = ("inuse", "orphan", "tw")
 
@@ -22,10 +23,13 @@ def footprint(host: Host) -> dict:
     links = {interface.index for interface in host.interfaces.values()}
     pack = FRAME.pack
     frames = b"".join([
-        pack(frame.nanoseconds, frame.length, min(len(frame.data), _LONGEST)) + frame.data[:_LONGEST]
+        pack(frame.nanoseconds, frame.length, min(len(frame.data), _LONGEST), frame.unfinished) + frame.data[:_LONGEST]
         for frame in host.ring.frames if frame.direction == _OUTGOING and frame.interface in links
     ]) if not host.ring.lost else b""
     counters = {
         name: value for name, value in host.counters().nonzero().items() if not name.startswith("sockstat") or name.endswith(_OWN)
     }
+    with host.entered():
+        for interface in host.interfaces.values():
+            counters |= {f"{name} on {interface.name}": value for name, value in Counters.read_interface(interface.name).nonzero().items()}
     return {"frames": base64.b64encode(zlib.compress(frames, 1)).decode(), "counters": counters}

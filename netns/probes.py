@@ -37,8 +37,9 @@ class Probe:
 
 
 @contextmanager
-def kprobe(function: str, kind: str = "p") -> Iterator[Probe]:
-    """A kprobe ("p"), a kretprobe ("r") or one for at most so many calls at a time ("r1"), as a recorded event.
+def kprobe(function: str, kind: str = "p", thread: int | None = None) -> Iterator[Probe]:
+    """A kprobe ("p"), a kretprobe ("r") or one for at most so many calls at a time ("r1"), as a recorded event; with
+    `thread` only of what this thread calls (set_event_pid).
 
     Raises MissingFeature where tracefs cannot be used or the kernel has no such function. Source:
     Documentation/trace/kprobetrace.rst.
@@ -50,6 +51,8 @@ def kprobe(function: str, kind: str = "p") -> Iterator[Probe]:
         instance.mkdir()
         try:
             (instance / "buffer_size_kb").write_text(str(_BUFFER_KIB))
+            if thread is not None:
+                (instance / "set_event_pid").write_text(str(thread))
             (instance / f"events/kprobes/{name}/enable").write_text("1")
             yield Probe(lambda: _recorded(instance), lambda: _missed(name, instance))
             (instance / f"events/kprobes/{name}/enable").write_text("0")
@@ -90,7 +93,7 @@ def _missed(name: str, instance: Path) -> int:
 @contextmanager
 def raw_tracepoint(name: str) -> Iterator[Probe]:
     """A BPF program that counts, at a tracepoint. Raises MissingFeature where bpf(2) is not allowed."""
-    with _attached(lambda program: bpf.load(bpf.RAW_TRACEPOINT, program), name) as probe:
+    with _attached(lambda program: bpf.load(bpf.RAW_TRACEPOINT, program), lambda program: bpf.attach(program, name)) as probe:
         yield probe
 
 
@@ -98,16 +101,23 @@ def raw_tracepoint(name: str) -> Iterator[Probe]:
 def fexit(function: str) -> Iterator[Probe]:
     """A BPF program that counts, at a function's return. Raises MissingFeature where the kernel has no BTF of it."""
     function_id = _btf_id(function)
-    with _attached(lambda program: bpf.load(bpf.TRACING, program, bpf.FEXIT, function_id), None) as probe:
+    with _attached(lambda program: bpf.load(bpf.TRACING, program, bpf.FEXIT, function_id), bpf.attach) as probe:
         yield probe
 
 
 @contextmanager
-def _attached(load: Callable[[bytes], int], tracepoint: str | None) -> Iterator[Probe]:
+def bpf_kprobe(function: str) -> Iterator[Probe]:
+    """A BPF program that counts, at a kprobe of perf's. Raises MissingFeature where there are none."""
+    with _attached(lambda program: bpf.load(bpf.KPROBE, program), lambda program: bpf.attach_kprobe(program, function)) as probe:
+        yield probe
+
+
+@contextmanager
+def _attached(load: Callable[[bytes], int], attach: Callable[[int], int]) -> Iterator[Probe]:
     counter = bpf.counter()
     try:
         program = load(bpf.count_in(counter))
-        attached = bpf.attach(program, tracepoint)
+        attached = attach(program)
         try:
             yield Probe(lambda: bpf.counted(counter), runs=lambda: bpf.runs(program))
         finally:

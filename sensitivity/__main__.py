@@ -38,6 +38,9 @@ from sensitivity.score import Ledger, Verdict, difference, moved, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
+# Tests of no family that guards functions. (Those of unbind need a device, and what auditlock locks stays locked.)
+OTHERS = ["conntrack", "ipvs", "ping", "routing"]
+AFTERWARDS = "leftovers"                    # run after all others of each mutant
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
 T = TypeVar("T")
@@ -53,7 +56,8 @@ def main(arguments: list[str]) -> int:
             kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror)
         options.report.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
-            selection = [f"tests/{family}" for family in options.families or guards] + (["-k", options.expression] if options.expression else [])
+            selection = [f"tests/{family}" for family in [*(options.families or [*guards, *OTHERS]), AFTERWARDS]]
+            selection += ["-k", options.expression] if options.expression else []
             study = Study(Bench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
     except SpecError as error:
@@ -157,7 +161,9 @@ class Study:
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
                 console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False)
                 del self.base[index]
-        self.reached = {address: [index for index in tests if index in self.base] for address, tests in self.reached.items()}
+        self.afterwards = [index for index in self.base if self.bench.tests[index].split("/")[1] == AFTERWARDS]
+        self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]
+                        for address, tests in self.reached.items()}
         self.controls: dict[tuple[int, ...], list[Seen | None]] = {}
 
     def order(self, tests: list[int], families: Sequence[str]) -> list[int]:
@@ -229,7 +235,7 @@ class Study:
 
     def try_one(self, mutant: Mutant) -> Verdict:
         reaching = self.order(self.reached[mutant.address], self.families(mutant))
-        tests = self.affordable(reaching)
+        tests = self.affordable(reaching) + self.afterwards
         gone, ran = False, 0
         with self.bench.restored(tests, mutant) as (machine, conversation):
             answers = self.bench.results(conversation, tests, self.costs(tests))
@@ -242,7 +248,7 @@ class Study:
                     gone, how = True, f"the machine is gone: {error}"
                 if how:
                     with machine.held():
-                        anyway = self.happens_anyway(tests, ran)
+                        anyway = self.happens_anyway(tests, ran, gone)
                     if not anyway:
                         return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
                     if gone:
@@ -257,8 +263,9 @@ class Study:
     def costs(self, tests: Sequence[int]) -> dict[int, float]:
         return {index: self.base[index].cost_s for index in tests}
 
-    def happens_anyway(self, tests: Sequence[int], ran: int) -> bool:
-        """Whether the last of the first `ran` tests differs from its base on the unchanged kernel, too, when these are run in this order."""
+    def happens_anyway(self, tests: Sequence[int], ran: int, gone: bool) -> bool:
+        """Whether the last of the first `ran` tests has no end (`gone`), or differs from its base, on the unchanged kernel, too, when these
+        are run in this order."""
         known = self.controls.get(key := tuple(tests), [])
         if len(known) < ran:
             known = []
@@ -268,7 +275,7 @@ class Study:
             known += [None] * (ran - len(known))
             self.controls[key] = known
         index, control = tests[ran - 1], known[ran - 1]
-        return control is None or bool(difference(self.base[index], control, self.unsteady[index]))
+        return control is None or not gone and bool(difference(self.base[index], control, self.unsteady[index]))
 
     def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
         return Verdict(mutant.id, mutant.function, self.families(mutant), mutant.text, outcome, by, how, tests, reaching)

@@ -76,18 +76,20 @@ def _constant(instruction: CsInsn, code: bytes) -> Iterator[tuple[bytes, str, st
         return
     value = int.from_bytes(code[at:at + size], "little", signed=True)
     compared = instruction.id == X86_INS_CMP
+    if not value and not compared:
+        return                              # what is set to 0 is mostly a structure of which nobody has set more
     changed = value + 1 if compared else _another(value, instruction.id in _MASKING)
     new = code[:at] + (changed % (1 << 8 * size)).to_bytes(size, "little") + code[at + size:]
     yield new, "comparison" if compared else "constant", f"{value:#x} becomes {changed:#x}"
 
 
 def _another(value: int, mask: bool) -> int:
-    """The number without its highest bit, 1 for 0; a mask that clears bits leaves the lowest of them. In these bits lies what it is for:
+    """The number, which is not 0, without its highest bit; a mask that clears bits leaves the lowest of them. In these bits lies what it is for:
     a jiffy more in a timeout, or one more bit in a mask, is no fault that anybody could see. Addresses are off by one."""
     if value < _ADDRESSES:
         return value ^ 1
     if mask and value < -1:
         return value | (value + 1)
     magnitude = abs(value)
-    changed = magnitude & ~(1 << magnitude.bit_length() - 1) if magnitude else 1
+    changed = magnitude & ~(1 << magnitude.bit_length() - 1)
     return changed if value >= 0 else -changed

@@ -12,6 +12,7 @@ from netns.attempt import WAYS, attempt, errno_of
 pytestmark = pytest.mark.topology(LAN)
 
 FIRST_PORT = 40000
+LOOPBACK = {V4: "127.0.0.1", socket.AF_INET6: "::1"}
 ELSEWHERE = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 # fib_props[] in net/ipv4/fib_semantics.c, fib6_prop[] and ip6_rt_type_to_error() in net/ipv6/route.c.
 ROUTES = {"blackhole": "EINVAL", "unreachable": "EHOSTUNREACH", "prohibit": "EACCES", "throw": "ENETUNREACH"}
@@ -69,6 +70,18 @@ def test_bind_without_a_free_port(net, family, two_ports):
 
     datagram = client.socket(family, socket.SOCK_DGRAM)
     assert errno_of(datagram.sendto, b"x", (server.address(family), 9)) == "EAGAIN"
+
+
+def test_the_port_of_a_connection_is_taken(net, family):
+    """Of the address that connect() chose it for: bind() to both says EADDRINUSE (ip(7)); on another address of the host
+    it is free."""
+    client, server = net.nodes("client", "server")
+    conn = client.socket(family)
+    conn.connect(listen(server, family).getsockname()[:2])
+    here, port = conn.getsockname()[:2]
+
+    assert errno_of(client.socket(family).bind, (here, port)) == "EADDRINUSE"
+    assert errno_of(client.socket(family).bind, (LOOPBACK[family], port)) is None
 
 
 def test_bind_to_an_address_that_is_not_ours(net, family):

@@ -3,8 +3,8 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import firewall, listen
-from netns.closing import Service, states
+from netns import eventually, firewall, listen
+from netns.closing import Service, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -24,3 +24,36 @@ def test_old_requests_give_way_until_half_of_the_queue_is_free(net, family, chec
         assert states(server).count("SYN_RECV") == requests
         clock.sleep(8.5)
         assert states(server).count("SYN_RECV") == BACKLOG // 2
+
+
+@pytest.mark.virtual_clock("8 s have to pass")
+def test_a_short_queue_may_be_full(net, family, check, clock):
+    """Up to four requests keep all their tries, however few the backlog allows."""
+    client, server = net.nodes("client", "server")
+    service = Service(client, server, listen(server, family, 2))
+    with firewall.drop_resets(server, client.address(family)):
+        for _ in range(2):
+            check.run(service)
+        clock.sleep(8.5)
+        assert states(server).count("SYN_RECV") == 2
+
+
+@pytest.mark.virtual_clock("16 s have to pass")
+def test_old_requests_keep_their_tries_while_most_are_young(net, family, check, clock):
+    """Young is a request whose first SYN-ACK is less than a second old. Two old ones of five get the fourth repetition of
+    five, 8 s after the third, as in an empty queue."""
+    client, server = net.nodes("client", "server")
+    service = Service(client, server, listen(server, family, BACKLOG))
+    with firewall.drop_resets(server, client.address(family)), server.capture("tcp") as packets:
+        for _ in range(2):
+            check.run(service)
+        clock.sleep(6.5)
+        eventually(lambda: len(syn_acks(packets)), 2 * (1 + 3), within=3)
+        clock.sleep(7.6)
+        for _ in range(3):
+            check.run(service)
+        # The old ones' timers run out 8 to 8.5 s after the third repetition, those of the young ones after 8.6 s.
+        clock.sleep(0.95)
+
+        assert states(server).count("SYN_RECV") == 5
+        assert len(syn_acks(packets)) == 2 * (1 + 4) + 3

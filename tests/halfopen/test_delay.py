@@ -1,9 +1,12 @@
-"""How long the ACK of a SYN-ACK is held back: the time that a check has for its reset (TCP_DELACK_MAX, 200 ms)."""
+"""How long the ACK of a SYN-ACK is held back: the time that a check has for its reset (TCP_DELACK_MAX, 200 ms), and any other one."""
+
+import socket
 
 import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, deliver, tcp_info
+from netns.qdisc import qdisc
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -42,3 +45,23 @@ def test_a_check_that_is_too_slow_is_accepted(service, check, clock):
     with pytest.raises(ConnectionResetError):
         peer.recv(1)
     assert tcp_info(peer).state == "CLOSE"
+
+
+@pytest.mark.virtual_clock("20 s have to pass")
+def test_on_a_slow_path_an_ack_is_held_back_no_longer(service, clock, measure):
+    """Each ACK that no answer takes along doubles the time that the next one may wait (tcp_delack_timer_handler()), up to
+    the round trip, here 600 ms, or 200 ms if that is less."""
+    # All of it on the way there: a packet is recorded behind the qdisc.
+    with qdisc(service.client, "to-server", "netem", "delay", "600ms"):
+        conn, peer = service.connect()
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The first 16 are acknowledged at once.
+        with service.server.capture("tcp") as packets:
+            for _ in range(40):
+                conn.send(b"x")
+                clock.sleep(0.5)
+        clock.sleep(1)
+
+    segments = [packet.time for packet in packets.received() if packet.flags == "PA"]
+    held = [next(ack.time for ack in packets.sent() if ack.time > when) - when for when in segments[:-1]]
+    assert measure("halfopen.ack_held_back_at_most", max(held), "s", tolerance=0.02) == approx_timer(0.2)

@@ -1,18 +1,20 @@
 """The reset of a half-open check does not arrive: the server has a request that nobody completes."""
 
 import re
+import time
 
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, firewall, stopwatch
-from netns.closing import fence, states
+from netns import approx_timer, eventually, firewall, segment, stopwatch
+from netns.closing import fence, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 
 
-def syn_acks(packets):
-    return [packet for packet in packets if packet.flags == "SA"]
+def repeated(listed: str) -> list[str]:
+    """How often `ss -o` says that each SYN-ACK was repeated: the last of the three in `timer:(on,...)` (ss(8))."""
+    return re.findall(r"timer:\(on,[^,]+,(\d+)\)", listed)
 
 
 def test_the_next_syn_ack_is_reset_again(service, check, measure):
@@ -34,14 +36,34 @@ def test_the_next_syn_ack_is_reset_again(service, check, measure):
 
 
 def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
-    """The last of the three in `timer:(on,...)` of ss -o (ss(8)): who has looked for a lossy path finds it there."""
+    """Who looks for a lossy path finds it there."""
     with firewall.drop_resets(service.server, service.client.address(service.family)):
         with service.server.capture("tcp") as packets:
             check.run(service)
             packets.until(lambda seen: len(syn_acks(seen)) == 3, within=10)
         listed = service.server.run(["ss", "-tnoH", "state", "syn-recv"])
 
-    assert re.findall(r"timer:\(on,[^,]+,(\d+)\)", listed) == ["2"], listed
+    assert repeated(listed) == ["2"], listed
+
+
+def test_a_syn_that_comes_again_is_answered_again(service, measure):
+    """By the same SYN-ACK, which counts as repeated; the server's own next one comes a second after it, not after the
+    first (tcp_check_req())."""
+    client, server = service.client, service.server
+    source = (client.address(service.family), 40000)
+    with firewall.drop_resets(server, source[0]), server.capture("tcp") as packets:
+        segment.send(client, source, service.address, "S", seq=1000)
+        time.sleep(0.5)
+        segment.send(client, source, service.address, "S", seq=1000)
+        packets.until(lambda seen: len(syn_acks(seen)) == 2, within=5)
+        listed = server.run(["ss", "-tnoH", "state", "syn-recv"])
+        packets.until(lambda seen: len(syn_acks(seen)) == 3, within=5)
+
+    answers = syn_acks(packets)
+    assert repeated(listed) == ["1"], listed
+    assert {(answer.seq, answer.ack) for answer in answers} == {(answers[0].seq, 1001)}
+    waited = measure("halfopen.syn_ack_after_a_repeated_syn", answers[2].time - answers[1].time, "s", tolerance=0.06)
+    assert waited == approx_timer(1)
 
 
 @pytest.mark.parametrize("retries, timers", [

@@ -10,14 +10,17 @@ from netns import approx_timer, stopwatch, xfrm
 pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
 
 
+MAIN = 0                                    # XFRM_POLICY_TYPE_MAIN
+
+
 def whole_seconds(seconds):
     """xfrm_timer_handler() counts in whole seconds of the wall clock, and may find that one of them is not over yet."""
     return approx_timer(seconds, late=1.5)
 
 
 def test_acquire_describes_flow_and_template(peers, larval_drop, drop):
-    """Addresses, protocol and ports of the packet, and the reqid of the policy's template (include/uapi/linux/xfrm.h).
-    """
+    """Addresses, protocol and ports of the packet, the reqid of the policy's template, and that it is no sub-policy
+    (include/uapi/linux/xfrm.h)."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_DGRAM, reqid=7)
@@ -30,7 +33,7 @@ def test_acquire_describes_flow_and_template(peers, larval_drop, drop):
         peers.here, peers.there, socket.IPPROTO_UDP, sport=client.getsockname()[1], dport=peers.PORT
     )
     assert (acquire.source, acquire.destination, acquire.reqid) == (peers.here, peers.there, 7)
-    assert acquire.sequence != 0
+    assert (acquire.sequence != 0, acquire.policy_type) == (True, MAIN)
 
 
 def test_one_acquire_for_all_packets_of_a_missing_sa(peers, larval_drop, drop):

@@ -1,10 +1,12 @@
 """When the SA is there, what the policy asks for is done: ESP both ways (RFC 4303), and nothing readable."""
 
+import dataclasses
 import socket
 
 import pytest
 
 from fixtures.topologies import LAN
+from netns import eventually, xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -54,6 +56,27 @@ def test_udp_passes_as_esp_both_ways(peers):
     # RFC 4303, 2.4: datagram, pad length and next header together fill words of four bytes.
     padded = (8 + len(PLAINTEXT) + 2 + 3) // 4 * 4
     assert lengths == [8 + 8 + padded + 16] * 2
+
+
+def test_a_tunnel_hides_the_whole_packet(peers):
+    """In tunnel mode the datagram goes with its IP header (RFC 4303, 3.1.2); the receiver takes it by its policy only."""
+    selector = xfrm.Selector(peers.here, peers.there, socket.IPPROTO_UDP, dport=peers.PORT)
+    template = xfrm.Template(peers.here, peers.there, mode="tunnel")
+    sa = dataclasses.replace(peers.sa(), mode="tunnel")
+    xfrm.add(peers.client, xfrm.Policy(selector, template), sa)
+    xfrm.add(peers.server, sa)
+    server, client = peers.udp_server(), peers.udp_client()
+    with peers.client.capture("esp") as packets:
+        client.sendto(b"without a policy", peers.target)
+        eventually(lambda: peers.server.counter("XfrmInNoPols"), 1, within=5)
+        xfrm.add(peers.server, xfrm.Policy(selector, template, direction="in"))
+        client.sendto(PLAINTEXT, peers.target)
+        assert server.recv(100) == PLAINTEXT
+
+    [_refused, packet] = packets
+    header = 20 if peers.family == socket.AF_INET else 40
+    padded = (header + 8 + len(PLAINTEXT) + 2 + 3) // 4 * 4
+    assert len(packet.ip.payload) == 8 + 8 + padded + 16
 
 
 def test_only_packets_of_the_policy_need_the_sa(peers):

@@ -6,6 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, eventually, firewall, stopwatch, wheel_granularity
+from netns.attempt import errno_of
 from netns.closing import fence, states, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
@@ -34,6 +35,23 @@ def test_it_lasts_60_seconds(service, clock, measure):
 
     tolerance = wheel_granularity(LENGTH)
     assert measure("timewait.length", took.seconds, "s", tolerance) == approx_timer(LENGTH)
+
+
+@pytest.mark.virtual_clock("60 s have to pass")
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_afterwards_its_port_is_anybodys(service, clock, first):
+    """bind() to address and port without SO_REUSEADDR says EADDRINUSE (bind(2)) for as long as it lasts, and no longer,
+    whether connect() chose the port or a listener gave it."""
+    closed = service.closed(first)
+    service.listener.close()
+
+    def bind():
+        with closed.holder.socket(service.family) as other:
+            return errno_of(other.bind, closed.local)
+
+    assert bind() == "EADDRINUSE"
+    clock.sleep(LENGTH + wheel_granularity(LENGTH) + 1)
+    assert bind() is None
 
 
 def test_a_lost_last_ack_is_sent_again(service):

@@ -65,11 +65,18 @@ def test_other_addresses_spread_in_every_policy(fork, hops, number):
     assert hops([dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)]) == BOTH
 
 
-@pytest.mark.parametrize("fields, spread", [(0x0003, ONE), (0x0013, BOTH), (0x0020, ONE)],
-                         ids=("addresses", "and-source-port", "destination-port"))
-def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, spread):
-    """Policy 3 (5.14) with fib_multipath_hash_fields: 1 and 2 are the addresses, 0x10 the source port, 0x20 the
-    destination port, which these probes do not change."""
+@pytest.mark.parametrize("varied", ["sources", "source ports", "destination ports"])
+@pytest.mark.parametrize("fields, looks_at", [
+    (0x0001, "sources"), (0x0002, "destinations"), (0x0010, "source ports"), (0x0020, "destination ports"), (0x0033, "all of them"),
+], ids=["source", "destination", "source-port", "destination-port", "all"])
+def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, looks_at, varied):
+    """Policy 3 (5.14) with fib_multipath_hash_fields: each bit is one field, and probes that differ in others only go
+    one way."""
     fork.choose_by(3, fields)
+    probes = {
+        "sources": lambda: [dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)],
+        "source ports": lambda: varying("udp"),
+        "destination ports": lambda: [dict(kind="udp", dport=33434 + number) for number in range(MANY)],
+    }
 
-    assert hops(varying("udp")) == spread
+    assert hops(probes[varied]()) == (BOTH if looks_at in (varied, "all of them") else ONE)

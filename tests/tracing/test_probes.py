@@ -1,9 +1,11 @@
 """What it costs to watch each packet on its way through a firewall, and that none is overlooked.
 
-A kprobe and a kretprobe record an event in tracefs; a raw tracepoint and an fexit program count in a BPF map.
+A kprobe and a kretprobe record an event in tracefs; a raw tracepoint, an fexit program and a kprobe of perf's count in a
+BPF map.
 """
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +27,7 @@ PROBES = {
     "kretprobe": lambda family: probes.kprobe(DELIVER[family], "r"),
     "kretprobe-firewall": lambda family: probes.kprobe("nft_do_chain", "r"),
     "fexit": lambda family: probes.fexit(DELIVER[family]),
+    "bpf-kprobe": lambda family: probes.bpf_kprobe(DELIVER[family]),
 }
 RECEIVED = {"raw-tracepoint": lambda family: probes.raw_tracepoint("netif_receive_skb")}
 SOFTNET = Path("/proc/net/softnet_stat")
@@ -82,13 +85,25 @@ def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, me
     assert 0 < measure(f"tracing.{kind}", probed - plain, "instructions", tolerance=50) < plain / 10
 
 
-@pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint"])
+@pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint", "bpf-kprobe"])
 def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
     """run_cnt, which bpftool shows: as many as the program itself has counted (kernel.bpf_stats_enabled)."""
     with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
         eventually(lambda: probe.runs() - probe.events(), 0, within=5)
         assert probe.events() >= 100
+
+
+@pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
+def test_an_event_of_one_thread_tells_of_no_other(flow, family, kind):
+    """set_event_pid of the tracing instance (Documentation/trace/ftrace.rst): all calls of this thread, none of another."""
+    told = {}
+    for thread in (threading.get_native_id(), 1):
+        with probes.kprobe(RECEIVE[family], kind, thread=thread) as probe:
+            flow.send(20)
+            told[thread] = probe.events()
+
+    assert list(told.values()) == [20, 0]
 
 
 def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):

@@ -1,0 +1,24 @@
+"""What AUDIT_SET takes, and how requests are read (auditctl(8), netlink(7))."""
+
+import errno
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["enabled", "failure"])
+def test_a_mode_that_there_is_not_is_refused(audit, name):
+    """0, 1 and 2 there are, EINVAL for 3; what was set before stays."""
+    before = getattr(audit.status(), name)
+
+    with pytest.raises(OSError) as failure:
+        audit.control.set(**{name: 3})
+
+    assert errno.errorcode[failure.value.errno] == "EINVAL"
+    assert getattr(audit.status(), name) == before
+
+
+def test_each_request_of_a_packet_is_answered(audit):
+    """Also the last one, which is a header and nothing else, with no byte behind it."""
+    [first, second] = audit.control.statuses(2)
+
+    assert first == second == audit.status()

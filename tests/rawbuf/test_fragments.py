@@ -1,0 +1,30 @@
+"""A datagram that is sent in fragments, and a send buffer with room for some of them."""
+
+import errno
+import socket
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns.raw import outq, writable
+
+pytestmark = pytest.mark.topology(LAN)
+
+EXPERIMENT = 253                            # RFC 3692
+
+
+def test_half_a_datagram_leaves_nothing_behind(net, family):
+    """ENOBUFS, and no fragment of it is sent, stays charged, or gets into the next datagram
+    (ip_flush_pending_frames())."""
+    client, server = net.nodes("client", "server")
+    sender = client.socket(family, socket.SOCK_RAW, EXPERIMENT)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
+    with client.capture() as packets:
+        with pytest.raises(OSError) as failure:
+            sender.sendto(bytes(40000), (server.address(family), 0))
+        assert errno.errorcode[failure.value.errno] == "ENOBUFS"
+        assert (outq(sender), writable(sender)) == (0, True)
+        sender.sendto(b"small", (server.address(family), 0))
+
+    [packet] = [packet for packet in packets.sent() if packet.ip and packet.protocol not in ("icmp", "icmpv6")]
+    assert packet.ip.payload.original == b"small"
