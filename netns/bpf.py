@@ -6,6 +6,7 @@ Sources: include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction
 import ctypes
 import errno
 import fcntl
+import os
 import re
 import struct
 from pathlib import Path
@@ -118,7 +119,11 @@ def attach_kprobe(program: int, function: str) -> int:
     # struct perf_event_attr up to config2: type, size, ..., config1 (the function), config2 (the offset in it).
     attributes = ctypes.create_string_buffer(struct.pack("=II48xQQ", kind, 72, ctypes.addressof(name), 0), 72)
     event = _libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
-    fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+    try:
+        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+    except OSError:
+        os.close(event)
+        raise
     return event
 
 

@@ -34,8 +34,8 @@ class Counters:
 
     @classmethod
     def read_interface(cls, name: str) -> "Counters":
-        """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4. Empty where it has
-        none, or is gone."""
+        """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4.
+        Empty where it has none, or is gone."""
         try:
             return cls({_INTERFACE: _read(f"{_INTERFACE}/{name}")})
         except FileNotFoundError:

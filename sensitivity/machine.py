@@ -1,7 +1,6 @@
 """A machine in which pytest has collected the tests, saved, and restored for each mutant."""
 import os
 import shutil
-import subprocess
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,12 +152,12 @@ class Conversation:
                 raise Gone(self._ended()) from None
 
     def _ended(self) -> str:
-        """Why nothing comes any more."""
-        try:
-            self.machine.process.wait(5)
-        except subprocess.TimeoutExpired:
-            return "pytest ended in the guest"
-        return ending(self.machine, None)["why"]
+        """Why nothing comes any more. Process 1 says how pytest has ended before it ends the machine."""
+        done = None
+        with suppress(VMError, OSError):
+            done = self.machine.event(5)
+        self.machine.wait(5)
+        return ending(self.machine, f"status {done['status']}" if done else None)["why"]
 
 
 class Bench:

@@ -73,6 +73,26 @@ def test_more_than_the_rate_limit_is_lost_and_counted(audit):
     assert 50 - delivered <= lost <= 58 - delivered
 
 
+def test_the_rate_limit_is_for_a_second(audit, clock):
+    """A message 0.7 s after the limit was reached is lost like those before; half a second later the count has started
+    anew."""
+    audit.daemon()
+    sender = audit.process()
+    audit.control.set(rate_limit=10)
+
+    def lost_of_one():
+        before = audit.status().lost
+        sender.call("users", "one", 1)
+        return audit.status().lost - before
+
+    clock.sleep(1.5)
+    sender.call("users", "burst", 20)
+    clock.sleep(0.7)
+    assert lost_of_one() == 1
+    clock.sleep(0.5)
+    assert lost_of_one() == 0
+
+
 @pytest.mark.parametrize("mode, reasons", [(FAIL_SILENT, 0), (FAIL_PRINTK, 1)], ids=["silent", "printk"])
 def test_the_failure_mode_decides_whether_the_reason_is_logged(audit, mode, reasons):
     """The new count is logged in either mode, the reason in mode 1 alone (audit_panic())."""

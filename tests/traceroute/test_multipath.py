@@ -1,5 +1,7 @@
 """A router with two ways of the same cost: which probes take which (ip-sysctl.rst, fib_multipath_hash_policy)."""
 
+import socket
+
 import pytest
 
 from fixtures.topologies import FORK
@@ -80,3 +82,24 @@ def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, looks_
     }
 
     assert hops(probes[varied]()) == (BOTH if looks_at in (varied, "all of them") else ONE)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
+@pytest.mark.parametrize("state, used", [("reachable", {"upper", "lower"}), ("failed", {"upper"})])
+def test_a_router_known_to_be_dead_is_left_to_itself(net, fork, family, state, used):
+    """A host's flows that would take the second way take the first while neighbour discovery has failed for the second
+    router (rt6_score_route(); RFC 4861, 6.3.6); a router sends on regardless."""
+    host = net["fork"]
+    host.pin({"net.ipv6.conf.all.forwarding": 0, "net.ipv6.fib_multipath_hash_policy": 1})
+    ways = [word for router in ("upper", "lower") for word in ("nexthop", "via", net[router].address(family, "fork"), "dev", f"to-{router}")]
+    host.run(["ip", "-6", "route", "replace", fork.service, *ways])
+    lower = net["lower"].interfaces["fork"]
+    host.run(["ip", "-6", "neighbour", "replace", net["lower"].address(family, "fork"), "dev", "to-lower", "lladdr", lower.mac, "nud", state])
+
+    seen = set()
+    for _ in range(MANY):
+        with host.socket(family, socket.SOCK_DGRAM) as udp:
+            udp.connect((fork.service, 9))
+            seen.add(udp.getsockname()[0])
+
+    assert seen == {host.address(family, router) for router in used}
