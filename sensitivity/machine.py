@@ -2,6 +2,7 @@
 import os
 import shutil
 import time
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +22,7 @@ from kernels.vm import Machine, VMError
 from report.traffic import numbers
 from sensitivity import guest
 from sensitivity.gdb import Gdb
-from sensitivity.mutants import Mutant, Symbol
+from sensitivity.mutants import Mutant, Symbol, read_symbols
 
 # By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the tests take, and of wall time.
 LONGEST = 6.0
@@ -187,10 +188,10 @@ class Bench:
             backwards = list(reversed(range(len(self.tests))))
             conversation.ask("run", backwards)
             first = dict(zip(backwards, self.results(conversation, backwards)))
-            conversation.ask("symbols", names)
-            found, addresses = conversation.answer(_COLLECTED)
+            conversation.ask("symbols", None)
+            found, addresses = read_symbols(zlib.decompress(conversation.answer(_COLLECTED)).decode(), set(names))
             machine.save(self.state)
-        return [Symbol(*each) for each in found], addresses, first
+        return found, addresses, first
 
     @contextmanager
     def restored(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = ()) -> Iterator[tuple[Watched, Conversation]]:

@@ -1,10 +1,11 @@
 """Where a function can be broken: one instruction, changed into another of the same length."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs, CsInsn
 from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86_INS_OR, X86_INS_SUB, X86_INS_TEST, X86_OP_IMM, X86_OP_REG, X86_REG_RSP
 
+_LONGEST = 1 << 14                          # bytes of a function
 NOP = bytes.fromhex("0f1f440000")
 # Calls that are no work of the function: to its compiler's or the kernel's own checks.
 _NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
@@ -38,6 +39,22 @@ class Mutant:
     @property
     def id(self) -> str:
         return f"{self.function}+{self.offset:#x} {self.kind}"
+
+
+def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int, str]]:
+    """The functions of these names, with their compiler's copies, and the names of all addresses in /proc/kallsyms."""
+    table = []
+    for line in kallsyms.splitlines():
+        address, kind, name, *module = line.split()
+        if kind in "tT":
+            table.append((int(address, 16), name, module[0].strip("[]") if module else ""))
+    table.sort()
+    found = []
+    for number, (address, name, module) in enumerate(table):
+        if name.split(".")[0] in names:
+            end = next((later for later, _name, _module in table[number + 1:] if later > address), address)
+            found.append(Symbol(name, address, min(end - address, _LONGEST), module))
+    return found, {address: name for address, name, _module in table}
 
 
 def disassemble(symbol: Symbol, code: bytes) -> Iterator[CsInsn]:

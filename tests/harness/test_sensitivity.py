@@ -9,7 +9,7 @@ import pytest
 
 from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
 from sensitivity.machine import Gone, Seen
-from sensitivity.mutants import NOP, Mutant, Symbol, mutants
+from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
 from sensitivity.score import Ledger, Verdict, difference, score
 from tests.harness.sessions import KERNEL, Session
 
@@ -41,6 +41,14 @@ def test_each_kind_of_instruction_is_broken_in_its_way(code, kind, new):
 @pytest.mark.parametrize("code", ["e80b100000", "4883ec08", "c3", "89c8"])      # call __fentry__; sub rsp, 8; ret; mov eax, ecx
 def test_what_is_no_decision_of_the_function_is_left_alone(code):
     assert broken(code) == []
+
+
+def test_functions_are_found_with_their_copies_in_a_list_of_symbols():
+    text = "1020 t g\n1000 T f\n1010 t f.isra.0\n1010 t alias\n2000 d f\n3000 t f.cold\t[module]\n3040 t last\t[module]\n"
+    found, names = read_symbols(text, {"f"})
+    assert [(each.name, each.address, each.size, each.module) for each in found] == [
+        ("f", 0x1000, 0x10, ""), ("f.isra.0", 0x1010, 0x10, ""), ("f.cold", 0x3000, 0x40, "module")]
+    assert names[0x1020] == "g" and 0x2000 not in names
 
 
 def test_mutants_are_spread_over_functions_and_are_the_same_each_time():
