@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
@@ -34,12 +34,13 @@ from sensitivity.gdb import GdbError
 from sensitivity.machine import Bench, Gone, NeverBegan, Seen
 from sensitivity.mutants import Mutant, Symbol, mutants
 from sensitivity.page import write_page
-from sensitivity.score import Ledger, Verdict, difference, moved, scores
+from sensitivity.score import Ledger, Verdict, moved, noticed, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
 # Tests of no family that guards functions. (Those of unbind need a device, and what auditlock locks stays locked.)
 OTHERS = ["conntrack", "ipvs", "ping", "routing"]
+GONE = "machine"                            # what a test is said to have noticed that had no end
 AFTERWARDS = "leftovers"                    # run after all others of each mutant
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 console = Console(highlight=False)
@@ -235,25 +236,41 @@ class Study:
 
     def try_one(self, mutant: Mutant) -> Verdict:
         reaching = self.order(self.reached[mutant.address], self.families(mutant))
-        tests = self.affordable(reaching) + self.afterwards
-        gone, ran = False, 0
+        tests, most = self.affordable(reaching) + self.afterwards, len(reaching) + len(self.afterwards)
+        ran = 0
         with self.bench.restored(tests, mutant) as (machine, conversation):
             answers = self.bench.results(conversation, tests, self.costs(tests))
             for ran, index in enumerate(tests, 1):
                 try:
-                    how = difference(self.base[index], next(answers), self.unsteady[index])
+                    found = noticed(self.base[index], next(answers), self.unsteady[index])
                 except NeverBegan as error:
-                    return self.verdict(mutant, "no start", how=str(error), reaching=len(reaching))
+                    return self.verdict(mutant, "no start", how=str(error), reaching=most)
                 except Gone as error:
-                    gone, how = True, f"the machine is gone: {error}"
-                if how:
+                    found = {GONE: f"the machine is gone: {error}"}
+                if found:
                     with machine.held():
-                        anyway = self.happens_anyway(tests, ran, gone)
-                    if not anyway:
-                        return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, len(reaching))
-                    if gone:
+                        how = self.confirmed(mutant, tests, ran, found)
+                    if how:
+                        return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, most)
+                    if GONE in found:
                         break
-        return self.verdict(mutant, "survived", tests=ran, reaching=len(reaching))
+        return self.verdict(mutant, "survived", tests=ran, reaching=most)
+
+    def confirmed(self, mutant: Mutant, tests: Sequence[int], ran: int, found: Mapping[str, str]) -> str:
+        """What of that which the last of the first `ran` tests has found is no chance: the unchanged kernel does not do it in the same
+        order, and the mutant does it once more."""
+        left = found.keys() - self.control(tests, ran)
+        again = self.once_more(mutant, tests[:ran]) if left else set()
+        return next((how for name, how in found.items() if name in left and again & {name, GONE}), "")
+
+    def once_more(self, mutant: Mutant, tests: Sequence[int]) -> Set[str]:
+        """The names of what the last of these tests notices of the mutant."""
+        try:
+            with self.bench.restored(tests, mutant) as (_machine, conversation):
+                *_others, last = self.bench.results(conversation, tests, self.costs(tests))
+        except Gone:
+            return {GONE}
+        return noticed(self.base[tests[-1]], last, self.unsteady[tests[-1]]).keys()
 
     def affordable(self, tests: list[int]) -> list[int]:
         """As many of them as MOST_WORK allows."""
@@ -263,9 +280,8 @@ class Study:
     def costs(self, tests: Sequence[int]) -> dict[int, float]:
         return {index: self.base[index].cost_s for index in tests}
 
-    def happens_anyway(self, tests: Sequence[int], ran: int, gone: bool) -> bool:
-        """Whether the last of the first `ran` tests has no end (`gone`), or differs from its base, on the unchanged kernel, too, when these
-        are run in this order."""
+    def control(self, tests: Sequence[int], ran: int) -> Set[str]:
+        """The names of what the last of the first `ran` tests notices of the unchanged kernel, when these are run in this order."""
         known = self.controls.get(key := tuple(tests), [])
         if len(known) < ran:
             known = []
@@ -274,8 +290,8 @@ class Study:
                 known += islice(self.bench.results(conversation, tests, self.costs(tests)), 2 * ran)
             known += [None] * (ran - len(known))
             self.controls[key] = known
-        index, control = tests[ran - 1], known[ran - 1]
-        return control is None or not gone and bool(difference(self.base[index], control, self.unsteady[index]))
+        index, seen = tests[ran - 1], known[ran - 1]
+        return {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
 
     def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
         return Verdict(mutant.id, mutant.function, self.families(mutant), mutant.text, outcome, by, how, tests, reaching)

@@ -42,11 +42,11 @@ def moved(base: Seen, now: Seen) -> dict[str, str]:
     return found | differences(base.traffic, now.traffic)
 
 
-def difference(base: Seen, now: Seen, unsteady: Container[str] = ()) -> str:
-    """How a test noticed: by another outcome, or by what moved and is not `unsteady`, which moves by itself; nothing if it did not."""
+def noticed(base: Seen, now: Seen, unsteady: Container[str] = ()) -> dict[str, str]:
+    """By name, what a test noticed: another outcome, or else what moved and is not `unsteady`, which moves by itself."""
     if base.outcome != now.outcome:
-        return f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"
-    return next((text for name, text in moved(base, now).items() if name not in unsteady), "")
+        return {"outcome": f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"}
+    return {name: text for name, text in moved(base, now).items() if name not in unsteady}
 
 
 class Ledger:

@@ -3,14 +3,14 @@ import argparse
 import signal
 import threading
 import tomllib
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
 from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
 from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
-from sensitivity.score import Ledger, Verdict, difference, score
+from sensitivity.score import Ledger, Verdict, noticed, score
 from tests.harness.sessions import KERNEL, Session
 
 LOST = pytest.raises(Gone, match="killed by SIGSEGV")
@@ -62,16 +62,45 @@ def seen(outcome="passed", value=1.0, packets=3):
     return Seen(outcome, "why", ({"name": "m", "value": value, "unit": "s", "tolerance": 0.1},), {"client sends x": packets})
 
 
-@pytest.mark.parametrize("now, noticed", [
-    (seen(), ""), (seen(value=1.05), ""), (seen(value=1.2), "m: 1 -> 1.2 s"), (seen("failed"), "passed -> failed: why"),
-    (seen(packets=4), "client sends x: 3 -> 4"), (Seen("passed"), "m is missing"),
+@pytest.mark.parametrize("now, found", [
+    (seen(), {}), (seen(value=1.05), {}), (seen(value=1.2), {"m": "m: 1 -> 1.2 s"}), (seen("failed"), {"outcome": "passed -> failed: why"}),
+    (seen(packets=4), {"client sends x": "client sends x: 3 -> 4"}), (Seen("passed"), {"m": "m is missing", "client sends x": "client sends x: 3 -> 0"}),
 ])
-def test_a_difference_is_an_outcome_a_measurement_or_traffic(now, noticed):
-    assert difference(seen(), now) == noticed
+def test_a_test_notices_an_outcome_a_measurement_or_traffic(now, found):
+    assert noticed(seen(), now) == found
 
 
-def test_what_moves_by_itself_is_no_difference():
-    assert difference(seen(), seen(packets=4, value=2), {"client sends x", "m"}) == ""
+def test_what_moves_by_itself_is_not_noticed():
+    assert noticed(seen(), seen(packets=4, value=2), {"client sends x", "m"}) == {}
+
+
+class Rerun:
+    """A bench on which the unchanged kernel and the mutant each do a thing once more; None: the machine is lost."""
+
+    over = False
+
+    def __init__(self, unchanged, mutated):
+        self._seen = {False: unchanged, True: mutated}
+
+    @contextmanager
+    def restored(self, tests, mutant=None):
+        yield None, self._seen[mutant is not None]
+
+    def results(self, conversation, tests, expected):
+        if conversation is None:
+            raise Gone("silent")
+        return iter([conversation] * len(tests))
+
+
+@pytest.mark.parametrize("unchanged, mutated, killed", [
+    (seen(), seen(packets=4), True), (seen(), seen(), False), (seen(packets=4), seen(packets=4), False),
+    (seen(value=2), seen(packets=4), True), (seen(), seen(value=2), False), (seen(), None, True), (None, seen(packets=4), True),
+], ids=["once more", "chance", "without it", "another thing without it", "another thing", "lost", "lost without it"])
+def test_a_kill_happens_once_more_and_not_without_the_mutant(unchanged, mutated, killed):
+    study = Study(Rerun(unchanged, mutated), {}, argparse.Namespace())
+    study.base, study.unsteady, study.controls = {7: seen()}, {7: set()}, {}
+    mutant = Mutant("f", 0, 0, b"", b"", "call", "")
+    assert study.confirmed(mutant, [7], 1, noticed(seen(), seen(packets=4))) == ("client sends x: 3 -> 4" if killed else "")
 
 
 def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
