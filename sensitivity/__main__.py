@@ -259,9 +259,13 @@ class Study:
     def confirmed(self, mutant: Mutant, tests: Sequence[int], ran: int, found: Mapping[str, str]) -> str:
         """What of that which the last of the first `ran` tests has found is no chance: the unchanged kernel does not do it in the same
         order, and the mutant does it once more."""
-        left = found.keys() - self.control(tests, ran)
+        control = self.control(tests, ran)
+        left = found.keys() - control
         again = self.once_more(mutant, tests[:ran]) if left else set()
-        return next((how for name, how in found.items() if name in left and again & {name, GONE}), "")
+        how = next((how for name, how in found.items() if name in left and again & {name, GONE}), "")
+        # What was chance is not looked at any more in this test.
+        self.unsteady[tests[ran - 1]] |= control | (set() if how else left)
+        return how
 
     def once_more(self, mutant: Mutant, tests: Sequence[int]) -> Set[str]:
         """The names of what the last of these tests notices of the mutant."""

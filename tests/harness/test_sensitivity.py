@@ -101,6 +101,7 @@ def test_a_kill_happens_once_more_and_not_without_the_mutant(unchanged, mutated,
     study.base, study.unsteady, study.controls = {7: seen()}, {7: set()}, {}
     mutant = Mutant("f", 0, 0, b"", b"", "call", "")
     assert study.confirmed(mutant, [7], 1, noticed(seen(), seen(packets=4))) == ("client sends x: 3 -> 4" if killed else "")
+    assert killed or "client sends x" in study.unsteady[7]
 
 
 def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
