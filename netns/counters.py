@@ -30,7 +30,7 @@ class Counters:
     @classmethod
     def read(cls) -> "Counters":
         """The counters of the namespace that the calling thread is in."""
-        return cls({file: _read(file) for file in _FILES if file != _INTERFACE})
+        return cls({file: _read(file) for file in _FILES})
 
     @classmethod
     def read_interface(cls, name: str) -> "Counters":
@@ -61,7 +61,7 @@ class Counters:
     def nonzero(self) -> dict[str, int]:
         """Only these are made numbers of: most counters of a host are 0."""
         return {
-            name: int(digits) for file, text in self._texts.items() for name, digits in _FILES[file](text) if digits != b"0"
+            name: int(digits) for file, text in self._texts.items() for name, digits in _PARSERS[file](text) if digits != b"0"
         }
 
     @property
@@ -71,7 +71,7 @@ class Counters:
     def _table(self, file: str) -> dict[str, int]:
         """A file's counters. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
         if file not in self._tables:
-            self._tables[file] = {name: int(digits) for name, digits in _FILES[file](self._texts[file])}
+            self._tables[file] = {name: int(digits) for name, digits in _PARSERS[file](self._texts[file])}
         return self._tables[file]
 
 
@@ -149,9 +149,9 @@ def _of_interface(text: bytes) -> _Parsed:
     return _listed(text.partition(b"\n")[2])
 
 
-# Each file, and what makes counters of it.
+# Each file of a namespace, and what makes counters of it.
 _FILES = {
     "snmp": _paired, "netstat": _paired, "snmp6": _listed,
     **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _listed,
-    _INTERFACE: _of_interface,
 }
+_PARSERS = {**_FILES, _INTERFACE: _of_interface}

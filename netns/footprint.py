@@ -26,10 +26,10 @@ def footprint(host: Host) -> dict:
         pack(frame.nanoseconds, frame.length, min(len(frame.data), _LONGEST), frame.unfinished) + frame.data[:_LONGEST]
         for frame in host.ring.frames if frame.direction == _OUTGOING and frame.interface in links
     ]) if not host.ring.lost else b""
-    counters = {
-        name: value for name, value in host.counters().nonzero().items() if not name.startswith("sockstat") or name.endswith(_OWN)
-    }
     with host.entered():
-        for interface in host.interfaces.values():
-            counters |= {f"{name} on {interface.name}": value for name, value in Counters.read_interface(interface.name).nonzero().items()}
+        read = {"": Counters.read()} | {f" on {each.name}": Counters.read_interface(each.name) for each in host.interfaces.values()}
+    counters = {
+        name + where: value for where, part in read.items() for name, value in part.nonzero().items()
+        if not name.startswith("sockstat") or name.endswith(_OWN)
+    }
     return {"frames": base64.b64encode(zlib.compress(frames, 1)).decode(), "counters": counters}

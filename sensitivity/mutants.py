@@ -52,7 +52,7 @@ def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int
     found = []
     for number, (address, name, module) in enumerate(table):
         if name.split(".")[0] in names:
-            end = next((later for later, _name, _module in table[number + 1:] if later > address), address)
+            end = next((table[later][0] for later in range(number + 1, len(table)) if table[later][0] > address), address)
             found.append(Symbol(name, address, min(end - address, _LONGEST), module))
     return found, {address: name for address, name, _module in table}
 

@@ -85,6 +85,7 @@ def test_the_rate_limit_is_for_a_second(audit, clock):
         sender.call("users", "one", 1)
         return audit.status().lost - before
 
+    # The second that the change of the limit began is over: the burst begins one of its own.
     clock.sleep(1.5)
     sender.call("users", "burst", 20)
     clock.sleep(0.7)

@@ -60,7 +60,6 @@ def test_on_a_slow_path_an_ack_is_held_back_no_longer(service, clock, measure):
             for _ in range(40):
                 conn.send(b"x")
                 clock.sleep(0.5)
-        clock.sleep(1)
 
     segments = [packet.time for packet in packets.received() if packet.flags == "PA"]
     held = [next(ack.time for ack in packets.sent() if ack.time > when) - when for when in segments[:-1]]

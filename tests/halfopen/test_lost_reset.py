@@ -1,7 +1,6 @@
 """The reset of a half-open check does not arrive: the server has a request that nobody completes."""
 
 import re
-import time
 
 import pytest
 
@@ -46,14 +45,14 @@ def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
     assert repeated(listed) == ["2"], listed
 
 
-def test_a_syn_that_comes_again_is_answered_again(service, measure):
+def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
     """By the same SYN-ACK, which counts as repeated; the server's own next one comes a second after it, not after the
     first (tcp_check_req())."""
     client, server = service.client, service.server
     source = (client.address(service.family), 40000)
     with firewall.drop_resets(server, source[0]), server.capture("tcp") as packets:
         segment.send(client, source, service.address, "S", seq=1000)
-        time.sleep(0.5)
+        clock.sleep(0.5)
         segment.send(client, source, service.address, "S", seq=1000)
         packets.until(lambda seen: len(syn_acks(seen)) == 2, within=5)
         listed = server.run(["ss", "-tnoH", "state", "syn-recv"])

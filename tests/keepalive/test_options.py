@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, firewall, keepalive, tcp_pair, wait_for_error
+from netns.closing import syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -116,7 +117,7 @@ def test_an_option_set_later_counts_from_the_last_segment(net, family, clock):
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
         packets.until(lambda seen: seen.probes(), within=10)
 
-    [syn_ack] = [packet for packet in packets.received() if packet.flags == "SA"]
+    [syn_ack] = syn_acks(packets.received())
     assert packets.probes()[0].time - syn_ack.time == approx_timer(0.5, 0.5)
 
 

@@ -8,8 +8,6 @@ from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, xfrm
 
 pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
-
-
 MAIN = 0                                    # XFRM_POLICY_TYPE_MAIN
 
 

@@ -6,17 +6,19 @@ from contextlib import contextmanager
 import pytest
 
 from fixtures.topologies import NARROW, ROUTED
-from netns import CommandError, MissingFeature, deliver, eventually, icmp, offload, pmtu, tcp_info, tcp_pair
+from netns import CommandError, MissingFeature, deliver, errqueue, eventually, icmp, offload, pmtu, tcp_info, tcp_pair
 from netns.attempt import errno_of
 
 pytestmark = pytest.mark.topology(ROUTED)
 
-# IP_MTU and IPV6_MTU, of a connected socket: ip(7), ipv6(7).
-PATH_MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
-RECVERR = {socket.AF_INET: (socket.IPPROTO_IP, 11), socket.AF_INET6: (socket.IPPROTO_IPV6, 25)}
 LEAST = {socket.AF_INET: 552, socket.AF_INET6: 1280}
 PREFIX = {socket.AF_INET: "198.51.100.0/24", socket.AF_INET6: "2001:db8:2::/64"}
 FLAG = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
+# Of a router that answers no ARP and neighbour solicitations.
+SILENCE = """
+table arp kdrift-silent { chain input { type filter hook input priority 0; policy drop; }; }
+table ip6 kdrift-silent { chain input { type filter hook input priority 0; icmpv6 type nd-neighbor-solicit drop; }; }
+"""
 
 
 @contextmanager
@@ -68,28 +70,20 @@ def test_an_expired_exception_is_gone(net, family, clock):
     assert pmtu.path(client, server.address(family)).mtu is None
 
 
-SILENCE = """
-table arp kdrift-silent { chain input { type filter hook input priority 0; policy drop; }; }
-table ip6 kdrift-silent { chain input { type filter hook input priority 0; icmpv6 type nd-neighbor-solicit drop; }; }
-"""
-
-
 def test_it_goes_with_a_router_that_does_not_answer(net, family):
     """Who finds the first router gone is to look for another way, whose MTU is another: ipv4_link_failure(),
     ip6_link_failure()."""
     client, server, router = net.nodes("client", "server", "router")
     assert learn(net, family, 1300).mtu == 1300
     router.run(["nft", "-f", "-"], stdin=SILENCE)
-    client.run(["ip", "neighbour", "flush", "dev", "to-router"])
     client.run(["ip", FLAG[family], "neighbour", "flush", "dev", "to-router"])
 
     with client.socket(family, socket.SOCK_DGRAM) as udp:
-        udp.setsockopt(*RECVERR[family], 1)
+        errqueue.receive_errors(udp)
         udp.connect((server.address(family), 9))
         eventually(lambda: errno_of(udp.send, b"x"), "EHOSTUNREACH", within=10)
     with client.socket(family, socket.SOCK_DGRAM) as udp:
-        udp.connect((server.address(family), 9))
-        assert udp.getsockopt(*PATH_MTU[family]) == 1500
+        assert path_mtu(udp, family, server.address(family)) == 1500
 
 
 def test_an_mtu_below_the_least_is_not_taken_as_it_is(net, family):
