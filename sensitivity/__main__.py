@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import os
 import pickle
+import random
 import signal
 import sys
 import tempfile
@@ -32,9 +33,9 @@ from kernels.spec import resolve
 from kernels.vm import VMError
 from sensitivity.gdb import GdbError
 from sensitivity.machine import Bench, Gone, NeverBegan, Seen
-from sensitivity.mutants import Mutant, Symbol, mutants
+from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
 from sensitivity.page import write_page
-from sensitivity.score import Ledger, Verdict, moved, noticed, scores
+from sensitivity.score import FALSE_ALARM, QUIET, Ledger, Verdict, checked, moved, noticed, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
@@ -43,6 +44,10 @@ OTHERS = ["conntrack", "ipvs", "ping", "routing"]
 GONE = "machine"                            # what a test is said to have noticed that had no end
 AFTERWARDS = "leftovers"                    # run after all others of each mutant
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
+REHEARSALS = 2                              # runs of everything, unchanged and in chance order, that show what moves by itself
+MUTANTS_PER_CHECK = 40                      # of these one is tried that changes nothing, too
+# Of a mutant's tests, when it is first tried and once more (Bench.restored); what is run to prepare has others.
+SEEDS = (1, 2)
 console = Console(highlight=False)
 T = TypeVar("T")
 
@@ -69,6 +74,7 @@ def main(arguments: list[str]) -> int:
         return INTERRUPTED
     for line in scores(verdicts):
         console.print(str(line), markup=False, soft_wrap=True)
+    console.print(checked(verdicts), markup=False, soft_wrap=True)
     write_page(options.report, kernel, verdicts)
     console.print(f"survivors and the rest: {options.report}/sensitivity.html", markup=False)
     return 0
@@ -114,11 +120,12 @@ class Study:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
+        checks = [mutant.unchanged() for mutant in chosen[::MUTANTS_PER_CHECK]]
         if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
             console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}", soft_wrap=True)
         console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
-        self.try_all([mutant for mutant in chosen if mutant.id not in ledger.verdicts], ledger)
-        wanted = {mutant.id for mutant in found}
+        self.try_all([mutant for mutant in checks + chosen if mutant.id not in ledger.verdicts], ledger)
+        wanted = {mutant.id for mutant in found + checks}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
     def prepared(self, names: list[str]) -> dict:
@@ -129,19 +136,23 @@ class Study:
         with console.status("booting, collecting, and running everything once"):
             symbols, addresses, first = self.twice(self.bench.prepare, names)
         code = self.bench.read(symbols)
-        with console.status("running everything once more, and again to see what is executed"):
+        tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
+        for index in first.keys() - set(tests):
+            console.print(f"not used, since it alone takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False)
+        with console.status("running everything again, to see what is executed, and what moves by itself"):
             slots = self.options.slots
             with self.workers() as pool:
-                parts = [range(part, len(self.bench.tests), slots) for part in range(slots)]
-                watched = [pool.submit(self.twice, self.coverage, symbols, part) for part in parts]
-                base = pool.submit(self.twice, self.whole).result()
+                watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
+                base = pool.submit(self.twice, self.whole, sorted(tests), 3)
+                rehearsed = [pool.submit(self.twice, self.whole, self.shuffled(tests, seed), seed) for seed in range(4, 4 + REHEARSALS)]
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
-                    for address, tests in found.items():
-                        reached.setdefault(address, set()).update(tests)
-        known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base,
-                 "reached": {address: sorted(tests) for address, tests in reached.items()}, "others": (first, third)}
+                    for address, reaching in found.items():
+                        reached.setdefault(address, set()).update(reaching)
+                known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base.result(),
+                         "reached": {address: sorted(tests) for address, tests in reached.items()},
+                         "others": (first, third, *map(Future.result, rehearsed))}
         file.write_bytes(pickle.dumps(known))
         return known
 
@@ -162,10 +173,18 @@ class Study:
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
                 console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False)
                 del self.base[index]
-        self.afterwards = [index for index in self.base if self.bench.tests[index].split("/")[1] == AFTERWARDS]
+        self.afterwards = [index for index in self.base if self.is_afterwards(index)]
         self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]
                         for address, tests in self.reached.items()}
-        self.controls: dict[tuple[int, ...], list[Seen | None]] = {}
+        self.controls: dict[tuple[tuple[int, ...], int], list[Seen | None]] = {}
+
+    def is_afterwards(self, index: int) -> bool:
+        return self.bench.tests[index].split("/")[1] == AFTERWARDS
+
+    def shuffled(self, tests: list[int], seed: int) -> list[int]:
+        """In an order of chance, but what runs after all others."""
+        found = random.Random(seed).sample(tests, len(tests))
+        return sorted(found, key=self.is_afterwards)
 
     def order(self, tests: list[int], families: Sequence[str]) -> list[int]:
         """Those of the function's own families first, and the quickest first: a mutant needs to be noticed only once."""
@@ -185,11 +204,10 @@ class Study:
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
-    def whole(self) -> dict[int, Seen]:
-        """Every test in one machine, unchanged."""
-        everything = range(len(self.bench.tests))
-        with self.bench.restored(everything) as (_machine, conversation):
-            return dict(zip(everything, self.bench.results(conversation, everything)))
+    def whole(self, tests: Sequence[int], seed: int) -> dict[int, Seen]:
+        """All these tests in one machine, unchanged."""
+        with self.bench.restored(tests, seed=seed) as (_machine, conversation):
+            return dict(zip(tests, self.bench.results(conversation, tests)))
 
     def coverage(self, symbols: Sequence[Symbol], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
@@ -199,7 +217,7 @@ class Study:
             next(self.bench.results(conversation, []), None)
             machine.executed()
             for index in indexes:
-                conversation.ask("run", [index])
+                conversation.ask("run", ([index], index))
                 seen[index] = next(self.bench.results(conversation, [index]))
                 for address in machine.executed():
                     reached.setdefault(address, set()).add(index)
@@ -238,7 +256,7 @@ class Study:
         reaching = self.order(self.reached[mutant.address], self.families(mutant))
         tests, most = self.affordable(reaching) + self.afterwards, len(reaching) + len(self.afterwards)
         ran = 0
-        with self.bench.restored(tests, mutant) as (machine, conversation):
+        with self.bench.restored(tests, mutant, seed=SEEDS[0]) as (machine, conversation):
             answers = self.bench.results(conversation, tests, self.costs(tests))
             for ran, index in enumerate(tests, 1):
                 try:
@@ -270,7 +288,7 @@ class Study:
     def once_more(self, mutant: Mutant, tests: Sequence[int]) -> Set[str]:
         """The names of what the last of these tests notices of the mutant."""
         try:
-            with self.bench.restored(tests, mutant) as (_machine, conversation):
+            with self.bench.restored(tests, mutant, seed=SEEDS[1]) as (_machine, conversation):
                 *_others, last = self.bench.results(conversation, tests, self.costs(tests))
         except Gone:
             return {GONE}
@@ -286,18 +304,23 @@ class Study:
 
     def control(self, tests: Sequence[int], ran: int) -> Set[str]:
         """The names of what the last of the first `ran` tests notices of the unchanged kernel, when these are run in this order."""
-        known = self.controls.get(key := tuple(tests), [])
-        if len(known) < ran:
-            known = []
-            with suppress(Gone), self.bench.restored(tests) as (_machine, conversation):
-                # Some more than are asked for: where one is different anyway, the next ones often are.
-                known += islice(self.bench.results(conversation, tests, self.costs(tests)), 2 * ran)
-            known += [None] * (ran - len(known))
-            self.controls[key] = known
-        index, seen = tests[ran - 1], known[ran - 1]
-        return {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
+        found: set[str] = set()
+        for seed in SEEDS:
+            known = self.controls.get(key := (tuple(tests), seed), [])
+            if len(known) < ran:
+                known = []
+                with suppress(Gone), self.bench.restored(tests, seed=seed) as (_machine, conversation):
+                    # Some more than are asked for: where one is different anyway, the next ones often are.
+                    known += islice(self.bench.results(conversation, tests, self.costs(tests)), 2 * ran)
+                known += [None] * (ran - len(known))
+                self.controls[key] = known
+            index, seen = tests[ran - 1], known[ran - 1]
+            found |= {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
+        return found
 
     def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
+        if mutant.kind == NOTHING:
+            outcome = {"killed": FALSE_ALARM, "survived": QUIET}.get(outcome, outcome)
         return Verdict(mutant.id, mutant.function, self.families(mutant), mutant.text, outcome, by, how, tests, reaching)
 
 

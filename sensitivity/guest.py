@@ -2,14 +2,17 @@
 
 
 def serve(channel, arguments, directory):
-    """Sends the node ids; then takes ("run", indexes), answered by None and then for each test, and ("symbols", None)."""
+    """Sends the node ids; then takes ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None)."""
     import os
+    import random
+    import time
     import zlib
 
     import pytest
     from _pytest.config import _prepareconfig
 
     os.chdir(directory)
+    longest_tick_s = 0.01           # HZ=100
 
     class Server:
         def __init__(self):
@@ -23,10 +26,14 @@ def serve(channel, arguments, directory):
                     channel.send(answer)
             return True
 
-        def run(self, session, indexes):
-            """That it begins, then outcome, message, measurements and traffic of each test."""
+        def run(self, session, order):
+            """That it begins, then outcome, message, measurements and traffic of each test. When within a tick a test begins is chance, which
+            decides over a delayed ACK or a timer's rounding: here it is the seed's."""
+            indexes, seed = order
+            phases = random.Random(seed)
             yield None
             for index in indexes:
+                time.sleep(phases.uniform(0, longest_tick_s))
                 self.outcome, self.message, self.measurements, self.traffic = "passed", "", [], {}
                 item = session.items[index]
                 # Whoever runs it again begins without what it left the time before.

@@ -186,7 +186,7 @@ class Bench:
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments)
             backwards = list(reversed(range(len(self.tests))))
-            conversation.ask("run", backwards)
+            conversation.ask("run", (backwards, 0))
             first = dict(zip(backwards, self.results(conversation, backwards)))
             conversation.ask("symbols", None)
             found, addresses = read_symbols(zlib.decompress(conversation.answer(_COLLECTED)).decode(), set(names))
@@ -194,9 +194,9 @@ class Bench:
         return found, addresses, first
 
     @contextmanager
-    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = ()) -> Iterator[tuple[Watched, Conversation]]:
+    def restored(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = (), seed: int = 0) -> Iterator[tuple[Watched, Conversation]]:
         """The machine as it was saved, with one instruction changed, and with these tests to run. They are ordered while it stands
-        still, so that they begin at the same instruction each time. Of `functions` it can tell what it executes."""
+        still, so that they begin at the same instruction each time; `seed` says when within a tick. Of `functions` it can tell what it executes."""
         with self._machine(f"m{time.monotonic_ns()}", functions) as machine:
             with machine.monitor("restoring") as monitor:
                 machine.load(monitor)
@@ -205,7 +205,7 @@ class Bench:
                     gdb.write(mutant.address, mutant.new)
                 conversation = Conversation(machine)
                 conversation.resume()
-                conversation.ask("run", list(tests))
+                conversation.ask("run", (list(tests), seed))
                 gdb.close()
             yield machine, conversation
 

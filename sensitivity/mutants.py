@@ -1,12 +1,13 @@
 """Where a function can be broken: one instruction, changed into another of the same length."""
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs, CsInsn
 from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86_INS_OR, X86_INS_SUB, X86_INS_TEST, X86_OP_IMM, X86_OP_REG, X86_REG_RSP
 
 _LONGEST = 1 << 14                          # bytes of a function
 NOP = bytes.fromhex("0f1f440000")
+NOTHING = "nothing"                         # the kind of a mutant that changes nothing
 # Calls that are no work of the function: to its compiler's or the kernel's own checks.
 _NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
 _MASKING = (X86_INS_AND, X86_INS_TEST)
@@ -39,6 +40,10 @@ class Mutant:
     @property
     def id(self) -> str:
         return f"{self.function}+{self.offset:#x} {self.kind}"
+
+    def unchanged(self) -> "Mutant":
+        """One that changes nothing, in the same place: whoever says that it was killed is wrong."""
+        return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: nothing is changed")
 
 
 def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kernels.extract import Kernel
 from report.results import write_whole
-from sensitivity.score import Verdict, scores
+from sensitivity.score import FALSE_ALARM, Verdict, checked, scores
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif }
@@ -27,10 +27,12 @@ def write_page(directory: Path, kernel: Kernel, verdicts: Sequence[Verdict]) -> 
     parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>kdrift sensitivity</title>"
              f"<style>{_STYLE}</style><h1>Sensitivity on {escape(kernel.release)}</h1>",
              "<p>Of the mutants that a test executes, the share that a test noticed. Of a survivor: tests that were run, of those reaching it.</p>",
+             f"<p>{escape(checked(verdicts))}.</p>",
              _table(("", "killed", "survived", "not reached", "no start", "share"),
                     [(each.name, each.killed, each.survived, each.not_reached, each.no_start, "" if each.share is None else f"{each.share:.0%}") for each in rows])]
     for title, outcome, columns in (("Survivors", "survived", ("mutant", "text", "tests", "reaching")), ("Killed", "killed", ("mutant", "text", "by", "how")),
-                                    ("No start", "no start", ("mutant", "text", "how")), ("Not reached", "not reached", ("mutant", "text"))):
+                                    ("No start", "no start", ("mutant", "text", "how")), ("False alarms", FALSE_ALARM, ("mutant", "by", "how")),
+                                    ("Not reached", "not reached", ("mutant", "text"))):
         chosen = [each for each in verdicts if each.outcome == outcome]
         table = _table(columns, [tuple(getattr(each, column) for column in columns) for each in chosen])
         parts.append(f"<details{' open' if outcome == 'survived' else ''}><summary><h2 style='display:inline'>{title}: {len(chosen)}</h2></summary>{table}</details>")

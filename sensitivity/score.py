@@ -27,6 +27,8 @@ class Verdict:
 
 # "no start": the guest no longer ran when the first test was to begin.
 OUTCOMES = ("killed", "survived", "not reached", "no start")
+# Of a mutant that changes nothing: it was called killed, or not.
+FALSE_ALARM, QUIET = "false alarm", "quiet"
 
 
 def moved(base: Seen, now: Seen) -> dict[str, str]:
@@ -100,3 +102,10 @@ def scores(verdicts: Sequence[Verdict]) -> list[Score]:
     return [score("all", verdicts),
             *(score(family, [each for each in verdicts if family in each.families]) for family in families),
             *(score(name, [each for each in verdicts if each.function == name]) for name in functions)]
+
+
+def checked(verdicts: Sequence[Verdict]) -> str:
+    """How often the tool itself was wrong: mutants that change nothing, which no score counts."""
+    outcomes = [verdict.outcome for verdict in verdicts]
+    wrong = outcomes.count(FALSE_ALARM)
+    return f"{wrong + outcomes.count(QUIET)} mutants that change nothing: {wrong} called killed"

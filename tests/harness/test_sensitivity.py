@@ -10,7 +10,7 @@ import pytest
 from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
 from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
-from sensitivity.score import Ledger, Verdict, noticed, score
+from sensitivity.score import Ledger, Verdict, checked, noticed, score
 from tests.harness.sessions import KERNEL, Session
 
 LOST = pytest.raises(Gone, match="killed by SIGSEGV")
@@ -83,7 +83,7 @@ class Rerun:
         self._seen = {False: unchanged, True: mutated}
 
     @contextmanager
-    def restored(self, tests, mutant=None):
+    def restored(self, tests, mutant=None, seed=0):
         yield None, self._seen[mutant is not None]
 
     def results(self, conversation, tests, expected):
@@ -116,6 +116,22 @@ def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
 def test_only_what_was_reached_and_ran_counts():
     outcomes = ["killed", "killed", "killed", "survived", "not reached", "no start"]
     assert score("all", [Verdict(str(number), "f", (), "", outcome) for number, outcome in enumerate(outcomes)]).share == 0.75
+
+
+def test_a_mutant_that_changes_nothing_is_told_apart_and_counts_in_no_score():
+    mutant = Mutant("f", 1, 1, b"e8", b"90", "call", "call g: g is skipped").unchanged()
+    assert (mutant.id, mutant.new, mutant.text) == ("f+0x1 nothing", b"e8", "call g: nothing is changed")
+    study = Study(None, {"keepalive": ["f"]}, argparse.Namespace())
+    verdicts = [study.verdict(mutant, "killed", "t", "how"), study.verdict(mutant, "survived")]
+    assert [each.outcome for each in verdicts] == ["false alarm", "quiet"] and score("f", verdicts).share is None
+    assert checked(verdicts) == "2 mutants that change nothing: 1 called killed"
+
+
+def test_everything_runs_in_an_order_of_chance_but_what_is_last():
+    study = Study(argparse.Namespace(tests=["tests/leftovers/test_a.py::a", *(f"tests/tcp/test_b.py::{n}" for n in range(50))]), {}, argparse.Namespace())
+    tests = list(range(51))
+    orders = [study.shuffled(tests, seed) for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2] and sorted(orders[0]) == tests and orders[0][-1] == orders[2][-1] == 0
 
 
 def test_every_family_that_needs_no_device_has_functions():
