@@ -40,7 +40,6 @@ _POLICY_ID = struct.Struct("=IB3x")             # index dir
 _SA_ID = struct.Struct("=16s4sHBx")             # daddr spi family proto
 _AEAD = struct.Struct("=64sII")                 # name, key length and ICV length in bits
 
-_UNLIMITED = _LIFETIME_LIMITS.pack(*[_NO_LIMIT] * 4, 0, 0, 0, 0) + bytes(_LIFETIME_USED.size)
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -51,10 +50,16 @@ def message(kind: int, flags: int, body: bytes) -> bytes:
     return HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
+def _lifetime(seconds: tuple[int, int], packets: tuple[int, int] = (0, 0)) -> bytes:
+    """struct xfrm_lifetime_cfg and struct xfrm_lifetime_cur; of each pair the soft limit and the hard one."""
+    limits = _LIFETIME_LIMITS.pack(_NO_LIMIT, _NO_LIMIT, *(limit or _NO_LIMIT for limit in packets), *seconds, 0, 0)
+    return limits + bytes(_LIFETIME_USED.size)
+
+
 def policy(it: "Policy") -> bytes:
     """struct xfrm_userpolicy_info."""
     share_any = 0
-    return selector(it.selector) + _UNLIMITED + _POLICY_END.pack(
+    return selector(it.selector) + _lifetime((0, it.seconds)) + _POLICY_END.pack(
         it.priority, 0, _DIRECTIONS[it.direction], _ACTIONS[it.action], _POLICY_ICMP if it.icmp else 0, share_any
     )
 
@@ -83,7 +88,7 @@ def sa(it: "SA") -> bytes:
     esn = struct.pack("=6I", it.window, 0, 0, 0, 0, 32 * it.window) + bytes(4 * it.window)
     return (
         bytes(_SELECTOR.size) + _ID.pack(_address(it.destination), _spi(it.spi), _ESP) + _address(it.source)
-        + _UNLIMITED
+        + _lifetime(it.seconds, it.packets)
         + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], window, flags)
         + attribute(_ATTRIBUTE_AEAD, key) + _mark(it)
         + (attribute(_ATTRIBUTE_ESN, esn) if it.window else b"")

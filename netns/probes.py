@@ -7,7 +7,7 @@ import array
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -37,27 +37,37 @@ class Probe:
 
 
 @contextmanager
-def kprobe(function: str, kind: str = "p", thread: int | None = None) -> Iterator[Probe]:
+def kprobe(function: str, kind: str = "p", thread: int | None = None, after: str = "") -> Iterator[Probe]:
     """A kprobe ("p"), a kretprobe ("r") or one for at most so many calls at a time ("r1"), as a recorded event; with
-    `thread` only of what this thread calls (set_event_pid).
+    `thread` only of what this thread calls (set_event_pid), and with `after` only from the first call of that function on
+    (the trigger enable_event).
 
     Raises MissingFeature where tracefs cannot be used or the kernel has no such function. Source:
-    Documentation/trace/kprobetrace.rst.
+    Documentation/trace/kprobetrace.rst, Documentation/trace/events.rst.
     """
-    name = f"kdrift_{function}"
-    _tell(_KPROBE_EVENTS, f"{kind}:{name} {function}", f"a probe on {function}")
+    name, switch = f"kdrift_{function}", f"kdrift_{after}_switch"
     instance = TRACEFS / "instances" / name
-    try:
+    events = instance / "events/kprobes"
+    with _event(kind, name, function), _event("p", switch, after) if after else nullcontext():
         instance.mkdir()
         try:
             (instance / "buffer_size_kb").write_text(str(_BUFFER_KIB))
             if thread is not None:
                 (instance / "set_event_pid").write_text(str(thread))
-            (instance / f"events/kprobes/{name}/enable").write_text("1")
+            trigger = f"enable_event:kprobes:{name}"
+            file, on, off = (events / switch / "trigger", trigger, f"!{trigger}") if after else (events / name / "enable", "1", "0")
+            file.write_text(on)
             yield Probe(lambda: _recorded(instance), lambda: _missed(name, instance))
-            (instance / f"events/kprobes/{name}/enable").write_text("0")
+            file.write_text(off)
         finally:
             instance.rmdir()
+
+
+@contextmanager
+def _event(kind: str, name: str, function: str) -> Iterator[None]:
+    _tell(_KPROBE_EVENTS, f"{kind}:{name} {function}", f"a probe on {function}")
+    try:
+        yield
     finally:
         _tell(_KPROBE_EVENTS, f"-:{name}", name)
 

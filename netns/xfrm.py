@@ -57,7 +57,8 @@ class Template:
 class Policy:
     """Packets of the selector need what the template says. Without a template they may pass as they are, or with the
     action "block" not at all. `direction` is "out", "in" or "fwd"; of two that match, the lower `priority` wins.
-    With `icmp` it is also for ICMP errors about its packets (RFC 4301, 6), whoever sends them."""
+    With `icmp` it is also for ICMP errors about its packets (RFC 4301, 6), whoever sends them. After `seconds`, which the kernel
+    counts whole, it is removed; 0 is never."""
 
     selector: Selector
     template: Template | None = None
@@ -65,13 +66,15 @@ class Policy:
     action: str = "allow"
     priority: int = 0
     icmp: bool = False
+    seconds: int = 0
 
 
 @dataclass(frozen=True)
 class SA:
     """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. With a
     `mark`, a value and a mask, it is for packets whose mark has this value under this mask. `icmp` is as in Policy.
-    With `window`, 32-bit words of replay window, it has extended sequence numbers; `interface` is its if_id."""
+    With `window`, 32-bit words of replay window, it has extended sequence numbers; `interface` is its if_id. `seconds` and
+    `packets` are two limits each, 0 for none: at the first one key managers are told, at the second one it is removed."""
 
     source: str
     destination: str
@@ -83,6 +86,8 @@ class SA:
     icmp: bool = False
     window: int = 0
     interface: int = 0
+    seconds: tuple[int, int] = (0, 0)
+    packets: tuple[int, int] = (0, 0)
 
 
 def add(host: Host, *items: Policy | SA) -> None:

@@ -25,7 +25,7 @@ _TIMESTAMPS = 8                             # the option of RFC 7323
 # Multicast listener reports, neighbour and router discovery.
 _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
 # Counters that these move.
-_MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)(Msgs|Errors)|Ip6\.\w*Bcast\w*|"
+_MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)Msgs|Icmp6\.OutErrors|Ip6\.\w*Bcast\w*|"
                     r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
 SECONDS = " at"                             # the end of a name whose number is a time

@@ -1,13 +1,14 @@
 """Routers and firewalls on the way that refuse: what they answer and what the client makes of it."""
 
 import socket
+import struct
 from contextlib import contextmanager
 
 import pytest
 
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
-from netns import errqueue, eventually, firewall, reject, tcp_info, tcp_pair
+from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair
 from netns.attempt import WAYS, attempt, name, so_error
 from netns.qdisc import qdisc
 
@@ -50,6 +51,53 @@ def test_each_kind_of_reject_gives_udp_its_errno(net, family, flavour, hook):
             expected[answer] = (numbers(family)[answer.kind, answer.code], answer.kind, answer.code, offender)
 
     assert seen == expected
+
+
+def forge(client, server, family, protocol, header):
+    """The client sends this header, complete with whatever checksum it has."""
+    client.socket(family, socket.SOCK_RAW, protocol).sendto(header, (server.address(family), 0))
+
+
+def checksum(client, server, family, protocol, header):
+    """What it should be: RFC 768, RFC 9293 (3.1), RFC 8200 (8.1)."""
+    addresses = b"".join(socket.inet_pton(family, host.address(family)) for host in (client, server))
+    return icmp.checksum(addresses + struct.pack("!II", len(header), protocol) + header)
+
+
+def quoted_checksums(packets, family):
+    """Those of the datagrams that ICMP errors are about."""
+    at = 8 + (20 if family == V4 else 40) + 6
+    return [int.from_bytes(packet.icmp[at:at + 2], "big") for packet in packets.received() if packet.icmp and packet.icmp[0] in (1, 3)]
+
+
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_datagram_is_refused_with_its_checksum_or_without_one(net, family, flavour):
+    """Without (RFC 768; in IPv6 RFC 6935) as well as with the right one, but not with a wrong one: who knows what it was."""
+    client, server, router = net.nodes("client", "server", "router")
+    path = client, server, family, socket.IPPROTO_UDP
+    with reject.rejecting(router, family, "udp", flavour, "forward") as ports, client.capture() as packets:
+        port = next(iter(ports))
+        right = checksum(*path, struct.pack("!4H", 4000, port, 8, 0))
+        for each in (right ^ 0xFF, 0, right):
+            forge(*path, struct.pack("!4H", 4000, port, 8, each))
+        packets.until(lambda seen: right in quoted_checksums(seen, family), within=5)
+
+    assert quoted_checksums(packets, family) == [0, right]
+
+
+@pytest.mark.parametrize("flavour", firewall.FLAVOURS)
+def test_a_segment_with_a_wrong_checksum_is_not_reset(net, family, flavour):
+    """It may be of another connection; the same with the right one is."""
+    client, server, router = net.nodes("client", "server", "router")
+    path = client, server, family, socket.IPPROTO_TCP
+    with reject.resetting(router, family, PORT, flavour, "forward"), client.capture("tcp") as packets:
+        for seq, error in ((1000, 0xFF), (2000, 0)):
+            syn = struct.pack("!HHIIBBHHH", 4000, PORT, seq, 0, 0x50, 2, 1000, 0, 0)
+            right = checksum(*path, syn)
+            forge(*path, syn[:16] + struct.pack("!H", right ^ error) + syn[18:])
+        packets.until(lambda seen: seen.received() != [], within=5)
+
+    assert [(packet.flags, packet.tcp.ack) for packet in packets.received()] == [("RA", 2001)]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.topology(DIRECTED)
 
 # The retransmission timeout is 200 ms at least (TCP_RTO_MIN): what happens before is no timeout's work.
 AT_ONCE = 0.1
+ETHERNET = 14
 
 
 def segments(packets, conn):
@@ -104,6 +105,22 @@ def test_large_segments_are_not_fragmented_behind_the_director(net, service):
     for server in service.servers:
         counters = server.counters()
         assert (counters["Ip.ReasmReqds"], counters["Ip6.ReasmReqds"]) == (0, 0)
+
+
+def test_a_director_that_cuts_in_software_cuts_what_it_tunnels(net, service):
+    """Large segments (GSO) are cut behind the outer header where the interface cannot do it: none is lost or too long
+    (Documentation/networking/segmentation-offloads.rst, SKB_GSO_IPXIP4)."""
+    client, director = net.nodes("client", "director")
+    offload.segment_in_software(director)
+    conn, peer = service.connect(client)
+    deliver(conn, peer, service.largest(1500))
+    before = client.counter("Tcp.RetransSegs")
+    with director.capture() as packets:
+        deliver(conn, peer, 8 * service.largest(service.tunnel_mtu))
+
+    assert client.counter("Tcp.RetransSegs") == before
+    assert max(packet.frame.length for packet in packets.received()) > ETHERNET + 1500
+    assert max(packet.frame.length for packet in packets.sent()) == ETHERNET + 1500
 
 
 @pytest.mark.virtual_clock("an exception lives for 600 s")

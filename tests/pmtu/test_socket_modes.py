@@ -79,6 +79,18 @@ def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, f
     assert pmtu.path(client, server.address(family)).mtu == 1400
 
 
+def test_a_socket_that_does_without_routes_learns_of_its_neighbour(net, family):
+    """SO_DONTROUTE (socket(7)): an error about what it sent to a host of its own network is taken, too."""
+    client, router = net.nodes("client", "router")
+    ours = client.socket(family, socket.SOCK_DGRAM)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+    ours.connect((router.address(family, "client"), 4000))
+
+    icmp.send_too_big(router, client, 1300, icmp.udp_quote(*ours.getsockname()[:2], *ours.getpeername()[:2]))
+
+    assert mtu_of(ours, family) == 1300
+
+
 @pytest.mark.parametrize("mode", [INTERFACE, OMIT], ids=["interface", "omit"])
 def test_interface_and_omit_are_not_moved_by_a_spoofed_error(net, family, measure, mode):
     """Errors about their packets are ignored "to prevent accepting spoofed ones" (include/uapi/linux/in.h): what they

@@ -68,6 +68,20 @@ def test_the_peers_fin_turns_it_into_time_wait(service, clock):
     assert states(service.server) == ["TIME_WAIT"]
 
 
+@pytest.mark.virtual_clock("60 s have to pass")
+def test_time_wait_lasts_60_seconds_from_the_peers_fin(service, clock):
+    """As long as for a socket that has waited itself, although only a remnant of it has (TCP_TIMEWAIT_LEN)."""
+    service.server.pin({FIN_TIMEOUT: 5})
+    clock.align(60)
+    half_closed(service).close()
+    with stopwatch() as took:
+        clock.sleep(60 - 0.1)
+        assert states(service.server) == ["TIME_WAIT"]
+        eventually(lambda: states(service.server), [], within=20)
+
+    assert took.seconds == approx_timer(60)
+
+
 def test_a_negative_linger2_means_not_to_wait(service):
     """The peer is reset as soon as it has acknowledged the FIN; counted as TCPAbortOnLinger or, where the ACK comes
     later than close() returns, TCPAbortOnData."""

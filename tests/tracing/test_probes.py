@@ -20,6 +20,7 @@ pytestmark = pytest.mark.topology(LAN)
 # Each runs once for a packet that comes in: it has the firewall look, which is nft_do_chain().
 DELIVER = {socket.AF_INET: "ip_local_deliver", socket.AF_INET6: "ip6_input"}
 RECEIVE = {socket.AF_INET: "udp_recvmsg", socket.AF_INET6: "udpv6_recvmsg"}
+BIND = {socket.AF_INET: "inet_bind", socket.AF_INET6: "inet6_bind"}
 POSSIBLE = Path("/sys/devices/system/cpu/possible")
 PROBES = {
     "kprobe": lambda family: probes.kprobe(DELIVER[family]),
@@ -104,6 +105,17 @@ def test_an_event_of_one_thread_tells_of_no_other(flow, family, kind):
             told[thread] = probe.events()
 
     assert list(told.values()) == [20, 0]
+
+
+@pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
+def test_an_event_that_another_enables_tells_of_nothing_before(flow, family, kind):
+    """The trigger enable_event (Documentation/trace/events.rst): here a bind(2) is what has to happen first."""
+    with probes.kprobe(RECEIVE[family], kind, after=BIND[family]) as probe:
+        flow.send(20)
+        before = probe.events()
+        flow.client.socket(family, socket.SOCK_DGRAM).bind((flow.client.address(family), 0))
+        flow.send(20)
+        assert (before, probe.events(), probe.missed()) == (0, 20, 0)
 
 
 def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):
