@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,17 +125,15 @@ class AuditSocket:
 
     def status(self, within: float = 30) -> Status:
         """The audit system's state now. Raises OSError where the kernel refuses to say, NotMet."""
-        return self._status(self.send(AUDIT_GET, b""), within)
+        return _status(self._answer(AUDIT_GET, self.send(AUDIT_GET, b""), within))
 
     def statuses(self, count: int, within: float = 30) -> list[Status]:
         """status() so many times, asked for in one packet: messages of nothing but a header. Raises OSError, NotMet."""
         before = self._sequence
         self.socket.sendto(b"".join(self._message(AUDIT_GET, b"") for _ in range(count)), (0, 0))
-        return [self._status(sequence, within) for sequence in range(before + 1, before + count + 1)]
-
-    def _status(self, sequence: int, within: float) -> Status:
-        fields = self._answer(AUDIT_GET, sequence, within)
-        return Status(*_STATUS.unpack_from(fields.ljust(_STATUS.size, b"\0")))
+        # A thread of its own brings each answer (audit_send_reply_thread()), so that the second may be here first.
+        answers = self._answers(AUDIT_GET, set(range(before + 1, before + count + 1)), within)
+        return [_status(payload) for _sequence, payload in sorted(answers.items())]
 
     def set(self, **values: int) -> int:
         """Change what is named as in Status. Raises OSError.
@@ -241,15 +240,25 @@ class AuditSocket:
         return kind, sequence, data[_HEADER.size:]
 
     def _answer(self, kind: int, sequence: int, within: float) -> bytes:
-        deadline = time.monotonic() + within
+        return self._answers(kind, {sequence}, within)[sequence]
+
+    def _answers(self, kind: int, sequences: Set[int], within: float) -> dict[int, bytes]:
+        """By sequence number, once all are here."""
+        deadline, found = time.monotonic() + within, {}
         while self._readable(max(0, deadline - time.monotonic())):
             got, number, payload = self._read()
-            if number == sequence and got == kind:
-                return payload
-            if number == sequence and got == _NLMSG_ERROR:
+            if number in sequences and got == kind:
+                found[number] = payload
+                if found.keys() == sequences:
+                    return found
+            if number in sequences and got == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", payload)
                 raise OSError(-code, os.strerror(-code))
         raise NotMet(f"no answer of type {kind} from the audit system after {within:g} s")
+
+
+def _status(payload: bytes) -> Status:
+    return Status(*_STATUS.unpack_from(payload.ljust(_STATUS.size, b"\0")))
 
 
 def _program_rule(syscall: int, path: Path) -> bytes:

@@ -17,7 +17,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ from sensitivity.gdb import GdbError
 from sensitivity.machine import Bench, Gone, NeverBegan, Seen
 from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
 from sensitivity.page import write_page
-from sensitivity.score import FALSE_ALARM, QUIET, Ledger, Verdict, checked, moved, noticed, scores
+from sensitivity.score import FALSE_ALARM, OUTCOME, QUIET, Ledger, Verdict, checked, moved, noticed, scores
 
 GUARDS = Path(__file__).with_name("guards.toml")
 USAGE, LOST, INTERRUPTED = 2, 3, 130
@@ -46,8 +46,9 @@ AFTERWARDS = "leftovers"                    # run after all others of each mutan
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 REHEARSALS = 2                              # runs of everything, unchanged and in chance order, that show what moves by itself
 MUTANTS_PER_CHECK = 40                      # of these one is tried that changes nothing, too
-# Of a mutant's tests, when it is first tried and once more (Bench.restored); what is run to prepare has others.
-SEEDS = (1, 2)
+# Of a mutant's tests (Bench.restored): when it is first tried, and when what it did is tried again. What is run to prepare has others.
+SEEDS = (1, 2, 3)
+_FIRST_REHEARSAL = 100
 console = Console(highlight=False)
 T = TypeVar("T")
 
@@ -143,8 +144,9 @@ class Study:
             slots = self.options.slots
             with self.workers() as pool:
                 watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
-                base = pool.submit(self.twice, self.whole, sorted(tests), 3)
-                rehearsed = [pool.submit(self.twice, self.whole, self.shuffled(tests, seed), seed) for seed in range(4, 4 + REHEARSALS)]
+                base = pool.submit(self.twice, self.whole, sorted(tests), _FIRST_REHEARSAL - 1)
+                rehearsed = [pool.submit(self.twice, self.whole, self.shuffled(tests, seed), seed)
+                             for seed in range(_FIRST_REHEARSAL, _FIRST_REHEARSAL + REHEARSALS)]
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
@@ -176,7 +178,7 @@ class Study:
         self.afterwards = [index for index in self.base if self.is_afterwards(index)]
         self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]
                         for address, tests in self.reached.items()}
-        self.controls: dict[tuple[tuple[int, ...], int], list[Seen | None]] = {}
+        self.controls: dict[tuple[int, ...], Seen | None] = {}
 
     def is_afterwards(self, index: int) -> bool:
         return self.bench.tests[index].split("/")[1] == AFTERWARDS
@@ -267,32 +269,36 @@ class Study:
                     found = {GONE: f"the machine is gone: {error}"}
                 if found:
                     with machine.held():
-                        how = self.confirmed(mutant, tests, ran, found)
+                        how = self.confirmed(mutant, tests[:ran], found)
                     if how:
                         return self.verdict(mutant, "killed", self.bench.tests[index], how, ran, most)
                     if GONE in found:
                         break
         return self.verdict(mutant, "survived", tests=ran, reaching=most)
 
-    def confirmed(self, mutant: Mutant, tests: Sequence[int], ran: int, found: Mapping[str, str]) -> str:
-        """What of that which the last of the first `ran` tests has found is no chance: the unchanged kernel does not do it in the same
-        order, and the mutant does it once more."""
-        control = self.control(tests, ran)
-        left = found.keys() - control
-        again = self.once_more(mutant, tests[:ran]) if left else set()
-        how = next((how for name, how in found.items() if name in left and again & {name, GONE}), "")
-        # What was chance is not looked at any more in this test.
-        self.unsteady[tests[ran - 1]] |= control | (set() if how else left)
-        return how
+    def confirmed(self, mutant: Mutant, tests: Sequence[int], found: Mapping[str, str]) -> str:
+        """What of that which the last of these tests has found is no chance. An outcome, which the unchanged kernel has had the same each
+        time, has to come again in the same order; anything else each time in this test alone, and never without the mutant."""
+        decisive = {OUTCOME, GONE}
+        if found.keys() & decisive:
+            return next(iter(found.values())) if self.again(mutant, tests, SEEDS[1]) & decisive else ""
+        last = tests[-1]
+        alone, left = tests if last in self.afterwards else [last], set(found)
+        for seed in SEEDS[1:]:
+            if left and not (again := self.again(mutant, alone, seed)) & decisive:
+                left &= again
+        for seed in SEEDS:
+            if left:
+                left -= self.control(alone, seed)
+        if not left:
+            # What was chance is not looked at any more in this test.
+            self.unsteady[last] |= found.keys()
+        return next((how for name, how in found.items() if name in left), "")
 
-    def once_more(self, mutant: Mutant, tests: Sequence[int]) -> Set[str]:
+    def again(self, mutant: Mutant, tests: Sequence[int], seed: int) -> Set[str]:
         """The names of what the last of these tests notices of the mutant."""
-        try:
-            with self.bench.restored(tests, mutant, seed=SEEDS[1]) as (_machine, conversation):
-                *_others, last = self.bench.results(conversation, tests, self.costs(tests))
-        except Gone:
-            return {GONE}
-        return noticed(self.base[tests[-1]], last, self.unsteady[tests[-1]]).keys()
+        last = self.last_seen(tests, seed, mutant)
+        return {GONE} if last is None else noticed(self.base[tests[-1]], last, self.unsteady[tests[-1]]).keys()
 
     def affordable(self, tests: list[int]) -> list[int]:
         """As many of them as MOST_WORK allows."""
@@ -302,21 +308,19 @@ class Study:
     def costs(self, tests: Sequence[int]) -> dict[int, float]:
         return {index: self.base[index].cost_s for index in tests}
 
-    def control(self, tests: Sequence[int], ran: int) -> Set[str]:
-        """The names of what the last of the first `ran` tests notices of the unchanged kernel, when these are run in this order."""
-        found: set[str] = set()
-        for seed in SEEDS:
-            known = self.controls.get(key := (tuple(tests), seed), [])
-            if len(known) < ran:
-                known = []
-                with suppress(Gone), self.bench.restored(tests, seed=seed) as (_machine, conversation):
-                    # Some more than are asked for: where one is different anyway, the next ones often are.
-                    known += islice(self.bench.results(conversation, tests, self.costs(tests)), 2 * ran)
-                known += [None] * (ran - len(known))
-                self.controls[key] = known
-            index, seen = tests[ran - 1], known[ran - 1]
-            found |= {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
-        return found
+    def control(self, tests: Sequence[int], seed: int) -> Set[str]:
+        """The names of what the last of these tests notices of the unchanged kernel."""
+        if (key := (seed, *tests)) not in self.controls:
+            self.controls[key] = self.last_seen(tests, seed)
+        index, now = tests[-1], self.controls[key]
+        return {GONE} if now is None else noticed(self.base[index], now, self.unsteady[index]).keys()
+
+    def last_seen(self, tests: Sequence[int], seed: int, mutant: Mutant | None = None) -> Seen | None:
+        """What the last of these tests does; None where the machine is lost."""
+        with suppress(Gone), self.bench.restored(tests, mutant, seed=seed) as (_machine, conversation):
+            *_others, last = self.bench.results(conversation, tests, self.costs(tests))
+            return last
+        return None
 
     def verdict(self, mutant: Mutant, outcome: str, by: str = "", how: str = "", tests: int = 0, reaching: int = 0) -> Verdict:
         if mutant.kind == NOTHING:

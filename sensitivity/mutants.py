@@ -107,9 +107,10 @@ def _constant(instruction: CsInsn, code: bytes) -> Iterator[tuple[bytes, str, st
 
 def _another(value: int, mask: bool) -> int:
     """The number, which is not 0, without its highest bit; a mask that clears bits leaves the lowest of them. In these bits lies what it is for:
-    a jiffy more in a timeout, or one more bit in a mask, is no fault that anybody could see. Addresses are off by one."""
+    a jiffy more in a timeout, or one more bit in a mask, is no fault that anybody could see. Addresses are one word further: a byte
+    further a function would begin in the middle of its endbr64, which is still an instruction that does nothing."""
     if value < _ADDRESSES:
-        return value ^ 1
+        return value + 8
     if mask and value < -1:
         return value | (value + 1)
     magnitude = abs(value)

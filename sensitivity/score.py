@@ -27,6 +27,8 @@ class Verdict:
 
 # "no start": the guest no longer ran when the first test was to begin.
 OUTCOMES = ("killed", "survived", "not reached", "no start")
+# The name of what is noticed when a test has another outcome.
+OUTCOME = "outcome"
 # Of a mutant that changes nothing: it was called killed, or not.
 FALSE_ALARM, QUIET = "false alarm", "quiet"
 
@@ -47,7 +49,7 @@ def moved(base: Seen, now: Seen) -> dict[str, str]:
 def noticed(base: Seen, now: Seen, unsteady: Container[str] = ()) -> dict[str, str]:
     """By name, what a test noticed: another outcome, or else what moved and is not `unsteady`, which moves by itself."""
     if base.outcome != now.outcome:
-        return {"outcome": f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"}
+        return {OUTCOME: f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"}
     return {name: text for name, text in moved(base, now).items() if name not in unsteady}
 
 

@@ -31,7 +31,7 @@ def broken(code: str) -> list[tuple[str, str]]:
     ("b891ffffff", "constant", "b8d1ffffff"),           # mov eax, -111
     ("83e0fd", "constant", "83e0ff"),                   # and eax, ~2
     ("a804", "constant", "a800"),                       # test al, 4
-    ("48c7c790740282", "constant", "48c7c791740282"),   # mov rdi, an address of the kernel
+    ("48c7c790740282", "constant", "48c7c798740282"),   # mov rdi, an address of the kernel
     ("e8fb0f0000", "call", NOP.hex()),                  # call g
 ])
 def test_each_kind_of_instruction_is_broken_in_its_way(code, kind, new):
@@ -94,14 +94,22 @@ class Rerun:
 
 @pytest.mark.parametrize("unchanged, mutated, killed", [
     (seen(), seen(packets=4), True), (seen(), seen(), False), (seen(packets=4), seen(packets=4), False),
-    (seen(value=2), seen(packets=4), True), (seen(), seen(value=2), False), (seen(), None, True), (None, seen(packets=4), True),
-], ids=["once more", "chance", "without it", "another thing without it", "another thing", "lost", "lost without it"])
-def test_a_kill_happens_once_more_and_not_without_the_mutant(unchanged, mutated, killed):
+    (seen(value=2), seen(packets=4), True), (seen(), seen(value=2), False), (seen(), None, True), (None, seen(packets=4), True), (seen(), seen("failed"), True),
+], ids=["again", "chance", "without it", "another thing without it", "another thing", "lost", "lost without it", "failed"])
+def test_a_kill_happens_again_and_not_without_the_mutant(unchanged, mutated, killed):
     study = Study(Rerun(unchanged, mutated), {}, argparse.Namespace())
-    study.base, study.unsteady, study.controls = {7: seen()}, {7: set()}, {}
+    study.base, study.unsteady, study.controls, study.afterwards = {7: seen()}, {7: set()}, {}, []
     mutant = Mutant("f", 0, 0, b"", b"", "call", "")
-    assert study.confirmed(mutant, [7], 1, noticed(seen(), seen(packets=4))) == ("client sends x: 3 -> 4" if killed else "")
+    assert study.confirmed(mutant, [7], noticed(seen(), seen(packets=4))) == ("client sends x: 3 -> 4" if killed else "")
     assert killed or "client sends x" in study.unsteady[7]
+
+
+@pytest.mark.parametrize("mutated, killed", [(seen("failed"), True), (None, True), (seen(), False), (seen(packets=4), False)])
+def test_another_outcome_has_to_come_again_once(mutated, killed):
+    study = Study(Rerun(None, mutated), {}, argparse.Namespace())
+    study.base, study.unsteady, study.controls, study.afterwards = {7: seen()}, {7: set()}, {}, []
+    found = study.confirmed(Mutant("f", 0, 0, b"", b"", "call", ""), [7], noticed(seen(), seen("failed")))
+    assert bool(found) == killed and not study.controls
 
 
 def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from fixtures.pidns import fields, nspid, pidfd_ids
+from netns.attempt import errno_of
 
 # What all kernels since 5.10 have, whatever their configuration.
 STATUS = """
@@ -166,3 +167,21 @@ def test_bpf_helper_without_a_namespace_gives_the_initial_ids(nested):
     if os.stat("/proc/self/ns/pid").st_ino != initial:
         pytest.skip("the initial ids are not known here: this is a container")
     assert nested.ask("initial_id") == nested.pids[0]
+
+
+def test_a_process_is_restored_with_the_ids_that_it_had(nested):
+    """clone3(2), set_tid: ids in this namespace and in those around it, the innermost first; EEXIST for one that is taken, EINVAL for
+    more than there are namespaces. In the initial one it takes a privilege there."""
+    def created(*ids):
+        return errno_of(nested.ask, "fork_as", list(ids))
+
+    assert created(501, 601) == 501
+    here = nested.receive_sender()
+    assert nspid(f"/proc/{here}/status") == [here, 601, 501]
+    assert [created(501), created(1, 1, 1, 1)] == ["EEXIST", "EINVAL"]
+    everywhere = (502, 602, 30602)
+    if created(*everywhere) != "EPERM":
+        here = nested.receive_sender()
+        assert nspid(f"/proc/{here}/status") == [30602, 602, 502]
+        nested.ask("end", 502)
+    nested.ask("end", 501)
