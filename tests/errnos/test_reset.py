@@ -1,7 +1,11 @@
 """Resets of a connection that exists: what each side is told, and when (RFC 9293, 3.5.2)."""
 
+import fcntl
+import os
+import signal
 import socket
 import struct
+import threading
 
 import pytest
 
@@ -11,6 +15,10 @@ from netns.attempt import errno_of, events, so_error
 
 pytestmark = pytest.mark.topology(LAN)
 
+# include/uapi/asm-generic/fcntl.h and siginfo.h
+F_SETSIG, F_SETOWN_EX, F_OWNER_TID = 10, 15, 0
+POLL_ERR = 4
+SIGNAL = signal.SIGRTMIN + 1
 ABORT = struct.pack("=ii", 1, 0)
 
 
@@ -43,6 +51,25 @@ def test_a_reset_is_reported_once(net, family):
     assert errno_of(conn.recv, 1) == b""
     assert errno_of(conn.send, b"x") == "EPIPE"
     assert events(conn) == {"IN", "OUT", "HUP", "RDHUP"}
+
+
+def test_whoever_asked_for_signals_is_told_of_the_error(net, family):
+    """O_ASYNC with F_SETSIG (fcntl(2)): the code is POLL_ERR."""
+    conn, peer = tcp_pair(*net.nodes("client", "server"), family)
+    # To this thread alone, which has it blocked: any other one would die of it.
+    fcntl.fcntl(conn, F_SETOWN_EX, struct.pack("=ii", F_OWNER_TID, threading.get_native_id()))
+    fcntl.fcntl(conn, F_SETSIG, SIGNAL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
+    try:
+        fcntl.fcntl(conn, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        abort(peer)
+        told = set()
+        while received := signal.sigtimedwait([SIGNAL], 0.5):
+            told.add(received.si_code)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert told == {POLL_ERR}
 
 
 def test_send_reports_a_reset_too(net, family):

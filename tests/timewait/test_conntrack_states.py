@@ -1,6 +1,7 @@
 """A tracker between client and server follows their connection, and forgets it in time (nf_conntrack-sysctl.rst)."""
 
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -146,3 +147,27 @@ def test_without_tcp_loose_only_a_syn_begins_an_entry(service, tracker):
     assert (states(tracker, service), tracker.invalid() >= 2) == ([], True)
     service.connect()
     assert states(tracker, service) == ["ESTABLISHED"]
+
+
+def send_until_it_stalls(sender):
+    """How many bytes went into a connection whose other side does not read."""
+    sender.setblocking(False)
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            count += sender.send(bytes(10_000))
+    return count
+
+
+def test_no_packet_of_a_transfer_is_invalid(service, tracker):
+    """Whichever side sends, and whether the other one reads or not: a firewall that drops what is invalid lets all of it pass."""
+    conn, peer = service.connect()
+    for sender, reader in ((conn, peer), (peer, conn)):
+        for _ in range(5):
+            deliver(sender, reader, 30_000)
+        waiting = send_until_it_stalls(sender)
+        reader.settimeout(10)
+        while waiting:
+            waiting -= len(reader.recv(waiting))
+
+    assert tracker.invalid() == 0

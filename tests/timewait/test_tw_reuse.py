@@ -15,6 +15,8 @@ pytestmark = pytest.mark.topology(LAN)
 REUSE = "net.ipv4.tcp_tw_reuse"
 REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"     # ms; before it came it was until the clock's next full second
 PORT = 40000
+# include/uapi/linux/tcp.h
+TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_SEND_QUEUE = 19, 20, 21, 2
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
@@ -118,6 +120,22 @@ def test_a_pair_is_taken_no_sooner_than_after_the_delay(service, client, clock, 
     expected = milliseconds / 1000 if tunable else 1 - since_boot % 1
     took = syn.time - last_ack.time
     assert measure(f"timewait.reuse_delay_{milliseconds}", took, "s", tolerance=0.05) == approx_timer(expected)
+
+
+def test_a_restored_connection_keeps_its_own_numbers(service, client, clock):
+    """TCP_REPAIR: no SYN is sent, and the pair in TIME_WAIT lends the sequence number none of its own (tcp_twsk_unique())."""
+    only_port(client)
+    client.pin({REUSE: 1})
+    service.closed("client")
+    clock.sleep(1.05)
+    conn = client.socket(service.family)
+    for option, value in ((TCP_REPAIR, 1), (TCP_REPAIR_QUEUE, TCP_SEND_QUEUE), (TCP_QUEUE_SEQ, 1_000_000)):
+        conn.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    conn.connect(service.address)
+
+    assert conn.getsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ) == 1_000_000
+    assert time_waits(client) == 0
 
 
 def test_the_new_connection_goes_on_past_the_old_ones_numbers(service, client, clock):

@@ -8,6 +8,7 @@ import pytest
 from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
 from netns import approx_timer, eventually, stopwatch
+from netns.attempt import errno_of, so_error
 from netns.probe import answers, probe
 from netns.sysctl import everywhere
 
@@ -142,3 +143,13 @@ def test_all_destinations_together_have_a_limit(net, family, answered, clock, me
 
     # At least half, as none costs more than 2; that twice as many are given is a matter of one in 100000 runs.
     assert 10 <= measure("traceroute.answers_by_the_global_limit", count, "answers", tolerance=30) <= 42
+
+
+def test_what_stays_on_the_host_is_not_limited(net, family):
+    """Errors to its own address go over lo, for which there is no limit: each of 30 datagrams to a closed port is refused."""
+    client = net["client"]
+    client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
+    conn = client.socket(family, socket.SOCK_DGRAM)
+    conn.connect((client.address(family), 9))
+
+    assert [errno_of(conn.send, b"x") and so_error(conn) for _ in range(30)] == ["ECONNREFUSED"] * 30
