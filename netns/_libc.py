@@ -57,6 +57,12 @@ def setns(descriptor: int, kind: int) -> None:
     _check(_libc.setns(descriptor, kind), "setns")
 
 
+def disconnect(descriptor: int) -> None:
+    """connect(2) with AF_UNSPEC: the socket is without a peer again. Raises OSError."""
+    address = bytes(16)
+    _check(_libc.connect(descriptor, address, len(address)), "connect to nobody")
+
+
 def prctl(option: int, argument: int) -> None:
     """prctl(2) with one argument. Raises OSError."""
     _check(_libc.prctl(option, argument, 0, 0, 0), "prctl")

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, deliver, tcp_info
+from netns import approx_timer, deliver, segment, tcp_info
 from netns.qdisc import qdisc
 
 pytestmark = pytest.mark.topology(LAN)
@@ -33,6 +33,23 @@ def test_data_takes_the_ack_with_it(service, check):
 
     assert peer.recv(5) == b"hello"
     assert [packet.flags for packet in packets.sent()] == ["S", "PA"]
+
+
+def test_data_far_into_the_window_takes_it_as_well(service, check):
+    """The ACK and what was sent before this data may have been lost: what acknowledges the SYN-ACK completes the connection,
+    wherever in the announced window it lies (RFC 9293, 3.10.7.4)."""
+    for host in (service.client, service.server):
+        host.pin({"net.ipv4.tcp_timestamps": 0})
+    with service.client.capture("tcp") as packets:
+        conn = check.open(service)
+    syn, answer = packets
+    assert answer.tcp.window > 50_000
+
+    segment.send(service.client, conn.getsockname()[:2], service.address, "PA", syn.tcp.seq + 1 + 50_000, answer.tcp.seq + 1, payload=b"x")
+
+    with service.client.capture("tcp") as packets:
+        service.accept()
+    assert packets.sent() == []
 
 
 def test_a_check_that_is_too_slow_is_accepted(service, check, clock):

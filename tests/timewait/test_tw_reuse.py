@@ -9,6 +9,7 @@ import pytest
 from fixtures.topologies import LAN
 from netns import TICK, MissingFeature, approx_timer, eventually
 from netns.closing import Service, time_waits
+from netns.tcp import TCP_REPAIR
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -16,7 +17,7 @@ REUSE = "net.ipv4.tcp_tw_reuse"
 REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"     # ms; before it came it was until the clock's next full second
 PORT = 40000
 # include/uapi/linux/tcp.h
-TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_SEND_QUEUE = 19, 20, 21, 2
+TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_SEND_QUEUE = 20, 21, 2
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
