@@ -19,7 +19,7 @@ _PROTOCOL = {
     (_V4, "udp"): socket.IPPROTO_UDP, (_V4, "tcp"): socket.IPPROTO_TCP, (_V4, "icmp"): socket.IPPROTO_ICMP,
     (_V6, "udp"): socket.IPPROTO_UDP, (_V6, "tcp"): socket.IPPROTO_TCP, (_V6, "icmp"): socket.IPPROTO_ICMPV6,
 }
-_IP_TTL, _IP_MTU_DISCOVER, _IPV6_UNICAST_HOPS, _IPV6_MTU_DISCOVER, _DO = 2, 10, 16, 23, 2
+_IP_TTL, _IP_MTU_DISCOVER, _IPV6_UNICAST_HOPS, _IPV6_MTU_DISCOVER, _IPV6_FLOWINFO_SEND, _DO = 2, 10, 16, 23, 33, 2
 _SYN = 0x5002
 _HEADER = {"udp": 8, "tcp": 20, "icmp": 8}
 
@@ -47,10 +47,10 @@ def set_ttl(sock: socket.socket, ttl: int) -> None:
 
 def probe(
     host: Host, kind: str, source: str, destination: str, ttl: int, sport: int = 33000, dport: int = 33434,
-    size: int = 0
+    size: int = 0, label: int = 0
 ) -> bytes:
     """Send one probe of `size` bytes with all headers, or of headers only, that no router may fragment; its bytes after
-    the IP header. For an ICMP echo the ports are identifier and sequence number. Raises OSError."""
+    the IP header. For an ICMP echo the ports are identifier and sequence number; `label` is IPv6's flow label. Raises OSError."""
     family = _V6 if ":" in destination else _V4
     payload = bytes(max(0, size - (20 if family == _V4 else 40) - _HEADER[kind]))
     with host.socket(family, socket.SOCK_RAW, _PROTOCOL[family, kind]) as raw:
@@ -59,9 +59,10 @@ def probe(
             raw.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _DO)
         else:
             raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _DO)
+            raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_FLOWINFO_SEND, 1)
         set_ttl(raw, ttl)
         message = _message(kind, family, source, destination, sport, dport, payload)
-        raw.sendto(message, (destination, 0))
+        raw.sendto(message, (destination, 0, label, 0) if family == _V6 else (destination, 0))
     return message
 
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, listen, tcp_info, tcp_pair
+from netns import eventually, firewall, listen, segment, tcp_info, tcp_pair
 from netns.attempt import WAYS, attempt, errno_of, events
 
 pytestmark = pytest.mark.topology(LAN)
@@ -94,3 +94,20 @@ def test_an_overflowing_listener_resets_if_told_to(net, family):
     eventually(lambda: [tcp_info(conn).state for conn in conns], ["ESTABLISHED"] * 3 + ["CLOSE"], within=5)
     assert errno_of(conns[-1].recv, 1) == "ECONNRESET"
     assert server.counter("TcpExt.ListenOverflows") == 1
+
+
+def test_connect_waits_for_the_end_of_a_simultaneous_open(net, family):
+    """Two SYNs have crossed (RFC 9293, 3.5): EALREADY until the peer has acknowledged this one; then it is done."""
+    client, server = net.nodes("client", "server")
+    conn, there = client.socket(family), (server.address(family), 4000)
+    conn.setblocking(False)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        assert errno_of(conn.connect, there) == "EINPROGRESS"
+        here = conn.getsockname()[:2]
+        segment.send(server, there, here, "S", seq=5000)
+        eventually(lambda: tcp_info(conn).state, "SYN_RECV", within=5)
+        assert errno_of(conn.connect, there) == "EALREADY"
+
+        segment.send(server, there, here, "A", seq=5001, ack=packets.sent()[0].tcp.seq + 1)
+        eventually(lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
+        assert errno_of(conn.connect, there) is None

@@ -6,10 +6,13 @@ import fcntl
 import os
 import select
 import signal
+from pathlib import Path
 
 import pytest
 
-from fixtures.pidns import fields, nspid, pidfd_ids
+from fixtures.pidns import Guest, fields, nspid, pidfd_ids
+from netns import eventually
+from netns.actor import Actor
 from netns.attempt import errno_of
 
 # What all kernels since 5.10 have, whatever their configuration.
@@ -185,3 +188,18 @@ def test_a_process_is_restored_with_the_ids_that_it_had(nested):
         assert nspid(f"/proc/{here}/status") == [30602, 602, 502]
         nested.ask("end", 502)
     nested.ask("end", 501)
+
+
+def test_a_namespace_ends_when_its_last_process_was_reaped(nested):
+    """Its first one takes all others with it, and waits for those that entered from outside until their parents have reaped them
+    (pid_namespaces(7); zap_pid_ns_processes())."""
+    with Actor(Guest) as guest:
+        guest.call("join", nested.middle.pid)
+        child = guest.call("have_child")
+        assert nspid(f"/proc/{child}/status")[0] == child and len(nspid(f"/proc/{child}/status")) == len(nested.pids) - 1
+        nested.middle.signal(signal.SIGKILL)
+        eventually(lambda: fields(f"/proc/{child}/status")["State"], "Z (zombie)", within=5)
+        assert nested.middle.state != "Z"
+
+        assert guest.call("reap", child) == signal.SIGKILL
+        eventually(lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)

@@ -79,6 +79,14 @@ def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, f
     assert pmtu.path(client, server.address(family)).mtu == 1400
 
 
+def test_loopback_takes_the_largest_packet_that_there_is(net, family):
+    """IPv4's length field ends at 65535 bytes, lo's MTU is one more; IPv6's counts without the header."""
+    client = net["client"]
+    with client.socket(family, socket.SOCK_DGRAM) as ours:
+        ours.connect((client.address(family), 9))
+        assert mtu_of(ours, family) == (65535 if family == socket.AF_INET else 65536)
+
+
 def test_a_socket_that_does_without_routes_learns_of_its_neighbour(net, family):
     """SO_DONTROUTE (socket(7)): an error about what it sent to a host of its own network is taken, too."""
     client, router = net.nodes("client", "router")

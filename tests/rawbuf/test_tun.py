@@ -2,6 +2,8 @@
 
 import errno
 import socket
+import struct
+import time
 
 import pytest
 
@@ -12,6 +14,8 @@ from netns.tun import Flags, tun
 
 pytestmark = pytest.mark.topology(LAN)
 
+# include/uapi/asm-generic/socket.h and net_tstamp.h
+SO_TIMESTAMPING, TX_SOFTWARE, SOFTWARE = 37, 1 << 1, 1 << 4
 STUB = ("203.0.113.1/24", "fe80::1/64")
 KINDS = {
     "tun": Flags.TUN, "tap": Flags.TAP, "tun-napi": Flags.TUN | Flags.NAPI, "tap-napi": Flags.TAP | Flags.NAPI,
@@ -143,3 +147,17 @@ def test_an_interface_that_vanished_leaves_nothing_charged(net, family):
         assert errno.errorcode.get(refusal(sender, stub.index)) == expected
         assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
         assert refusal(sender, client.interfaces["server"].index) is None
+
+
+def test_a_packet_is_stamped_when_it_goes_into_the_tun(net, family):
+    """SO_TIMESTAMPING in software, which tun offers (Documentation/networking/timestamping.rst): the sender finds the time on
+    its error queue."""
+    client = net["client"]
+    with tun(client, "stub", addresses=STUB) as stub, client.socket(family, socket.SOCK_DGRAM) as sender:
+        sender.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE | SOFTWARE)
+        before = time.time()
+        sender.sendto(b"x", ("203.0.113.9", 9) if family == socket.AF_INET else ("fe80::9", 9, 0, stub.index))
+        _data, ancillary, _flags, _address = sender.recvmsg(100, 512, socket.MSG_ERRQUEUE)
+
+    stamps = [struct.unpack_from("=qq", data) for _level, kind, data in ancillary if kind == SO_TIMESTAMPING]
+    assert [before <= seconds + nanoseconds / 1e9 <= before + 1 for seconds, nanoseconds in stamps] == [True]

@@ -85,6 +85,15 @@ def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, looks_
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
+@pytest.mark.parametrize("fields, spread", [(0x0008, BOTH), (0x0037, ONE)], ids=["label", "others"])
+def test_the_custom_policy_looks_at_flow_labels(fork, hops, family, fields, spread):
+    """Bit 3: packets that have nothing but their flow label of their own spread (RFC 6438), and by no other bit."""
+    fork.choose_by(3, fields)
+
+    assert hops([dict(kind="udp", label=1 + number) for number in range(MANY)]) == spread
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
 @pytest.mark.parametrize("state, used", [("reachable", {"upper", "lower"}), ("failed", {"upper"})])
 def test_a_router_known_to_be_dead_is_left_to_itself(net, fork, family, state, used):
     """A host's flows that would take the second way take the first while neighbour discovery has failed for the second

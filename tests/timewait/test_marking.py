@@ -1,0 +1,69 @@
+"""What a socket that waits puts into the IP headers of its answers: the class and flow label of its connection."""
+
+import socket
+import struct
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually
+from netns.closing import states
+
+pytestmark = pytest.mark.topology(LAN)
+
+V4 = socket.AF_INET
+OPTION = {V4: (socket.IPPROTO_IP, socket.IP_TOS), socket.AF_INET6: (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)}
+IPV6_FLOWLABEL_MGR, IPV6_FLOWINFO_SEND = 32, 33
+REFLECT = 4
+LABEL = 0xABCDE
+EXPEDITED, LOW = 0xB8, 0x20                     # DSCP EF (RFC 3246) and CS1, as octets
+
+
+def marks(packet):
+    return (packet.ip.tos, 0) if packet.ip.version == 4 else (packet.ip.tc, packet.ip.fl)
+
+
+def reflect_labels(listener):
+    """Connections answer with the label that they are sent: struct in6_flowlabel_req, IPV6_FL_F_REFLECT (include/uapi/linux/in6.h)."""
+    listener.setsockopt(socket.IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, struct.pack("=22xH8x", REFLECT))
+
+
+@pytest.fixture
+def marked(service):
+    """A connection whose sides have a class each, and which has a flow label in both directions over IPv6; its two sockets and the label."""
+    conn, label = service.client.socket(service.family), 0
+    if service.family != V4:
+        label = LABEL
+        conn.setsockopt(socket.IPPROTO_IPV6, IPV6_FLOWINFO_SEND, 1)
+        service.server.pin({"net.ipv6.flowlabel_consistency": 0})
+        reflect_labels(service.listener)
+    conn.connect((*service.address, label, 0) if label else service.address)
+    peer = service.accept()
+    conn.setsockopt(*OPTION[service.family], LOW)
+    peer.setsockopt(*OPTION[service.family], EXPEDITED)
+    return conn, peer, label
+
+
+def test_time_wait_answers_with_the_class_and_flow_label_of_the_connection(service, marked):
+    """What classifies packets on the way shall not tell them apart."""
+    conn, peer, label = marked
+    closed = service.close(conn, peer, "server", conn.getsockname()[:2], peer.getsockname()[:2])
+
+    [answer] = closed.answers("FA", seq=-1, tsval=1000)
+
+    assert (answer.flags, marks(answer)) == ("A", (EXPEDITED, label))
+
+
+def test_a_reset_has_the_class_of_what_it_answers_and_the_flow_label_of_the_connection(service, marked):
+    """Here late data for a socket that is closed (FIN_WAIT2)."""
+    service.server.pin({"net.ipv4.tcp_fin_timeout": 5})
+    conn, peer, label = marked
+    peer.close()
+    eventually(lambda: states(service.server), ["FIN_WAIT2"], within=5)
+
+    with service.server.capture("tcp") as packets:
+        conn.sendall(b"late")
+        packets.until(lambda seen: seen.sent() != [], within=5)
+
+    [reset] = packets.sent()
+    assert (reset.flags, marks(reset)) == ("R", (LOW, label))
