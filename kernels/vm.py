@@ -24,7 +24,9 @@ SEED = 1                                    # QEMU's own random numbers, so that
 COMMAND_LINE = [
     "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
     # Timer interrupts of an idle guest, and costs that only matter on real processors.
-    "nowatchdog", "tsc=nowatchdog", "psi=0", "slab_nomerge", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", "PYTHONHASHSEED=0",
+    "nowatchdog", "tsc=nowatchdog", "psi=0", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", "PYTHONHASHSEED=0",
+    # Each kind of object has a cache of its own, so that what is left of one can be counted (netns/slab.py).
+    "slab_nomerge",
     # A panic or an oops ends the machine; an injected NMI turns a hang into a panic with a backtrace.
     "panic=-1", "oops=panic", "unknown_nmi_panic",
     # Addresses are the same in every boot, for tools that patch or trace the kernel.

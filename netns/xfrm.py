@@ -126,8 +126,13 @@ def delete(host: Host, *items: Policy | SA) -> None:
 def set_on_socket(sock: socket.socket, policy: Policy) -> None:
     """The policy holds for this socket alone and before all others (IP_XFRM_POLICY; include/uapi/linux/in.h).
 
-    Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError.
+    Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature where the kernel lacks NETLINK_XFRM.
     """
+    # Until somebody has opened such a socket, xfrm_user may not be loaded, and without it no policy is understood: EINVAL.
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
+    except OSError as error:
+        raise MissingFeature("the kernel lacks NETLINK_XFRM (CONFIG_XFRM_USER)") from error
     level, option = (
         (socket.IPPROTO_IP, _IP_XFRM_POLICY) if sock.family == socket.AF_INET
         else (socket.IPPROTO_IPV6, _IPV6_XFRM_POLICY)

@@ -1,8 +1,9 @@
 """`./kdrift sensitivity`: break the kernel in one place at a time, and count how often the tests notice.
 
 The guest's code is changed in memory, one instruction for each mutant, and those tests run that execute the instruction. A mutant is
-killed when a test has another outcome, a measurement that moved beyond its tolerance, other packets or counters, or no end, and the
-same tests in the same order do not on the unchanged kernel; otherwise it survived. What no test executes is not reached. Exit status: 0; 2 usage; 3 when the machine could not be used; 130 interrupted.
+killed when a test has another outcome, a measurement that moved beyond its tolerance, other packets or counters, or no end, again each
+time that it is tried, and never without the mutant; otherwise it survived. What no test executes is not reached.
+Exit status: 0; 2 usage; 3 when the machine could not be used; 130 interrupted.
 """
 import argparse
 import hashlib

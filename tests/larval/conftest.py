@@ -10,6 +10,7 @@ import termios
 import pytest
 
 import netns
+from fixtures.net import KEPT
 from netns import xfrm
 
 # From 6.5 on the first SYNs come every second; without that they come after 1 s, 3 s, 7 s, ... on every kernel.
@@ -127,9 +128,7 @@ def peers(net, family):
     return Peers(client, server, family)
 
 
-# Namespaces that stay until the machine goes; see larval_drop(). Nothing but the defect itself tells a kernel that has it,
-# and that stops the machine: 5.10.262 has it, 6.1.192 and later have not.
-_kept: list[int] = []
+# Nothing but the defect itself tells a kernel that has it, and that stops the machine: 5.10.262 has it, 6.1.192 and later have not.
 _LETS_GO = (6, 1)
 
 
@@ -148,7 +147,7 @@ def larval_drop(net, family, clock):
         if value == 0 and keeps:
             if clock.kind != "virtual":
                 pytest.skip("needs a machine of its own: this kernel never gets rid of what was held over IPv6")
-            _kept.extend(os.dup(host.namespace.descriptor) for host in net.hosts.values())
+            KEPT.extend(os.dup(host.namespace.descriptor) for host in net.hosts.values())
         try:
             net[role].pin({"net.core.xfrm_larval_drop": value, "net.core.xfrm_acq_expires": acq_expires})
         except FileNotFoundError:
