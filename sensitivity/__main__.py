@@ -279,10 +279,12 @@ class Study:
 
     def confirmed(self, mutant: Mutant, tests: Sequence[int], found: Mapping[str, str]) -> str:
         """What of that which the last of these tests has found is no chance. An outcome, which the unchanged kernel has had the same each
-        time, has to come again in the same order; anything else each time in this test alone, and never without the mutant."""
+        time, has to come again in the same order, and not without the mutant; anything else each time in this test alone, and never
+        without the mutant."""
         decisive = {OUTCOME, GONE}
         if found.keys() & decisive:
-            return next(iter(found.values())) if self.again(mutant, tests, SEEDS[1]) & decisive else ""
+            happens = not self.control(tests, SEEDS[0]) & decisive and self.again(mutant, tests, SEEDS[1]) & decisive
+            return next(iter(found.values())) if happens else ""
         last = tests[-1]
         alone, left = tests if last in self.afterwards else [last], set(found)
         for seed in SEEDS[1:]:

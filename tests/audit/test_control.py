@@ -1,5 +1,7 @@
 """What AUDIT_SET takes, and how requests are read (auditctl(8), netlink(7))."""
 
+import dataclasses
+
 import pytest
 
 from netns.attempt import errno_of
@@ -16,6 +18,10 @@ def test_a_mode_that_there_is_not_is_refused(audit, name):
 
 def test_each_request_of_a_packet_is_answered(audit):
     """Also the last one, which is a header and nothing else, with no byte behind it."""
+    def settings(status):
+        """Without what the kernel's own records move."""
+        return dataclasses.replace(status, lost=0, backlog=0, backlog_wait_time_actual=0)
+
     [first, second] = audit.control.statuses(2)
 
-    assert first == second == audit.status()
+    assert settings(first) == settings(second) == settings(audit.status())
