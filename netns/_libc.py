@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import signal
 from collections.abc import Sequence
 
 CLONE_NEWNS = 0x00020000
@@ -9,6 +10,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
+_CLONE3 = 435
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_REC = 0x4000
@@ -34,16 +36,12 @@ def syscall(number: int, *arguments: int) -> int:
     return result
 
 
-_CLONE3 = 435
-_SIGCHLD = 17
-
-
 def fork_as(ids: Sequence[int]) -> int:
     """fork(2) of a process with one thread; the child has these process ids, in its innermost namespace first (clone3(2), set_tid).
     Raises OSError."""
     numbers = (ctypes.c_int * len(ids))(*ids)
     # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
-    arguments = (ctypes.c_uint64 * 11)(0, 0, 0, 0, _SIGCHLD, 0, 0, 0, ctypes.addressof(numbers), len(ids), 0)
+    arguments = (ctypes.c_uint64 * 11)(0, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, ctypes.addressof(numbers), len(ids), 0)
     return syscall(_CLONE3, ctypes.addressof(arguments), ctypes.sizeof(arguments))
 
 

@@ -41,7 +41,6 @@ _SA_ID = struct.Struct("=16s4sHBx")             # daddr spi family proto
 _AEAD = struct.Struct("=64sII")                 # name, key length and ICV length in bits
 
 
-
 def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 

@@ -11,6 +11,9 @@ from .host import Host
 from .packet import Packet
 from .tcp import STATES, TCP_REPAIR
 
+# include/uapi/linux/tcp.h
+_TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, _SEND_QUEUE = 20, 21, 2
+
 
 @dataclass(frozen=True)
 class Closed:
@@ -105,11 +108,15 @@ class Service:
 
 def _begin_with(conn: socket.socket, isn: int) -> None:
     """Choose the initial sequence number, as if TCP were to be restored. Source: tcp_repair in net/ipv4/tcp.c."""
-    TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, SEND_QUEUE = 20, 21, 2
-    conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
-    conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR_QUEUE, SEND_QUEUE)
-    conn.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("=I", isn % 2**32))
+    repair(conn, isn)
     conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
+
+
+def repair(conn: socket.socket, seq: int) -> None:
+    """Begin to restore a connection that sends `seq` next: connect() is silent then. Needs CAP_NET_ADMIN."""
+    conn.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    conn.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR_QUEUE, _SEND_QUEUE)
+    conn.setsockopt(socket.IPPROTO_TCP, TCP_QUEUE_SEQ, struct.pack("=I", seq % 2**32))
 
 
 def closed_by_both(packets) -> bool:

@@ -121,6 +121,12 @@ def _counted(to: Host, counter: str) -> Iterator[None]:
         eventually(lambda: to.counter(counter) - before, 1, within=5)
 
 
+def transport_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:
+    """With the pseudo-header of both addresses: RFC 768, RFC 9293 (3.1), RFC 8200 (8.1); of a message whose checksum field is 0."""
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    return checksum(addresses + struct.pack("!II", len(message), protocol) + message)
+
+
 def checksum(message: bytes) -> int:
     """RFC 1071, of a message whose checksum field is 0."""
     padded = message + b"\0" * (len(message) % 2)

@@ -18,13 +18,15 @@ _EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.i
 @dataclass(frozen=True)
 class PathMtu:
     """What `ip route get` says of a destination: `mtu` in bytes if an exception or the route has one, `expires` in
-    whole seconds (rounded down) for an exception, `locked` if packets go without DF, and the next hop."""
+    whole seconds (rounded down) for an exception, `locked` if packets go without DF, and the next hop, `redirected` if a
+    redirect has named it."""
 
     mtu: int | None
     expires: int | None
     locked: bool
     via: str | None
     device: str | None
+    redirected: bool
 
 
 def path(host: Host, destination: str, *selectors: str) -> PathMtu:
@@ -40,6 +42,7 @@ def path(host: Host, destination: str, *selectors: str) -> PathMtu:
         locked=bool(mtu and mtu[1]),
         via=words[words.index("via") + 1] if "via" in words else None,
         device=words[words.index("dev") + 1],
+        redirected="redirected" in answer,
     )
 
 

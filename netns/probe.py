@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .capture import Capture
 from .host import Host
-from .icmp import checksum
+from .icmp import checksum, transport_checksum
 from .packet import Packet
 
 KINDS = ("udp", "tcp", "icmp")
@@ -74,11 +74,11 @@ def _message(kind: str, family: int, source: str, destination: str, sport: int, 
         message, at = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload, 6
     else:
         message, at = struct.pack("!HHIIHHHH", sport, dport, 1, 0, _SYN, 65535, 0, 0) + payload, 16
-    pseudo = b""
-    if kind != "icmp" or family == _V6:
-        addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
-        pseudo = addresses + struct.pack("!II", len(message), _PROTOCOL[family, kind])
-    return message[:at] + struct.pack("!H", checksum(pseudo + message)) + message[at + 2:]
+    if kind == "icmp" and family == _V4:
+        number = checksum(message)
+    else:
+        number = transport_checksum(source, destination, _PROTOCOL[family, kind], message)
+    return message[:at] + struct.pack("!H", number) + message[at + 2:]
 
 
 def answers(packets: Capture) -> list[Answer]:

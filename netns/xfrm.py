@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _NETLINK_XFRM = 6
+_NO_NETLINK_XFRM = "the kernel lacks NETLINK_XFRM (CONFIG_XFRM_USER)"
 _IP_XFRM_POLICY, _IPV6_XFRM_POLICY = 17, 35
 # What a kernel without esp4, esp6 or the algorithm answers.
 _LACKING = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS, errno.ENOENT)
@@ -132,7 +133,9 @@ def set_on_socket(sock: socket.socket, policy: Policy) -> None:
     try:
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
     except OSError as error:
-        raise MissingFeature("the kernel lacks NETLINK_XFRM (CONFIG_XFRM_USER)") from error
+        if error.errno == errno.EPROTONOSUPPORT:
+            raise MissingFeature(_NO_NETLINK_XFRM) from error
+        raise
     level, option = (
         (socket.IPPROTO_IP, _IP_XFRM_POLICY) if sock.family == socket.AF_INET
         else (socket.IPPROTO_IPV6, _IPV6_XFRM_POLICY)
@@ -153,7 +156,7 @@ def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Poli
     except OSError as error:
         # This one comes without the name of a message: there was no socket to send it by.
         if error.errno == errno.EPROTONOSUPPORT and not any(str(name) in str(error) for name in names):
-            raise MissingFeature("the kernel lacks NETLINK_XFRM (CONFIG_XFRM_USER)") from error
+            raise MissingFeature(_NO_NETLINK_XFRM) from error
         raise
 
 

@@ -24,11 +24,10 @@ _EXTENSIONS = (0, 43, 60)                   # of IPv6: hop-by-hop options, routi
 _TIMESTAMPS = 8                             # the option of RFC 7323
 # Multicast listener reports, neighbour and router discovery.
 _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
-# Counters that these move.
+# Counters that these move, and of what finds its socket in use, as chance has it when softirq and process meet.
 _MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)Msgs|Icmp6\.OutErrors|Ip6\.\w*Bcast\w*|"
-                    r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*")
-# Counters of what finds its socket in use, as chance has it when softirq and process meet.
-_CHANCE = re.compile(r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
+                    r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*|"
+                    r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
 SECONDS = " at"                             # the end of a name whose number is a time
 
@@ -45,8 +44,7 @@ def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str]
             found[name] = found.get(name, 0) + 1
             found[name + SECONDS] = round((frame.when - sent[0].when) / 1e9, 6)
     for role, each in hosts.items():
-        found |= {f"{role} counts {name}": value for name, value in each["counters"].items()
-                  if not _MOVED.fullmatch(name.partition(" on ")[0]) and not _CHANCE.fullmatch(name)}
+        found |= {f"{role} counts {name}": value for name, value in each["counters"].items() if not _MOVED.fullmatch(name.partition(" on ")[0])}
     for line in log:
         name = f"the kernel logs: {_NUMBER.sub('#', line)}"
         found[name] = found.get(name, 0) + 1

@@ -49,7 +49,7 @@ REHEARSALS = 2                              # runs of everything, unchanged and 
 MUTANTS_PER_CHECK = 40                      # of these one is tried that changes nothing, too
 # Of a mutant's tests (Bench.restored): when it is first tried, and when what it did is tried again. What is run to prepare has others.
 SEEDS = (1, 2, 3)
-_FIRST_REHEARSAL = 100
+_FIRST_SEED = 100
 console = Console(highlight=False)
 T = TypeVar("T")
 
@@ -145,9 +145,8 @@ class Study:
             slots = self.options.slots
             with self.workers() as pool:
                 watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
-                base = pool.submit(self.twice, self.whole, sorted(tests), _FIRST_REHEARSAL - 1)
-                rehearsed = [pool.submit(self.twice, self.whole, self.shuffled(tests, seed), seed)
-                             for seed in range(_FIRST_REHEARSAL, _FIRST_REHEARSAL + REHEARSALS)]
+                orders = [sorted(tests), *(self.shuffled(tests, seed) for seed in range(REHEARSALS))]
+                base, *rehearsed = [pool.submit(self.twice, self.whole, order, seed) for seed, order in enumerate(orders, _FIRST_SEED)]
                 reached, third = {}, {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
@@ -182,7 +181,11 @@ class Study:
         self.controls: dict[tuple[int, ...], Seen | None] = {}
 
     def is_afterwards(self, index: int) -> bool:
-        return self.bench.tests[index].split("/")[1] == AFTERWARDS
+        return self.folder(index) == AFTERWARDS
+
+    def folder(self, index: int) -> str:
+        """The test's family, or another folder of tests."""
+        return self.bench.tests[index].split("/")[1]
 
     def shuffled(self, tests: list[int], seed: int) -> list[int]:
         """In an order of chance, but what runs after all others."""
@@ -191,7 +194,7 @@ class Study:
 
     def order(self, tests: list[int], families: Sequence[str]) -> list[int]:
         """Those of the function's own families first, and the quickest first: a mutant needs to be noticed only once."""
-        return sorted(tests, key=lambda index: (self.bench.tests[index].split("/")[1] not in families, self.base[index].cost_s))
+        return sorted(tests, key=lambda index: (self.folder(index) not in families, self.base[index].cost_s))
 
     def families(self, mutant: Mutant) -> tuple[str, ...]:
         """Those that guard its function."""
@@ -300,8 +303,7 @@ class Study:
 
     def again(self, mutant: Mutant, tests: Sequence[int], seed: int) -> Set[str]:
         """The names of what the last of these tests notices of the mutant."""
-        last = self.last_seen(tests, seed, mutant)
-        return {GONE} if last is None else noticed(self.base[tests[-1]], last, self.unsteady[tests[-1]]).keys()
+        return self.names(tests[-1], self.last_seen(tests, seed, mutant))
 
     def affordable(self, tests: list[int]) -> list[int]:
         """As many of them as MOST_WORK allows."""
@@ -315,8 +317,11 @@ class Study:
         """The names of what the last of these tests notices of the unchanged kernel."""
         if (key := (seed, *tests)) not in self.controls:
             self.controls[key] = self.last_seen(tests, seed)
-        index, now = tests[-1], self.controls[key]
-        return {GONE} if now is None else noticed(self.base[index], now, self.unsteady[index]).keys()
+        return self.names(tests[-1], self.controls[key])
+
+    def names(self, index: int, seen: Seen | None) -> Set[str]:
+        """Those of what the test has noticed; None is a machine that was lost."""
+        return {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
 
     def last_seen(self, tests: Sequence[int], seed: int, mutant: Mutant | None = None) -> Seen | None:
         """What the last of these tests does; None where the machine is lost."""

@@ -10,6 +10,7 @@ from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
 from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair
 from netns.attempt import WAYS, attempt, name, so_error
+from netns.probe import answers
 from netns.qdisc import qdisc
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -59,15 +60,13 @@ def forge(client, server, family, protocol, header):
 
 
 def checksum(client, server, family, protocol, header):
-    """What it should be: RFC 768, RFC 9293 (3.1), RFC 8200 (8.1)."""
-    addresses = b"".join(socket.inet_pton(family, host.address(family)) for host in (client, server))
-    return icmp.checksum(addresses + struct.pack("!II", len(header), protocol) + header)
+    return icmp.transport_checksum(client.address(family), server.address(family), protocol, header)
 
 
 def quoted_checksums(packets, family):
     """Those of the datagrams that ICMP errors are about."""
-    at = 8 + (20 if family == V4 else 40) + 6
-    return [int.from_bytes(packet.icmp[at:at + 2], "big") for packet in packets.received() if packet.icmp and packet.icmp[0] in (1, 3)]
+    at = (20 if family == V4 else 40) + 6
+    return [int.from_bytes(answer.quoted[at:at + 2], "big") for answer in answers(packets)]
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)

@@ -8,16 +8,13 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import TICK, MissingFeature, approx_timer, eventually
-from netns.closing import Service, time_waits
-from netns.tcp import TCP_REPAIR
+from netns.closing import TCP_QUEUE_SEQ, Service, repair, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 
 REUSE = "net.ipv4.tcp_tw_reuse"
 REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"     # ms; before it came it was until the clock's next full second
 PORT = 40000
-# include/uapi/linux/tcp.h
-TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_SEND_QUEUE = 20, 21, 2
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 
@@ -130,8 +127,7 @@ def test_a_restored_connection_keeps_its_own_numbers(service, client, clock):
     service.closed("client")
     clock.sleep(1.05)
     conn = client.socket(service.family)
-    for option, value in ((TCP_REPAIR, 1), (TCP_REPAIR_QUEUE, TCP_SEND_QUEUE), (TCP_QUEUE_SEQ, 1_000_000)):
-        conn.setsockopt(socket.IPPROTO_TCP, option, value)
+    repair(conn, 1_000_000)
 
     conn.connect(service.address)
 
