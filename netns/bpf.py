@@ -24,6 +24,7 @@ FEXIT = 25  # enum bpf_attach_type
 MAP_LOOKUP_ELEM, GET_CURRENT_PID_TGID, GET_NS_CURRENT_PID_TGID = 1, 14, 120  # helpers
 R0, R1, R2, R3, R4, FRAME = 0, 1, 2, 3, 4, 10  # registers
 _LOG_BYTES = 1 << 14
+PERF_ATTR_SIZE = 72                         # up to config2: PERF_ATTR_SIZE_VER1
 
 
 def instruction(code: int, to: int = 0, source: int = 0, offset: int = 0, value: int = 0) -> bytes:
@@ -117,14 +118,20 @@ def attach_kprobe(program: int, function: str) -> int:
         raise MissingFeature(f"a kprobe of perf: {error}") from error
     name = ctypes.create_string_buffer(function.encode())
     # struct perf_event_attr up to config2: type, size, ..., config1 (the function), config2 (the offset in it).
-    attributes = ctypes.create_string_buffer(struct.pack("=II48xQQ", kind, 72, ctypes.addressof(name), 0), 72)
-    event = _libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.addressof(attributes), -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+    event = perf_event(struct.pack("=II48xQQ", kind, PERF_ATTR_SIZE, ctypes.addressof(name), 0), thread=-1, cpu=0)
     try:
         fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
     except OSError:
         os.close(event)
         raise
     return event
+
+
+def perf_event(attributes: bytes, thread: int, cpu: int) -> int:
+    """perf_event_open(2) with the beginning of a struct perf_event_attr; what is left of it is 0. `thread` -1 is any, 0 the calling one,
+    `cpu` -1 any. Raises OSError."""
+    buffer = ctypes.create_string_buffer(attributes, PERF_ATTR_SIZE)
+    return _libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.addressof(buffer), thread, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
 
 
 def runs(program: int) -> int:

@@ -47,6 +47,22 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
 
 
 @contextmanager
+def nothing_leaves(host: Host, policy: str) -> Iterator[None]:
+    """The host drops each packet that it sends, by a rule where the chain's `policy` is "accept", or by the policy "drop" itself.
+    Raises MissingFeature where the machine lacks nftables."""
+    table = "inet kdrift-silence"
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
+        add table {table}
+        add chain {table} output {{ type filter hook output priority 0; policy {policy}; }}
+        {f"add rule {table} output drop" if policy == "accept" else ""}
+    """)
+    try:
+        yield
+    finally:
+        host.run(["nft", "delete", "table", *table.split()])
+
+
+@contextmanager
 def count(host: Host, family: int) -> Iterator[Rule]:
     """Every packet of the address family that comes in for the host passes one chain of nftables, and is counted: the
     host's only netfilter hook, unless it has others. Raises MissingFeature."""

@@ -22,7 +22,7 @@ _PROTOCOL_AT = {_IPV4: 14 + 9, b"\x86\xdd": 14 + 6}
 # Ports, sequence and acknowledgement number, data offset, flags (RFC 9293, 3.1).
 _TCP = struct.Struct("!2s2sIIBB")
 _TCP_HEADER = 20
-_END, _NOP, _TIMESTAMPS = 0, 1, 8
+_END, _NOP, _SACK, _TIMESTAMPS = 0, 1, 5, 8
 
 
 class Segment(NamedTuple):
@@ -161,11 +161,24 @@ class Packet:
     @property
     def timestamps(self) -> tuple[int, int] | None:
         """TSval and TSecr (RFC 7323), None without the option."""
+        option = self._option(_TIMESTAMPS)
+        return option and struct.unpack("!II", option)
+
+    @property
+    def sacks(self) -> bool:
+        """Whether it acknowledges anything by SACK (RFC 2018)."""
+        return self._option(_SACK) is not None
+
+    def _option(self, wanted: int) -> bytes | None:
+        """What is in this option of TCP's; None if it has none."""
         options, at = self._tcp_segment().options, 0
         while at < len(options) and options[at] != _END:
-            if options[at] == _TIMESTAMPS:
-                return struct.unpack_from("!II", options, at + 2)
-            at += 1 if options[at] == _NOP else options[at + 1]
+            if options[at] == _NOP:
+                at += 1
+                continue
+            if options[at] == wanted:
+                return options[at + 2:at + options[at + 1]]
+            at += options[at + 1]
         return None
 
     @property

@@ -21,6 +21,7 @@ _BUFFER_KIB = 512
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _LOST = ("overrun", "commit overrun", "dropped events")
 _FUNC = 12
+_PERF_TYPE_TRACEPOINT = 2                       # include/uapi/linux/perf_event.h
 # Words after the three of each type, by kind: always, and for each member. Source: Documentation/bpf/btf.rst.
 _FIXED = {1: 1, 3: 3, 14: 1, 17: 1}
 _EACH = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
@@ -61,6 +62,18 @@ def kprobe(function: str, kind: str = "p", thread: int | None = None, after: str
             file.write_text(off)
         finally:
             instance.rmdir()
+
+
+@contextmanager
+def counter_of(function: str) -> Iterator[Callable[[], int]]:
+    """perf's own count of the event that kprobe() has made of this function, for what this thread calls, while that one stands.
+    Raises OSError."""
+    identifier = int((TRACEFS / "events/kprobes" / f"kdrift_{function}" / "id").read_text())
+    event = bpf.perf_event(struct.pack("=IIQ", _PERF_TYPE_TRACEPOINT, bpf.PERF_ATTR_SIZE, identifier), thread=0, cpu=-1)
+    try:
+        yield lambda: int.from_bytes(os.read(event, 8), "little")
+    finally:
+        os.close(event)
 
 
 @contextmanager

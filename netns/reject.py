@@ -62,6 +62,12 @@ def rejecting(
         yield ports
 
 
+def rejecting_protocol(host: Host, family: socket.AddressFamily, protocol: int):
+    """Refuse whatever is of this IP protocol and passes through the host, by nftables; else as rejecting()."""
+    icmp = "icmp" if family == socket.AF_INET else "icmpv6"
+    return _rules(host, family, "nft", "forward", {f"meta l4proto {protocol} reject with {icmp} type port-unreachable": []})
+
+
 def resetting(host: Host, family: socket.AddressFamily, port: int, flavour: str, hook: str):
     """Answer TCP segments for the port with a reset; else as rejecting()."""
     return _rules(host, family, flavour, hook, {

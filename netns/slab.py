@@ -1,12 +1,18 @@
 """How many of its objects the kernel has in use, by the name of their cache (slabinfo(5))."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from .errors import MissingFeature
 
 _CACHES = Path("/sys/kernel/slab")
 _INFO = Path("/proc/slabinfo")
+ROUTES = ("rtable", "ip_dst_cache", "ip6_dst_cache")    # IPv4's have had two names
+
+
+def unnamed() -> list[str]:
+    """The caches of kmalloc(), from which comes what has none of its own."""
+    return [path.name for path in _CACHES.glob("kmalloc*")]
 
 
 def in_use(names: Collection[str]) -> dict[str, int]:
@@ -27,3 +33,9 @@ def in_use(names: Collection[str]) -> dict[str, int]:
         raise MissingFeature(f"counting the kernel's objects: {error}") from error
     rows = (line.split() for line in lines if not line.startswith(("slabinfo", "#")))
     return {name: int(active) for name, active, *_rest in rows if name in names}
+
+
+def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
+    """Those of these caches, as in_use() found them, that have over `by` objects more in use now, and how many more. Raises MissingFeature."""
+    more = {name: count - before.get(name, 0) for name, count in in_use(before).items()}
+    return {name: count for name, count in more.items() if count > by}

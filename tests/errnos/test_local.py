@@ -6,8 +6,9 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import LAN
-from netns import listen
+from netns import firewall, listen
 from netns.attempt import WAYS, attempt, errno_of
+from netns.raw import outq
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -82,6 +83,50 @@ def test_the_port_of_a_connection_is_taken(net, family):
 
     assert errno_of(client.socket(family).bind, (here, port)) == "EADDRINUSE"
     assert errno_of(client.socket(family).bind, (LOOPBACK[family], port)) is None
+
+
+def test_a_port_is_shared_only_where_both_ask_for_it(net, family):
+    """SO_REUSEADDR on the socket that has the port and on the one that wants it, and the first does not listen (socket(7))."""
+    client = net["client"]
+
+    def second_bind(first, listens, second):
+        """Its errno, where these two have SO_REUSEADDR or not."""
+        owner, other = client.socket(family), client.socket(family)
+        owner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, first)
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, second)
+        owner.bind((client.address(family), 0))
+        if listens:
+            owner.listen()
+        return errno_of(other.bind, owner.getsockname()[:2])
+
+    cases = [(first, listens, second) for first in (0, 1) for listens in (False, True) for second in (0, 1)]
+    assert {case for case in cases if second_bind(*case) is None} == {(1, False, 1)}
+    assert {second_bind(*case) for case in cases} == {None, "EADDRINUSE"}
+
+
+def test_the_next_port_to_a_peer_cannot_be_told(net, family):
+    """It is one to eight steps, of chance, beyond the last one (RFC 6056, 3.3.5; "tcp: add small random increments to the source
+    port")."""
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.ip_local_port_range": "32768 60999", "net.ipv4.ip_local_reserved_ports": ""})
+    with client.capture("tcp") as packets:
+        for _ in range(200):
+            with client.socket(family) as conn:
+                assert errno_of(conn.connect, (server.address(family), 9)) == "ECONNREFUSED"
+
+    ports = [packet.sport for packet in packets.sent()]
+    beyond = [later - earlier for earlier, later in zip(ports, ports[1:]) if later > earlier]
+    assert len(set(beyond)) == 8
+
+
+def test_what_a_firewall_drops_on_its_way_out_is_freed(net, family):
+    """By a rule or by the chain's policy: EPERM, and the socket has its room again (SIOCOUTQ)."""
+    client, server = net.nodes("client", "server")
+    sender = client.socket(family, socket.SOCK_DGRAM)
+    for policy in ("accept", "drop"):
+        with firewall.nothing_leaves(client, policy):
+            assert [errno_of(sender.sendto, bytes(100), (server.address(family), 9)) for _ in range(3)] == ["EPERM"] * 3
+            assert outq(sender) == 0
 
 
 def test_bind_to_an_address_that_is_not_ours(net, family):

@@ -84,6 +84,32 @@ def test_a_datagram_is_refused_with_its_checksum_or_without_one(net, family, fla
     assert quoted_checksums(packets, family) == [0, right]
 
 
+def packet_of(family, source, destination, number, fragment):
+    """24 bytes of SCTP with this identification (IPv6: flow label), whole or as a fragment: its offset in bytes, and whether more come."""
+    addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+    payload, (offset, more) = bytes(24), fragment or (0, False)
+    if family == V4:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), number, more << 13 | offset >> 3, 64, socket.IPPROTO_SCTP, 0)
+        return header + addresses + payload
+    if fragment:
+        payload = struct.pack("!BBHI", socket.IPPROTO_SCTP, 0, offset | more, number) + payload
+    return struct.pack("!IHBB", 0x60000000 | number, len(payload), 44 if fragment else socket.IPPROTO_SCTP, 64) + addresses + payload
+
+
+def test_of_a_fragmented_packet_only_the_first_part_is_refused(net, family):
+    """No error is about a fragment with another offset (RFC 1122, 3.2.2; RFC 4443, 2.4): it does not tell whose it is."""
+    client, server, router = net.nodes("client", "server", "router")
+    here, there = client.address(family), server.address(family)
+    with reject.rejecting_protocol(router, family, socket.IPPROTO_SCTP), client.capture() as packets, \
+            client.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for number, fragment in enumerate([(24, False), (24, True), (0, True), None], start=1):
+            sender.sendto(packet_of(family, here, there, number, fragment), (there, 0))
+        packets.until(lambda seen: len(answers(seen)) >= 2, within=5)
+
+    at = slice(4, 6) if family == V4 else slice(2, 4)
+    assert [int.from_bytes(answer.quoted[at], "big") for answer in answers(packets)] == [3, 4]
+
+
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
 def test_a_segment_with_a_wrong_checksum_is_not_reset(net, family, flavour):
     """It may be of another connection; the same with the right one is."""

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, stopwatch, xfrm
+from netns import approx_timer, eventually, slab, stopwatch, xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -134,3 +134,14 @@ def test_the_policy_of_lower_priority_value_decides(peers, larval_drop):
     client.sendto(b"in the clear", peers.target)
 
     assert server.recv(100) == b"in the clear"
+
+
+@pytest.mark.virtual_clock("objects are freed when the last RCU callback has run; the machine is ours alone")
+def test_the_policy_of_a_socket_is_freed_with_it(peers):
+    """A key daemon that makes a socket for each exchange runs for years."""
+    before, count = slab.in_use(slab.unnamed()), 200
+    for _ in range(count):
+        with peers.client.socket(peers.family, socket.SOCK_DGRAM) as each:
+            xfrm.set_on_socket(each, peers.policy(socket.SOCK_DGRAM))
+
+    eventually(lambda: slab.grown(before, by=count // 2), {}, within=20, every=1)

@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from fixtures.topologies import NARROW
-from netns import eventually, icmp, pmtu
+from netns import deliver, eventually, icmp, pmtu, tcp_info
 
 pytestmark = pytest.mark.topology(NARROW)
 
@@ -97,6 +97,29 @@ def test_a_socket_that_does_without_routes_learns_of_its_neighbour(net, family):
     icmp.send_too_big(router, client, 1300, icmp.udp_quote(*ours.getsockname()[:2], *ours.getpeername()[:2]))
 
     assert mtu_of(ours, family) == 1300
+
+
+def test_a_connection_that_does_without_routes_learns_of_its_neighbour(net, family):
+    """As a datagram's socket: what the neighbour takes is from then on its path MTU."""
+    client, router = net.nodes("client", "router")
+    conn = client.socket(family)
+    conn.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
+    listener = router.socket(family)
+    listener.bind((router.address(family, "client"), 0))
+    listener.listen()
+    conn.connect(listener.getsockname()[:2])
+    peer = router.adopt(listener.accept()[0])
+    with client.capture("tcp") as packets:
+        deliver(conn, peer, 1)
+    quoted = bytearray(icmp.quote(packets.sent()[0]))
+    # An error is believed about what is in flight: RFC 5927, 4.1. This is the next byte's sequence number.
+    at = (20 if family == socket.AF_INET else 40) + 4
+    quoted[at:at + 4] = ((packets.sent()[0].seq + 1) % 2**32).to_bytes(4, "big")
+
+    icmp.send_too_big(router, client, 1300, bytes(quoted))
+
+    deliver(conn, peer, 5000)
+    assert (tcp_info(conn).pmtu, pmtu.path(client, router.address(family, "client")).mtu) == (1300, 1300)
 
 
 @pytest.mark.parametrize("mode", [INTERFACE, OMIT], ids=["interface", "omit"])

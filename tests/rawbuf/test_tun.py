@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, rtnl
+from netns import CommandError, MissingFeature, eventually, rtnl
 from netns.raw import HelloSender, outq, tx_queue, writable
 from netns.tun import Flags, tun
 
@@ -161,3 +161,48 @@ def test_a_packet_is_stamped_when_it_goes_into_the_tun(net, family):
 
     stamps = [struct.unpack_from("=qq", data) for _level, kind, data in ancillary if kind == SO_TIMESTAMPING]
     assert [before <= seconds + nanoseconds / 1e9 <= before + 1 for seconds, nanoseconds in stamps] == [True]
+
+
+def one_hello(sender, stub, index):
+    """What the reader gets of a Hello that is sent by the interface with this index."""
+    sender.send(index)
+    [packet] = [packet for packet in stub.drain() if hellos([packet])]
+    return packet
+
+
+@pytest.mark.parametrize("kind", ["tun", "tap"])
+def test_the_reader_gets_the_packet_as_it_was_sent(net, family, kind):
+    """From the first byte of its IP header, or Ethernet header, to the last one of its data, and no more."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", KINDS[kind], addresses=STUB) as stub:
+        packet = one_hello(sender, stub, stub.index)[14 if kind == "tap" else 0:]
+
+    header = 20 if family == socket.AF_INET else 40
+    total = int.from_bytes(packet[2:4], "big") if family == socket.AF_INET else header + int.from_bytes(packet[4:6], "big")
+    assert (packet[0] >> 4, total) == (4 if family == socket.AF_INET else 6, len(packet))
+    # The checksum of OSPF for IPv6 is the kernel's work (RFC 3542, 3.1), as is that of IP's header, but not this one.
+    assert packet[header:header + 12] + packet[header + 14:] == sender.packet[:12] + sender.packet[14:]
+
+
+def test_the_reader_finds_the_tag_where_it_belongs(net, family):
+    """IEEE 802.1Q, behind the two MAC addresses, although the kernel carries the tag beside the packet."""
+    client = net["client"]
+    sender = HelloSender(client, family)
+    with tun(client, "stub", Flags.TAP, addresses=STUB) as stub:
+        try:
+            client.run(["ip", "link", "add", "link", "stub", "name", "tagged", "type", "vlan", "id", "5"])
+        except CommandError as error:
+            raise MissingFeature(f"a VLAN: {error}") from error
+        client.run(["ip", "-batch", "-"], stdin="""
+            link set dev tagged up
+            address add 203.0.114.1/24 dev tagged
+            address add fe80::2/64 dev tagged nodad
+        """)
+        with client.entered():
+            index = socket.if_nametoindex("tagged")
+        tagged = one_hello(sender, stub, index)
+        plain = one_hello(sender, stub, stub.index)
+
+    assert (tagged[12:16].hex(), tagged[16:18]) == ("81000005", plain[12:14])
+    assert len(tagged) == len(plain) + 4

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import MissingFeature, eventually, listen, tcp_info
+from netns import MissingFeature, build, eventually, listen, slab, tcp_info
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -89,3 +89,23 @@ def test_a_connection_left_by_a_closed_listener_wakes_the_next(net, family):
     peer = server.adopt(staying.accept()[0])
     waiting[-1].sendall(b"x")
     assert peer.recv(1) == b"x"
+
+
+@pytest.mark.virtual_clock("routes are freed when the last RCU callback has run; the machine is ours alone")
+def test_a_handshake_that_finds_no_room_leaves_no_route_behind(family):
+    """The last ACK finds the queue full, and the connection that was made for it is given up (tcp_v4_syn_recv_sock())."""
+    before = slab.in_use(slab.ROUTES)
+    with build(LAN) as net:
+        client, server = net.nodes("client", "server")
+        server.pin(PINNED)
+        listener = listen(server, family, backlog=2)
+        # The first data completes a handshake, so that four can be under way, and the queue takes three.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
+        conns = []
+        for _pair in range(2):
+            conns += [connect(client, listener, family) for _ in range(2)]
+            for conn in conns[-2:]:
+                conn.send(b"x")
+        eventually(lambda: server.counter("TcpExt.ListenOverflows"), bool, within=5)
+
+    eventually(lambda: slab.grown(before), {}, within=20, every=1)

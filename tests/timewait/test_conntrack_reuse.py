@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import TICK, conntrack, deliver, segment, stopwatch
+from netns import TICK, conntrack, deliver, firewall, segment, stopwatch
 from netns.closing import fence
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -88,3 +88,25 @@ def test_a_segment_far_out_of_the_window_is_invalid_unless_be_liberal(service, t
     assert tracker.invalid() == invalid
     conn.sendall(b"real")
     assert peer.recv(100) == b"real"
+
+
+@pytest.mark.parametrize("flags", [("FA", "FA"), ("FA", "RA"), ("FA", "PA")], ids="-".join)
+def test_a_connection_that_both_sides_end_out_of_the_window_is_not_kept_for_days(service, tracker, flags):
+    """A FIN or a reset of each, that the tracker takes for invalid: the entry has nf_conntrack_tcp_timeout_unacknowledged left, 300 s,
+    instead of five days ("netfilter: conntrack: reduce timeout when receiving out-of-window fin or rst")."""
+    with service.client.capture("tcp") as packets:
+        conn, peer = service.connect()
+        deliver(conn, peer, 1)
+    data, here, there = packets.sent()[-1], conn.getsockname()[:2], service.address
+    far = 1 << 30
+
+    # Neither host has a word to say to it.
+    with firewall.drop(service.server, here[0]), firewall.drop(service.client, there[0]):
+        segment.send(service.client, here, there, flags[0], data.seq + far, data.ack, (data.timestamps[0], 0))
+        fence(service.client, service.server, there[0])
+        segment.send(service.server, there, here, flags[1], data.ack + far, data.seq + 1, (data.timestamps[1], 0))
+        fence(service.server, service.client, here[0])
+
+    assert tracker.invalid() == 2
+    left = tracker.timeout("ESTABLISHED" if "PA" in flags else "UNACKNOWLEDGED")
+    assert left - 2 <= only_entry(tracker, service).timeout <= left

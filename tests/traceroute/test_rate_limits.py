@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
-from netns import approx_timer, eventually, stopwatch
+from netns import approx_timer, eventually, segment, stopwatch
 from netns.attempt import errno_of, so_error
 from netns.probe import answers, probe
 from netns.sysctl import everywhere
@@ -93,6 +93,19 @@ def test_errors_to_the_machine_itself_have_no_limit(net, family):
             sender.send(b"x")
             with pytest.raises(ConnectionRefusedError):
                 sender.send(b"x")
+
+
+def test_errors_that_go_to_the_machine_itself_have_no_limit_wherever_their_cause_came_from(net, family):
+    """Here by the router, with the client's own address as source, which accept_local allows."""
+    client, router = net.nodes("client", "router")
+    client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
+    client.pin({"net.ipv4.conf.to-router.accept_local": 1, "net.ipv4.conf.to-router.rp_filter": 0, "net.ipv4.conf.all.rp_filter": 0})
+    here = client.address(family)
+    counter = "Icmp.InDestUnreachs" if family == V4 else "Icmp6.InDestUnreachs"
+    for number in range(3 * BURST):
+        segment.send_datagram(router, (here, 4000), (here, 33000 + number))
+
+    eventually(lambda: client.counter(counter), 3 * BURST, within=5)
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])

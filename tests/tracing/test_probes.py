@@ -118,6 +118,14 @@ def test_an_event_that_another_enables_tells_of_nothing_before(flow, family, kin
         assert (before, probe.events(), probe.missed()) == (0, 20, 0)
 
 
+@pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
+def test_an_event_tells_all_who_have_enabled_it(flow, family, kind):
+    """A recorder of tracefs and a counter of perf's at the same time (perf_event_open(2), PERF_TYPE_TRACEPOINT): each sees every call."""
+    with probes.kprobe(RECEIVE[family], kind) as probe, probes.counter_of(RECEIVE[family]) as count:
+        flow.send(20)
+        assert (probe.events(), count()) == (20, 20)
+
+
 def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):
     """Without a number max(10, 2 * processors), in older kernels without preemption as many as there are processors; two
     more go unseen, and are counted (Documentation/trace/kprobes.rst, maxactive)."""

@@ -1,0 +1,31 @@
+"""Data that a peer sends beyond its own end."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import segment
+
+pytestmark = pytest.mark.topology(LAN)
+
+
+def test_what_lies_beyond_a_fin_is_thrown_away(service):
+    """It came early, out of order, and was held (SACK); with the FIN it is known that there is no such data, and nobody is told any
+    more that it is there (tcp_fin())."""
+    client, server = service.client, service.server
+    for host in (client, server):
+        host.pin({"net.ipv4.tcp_timestamps": 0, "net.ipv4.tcp_sack": 1})
+    with client.capture("tcp") as packets:
+        conn, peer = service.connect()
+    ack, here = packets.sent()[-1], conn.getsockname()[:2]
+
+    def answer_to(flags, ahead, payload=b""):
+        """What the server says to a segment so far ahead of the one that it waits for."""
+        with server.capture("tcp") as packets:
+            segment.send(client, here, service.address, flags, ack.seq + ahead, ack.ack, payload=payload)
+            packets.until(lambda seen: seen.sent() != [], within=5)
+        first = packets.sent()[0]
+        return (first.ack - ack.seq) % 2**32, first.sacks
+
+    assert answer_to("PA", 100, b"too far") == (0, True)
+    assert answer_to("FA", 0) == (1, False)
+    assert peer.recv(1) == b""

@@ -1,0 +1,29 @@
+"""A peer that never offers a large window."""
+
+import pytest
+
+from fixtures.topologies import LAN
+from netns import eventually, firewall, segment, tcp_info
+from netns.attempt import errno_of
+
+pytestmark = pytest.mark.topology(LAN)
+
+DEFAULT_MSS = 536                           # of a SYN without the option: RFC 9293, 3.7.1
+
+
+@pytest.mark.parametrize("window, largest", [(536, 536), (537, 268), (1000, 500)])
+def test_a_segment_fills_no_more_than_half_of_a_small_window(net, family, window, largest):
+    """So that one is under way while another is acknowledged; up to 536 bytes it may be all of it (tcp_bound_to_half_wnd())."""
+    client, server = net.nodes("client", "server")
+    client.pin({"net.ipv4.tcp_timestamps": 0})
+    conn, there = client.socket(family), (server.address(family), 4000)
+    conn.setblocking(False)
+    with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
+        assert errno_of(conn.connect, there) == "EINPROGRESS"
+        seq = packets.sent()[0].seq
+        segment.send(server, there, conn.getsockname()[:2], "SA", seq=5000, ack=seq + 1, window=window)
+        eventually(lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
+        conn.send(bytes(2 * DEFAULT_MSS))
+
+    assert tcp_info(conn).snd_mss == largest
+    assert [packet.length for packet in packets.sent() if packet.length][0] == largest
