@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import rtnl
+from . import nftables, rtnl
 from .capture import Capture, PacketRing
 from .counters import Counters
 from .errors import CommandError, MissingFeature
@@ -72,20 +72,25 @@ class Host:
             each.close()
 
     def run(self, command: Sequence[str], stdin: str = "", timeout: float = 30) -> str:
-        """The standard output of a command run on this host; `timeout` in seconds.
+        """The standard output of a command run on this host; `timeout` in seconds. nft runs in this process, and to its end.
 
         Raises CommandError with its standard error if its status is not 0, MissingFeature if it is not installed.
         """
+        library = nftables.library() if command[0] == "nft" else None
         # A child inherits the namespace of the thread that starts it: no hook between fork and exec, so Python can
         # use vfork, four times cheaper.
         try:
             with self.entered():
-                done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
-        except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
-            raise MissingFeature(f"{command[0]} is not installed") from error
-        if done.returncode != 0:
-            raise CommandError(f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
-        return done.stdout
+                if library:
+                    status, output, error = nftables.run(library, command[1:], stdin)
+                else:
+                    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+                    status, output, error = done.returncode, done.stdout, done.stderr
+        except (FileNotFoundError, PermissionError) as refusal:  # the latter for a PATH that names a closed directory
+            raise MissingFeature(f"{command[0]} is not installed") from refusal
+        if status != 0:
+            raise CommandError(f"{self.role}: {' '.join(command)}: status {status}: {error.strip()}")
+        return output
 
     def sysctl(self, name: str, value: object = None) -> str:
         """The sysctl's value, after it was set to `value` if one is given. Raises OSError."""

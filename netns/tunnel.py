@@ -18,12 +18,11 @@ def add(
 
     `options` are the words of ip-link(8) for this kind. Raises MissingFeature where the kernel does not have the kind.
     """
-    _link(host, ["ip", "link", "add", "name", name, "type", kind, *options], kind)
-    commands = [f"link set dev {name} up"]
+    commands = [" ".join(["link add name", name, "type", kind, *options]), f"link set dev {name} up"]
     if address:
         commands.append(f"address add {address} dev {name}" + (" nodad" if ":" in address else ""))
     commands += [f"route add {route} dev {name}" for route in routes]
-    host.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
+    _run(host, kind, commands)
 
 
 def fallback(host: Host, kind: str) -> str:
@@ -31,17 +30,17 @@ def fallback(host: Host, kind: str) -> str:
     name = _FALLBACK[kind]
     try:
         # The module makes the device when it is loaded, in each namespace; this loads it, or makes one that does the same.
-        _link(host, ["ip", "link", "add", "name", name, "type", kind], kind)
+        _run(host, kind, [f"link add name {name} up type {kind}"])
     except CommandError as error:
         if "File exists" not in str(error):
             raise
-    host.run(["ip", "link", "set", "dev", name, "up"])
+        _run(host, kind, [f"link set dev {name} up"])
     return name
 
 
-def _link(host: Host, command: list[str], kind: str) -> None:
+def _run(host: Host, kind: str, commands: list[str]) -> None:
     try:
-        host.run(command)
+        host.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
     except CommandError as error:
         if "Unknown device type" in str(error) or "Operation not supported" in str(error):
             raise MissingFeature(f"the kernel has no {kind} tunnels: {error}") from error

@@ -51,8 +51,13 @@ class Issue:
     commit: str = ""
     note: str = ""
 
+    @property
+    def patterns(self) -> list[str]:
+        """Those of its tests, as fnmatch(3) has them."""
+        return [pattern.replace("[", "[[]") for pattern in self.tests]
+
     def shows_in(self, test: str) -> bool:
-        return any(fnmatch.fnmatchcase(test, pattern.replace("[", "[[]")) for pattern in self.tests)
+        return any(fnmatch.fnmatchcase(test, pattern) for pattern in self.patterns)
 
     def affects(self, version: str) -> bool:
         return any(each.holds(version) for each in self.affected)

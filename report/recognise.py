@@ -3,7 +3,9 @@ import platform
 import re
 
 import pytest
+from xdist.workermanage import WorkerController
 
+from kernels.session import KernelRun
 from report.known import KnownIssuesError, candidates, known, load
 
 
@@ -20,6 +22,12 @@ class Recognise:
             load()
         except KnownIssuesError as error:
             raise pytest.UsageError(str(error)) from None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """The worker is told which failures are listed for its kernel: it need not look far for their evidence."""
+        version = _version_of(node.config.pluginmanager.get_plugin("dsession").run_of(node))
+        node.workerinput["listed"] = [pattern for issue in load() if issue.affects(version) for pattern in issue.patterns]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport):
@@ -41,7 +49,11 @@ class Recognise:
 def _version(report: pytest.TestReport) -> str:
     """Of the kernel that the test ran on: its package's, or its own."""
     if run := getattr(report, "kernel", None):
-        return run.kernel.version or run.kernel.release
+        return _version_of(run)
     # Debian's release may be that of its ABI alone, 6.1.0-47; the package's version stands at the end of the build's.
     packaged = re.search(r"Debian (\S+)", platform.version())
     return packaged[1] if packaged else platform.release()
+
+
+def _version_of(run: KernelRun) -> str:
+    return run.kernel.version or run.kernel.release
