@@ -4,16 +4,26 @@ Source: libnftables(3), in whose words all is said here.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cache
 
 _LIBRARY = "libnftables.so.1"
+_SELECTED = 1024                            # FD_SETSIZE
+_OPENED = 8                                 # no fewer descriptors than it has open at a time
 _DEFAULT, _JSON = 0, 1 << 4                 # NFT_CTX_DEFAULT, NFT_CTX_OUTPUT_JSON
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """None where it is not installed, or has another interface."""
+    """None where it is not installed, has another interface, or would abort: it waits by select(2), for descriptors below 1024."""
+    next_ones = [os.dup(0) for _ in range(_OPENED)]
+    for descriptor in next_ones:
+        os.close(descriptor)
+    return _load() if max(next_ones) < _SELECTED else None
+
+
+@cache
+def _load() -> ctypes.CDLL | None:
     try:
         found = ctypes.CDLL(_LIBRARY)
     except OSError:

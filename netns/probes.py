@@ -150,25 +150,33 @@ def _attached(load: Callable[[bytes], int], attach: Callable[[int], int]) -> Ite
         os.close(counter)
 
 
-@cache
 def _btf_id(function: str) -> int:
-    """The number of a function's type, counted from the first one. Source: Documentation/bpf/btf.rst."""
+    """The number of a function's type, counted from the first one. Raises MissingFeature."""
+    strings, functions = _btf()
+    if number := functions.get(strings.find(b"\0" + function.encode() + b"\0") + 1):
+        return number
+    raise MissingFeature(f"BTF of {function}")
+
+
+@cache
+def _btf() -> tuple[bytes, dict[int, int]]:
+    """The kernel's names, and the number of each function's type by the place of its name. Raises MissingFeature. Source:
+    Documentation/bpf/btf.rst."""
     try:
         data = _BTF.read_bytes()
     except OSError as error:
         raise MissingFeature(f"BTF of the kernel: {error}") from error
     header, types_at, types_size, strings_at, strings_size = struct.unpack_from("=4xIIIII", data)
     strings = data[header + strings_at:header + strings_at + strings_size]
-    name = strings.find(b"\0" + function.encode() + b"\0") + 1
     words = array.array("I", data[header + types_at:header + types_at + types_size])
     # The words of a type by its kind, but for those of its members: without a call for each of 100,000 types.
     sizes, sizes_of_members = ([table.get(kind, 0) for kind in range(32)] for table in (_FIXED, _EACH))
-    at, number = 0, 0
-    while name and at < len(words):
+    at, number, functions = 0, 0, {}
+    while at < len(words):
         number += 1
         info = words[at + 1]
         kind = info >> 24 & 31
-        if kind == _FUNC and words[at] == name:
-            return number
+        if kind == _FUNC:
+            functions[words[at]] = number
         at += 3 + sizes[kind] + sizes_of_members[kind] * (info & 0xFFFF)
-    raise MissingFeature(f"BTF of {function}")
+    return strings, functions
