@@ -44,7 +44,7 @@ def run(library: ctypes.CDLL, arguments: Sequence[str], stdin: str) -> tuple[int
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         library.nft_ctx_output_set_flags(context, _JSON if json else 0)
-        status = library.nft_run_cmd_from_buffer(context, text.encode())
+        status = 1 if library.nft_run_cmd_from_buffer(context, text.encode()) else 0
         return status, library.nft_ctx_get_output_buffer(context).decode(), library.nft_ctx_get_error_buffer(context).decode()
     finally:
         library.nft_ctx_free(context)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from fixtures.evidence import is_wanted
 from report import known
 from report.known import Affected, Issue, KnownIssuesError, load, version_key
 from report.recognise import Recognise
@@ -77,3 +78,19 @@ def test_a_hang_may_be_the_issue_and_another_end_of_the_machine_is_not(hung, out
     report.ending, report.hung, report.kernel = "lost", hung, SimpleNamespace(kernel=SimpleNamespace(version="5.10.262-1", release=""))
     next(Recognise().pytest_runtest_logreport(report))
     assert outcome_of(report) == outcome
+
+
+def test_evidence_of_a_listed_failure_is_for_who_reads_of_it():
+    """It takes longer than the test: 2.2 of 2.7 s."""
+    run = SimpleNamespace(kernel=SimpleNamespace(version="5.10.262-1", release=""))
+    session = SimpleNamespace(run_of=lambda node: run)
+    node = SimpleNamespace(workerinput={}, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda name: session)))
+    Recognise().pytest_configure_node(node)
+
+    def wanted(parameters, **options):
+        unset = dict.fromkeys(("report", "bug_report", "validate", "baseline"))
+        test = f"tests/routing/test_tiny_mtu.py::test_a_packet_is_dropped_where_no_fragment_has_room_for_data[{parameters}]"
+        return is_wanted(SimpleNamespace(nodeid=test, config=SimpleNamespace(option=SimpleNamespace(**{**unset, **options}), workerinput=node.workerinput)))
+
+    assert (wanted("20-router"), wanted("20-host")) == (False, True)
+    assert [wanted("20-router", **{option: "x"}) for option in ("report", "bug_report", "validate", "baseline")] == [True] * 4
