@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from fixtures.topologies import LAN
-from netns import firewall, keepalive, tcp_pair, wait_for_error
+from netns import eventually, firewall, keepalive, tcp_pair, wait_for_error
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -24,6 +24,6 @@ def test_a_peer_behind_a_dropping_firewall_is_found_dead(net, family, way):
     with lose(way, client, server, family) as lost:
         keepalive(conn, idle=1, interval=1, count=1)
         error = wait_for_error(conn, within=20)
-        assert lost.packets() == 2
+        eventually(lost.packets, 2, within=5)
 
     assert error == errno.ETIMEDOUT

@@ -79,7 +79,7 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
             keepalive(conn, idle=1, interval=1, count=1)
         errors = wait_for_errors(conns)
         # A processor that owes a thousand timers at once overflows its backlog (net.core.netdev_max_backlog): a probe is tried again, a reset is not.
-        assert dropped.packets() + client.counter("TcpExt.TCPAbortFailed") == 2 * count
+        eventually(lambda: dropped.packets() + client.counter("TcpExt.TCPAbortFailed"), 2 * count, within=5)
 
     assert {number for _when, number in errors.values()} == {errno.ETIMEDOUT}
     took = sorted(when - armed[descriptor] for descriptor, (when, _number) in errors.items())

@@ -63,7 +63,7 @@ def test_a_lost_last_ack_is_sent_again(service):
         with firewall.drop(service.client, service.address[0]) as dropped:
             conn.close()
             packets.until(lambda seen: len(seen.sent()) == 2, within=10)
-            lost = dropped.packets()
+            lost = eventually(dropped.packets, 2, within=5)
         packets.until(lambda seen: len(seen.sent()) > lost, within=10)
     fence(service.server, service.client, service.client.address(service.family))
 
