@@ -5,7 +5,7 @@ import re
 import pytest
 from xdist.workermanage import WorkerController
 
-from kernels.session import KernelRun
+from kernels.session import KernelRun, KernelSession
 from report.known import KnownIssuesError, candidates, known, load
 
 
@@ -26,7 +26,8 @@ class Recognise:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
         """The worker is told which failures are listed for its kernel: it need not look far for their evidence."""
-        version = _version_of(node.config.pluginmanager.get_plugin("dsession").run_of(node))
+        session = node.config.pluginmanager.get_plugin("dsession")
+        version = _version_of(session.run_of(node)) if isinstance(session, KernelSession) else _own_version()
         node.workerinput["listed"] = [pattern for issue in load() if issue.affects(version) for pattern in issue.patterns]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -50,6 +51,10 @@ def _version(report: pytest.TestReport) -> str:
     """Of the kernel that the test ran on: its package's, or its own."""
     if run := getattr(report, "kernel", None):
         return _version_of(run)
+    return _own_version()
+
+
+def _own_version() -> str:
     # Debian's release may be that of its ABI alone, 6.1.0-47; the package's version stands at the end of the build's.
     packaged = re.search(r"Debian (\S+)", platform.version())
     return packaged[1] if packaged else platform.release()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from fixtures.evidence import is_wanted
+from kernels.session import KernelSession
 from report import known
 from report.known import Affected, Issue, KnownIssuesError, load, version_key
 from report.recognise import Recognise
@@ -83,7 +84,8 @@ def test_a_hang_may_be_the_issue_and_another_end_of_the_machine_is_not(hung, out
 def test_evidence_of_a_listed_failure_is_for_who_reads_of_it():
     """It takes longer than the test: 2.2 of 2.7 s."""
     run = SimpleNamespace(kernel=SimpleNamespace(version="5.10.262-1", release=""))
-    session = SimpleNamespace(run_of=lambda node: run)
+    session = object.__new__(KernelSession)
+    session.run_of = lambda node: run
     node = SimpleNamespace(workerinput={}, config=SimpleNamespace(pluginmanager=SimpleNamespace(get_plugin=lambda name: session)))
     Recognise().pytest_configure_node(node)
 
