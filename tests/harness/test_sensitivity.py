@@ -7,10 +7,11 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from sensitivity.__main__ import GUARDS, INTERRUPTED, Study, spread
+from sensitivity.__main__ import GUARDS, INTERRUPTED
 from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
+from sensitivity.study import Study, spread
 from tests.harness.sessions import KERNEL, Session
 
 LOST = pytest.raises(Gone, match="killed by SIGSEGV")
