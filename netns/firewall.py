@@ -46,54 +46,29 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
         yield Rule(lambda: client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs") - before)
 
 
-@contextmanager
-def nothing_leaves(host: Host, policy: str) -> Iterator[None]:
+def nothing_leaves(host: Host, policy: str) -> AbstractContextManager[Rule]:
     """The host drops each packet that it sends, by a rule where the chain's `policy` is "accept", or by the policy "drop" itself.
     Raises MissingFeature where the machine lacks nftables."""
     table = "inet kdrift-silence"
-    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
-        add table {table}
-        add chain {table} output {{ type filter hook output priority 0; policy {policy}; }}
-        {f"add rule {table} output drop" if policy == "accept" else ""}
-    """)
-    try:
-        yield
-    finally:
-        host.run(["nft", "delete", "table", *table.split()])
+    rules = [f"add rule {table} output drop"] if policy == "accept" else []
+    return _nft_table(host, table, f"add chain {table} output {{ type filter hook output priority 0; policy {policy}; }}", *rules)
 
 
-@contextmanager
-def count(host: Host, family: int) -> Iterator[Rule]:
+def count(host: Host, family: int) -> AbstractContextManager[Rule]:
     """Every packet of the address family that comes in for the host passes one chain of nftables, and is counted: the
     host's only netfilter hook, unless it has others. Raises MissingFeature."""
     table = f"{'ip' if family == socket.AF_INET else 'ip6'} kdrift-count"
-    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
-        add table {table}
-        add chain {table} input {{ type filter hook input priority 0; }}
-        add rule {table} input counter
-    """)
-    try:
-        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
-    finally:
-        host.run(["nft", "delete", "table", *table.split()])
+    return _nft_table(host, table, f"add chain {table} input {{ type filter hook input priority 0; }}", f"add rule {table} input counter")
 
 
-@contextmanager
-def redirect(host: Host, address: str, port: int, to_port: int, unless_marked: int) -> Iterator[Rule]:
+def redirect(host: Host, address: str, port: int, to_port: int, unless_marked: int) -> AbstractContextManager[Rule]:
     """TCP connections of the host to the address and port come to its own port `to_port` instead (REDIRECT), save
     those of sockets with the mark `unless_marked`. Raises MissingFeature."""
     family = "ip6" if ":" in address else "ip"
     table = f"{family} kdrift-redirect"
-    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
-        add table {table}
-        add chain {table} output {{ type nat hook output priority -100; }}
-        add rule {table} output {family} daddr {address} tcp dport {port} meta mark != {unless_marked} counter \
-            redirect to :{to_port}
-    """)
-    try:
-        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
-    finally:
-        host.run(["nft", "delete", "table", *table.split()])
+    match = f"{family} daddr {address} tcp dport {port} meta mark != {unless_marked}"
+    return _nft_table(host, table, f"add chain {table} output {{ type nat hook output priority -100; }}",
+                      f"add rule {table} output {match} counter redirect to :{to_port}")
 
 
 @contextmanager
@@ -115,18 +90,20 @@ def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
     raise MissingFeature("no firewall: " + "; ".join(missing))
 
 
-@contextmanager
-def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> Iterator[Rule]:
+def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> AbstractContextManager[Rule]:
     table = "inet kdrift"
     family, unreachable = (
         ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
     )
     action = f"reject with {unreachable}" if verdict == "reject" else "drop"
-    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin=f"""
-        add table {table}
-        add chain {table} input {{ type filter hook input priority 0; }}
-        add rule {table} input {family} saddr {source} {match} counter {action}
-    """)
+    return _nft_table(host, table, f"add chain {table} input {{ type filter hook input priority 0; }}",
+                      f"add rule {table} input {family} saddr {source} {match} counter {action}")
+
+
+@contextmanager
+def _nft_table(host: Host, table: str, *lines: str) -> Iterator[Rule]:
+    """A table of nftables with these chains and rules, for the time of the block."""
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin="\n".join([f"add table {table}", *lines]) + "\n")
     try:
         yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
     finally:

@@ -81,16 +81,13 @@ class Host:
         # use vfork, four times cheaper.
         try:
             with self.entered():
-                if library:
-                    status, output, error = nftables.run(library, command[1:], stdin)
-                else:
-                    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
-                    status, output, error = done.returncode, done.stdout, done.stderr
-        except (FileNotFoundError, PermissionError) as refusal:  # the latter for a PATH that names a closed directory
-            raise MissingFeature(f"{command[0]} is not installed") from refusal
-        if status != 0:
-            raise CommandError(f"{self.role}: {' '.join(command)}: status {status}: {error.strip()}")
-        return output
+                done = nftables.run(library, command, stdin) if library else \
+                    subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+        except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
+            raise MissingFeature(f"{command[0]} is not installed") from error
+        if done.returncode != 0:
+            raise CommandError(f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
+        return done.stdout
 
     def sysctl(self, name: str, value: object = None) -> str:
         """The sysctl's value, after it was set to `value` if one is given. Raises OSError."""

@@ -25,6 +25,14 @@ def quote(packet: Packet) -> bytes:
     return packet.frame.data[_ETHERNET:_ETHERNET + _QUOTED]
 
 
+def quote_next(packet: Packet) -> bytes:
+    """As quote(), but with the sequence number of the segment after this one: TCP believes errors about what is in flight (RFC 5927, 4.1)."""
+    quoted = bytearray(quote(packet))
+    at = (40 if quoted[0] >> 4 == 6 else 20) + 4
+    quoted[at:at + 4] = ((packet.seq + packet.length) % 2**32).to_bytes(4, "big")
+    return bytes(quoted)
+
+
 def udp_quote(source: str, sport: int, destination: str, dport: int, protocol: int = socket.IPPROTO_UDP) -> bytes:
     """The beginning of a UDP packet of 1000 bytes that was never sent; or of another `protocol`."""
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed

@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from functools import cache
+from subprocess import CompletedProcess
 
 _LIBRARY = "libnftables.so.1"
 _SELECTED = 1024                            # FD_SETSIZE
@@ -34,10 +35,10 @@ def _load() -> ctypes.CDLL | None:
     return found
 
 
-def run(library: ctypes.CDLL, arguments: Sequence[str], stdin: str) -> tuple[int, str, str]:
-    """The status, standard output and standard error of nft with these arguments, in the network namespace of the calling thread."""
-    json = arguments[0] == "-j"
-    words = list(arguments[json:])
+def run(library: ctypes.CDLL, command: Sequence[str], stdin: str) -> CompletedProcess:
+    """What this command, of nft, would have done and said, in the network namespace of the calling thread."""
+    json = command[1] == "-j"
+    words = list(command[1 + json:])
     text = stdin if words == ["-f", "-"] else " ".join(words)
     context = ctypes.c_void_p(library.nft_ctx_new(_DEFAULT))
     try:
@@ -45,6 +46,7 @@ def run(library: ctypes.CDLL, arguments: Sequence[str], stdin: str) -> tuple[int
         library.nft_ctx_buffer_error(context)
         library.nft_ctx_output_set_flags(context, _JSON if json else 0)
         status = 1 if library.nft_run_cmd_from_buffer(context, text.encode()) else 0
-        return status, library.nft_ctx_get_output_buffer(context).decode(), library.nft_ctx_get_error_buffer(context).decode()
+        said = (library.nft_ctx_get_output_buffer(context), library.nft_ctx_get_error_buffer(context))
+        return CompletedProcess(command, status, *(text.decode() for text in said))
     finally:
         library.nft_ctx_free(context)

@@ -54,6 +54,6 @@ def test_a_packet_that_asks_for_it_goes_to_the_routers_program_and_no_other_does
     inbox.settimeout(10)
     while b"e" not in arrived:
         arrived.append(inbox.recv(1000)[-1:])
-    assert arrived == [b"a", b"b", b"e"] if family == socket.AF_INET else [b"a", b"b", b"d", b"e"]
+    assert arrived == ([b"a", b"b", b"e"] if family == socket.AF_INET else [b"a", b"b", b"d", b"e"])
     assert program.recv(1000)[-1:] == b"c"
     assert errno_of(program.recv, 1000) == "EAGAIN"
