@@ -14,6 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import procnet
 from .errors import MissingFeature, NotMet
 
 _NETLINK_AUDIT = 9
@@ -286,8 +287,7 @@ class NetlinkRow:
 
 def netlink_row(inode: int) -> NetlinkRow:
     """The row of the socket with this inode. Raises LookupError if there is none. Source: net/netlink/af_netlink.c."""
-    for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]:
-        columns = line.split()
+    for columns in procnet.rows("netlink"):
         if int(columns[9]) == inode:
             return NetlinkRow(rmem=int(columns[4]), drops=int(columns[8]))
     raise LookupError(f"no netlink socket with inode {inode}")

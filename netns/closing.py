@@ -4,9 +4,8 @@ import socket
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from . import segment
+from . import procnet, segment
 from .host import Host
 from .packet import Packet
 from .tcp import STATES, TCP_REPAIR
@@ -138,7 +137,5 @@ def time_waits(host: Host) -> int:
 def states(host: Host) -> list[str]:
     """The state of each TCP socket of the host but the listening ones, by its name in RFC 9293: proc_net(5)."""
     with host.entered():
-        lines = [line.split() for table in ("tcp", "tcp6")
-                 for line in Path("/proc/thread-self/net", table).read_text().splitlines()[1:]]
-    names = [STATES[int(columns[3], 16)] for columns in lines]
+        names = [STATES[int(columns[3], 16)] for table in ("tcp", "tcp6") for columns in procnet.rows(table)]
     return [name for name in names if name != "LISTEN"]

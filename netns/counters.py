@@ -1,12 +1,11 @@
 """The kernel's protocol counters of one network namespace."""
 
-import os
 from collections.abc import Iterable
 from functools import cache, partial
 from itertools import chain
 
-# /proc/net is the main thread's; this one is the calling thread's.
-_DIRECTORY = "/proc/thread-self/net"
+from . import procnet
+
 _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
@@ -25,7 +24,7 @@ class Counters:
 
     def __init__(self, texts: dict[str, bytes]) -> None:
         self._texts = texts
-        self._tables: dict[str, dict[str, int]] = {}
+        self._tables: dict[str, dict[str, bytes]] = {}
 
     @classmethod
     def read(cls) -> "Counters":
@@ -37,7 +36,7 @@ class Counters:
         """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4.
         Empty where it has none, or is gone."""
         try:
-            return cls({_INTERFACE: _read(f"{_INTERFACE}/{name}")})
+            return cls({_INTERFACE: procnet.read(f"{_INTERFACE}/{name}")})
         except FileNotFoundError:
             return cls({})
 
@@ -49,7 +48,7 @@ class Counters:
 
     def __getitem__(self, name: str) -> int:
         table = self._table(_file(name))
-        return table.get(name, 0) if _BY_TYPE in name else table[name]
+        return int(table.get(name, 0) if _BY_TYPE in name else table[name])
 
     def since(self, earlier: "Counters") -> dict[str, int]:
         """What changed since then, by name."""
@@ -66,30 +65,22 @@ class Counters:
 
     @property
     def _values(self) -> dict[str, int]:
-        return {name: value for file in self._texts for name, value in self._table(file).items()}
+        return {name: int(digits) for file in self._texts for name, digits in self._table(file).items()}
 
-    def _table(self, file: str) -> dict[str, int]:
-        """A file's counters. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
+    def _table(self, file: str) -> dict[str, bytes]:
+        """A file's counters in digits. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
         if file not in self._tables:
-            self._tables[file] = {name: int(digits) for name, digits in _PARSERS[file](self._texts[file])}
+            self._tables[file] = dict(_PARSERS[file](self._texts[file]))
         return self._tables[file]
 
 
 def _read(file: str) -> bytes:
-    """Without pathlib and text layers, which take longer than the kernel."""
     try:
-        descriptor = os.open(f"{_DIRECTORY}/{file}", os.O_RDONLY)
+        return procnet.read(file)
     except FileNotFoundError:
         if file != _XFRM:
             raise
         return b""
-    try:
-        parts = []
-        while part := os.read(descriptor, 1 << 16):
-            parts.append(part)
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)
 
 
 def _file(name: str) -> str:

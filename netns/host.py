@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from . import nftables, rtnl
@@ -27,6 +28,11 @@ class Interface:
     index: int
     mac: str
     addresses: Mapping[socket.AddressFamily, ipaddress.IPv4Interface | ipaddress.IPv6Interface] = field(hash=False)
+
+    @cache
+    def address(self, family: socket.AddressFamily) -> str:
+        """Without the prefix length."""
+        return str(self.addresses[family].ip)
 
 
 class Host:
@@ -121,7 +127,11 @@ class Host:
     def address(self, family: int, peer: str | None = None) -> str:
         """The address on the link to `peer`, or on the first link."""
         interface = self.interfaces[peer] if peer else next(iter(self.interfaces.values()))
-        return str(interface.addresses[family].ip)
+        return interface.address(family)
+
+    def hold(self, address: str) -> None:
+        """The address is the host's own as well, on no link. Raises OSError."""
+        rtnl.request(self.namespace, [rtnl.address(rtnl.LOOPBACK, ipaddress.ip_interface(address))])
 
     @contextmanager
     def link_down(self, peer: str) -> Iterator[None]:

@@ -3,14 +3,11 @@
 Built with the administrator's tools. Source: ipvsadm(8), Documentation/networking/ipvs-sysctl.rst.
 """
 
-import ipaddress
 from collections.abc import Sequence
 
 from .errors import CommandError, MissingFeature
 from .host import Host
 from .tunnel import fallback
-
-_LOOPBACK = "lo"
 
 
 def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str], scheduler: str = "rr") -> None:
@@ -26,7 +23,7 @@ def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str],
         if "Can't initialize ipvs" in str(error):
             raise MissingFeature("the kernel has no ip_vs") from error
         raise
-    hold(director, virtual, _LOOPBACK)
+    director.hold(virtual)
 
 
 def real_server(host: Host, virtual: str) -> None:
@@ -34,16 +31,8 @@ def real_server(host: Host, virtual: str) -> None:
 
     Raises MissingFeature where the kernel has no such tunnel.
     """
-    hold(host, virtual, fallback(host, "ip6tnl" if ":" in virtual else "ipip"))
+    fallback(host, "ip6tnl" if ":" in virtual else "ipip", address=virtual)
 
 
 def _endpoint(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def hold(host: Host, address: str, device: str) -> None:
-    """The address is the host's own."""
-    network = ipaddress.ip_network(address)
-    # Without duplicate address detection: the others that hold it are meant to.
-    nodad = ["nodad"] if network.version == 6 else []
-    host.run(["ip", "address", "add", str(network), "dev", device, *nodad])

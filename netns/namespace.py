@@ -1,6 +1,7 @@
 """Anonymous network namespaces, held by a file descriptor and by nothing else."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,29 @@ def _open_current() -> int:
     return os.open(_CURRENT, os.O_RDONLY | os.O_CLOEXEC)
 
 
+class _Home:
+    """The namespace that a thread is in while it is on no host."""
+
+    def __init__(self) -> None:
+        self.descriptor = _open_current()
+
+    def __del__(self, close=os.close) -> None:
+        close(self.descriptor)
+
+
+# Where each thread is: opening that anew for each visit to a host takes longer than going there.
+_here = threading.local()
+# A child may get itself a namespace of its own.
+os.register_at_fork(after_in_child=lambda: _here.__dict__.clear())
+
+
+def _current() -> int:
+    if not hasattr(_here, "descriptor"):
+        _here.home = _Home()
+        _here.descriptor = _here.home.descriptor
+    return _here.descriptor
+
+
 class NetworkNamespace:
     """A new network namespace. It lives as long as this descriptor and the sockets created in it.
 
@@ -22,28 +46,24 @@ class NetworkNamespace:
     """
 
     def __init__(self) -> None:
-        home = _open_current()
+        before = _current()
+        _libc.unshare(_libc.CLONE_NEWNET)
         try:
-            _libc.unshare(_libc.CLONE_NEWNET)
-            try:
-                self.descriptor = _open_current()
-            finally:
-                _libc.setns(home, _libc.CLONE_NEWNET)
+            self.descriptor = _open_current()
         finally:
-            os.close(home)
+            _libc.setns(before, _libc.CLONE_NEWNET)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is inside for the time of the block. Sockets and children made there belong to it."""
-        before = _open_current()
+        before = _current()
+        _libc.setns(self.descriptor, _libc.CLONE_NEWNET)
+        _here.descriptor = self.descriptor
         try:
-            _libc.setns(self.descriptor, _libc.CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                _libc.setns(before, _libc.CLONE_NEWNET)
+            yield
         finally:
-            os.close(before)
+            _libc.setns(before, _libc.CLONE_NEWNET)
+            _here.descriptor = before
 
     def close(self) -> None:
         os.close(self.descriptor)

@@ -75,16 +75,18 @@ class Packet:
         return Ether(self.frame.data)
 
     @property
-    def source(self) -> str:
-        """The address that the IP packet comes from."""
+    def source(self) -> str | None:
+        """The address that the IP packet comes from; None for any other packet."""
         return self._addresses[0]
 
     @property
-    def destination(self) -> str:
+    def destination(self) -> str | None:
         return self._addresses[1]
 
     @cached_property
-    def _addresses(self) -> tuple[str, str]:
+    def _addresses(self) -> tuple[str, str] | tuple[None, None]:
+        if self.frame.data[12:14] not in _PROTOCOL_AT:
+            return None, None
         start, length, family = (26, 4, socket.AF_INET) if self.frame.data[12:14] == _IPV4 else (22, 16, socket.AF_INET6)
         return tuple(socket.inet_ntop(family, self.frame.data[at:at + length]) for at in (start, start + length))
 

@@ -5,9 +5,9 @@ import os
 import select
 import socket
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
+from . import procnet
 from .host import Host
 
 OSPF = 89
@@ -105,8 +105,7 @@ def row(host: Host, inode: int) -> Row | None:
     """The raw socket with this inode (os.fstat() of its descriptor) as /proc lists it, None if it does not."""
     with host.entered():
         for table in ("raw", "raw6"):
-            for line in Path("/proc/thread-self/net", table).read_text().splitlines()[1:]:
-                columns = line.split()
+            for columns in procnet.rows(table):
                 if int(columns[9]) == inode:
                     return Row(tx_queue=int(columns[4].split(":")[0], 16), drops=int(columns[-1]))
     return None

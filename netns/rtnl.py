@@ -1,6 +1,6 @@
 """rtnetlink requests, many in one message exchange.
 
-The messages are pyroute2's; sending them in one go over a plain socket costs a tenth of an IPRoute object. Each is
+The messages are pyroute2's; sending them in one go over a plain socket costs a tenth of an IPRoute object. Most are
 encoded once: a suite builds the same few topologies over and over.
 """
 
@@ -31,7 +31,7 @@ _NETLINK_EXT_ACK = 11
 _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
 _SEQUENCE_AT = 8
-_LOOPBACK = 1
+LOOPBACK = 1
 _RT_TABLE_MAIN = 254
 _RTPROT_STATIC = 4
 _RT_SCOPE_UNIVERSE = 0
@@ -52,7 +52,7 @@ def link_state(index: int, up: bool) -> Message:
 
 
 def loopback_up() -> Message:
-    return link_state(_LOOPBACK, up=True)
+    return link_state(LOOPBACK, up=True)
 
 
 @cache
@@ -80,10 +80,14 @@ def address(index: int, local: ipaddress.IPv4Interface | ipaddress.IPv6Interface
                     flags=_IFA_F_NODAD if local.version == 6 else 0, index=index, attrs=attributes)
 
 
-@cache
-def route(to: ipaddress.IPv4Network | ipaddress.IPv6Network, gateway: str, index: int, mtu: int = 0) -> Message:
-    """Add a route; `mtu` in bytes is its own, 0 for none."""
-    attributes = [("RTA_DST", str(to.network_address)), ("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+def route(to: ipaddress.IPv4Network | ipaddress.IPv6Network, *ways: tuple[str, int], mtu: int = 0) -> Message:
+    """Add a route; each of its ways, of the same cost, is a gateway and an interface; `mtu` in bytes is its own, 0 for none."""
+    attributes = [("RTA_DST", str(to.network_address))]
+    if len(ways) == 1:
+        [(gateway, index)] = ways
+        attributes += [("RTA_GATEWAY", gateway), ("RTA_OIF", index)]
+    else:
+        attributes.append(("RTA_MULTIPATH", [{"hops": 0, "oif": index, "attrs": [("RTA_GATEWAY", gateway)]} for gateway, index in ways]))
     if mtu:
         attributes.append(("RTA_METRICS", {"attrs": [("RTAX_MTU", mtu)]}))
     return _message(rtmsg, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL,

@@ -1,13 +1,14 @@
 """A topology is frozen data in roles; build() makes it real for the time of a `with` block."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from . import rtnl
+from . import procnet, rtnl
 from .host import Host, Interface
 from .wait import eventually
 
@@ -21,11 +22,9 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-# One line for each route: where to, prefix length, six more words, flags, device; numbers are hexadecimal, of fixed width.
-_IPV6_ROUTE = "/proc/thread-self/net/ipv6_route"
-_TO, _FLAGS, _DEVICE = slice(0, 32), slice(132, 140), slice(141, None)
-_RTF_LOCAL = 0x80000000
-_LINK_LOCAL = "fe80"
+# Of ipv6_route, whose columns are hexadecimal and of fixed width, the address and the device of a line with RTF_LOCAL (1 << 31).
+_LOCAL_ROUTE = re.compile(rb"^(.{32}).{100}[89a-f].{7} +(\S+)$", re.MULTILINE)
+_LINK_LOCAL = b"fe80"
 _FIRST_INDEX = 11
 # RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
@@ -53,15 +52,19 @@ class Link:
 
 @dataclass(frozen=True)
 class Route:
-    """`role` reaches `to` through `via`, which is at the other end of one of its links.
+    """`role` reaches `to` through `via`, which is at the other end of one of its links, or through each of several.
 
     `to` is a prefix, or "default": all of IPv4 and of IPv6. `mtu` is the route's own, in bytes, 0 for none.
     """
 
     role: str
-    via: str
+    via: str | tuple[str, ...]
     to: str = "default"
     mtu: int = 0
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        return (self.via,) if isinstance(self.via, str) else self.via
 
     @cache
     def prefixes(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
@@ -88,7 +91,7 @@ class Topology:
         """The topology as a drawing, one line per link, then one per route."""
         links = [f"{_end(link, link.left)} ----[ mtu {link.mtu} ]---- {_end(link, link.right)}" for link in self.links]
         routes = [
-            f"{route.role}: {route.to} via {route.via}" + (f" mtu {route.mtu}" if route.mtu else "")
+            f"{route.role}: {route.to} via {' or '.join(route.ways)}" + (f" mtu {route.mtu}" if route.mtu else "")
             for route in self.routes
         ]
         return "\n".join((*links, *routes, *(f"{role} forwards" for role in self.routers)))
@@ -139,55 +142,81 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
         for number, link in enumerate(topology.links):
             _plug(link, number, hosts[link.left], hosts[link.right])
         for host in hosts.values():
-            rtnl.request(host.namespace, [rtnl.loopback_up(), *_configuration(host), *_routes(topology, hosts, host)])
+            rtnl.request(host.namespace, _configuration(topology, host.role))
         for host in hosts.values():
-            eventually(lambda: _ready(host), True, within=10, every=0.001)
+            eventually(lambda: _ready(topology, host), True, within=10, every=0.001)
         yield Network(topology, hosts)
 
 
-def _ready(host: Host) -> bool:
+def _ready(topology: Topology, host: Host) -> bool:
     """Whether its interfaces have taken note of their carriers, and its addresses are in use.
 
     The end of a link that was up before the other one drops what is sent until linkwatch_do_dev() activates its queue, which
     brings its link-local address as well. An address has its local route, and answers neighbours, when addrconf_dad_work()
     has run, which an address without duplicate address detection needs too.
     """
-    with host.entered(), open(_IPV6_ROUTE) as file:
-        own = {(line[_DEVICE].strip(), line[_TO]) for line in file if int(line[_FLAGS], 16) & _RTF_LOCAL}
-    with_link_local = {name for name, address in own if address.startswith(_LINK_LOCAL)}
-    return all(
-        interface.name in with_link_local and (interface.name, interface.addresses[socket.AF_INET6].packed.hex()) in own
-        for interface in host.interfaces.values()
-    )
+    with host.entered():
+        local = _LOCAL_ROUTE.findall(procnet.read("ipv6_route"))
+    own = _own(topology, host.role)
+    return own.issubset(local) and {device for address, device in local if address.startswith(_LINK_LOCAL)}.issuperset(
+        device for _address, device in own)
 
 
-def _configuration(host: Host) -> Iterator[object]:
-    for interface in host.interfaces.values():
-        yield rtnl.link_state(interface.index, up=True)
-        for address in interface.addresses.values():
-            yield rtnl.address(interface.index, address)
+@cache
+def _own(topology: Topology, role: str) -> frozenset[tuple[bytes, bytes]]:
+    """The role's addresses of IPv6 with their devices, as ipv6_route has them."""
+    return frozenset((interface.addresses[socket.AF_INET6].packed.hex().encode(), interface.name.encode())
+                     for interface in _interfaces(topology, role).values())
 
 
-def _routes(topology: Topology, hosts: dict[str, Host], host: Host) -> Iterator[object]:
+@cache
+def _configuration(topology: Topology, role: str) -> tuple[rtnl.Message, ...]:
+    """What makes the role's interfaces, addresses and routes; encoded once, since a suite builds the same few topologies over and over."""
+    messages = [rtnl.loopback_up()]
+    for interface in _interfaces(topology, role).values():
+        messages.append(rtnl.link_state(interface.index, up=True))
+        messages += [rtnl.address(interface.index, address) for address in interface.addresses.values()]
     for route in topology.routes:
-        if route.role == host.role:
-            for prefix in route.prefixes():
-                family = socket.AF_INET if prefix.version == 4 else socket.AF_INET6
-                gateway = hosts[route.via].address(family, peer=host.role)
-                yield rtnl.route(prefix, gateway, host.interfaces[route.via].index, route.mtu)
+        if route.role == role:
+            messages += [rtnl.route(prefix, *_ways(topology, route, prefix.version), mtu=route.mtu) for prefix in route.prefixes()]
+    return tuple(messages)
 
 
-def _plug(link: Link, number: int, left: Host, right: Host) -> None:
-    near, far = (
+def _ways(topology: Topology, route: Route, version: int) -> Iterator[tuple[str, int]]:
+    """Gateway and interface of each."""
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    for via in route.ways:
+        yield _interfaces(topology, via)[route.role].address(family), _interfaces(topology, route.role)[via].index
+
+
+@cache
+def _interfaces(topology: Topology, role: str) -> dict[str, Interface]:
+    """By the role at the other end."""
+    found = {}
+    for number, link in enumerate(topology.links):
+        left, right = _ends(link, number)
+        if role in (link.left, link.right):
+            found[link.right if role == link.left else link.left] = left if role == link.left else right
+    return found
+
+
+@cache
+def _ends(link: Link, number: int) -> tuple[Interface, Interface]:
+    """The left and the right end of the topology's link of this number."""
+    return tuple(
         Interface(
-            name=f"to-{other.role}",
+            name=f"to-{other}",
             # No two interfaces of a topology share an index, so that a trace names each of them without doubt.
             index=_FIRST_INDEX + 2 * number + side,
             mac=_DOCUMENTATION_MAC.format(2 * number + side + 1),
-            addresses={family: link.address(host.role, family) for family in (socket.AF_INET, socket.AF_INET6)},
+            addresses={family: link.address(role, family) for family in (socket.AF_INET, socket.AF_INET6)},
         )
-        for side, (host, other) in enumerate(((left, right), (right, left)))
+        for side, (role, other) in enumerate(((link.left, link.right), (link.right, link.left)))
     )
+
+
+def _plug(link: Link, number: int, left: Host, right: Host) -> None:
+    near, far = _ends(link, number)
     rtnl.request(left.namespace, [rtnl.veth(near, far, link.mtu, right.namespace.descriptor)])
     left.interfaces[right.role] = near
     right.interfaces[left.role] = far

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntFlag
 from ipaddress import ip_interface
-from pathlib import Path
 
-from . import rtnl
+from . import procnet, rtnl
 from .errors import CommandError, MissingFeature
 from .host import Host
 
@@ -133,7 +132,7 @@ def features(host: Host) -> Flags:
 def transmit_statistics(host: Host, interface: str) -> tuple[int, int]:
     """Packets that an interface has sent and dropped, as in /proc/net/dev; a tun's are sent when they are read."""
     with host.entered():
-        lines = Path("/proc/thread-self/net/dev").read_text().splitlines()
+        lines = procnet.read("dev").decode().splitlines()
     [columns] = [line.split(":")[1].split() for line in lines if line.split(":")[0].strip() == interface]
     return int(columns[9]), int(columns[11])
 

@@ -19,23 +19,27 @@ def add(
     `options` are the words of ip-link(8) for this kind. Raises MissingFeature where the kernel does not have the kind.
     """
     commands = [" ".join(["link add name", name, "type", kind, *options]), f"link set dev {name} up"]
-    if address:
-        commands.append(f"address add {address} dev {name}" + (" nodad" if ":" in address else ""))
+    commands += _address(name, address)
     commands += [f"route add {route} dev {name}" for route in routes]
     _run(host, kind, commands)
 
 
-def fallback(host: Host, kind: str) -> str:
-    """The name of the kind's fallback device, which is up afterwards. Raises MissingFeature."""
+def fallback(host: Host, kind: str, address: str | None = None) -> str:
+    """The name of the kind's fallback device, which is up afterwards, with an address. Raises MissingFeature."""
     name = _FALLBACK[kind]
     try:
         # The module makes the device when it is loaded, in each namespace; this loads it, or makes one that does the same.
-        _run(host, kind, [f"link add name {name} up type {kind}"])
+        _run(host, kind, [f"link add name {name} up type {kind}", *_address(name, address)])
     except CommandError as error:
         if "File exists" not in str(error):
             raise
-        _run(host, kind, [f"link set dev {name} up"])
+        _run(host, kind, [f"link set dev {name} up", *_address(name, address)])
     return name
+
+
+def _address(name: str, address: str | None) -> list[str]:
+    # Without duplicate address detection: others that hold it may be meant to.
+    return [f"address add {address} dev {name}" + (" nodad" if ":" in address else "")] if address else []
 
 
 def _run(host: Host, kind: str, commands: list[str]) -> None:

@@ -36,7 +36,7 @@ def test_a_policy_that_ends_by_itself_binds_no_socket_any_more(peers):
     with peers.client.capture() as packets:
         client.send(b"protected")
         assert server.recv(100) == b"protected"
-        eventually(lambda: peers.client.run(["ip", "xfrm", "policy", "list", "dir", "out"]), "", within=5)
+        eventually(lambda: peers.client.run(["ip", "xfrm", "policy", "list", "dir", "out"]), "", within=5, every=0.25)
         client.send(b"in the clear")
         assert server.recv(100) == b"in the clear"
 

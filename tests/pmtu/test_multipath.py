@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from fixtures.topologies import SERVICE
 from netns import Link, Route, Topology, icmp, pmtu
 
 DIAMOND = Topology(
@@ -13,13 +14,15 @@ DIAMOND = Topology(
         Link("server", "upper", ipv4="198.51.100.0/28", ipv6="2001:db8:3::/64"),
         Link("server", "lower", ipv4="198.51.100.16/28", ipv6="2001:db8:4::/64"),
     ),
-    routes=(Route("upper", via="server"), Route("lower", via="server"), Route("server", via="upper")),
+    routes=(
+        Route("upper", via="server"), Route("lower", via="server"), Route("server", via="upper"),
+        *(Route("client", via=("upper", "lower"), to=address) for address in SERVICE.values()),
+    ),
     routers=("upper", "lower"),
 )
 pytestmark = pytest.mark.topology(DIAMOND)
 
 IP_MTU, IPV6_MTU = 14, 24
-SERVICE = {socket.AF_INET: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 
 
 @pytest.fixture
@@ -27,12 +30,7 @@ def both_ways(net, family):
     """The client's route to the server's own address goes over both routers, chosen by ports and addresses."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.fib_multipath_hash_policy": 1, "net.ipv6.fib_multipath_hash_policy": 1})
-    hops = [word for router in ("upper", "lower")
-            for word in ("nexthop", "via", net[router].address(family, "client"), "dev", f"to-{router}")]
-    client.run(["ip", "route", "add", SERVICE[family], *hops])
-    server.run(["ip", "address", "add", SERVICE[family], "dev", "lo"])
-    for router in ("upper", "lower"):
-        net[router].run(["ip", "route", "replace", "default", "via", net["server"].address(family, router)])
+    server.hold(SERVICE[family])
     return client
 
 

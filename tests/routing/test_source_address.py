@@ -23,7 +23,7 @@ def test_a_router_records_the_address_of_the_route_that_the_packet_takes(net, ec
     client, router, server = net.nodes("client", "router", "server")
     taken, other = "203.0.113.1", "203.0.113.2"
     for address in (taken, other):
-        router.run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
+        router.hold(address)
     to = server.address(socket.AF_INET)
     router.run(["ip", "route", "add", f"{to}/32", "tos", f"{LOW_DELAY:#x}", "dev", "to-server", "src", taken])
     router.run(["ip", "route", "add", f"{to}/32", "dev", "to-server", "src", other])

@@ -25,8 +25,11 @@ def states(tracker, service):
 
 def reaches(tracker, service, state):
     """Wait until the one entry is in this state; the seconds that it is then kept for."""
-    eventually(lambda: states(tracker, service), [state], within=5, every=EVERY)
-    return tracker.entries(service.family)[0].timeout
+    def it_is_there(entries):
+        return [entry.state for entry in entries] == [state]
+
+    [entry] = eventually(lambda: tracker.entries(service.family), it_is_there, within=5, every=EVERY)
+    return entry.timeout
 
 
 def test_each_state_is_kept_as_long_as_documented(tracker):

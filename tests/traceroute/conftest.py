@@ -4,6 +4,7 @@ import socket
 
 import pytest
 
+from fixtures.topologies import SERVICE
 from netns import Host, MissingFeature, Network
 from netns.probe import Answer, answers, probe
 
@@ -78,13 +79,8 @@ class Fork:
     def __init__(self, net: Network, family: socket.AddressFamily) -> None:
         self._fork, self._client, server = net.nodes("fork", "client", "server")
         self._ip = "ipv4" if family == socket.AF_INET else "ipv6"
-        self.service = "203.0.113.9" if family == socket.AF_INET else "2001:db8:ff::9"
-        server.run(["ip", "address", "add", self.service, "dev", "lo"])
-        hops = [word for router in ("upper", "lower")
-                for word in ("nexthop", "via", net[router].address(family, "fork"), "dev", f"to-{router}")]
-        self._fork.run(["ip", "route", "add", self.service, *hops])
-        for router in ("upper", "lower"):
-            net[router].run(["ip", "route", "add", self.service, "via", server.address(family, router)])
+        self.service = SERVICE[family]
+        server.hold(self.service)
 
     def choose_by(self, policy: int, fields: int | None = None) -> None:
         """fib_multipath_hash_policy, and for policy 3 fib_multipath_hash_fields. Raises MissingFeature."""

@@ -35,7 +35,7 @@ def test_flows_in_a_tunnel_spread_by_their_own_addresses_in_policy_2(net, family
 
 def to(address, packets):
     """Those of the packets that arrived for the address."""
-    return [packet for packet in packets.received() if packet.ip and packet.ip.dst == address]
+    return [packet for packet in packets.received() if packet.destination == address]
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"])

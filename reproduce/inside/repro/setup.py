@@ -113,8 +113,9 @@ class Recorder:
         rtnl.address = _speak(rtnl.address, lambda index, local: (
             "ip address add %s dev %s%s" % (local, self.names[index], " nodad" if local.version == 6 else ""),
             "its address" + (", usable at once (no duplicate address detection)" if local.version == 6 else "")))
-        rtnl.route = _speak(rtnl.route, lambda to, gateway, index, mtu=0: (
-            "ip route add %s via %s dev %s proto static%s" % (to, gateway, self.names[index], " mtu %d" % mtu if mtu else ""),
+        rtnl.route = _speak(rtnl.route, lambda to, *ways, mtu=0: (
+            "ip route add %s proto static%s%s" % (to, " mtu %d" % mtu if mtu else "", "".join(
+                "%s via %s dev %s" % (" nexthop" if len(ways) > 1 else "", gateway, self.names[index]) for gateway, index in ways)),
             "the way to %s" % ("everywhere else" if to.prefixlen == 0 else to)))
         request = rtnl.request
 

@@ -2,11 +2,16 @@
 
 import pytest
 
-from fixtures.topologies import DIRECTED, NARROW
+from fixtures.topologies import DIRECTED, FORK, NARROW
 
 
 @pytest.mark.topology(DIRECTED)
 def test_directed(net):
+    pass
+
+
+@pytest.mark.topology(FORK)
+def test_fork(net):
     pass
 
 

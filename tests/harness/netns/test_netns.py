@@ -7,12 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 import netns
 from fixtures.topologies import LAN
 from netns import rtnl
+from netns._libc import CLONE_NEWNET
+from netns.actor import Actor
 from netns.namespace import NetworkNamespace
 
 THREE = netns.Topology(links=(
@@ -80,6 +84,28 @@ with netns.build(LAN, capture=True) as network:
 
 def interfaces():
     return sorted(name for _index, name in socket.if_nameindex())
+
+
+def test_a_thread_goes_back_to_where_it_was():
+    """From a host, from one host on another, in a thread that began on a host, and in a child with a namespace of its own."""
+    def there():
+        return os.stat("/proc/thread-self/ns/net").st_ino
+
+    def seen_from(where):
+        before = there()
+        with where.entered():
+            on_host = there()
+        assert there() == before != on_host
+        return before, on_host
+
+    with NetworkNamespace() as one, NetworkNamespace() as other, ThreadPoolExecutor(1) as pool:
+        home, on_one = seen_from(one)
+        with one.entered():
+            assert seen_from(other)[0] == on_one
+            assert pool.submit(seen_from, other).result()[0] == on_one
+        with Actor(lambda: SimpleNamespace(seen=lambda: seen_from(one)), CLONE_NEWNET) as child:
+            own, on_one_too = child.call("seen")
+        assert on_one_too == on_one and own not in (home, on_one)
 
 
 def test_kernels_refusal_names_the_message_that_it_refused():

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 import netns
-from fixtures.topologies import LAN, NARROW, ROUTED
+from fixtures.topologies import FORK, LAN, NARROW, ROUTED
 from netns import icmp, offload, pmtu, tunnel
 
 
@@ -26,6 +26,7 @@ def test_the_drawing_names_routes_and_routers():
     assert str(ROUTED).splitlines()[2:] == [
         "client: default via router", "server: default via router", "router forwards"
     ]
+    assert "fork: 203.0.113.9 via upper or lower" in str(FORK)
 
 
 def test_an_error_of_our_own_is_read_as_it_was_sent(family):

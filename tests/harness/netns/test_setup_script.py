@@ -9,11 +9,11 @@ import sys
 import pytest
 
 import netns
-from fixtures.topologies import DIRECTED, NARROW
+from fixtures.topologies import DIRECTED, FORK, NARROW
 from reproduce.collect import Manifest
 from reproduce.pack import write
 
-TESTS = {"DIRECTED": DIRECTED, "NARROW": NARROW}
+TESTS = {"DIRECTED": DIRECTED, "FORK": FORK, "NARROW": NARROW}
 
 
 @pytest.fixture
