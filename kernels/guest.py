@@ -36,7 +36,7 @@ QUIET = {
     "/proc/sys/net/core/fb_tunnels_only_for_init_net": "1",
     "/proc/sys/vm/stat_interval": "86400",
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
-    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second: 90 % of all wake-ups of an idle 6.12
+    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second, on 5.10 even so: 90 % of all wake-ups of an idle 6.12
     # The guard of ordinary tasks against real-time ones, of which there are none, looks a second after each (6.12 and later).
     "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
 }
