@@ -31,7 +31,7 @@ def real_server(host: Host, virtual: str) -> None:
 
     Raises MissingFeature where the kernel has no such tunnel.
     """
-    fallback(host, "ip6tnl" if ":" in virtual else "ipip", address=virtual)
+    fallback(host, "ip6tnl" if ":" in virtual else "ipip", virtual)
 
 
 def _endpoint(address: str, port: int) -> str:

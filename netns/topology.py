@@ -195,8 +195,10 @@ def _interfaces(topology: Topology, role: str) -> dict[str, Interface]:
     found = {}
     for number, link in enumerate(topology.links):
         left, right = _ends(link, number)
-        if role in (link.left, link.right):
-            found[link.right if role == link.left else link.left] = left if role == link.left else right
+        if role == link.left:
+            found[link.right] = left
+        elif role == link.right:
+            found[link.left] = right
     return found
 
 

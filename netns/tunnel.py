@@ -24,8 +24,8 @@ def add(
     _run(host, kind, commands)
 
 
-def fallback(host: Host, kind: str, address: str | None = None) -> str:
-    """The name of the kind's fallback device, which is up afterwards, with an address. Raises MissingFeature."""
+def fallback(host: Host, kind: str, address: str) -> None:
+    """The kind's fallback device is up, with an address. Raises MissingFeature."""
     name = _FALLBACK[kind]
     try:
         # The module makes the device when it is loaded, in each namespace; this loads it, or makes one that does the same.
@@ -34,7 +34,6 @@ def fallback(host: Host, kind: str, address: str | None = None) -> str:
         if "File exists" not in str(error):
             raise
         _run(host, kind, [f"link set dev {name} up", *_address(name, address)])
-    return name
 
 
 def _address(name: str, address: str | None) -> list[str]:

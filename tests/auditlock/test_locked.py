@@ -21,6 +21,12 @@ def refusal(change):
     return "accepted"
 
 
+def settled(control):
+    """The status once the kernel's thread has taken from the backlog what there was to record."""
+    eventually(lambda: control.status().backlog, 0, within=10)
+    return control.status()
+
+
 @pytest.mark.last("a locked configuration stays locked for as long as the machine runs")
 @pytest.mark.virtual_clock("locks the audit system until the next boot: it takes a machine of its own")
 def test_a_locked_configuration_refuses_every_change():
@@ -30,9 +36,7 @@ def test_a_locked_configuration_refuses_every_change():
     control.add_rule(CAPSET, os.getpid())
     control.set(failure=0)
     control.set(enabled=LOCKED)
-    # The kernel's thread takes what it has to record from the backlog, each time a moment later.
-    eventually(lambda: control.status().backlog, 0, within=10)
-    before = control.status()
+    before = settled(control)
     changes = {
         "enabled": lambda: control.set(enabled=0),
         "failure": lambda: control.set(failure=1),
@@ -48,4 +52,4 @@ def test_a_locked_configuration_refuses_every_change():
     seen = {name: refusal(change) for name, change in changes.items()}
 
     assert seen == dict.fromkeys(changes, "EPERM")
-    eventually(control.status, before, within=10)
+    assert settled(control) == before
