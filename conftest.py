@@ -37,6 +37,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--shell", action="store_true", help="where a test fails, open a shell on the first host of its topology before that is taken down")
     group.addoption("--shell-on", metavar="HOST", help="the same, on this host")
     group.addoption("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
+    group.addoption("--fail-on", metavar="CLASS,...", default="regression,gone", dest="fail_on",
+                    help="what of the verdict makes the exit status 1: regression, gone, drift, changed, unexplained, known, unjudged "
+                         "(default: regression,gone)")
+    group.addoption("--exact", action="store_true", help="compare measurements without their tolerances: two runs of one kernel are the same to the last digit")
+    group.addoption("--bisect", action="store_true",
+                    help="exit statuses for git bisect run: 0 passed, 1 failed, 125 nothing is known, above 127 wrong usage or interrupted")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
     group.addoption("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for")
@@ -54,6 +60,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.shell = config.option.shell or config.option.shell_on is not None
     if hasattr(config, "workerinput") or config.option.collectonly:
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
+    from report.verdict import fail_on
+    try:
+        config.option.fail_on = fail_on(config.option.fail_on)
+    except ValueError as error:
+        raise pytest.UsageError(f"--fail-on: {error}") from None
     if config.option.shell:
         check_terminal(config.option)
     from report.plugin import Report

@@ -19,6 +19,7 @@ class KernelScheduling:
         self.again: dict[str, set[int]] = {kernel: set() for kernel in kernels}
         self.ready: list[WorkerController] = []
         self.nodes: list[WorkerController] = []
+        self.given_up: dict[str, list[int]] = {}
 
     @property
     def tests_finished(self) -> bool:
@@ -79,10 +80,14 @@ class KernelScheduling:
         self.again[kernel].add(first)
         return True
 
-    def give_up(self, kernel: str) -> list[str]:
-        """Run nothing more on a kernel.  Returns the tests that are left out, where they are known."""
+    def give_up(self, kernel: str) -> None:
+        """Run nothing more on a kernel."""
         self.unfinished.discard(kernel)
-        return [self.collections[kernel][index] for index in self.left.pop(kernel, [])]
+        self.given_up[kernel] = self.left.pop(kernel, [])
+
+    def unrun(self, kernel: str) -> list[str]:
+        """The tests that were chosen and did not run, where they are known: a kernel whose machine never ran has collected none."""
+        return [self.collections[kernel][index] for index in self.given_up.get(kernel, self.left.get(kernel, []))]
 
     def _finish_if_empty(self, kernel: str) -> None:
         if not self.left[kernel]:

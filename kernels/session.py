@@ -26,10 +26,10 @@ from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
 from kernels.spec import resolve
 from kernels.vm import VMError, check_device, kvm_trouble, qemu
+from report.status import Exit
 
 PROJECT = Path(__file__).parents[1]
 ENDING = 10                                 # seconds that a launcher may take to end
-LOST = 3                                    # exit status when the harness itself cannot work
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
 
@@ -120,6 +120,10 @@ class KernelSession(DSession):
         self.launchers: list[subprocess.Popen] = []
         self.directory: Path | None = None
 
+    def unrun_of(self, run: KernelRun) -> list[str]:
+        """Tests that were chosen for a kernel and did not run."""
+        return self.sched.unrun(run.number) if self.sched else []
+
     def run_of(self, node: WorkerController) -> KernelRun:
         return self.runs[node.gateway.spec.kernel]
 
@@ -133,7 +137,7 @@ class KernelSession(DSession):
             with Cache(say=lambda line: None) as cache:
                 (self.directory / "sources.tar").write_bytes(pack_sources(cache))
         except (OSError, CacheError) as error:
-            pytest.exit(f"the session cannot be prepared: {error}", LOST)
+            pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
         if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from . import _libc
-from .errors import MissingFeature
+from .errors import HostLacks, lacks
 
 _NR_BPF, _NR_PERF_EVENT_OPEN = 321, 298  # x86-64
 _PERF_KPROBE = Path("/sys/bus/event_source/devices/kprobe/type")
@@ -80,7 +80,7 @@ RETURN = instruction(0x95)
 
 def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, module: int = 0) -> int:
     """A descriptor of the program, verified. `attach_to` is the BTF id of a function, `module` a descriptor of the BTF
-    of the module that has it. Raises OSError with what the verifier says, MissingFeature where bpf(2) is not allowed.
+    of the module that has it. Raises OSError with what the verifier says, HostLacks where bpf(2) is not allowed.
     """
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(_LOG_BYTES)
@@ -93,7 +93,7 @@ def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, mo
     except OSError as error:
         # The verifier's own refusal is EACCES.
         if error.errno == errno.EPERM:
-            raise MissingFeature(f"bpf(2): {error.strerror}") from error
+            raise HostLacks(f"bpf(2): {error.strerror}") from error
         raise OSError(error.errno, f"{error.strerror}: {log.value.decode(errors='replace')}") from error
 
 
@@ -115,7 +115,7 @@ def attach_kprobe(program: int, function: str) -> int:
     try:
         kind = int(_PERF_KPROBE.read_text())
     except OSError as error:
-        raise MissingFeature(f"a kprobe of perf: {error}") from error
+        raise lacks("a kprobe of perf", error) from error
     name = ctypes.create_string_buffer(function.encode())
     # struct perf_event_attr up to config2: type, size, ..., config1 (the function), config2 (the offset in it).
     event = perf_event(struct.pack("=II48xQQ", kind, PERF_ATTR_SIZE, ctypes.addressof(name), 0), thread=-1, cpu=0)

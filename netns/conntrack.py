@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .errors import CommandError, MissingFeature
+from .errors import CommandError, MissingFeature, lacks
 from .host import Host
 
 _TABLE = "inet kdrift-tracker"
@@ -78,7 +78,7 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
     try:
         host.run(["nft", "-f", "-"], stdin=rules)
     except CommandError as error:
-        raise MissingFeature(f"no connection tracking: {error}") from error
+        raise lacks("no connection tracking", error) from error
     tracker = Tracker(host)
     try:
         tracker.pin(acct=1)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import MissingFeature
+from .errors import lacks
 
 TRACEFS = Path("/sys/kernel/tracing")
 # Half a thousand drops; older ones make room.
@@ -59,7 +59,7 @@ class DropLog:
             ):
                 (self._instance / file).write_text(str(value))
         except OSError as error:
-            raise MissingFeature(f"tracefs: {error}") from error
+            raise lacks("tracefs", error) from error
 
     def since(self, began: float) -> tuple[list[Drop], bool]:
         """The drops from this time on (CLOCK_MONOTONIC), oldest first, and whether there were earlier ones that the

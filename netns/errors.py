@@ -1,5 +1,8 @@
 """What can go wrong in here, apart from the kernel's own errno (OSError)."""
 
+# What strerror(3) has for EPERM and EACCES, in the words of a tool; and of `ip` for what is too new for it.
+_REFUSALS = ("Operation not permitted", "Permission denied", "is unknown, try \"ip")
+
 
 class NetnsError(Exception):
     """Base of this library's errors."""
@@ -10,7 +13,17 @@ class IsolationError(NetnsError):
 
 
 class MissingFeature(NetnsError):
-    """The machine lacks a tool or a kernel feature; the message names it."""
+    """The kernel lacks a feature; the message names it."""
+
+
+class HostLacks(MissingFeature):
+    """What is missing is not the kernel's: a tool, a right, a device. It says nothing of the kernel."""
+
+
+def lacks(what: str, error: Exception) -> MissingFeature:
+    """The error that says so of what could not be had: HostLacks where it was forbidden, which is for want of a right."""
+    refused = isinstance(error, PermissionError) or any(words in str(error) for words in _REFUSALS)
+    return (HostLacks if refused else MissingFeature)(f"{what}: {error}")
 
 
 class CommandError(NetnsError):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from .errors import CommandError, MissingFeature
+from .errors import CommandError, HostLacks, MissingFeature, lacks
 from .host import Host
 
 @dataclass(frozen=True)
@@ -81,13 +81,15 @@ def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Ite
 
 
 def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
-    missing = []
+    lacking = []
     for flavour in FLAVOURS:
         try:
             return stack.enter_context(_ADD[flavour](host, source, verdict))
         except MissingFeature as error:
-            missing.append(str(error))
-    raise MissingFeature("no firewall: " + "; ".join(missing))
+            lacking.append(error)
+    # A kernel that has one of them would be used by its tool, if that were here.
+    kind = HostLacks if any(isinstance(error, HostLacks) for error in lacking) else MissingFeature
+    raise kind("no firewall: " + "; ".join(map(str, lacking)))
 
 
 def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> AbstractContextManager[Rule]:
@@ -150,5 +152,5 @@ def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -
         try:
             host.run(harmless)
         except CommandError as error:
-            raise MissingFeature(str(error)) from error
+            raise lacks("no firewall", error) from error
         raise

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import nftables, rtnl
 from .capture import Capture, PacketRing
 from .counters import Counters
-from .errors import CommandError, MissingFeature
+from .errors import CommandError, HostLacks
 from .namespace import NetworkNamespace
 
 
@@ -80,7 +80,7 @@ class Host:
     def run(self, command: Sequence[str], stdin: str = "", timeout: float = 30) -> str:
         """The standard output of a command run on this host; `timeout` in seconds. nft runs in this process, and to its end.
 
-        Raises CommandError with its standard error if its status is not 0, MissingFeature if it is not installed.
+        Raises CommandError with its standard error if its status is not 0, HostLacks if it is not installed.
         """
         library = nftables.library() if command[0] == "nft" else None
         # A child inherits the namespace of the thread that starts it: no hook between fork and exec, so Python can
@@ -90,7 +90,7 @@ class Host:
                 done = nftables.run(library, command, stdin) if library else \
                     subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
         except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
-            raise MissingFeature(f"{command[0]} is not installed") from error
+            raise HostLacks(f"{command[0]} is not installed") from error
         if done.returncode != 0:
             raise CommandError(f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
         return done.stdout

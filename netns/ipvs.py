@@ -5,7 +5,7 @@ Built with the administrator's tools. Source: ipvsadm(8), Documentation/networki
 
 from collections.abc import Sequence
 
-from .errors import CommandError, MissingFeature
+from .errors import CommandError, lacks
 from .host import Host
 from .tunnel import fallback
 
@@ -21,7 +21,7 @@ def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str],
         director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
     except CommandError as error:
         if "Can't initialize ipvs" in str(error):
-            raise MissingFeature("the kernel has no ip_vs") from error
+            raise lacks("the kernel has no ip_vs", error) from error
         raise
     director.hold(virtual)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from . import bpf
 from .drops import TRACEFS
-from .errors import MissingFeature
+from .errors import MissingFeature, lacks
 
 _KPROBE_EVENTS = TRACEFS / "kprobe_events"
 _BUFFER_KIB = 512
@@ -94,7 +94,7 @@ def _tell(file: Path, line: str, what: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise MissingFeature(f"{what}: {error.strerror}") from error
+        raise lacks(what, error) from error
 
 
 def _statistics(instance: Path) -> Iterator[dict[str, str]]:
@@ -165,7 +165,7 @@ def _btf() -> tuple[bytes, dict[int, int]]:
     try:
         data = _BTF.read_bytes()
     except OSError as error:
-        raise MissingFeature(f"BTF of the kernel: {error}") from error
+        raise lacks("BTF of the kernel", error) from error
     header, types_at, types_size, strings_at, strings_size = struct.unpack_from("=4xIIIII", data)
     strings = data[header + strings_at:header + strings_at + strings_size]
     words = array.array("I", data[header + types_at:header + types_at + types_size])

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import MissingFeature
+from .errors import lacks
 from .host import Host
 from .namespace import NetworkNamespace
 
@@ -22,7 +22,7 @@ def everywhere(name: str, value: int) -> Iterator[None]:
         before = file.read_text()
         file.write_text(str(value))
     except OSError as error:
-        raise MissingFeature(f"{name} is not of the network namespace here, and cannot be written: {error}") from error
+        raise lacks(f"{name} is not of the network namespace here, and cannot be written", error) from error
     try:
         yield
     finally:

@@ -31,6 +31,11 @@ def wheel_granularity(timeout: float) -> float:
     return bucket * TICK
 
 
+def timer_slack(*timeouts: float) -> float:
+    """Seconds by which two runs of a chain of timers may differ and keep the same promise: each may be late by the wheel and a jiffy."""
+    return sum(wheel_granularity(each) + TICK for each in timeouts)
+
+
 class approx_timer:
     """Equals any time that a chain of kernel timers may take: `seconds == approx_timer(10, 5, 5)`.
 
@@ -41,7 +46,7 @@ class approx_timer:
     def __init__(self, *timeouts: float, late: float = _LATE) -> None:
         self.nominal = sum(timeouts)
         self.least = self.nominal - TICK * len(timeouts)
-        self.most = self.nominal + sum(wheel_granularity(each) + TICK for each in timeouts) + late
+        self.most = self.nominal + timer_slack(*timeouts) + late
 
     def __eq__(self, seconds: object) -> bool:
         return isinstance(seconds, (int, float)) and self.least <= seconds <= self.most

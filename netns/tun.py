@@ -14,7 +14,7 @@ from enum import IntFlag
 from ipaddress import ip_interface
 
 from . import procnet, rtnl
-from .errors import CommandError, MissingFeature
+from .errors import CommandError, HostLacks, MissingFeature, lacks
 from .host import Host
 
 _DEVICE = "/dev/net/tun"
@@ -147,6 +147,6 @@ def _open(host: Host) -> int:
                 host.run(["modprobe", "tun"])
                 return os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             except (CommandError, OSError) as error:
-                raise MissingFeature(f"there is no {_DEVICE}: {error}") from error
+                raise lacks(f"there is no {_DEVICE}", error) from error
         except OSError as error:
-            raise MissingFeature(f"{_DEVICE} may not be opened: {error.strerror}") from error
+            raise HostLacks(f"{_DEVICE} may not be opened: {error.strerror}") from error

@@ -1,7 +1,6 @@
 """`./kdrift validate`, `pytest` and `selftest`: pytest with the suite's options and exit statuses.
 
-Exit status: 0 no regression; 1 regression or failure; 2 usage (also: no test chosen); 3 a machine or the harness was lost;
-125 a kernel could not be had or booted (git bisect run skips it); 130 interrupted.
+Exit statuses: report.status.Exit.  With --bisect those that git bisect run expects.
 """
 import os
 import sys
@@ -9,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from report.results import KernelResult
+from report.status import Exit, bisect_status
+
 PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
-USAGE, LOST, INTERRUPTED = 2, 3, 130
 WITH_VALUE = ("--baseline", "--kernel", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
-              "--ssh", "--builder", "--ssh-config")
+              "--ssh", "--builder", "--ssh-config", "--fail-on")
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
             kernels.append(options.pop(0))
         if len(kernels) == 1 and not stored or stored and not kernels:
             print("kdrift: validate compares kernels: name an old and a new one, or none; with --baseline, the new one", file=sys.stderr)
-            return USAGE
+            return Exit.BISECT_USAGE if "--bisect" in options else Exit.USAGE
         if not kernels:
             kernels, options = DEFAULT_PAIR, [*DEFAULT_TESTS, *options]
         options = ["--validate", *stored, *(f"--kernel={kernel}" for kernel in kernels), *options]
@@ -40,9 +41,24 @@ def run(options: list[str]) -> int:
     """Pytest in this process, from the project's directory or one below it."""
     if not Path.cwd().is_relative_to(PROJECT):
         os.chdir(PROJECT)
-    status = int(pytest.main(options))
-    return {pytest.ExitCode.INTERRUPTED: INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR: LOST, pytest.ExitCode.USAGE_ERROR: USAGE,
-            pytest.ExitCode.NO_TESTS_COLLECTED: USAGE}.get(status, status)
+    seen = Seen()
+    status = int(pytest.main(options, plugins=[seen]))
+    status = int({pytest.ExitCode.INTERRUPTED: Exit.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR: Exit.LOST,
+                  pytest.ExitCode.USAGE_ERROR: Exit.USAGE, pytest.ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(status, status))
+    return bisect_status(status, seen.kernels, seen.compared) if "--bisect" in options else status
+
+
+class Seen:
+    """A pytest plugin that keeps what the exit status of a bisection depends on."""
+
+    def __init__(self) -> None:
+        self.kernels: list[KernelResult] = []
+        self.compared = False
+
+    @pytest.hookimpl
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        report = config.pluginmanager.get_plugin("kdrift-report")
+        self.kernels, self.compared = getattr(report, "kernels", []), bool(getattr(report, "comparisons", []))
 
 
 def selftest(options: list[str]) -> int:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from report.classes import NEW
 from report.results import KernelResult, TestResult, write_whole
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
@@ -88,11 +89,14 @@ def _comparison(comparison: Comparison) -> dict:
         "head": comparison.headline(),
         "state": state,
         "regressions": [_change(old, new, new, comparison.new) for old, new in comparison.regressions],
+        "gone": [_change(old, new, new, comparison.new) for old, new in comparison.gone],
         "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],
         "known": [_change(old, new, new, comparison.new) for old, new in comparison.known],
         "drift": comparison.drift,
         "traffic": [f"{name}: {'; '.join(moved)}" for name, moved in comparison.traffic],
-        "unjudged": comparison.unjudged,
+        "fresh": [_change(entry.was, entry.now, entry.was, comparison.old) for entry in comparison.of(NEW)],
+        "incomplete": comparison.incomplete(),
+        "unjudged": [{"why": why, "tests": names} for why, names in comparison.unjudged.items()],
     }
 
 

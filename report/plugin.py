@@ -11,7 +11,8 @@ from report.progress import Progress
 from report.reading import ResultsError, read
 from report.results import WORST, Collector, KernelResult, outcome_of
 from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, outcome_table, render
-from report.verdict import compare_all, exit_status
+from report.status import Exit, exit_status
+from report.verdict import compare_all
 
 RUNNING = "running"
 
@@ -112,22 +113,27 @@ class Report:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         self.over = True
-        self.kernels = self._kernels()
-        self.comparisons = compare_all([*self.baseline, *self.kernels]) if self.config.option.validate else []
+        option = self.config.option
+        self.kernels = self._kernels(session)
+        self.comparisons = compare_all([*self.baseline, *self.kernels], option.fail_on, option.exact) if option.validate else []
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             session.exitstatus = exit_status([*self.baseline, *self.kernels], self.comparisons)
+        elif session.exitstatus == pytest.ExitCode.OK and not any(kernel.ran for kernel in self.kernels):
+            session.exitstatus = Exit.NOTHING_JUDGED
         if self.config.option.report:
             self._write(Path(self.config.option.report), int(session.exitstatus))
         if self.config.option.bug_report:
             self._write_bug_reports(int(session.exitstatus))
 
-    def _kernels(self) -> list[KernelResult]:
+    def _kernels(self, session: pytest.Session) -> list[KernelResult]:
         if not self.runs:
             import platform
-            return [KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING))]
+            return [self._with_unrun(KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING)),
+                                     [item.nodeid for item in getattr(session, "items", ())])]
         found = []
+        machines = self.config.pluginmanager.get_plugin("dsession")
         for run in self.runs:
             result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, tests=self.collector.of(run.label))
             if run.kernel:
@@ -135,8 +141,14 @@ class Report:
                 facts = run.running()
                 result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
                 result.first_test_s, result.peak_mb = run.first_test_s(), run.peak_mb()
-            found.append(result)
+            found.append(self._with_unrun(result, machines.unrun_of(run)))
         return found
+
+    @staticmethod
+    def _with_unrun(result: KernelResult, chosen: list[str]) -> KernelResult:
+        done = result.by_id()
+        result.unrun = [name for name in chosen if name not in done]
+        return result
 
     def _write(self, directory: Path, status: int) -> None:
         write_files(directory, self._run(status), self.kernels, self.comparisons)
@@ -149,9 +161,14 @@ class Report:
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
     def _run(self, status: int) -> dict:
-        return {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+        run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
                 "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
                 "python": sys.version.split()[0], "exit_status": status}
+        if self.interrupted:
+            run["unfinished"] = "interrupted"
+        elif any(kernel.unrun or kernel.error for kernel in self.kernels):
+            run["unfinished"] = "not all tests were run on all kernels"
+        return run
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.runs:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from report.traffic import numbers
 
-SCHEMA = 2
+SCHEMA = 3
+HOST = "host"                               # lacks what a test was skipped for, unless the test says that the kernel does
 # When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
 WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipped", "lost", "known", "failed", "crashed"))}
@@ -29,6 +30,7 @@ class TestResult:
     captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file with `cut` packets less
     measurements: list[dict] = field(default_factory=list)  # {"name", "value", "unit", "tolerance"}
     traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
+    skip: str = ""                                          # of a skipped one, who lacks something: kernel or host
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
@@ -36,7 +38,7 @@ class TestResult:
 
 @dataclass
 class KernelResult:
-    """One kernel and its tests.  `error` says why it could not be had, booted or kept running; then tests may be missing."""
+    """One kernel and its tests.  `error` says why it could not be had, booted or kept running; `unrun` are tests that were left out."""
 
     spec: str
     label: str
@@ -51,9 +53,15 @@ class KernelResult:
     peak_mb: float | None = None
     error: str | None = None
     tests: list[TestResult] = field(default_factory=list)
+    unrun: list[str] = field(default_factory=list)      # ids of tests that were chosen and did not run: it ended early
 
     def count(self, *outcomes: str) -> int:
         return sum(test.outcome in outcomes for test in self.tests)
+
+    @property
+    def ran(self) -> int:
+        """Tests that say something of the kernel."""
+        return len(self.tests) - self.count("skipped", "lost")
 
     def by_id(self) -> dict[str, TestResult]:
         return {test.id: test for test in self.tests}
@@ -85,6 +93,8 @@ class Collector:
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
         if outcome != "passed":
             self._worsen(test, outcome, _message(report))
+        if outcome == "skipped":
+            test.skip = next((value for name, value in report.user_properties if name == "skip"), HOST)
         if outcome in ("failed", "known"):
             test.traceback = test.traceback or str(report.longrepr or "")
             test.evidence += [{"title": title, "text": text} for title, text in report.sections]
@@ -99,6 +109,7 @@ class Collector:
         """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         self._worsen(test, report.outcome, _message(report))
+        test.skip = HOST if report.outcome == "skipped" else ""
         self.finished.add((kernel, report.nodeid))
 
     def of(self, kernel: str) -> list[TestResult]:

@@ -1,6 +1,7 @@
 """summary.md: the verdict for a pull request or a job's page."""
 from collections.abc import Iterable, Sequence
 
+from report.classes import NEW
 from report.results import KernelResult, TestResult
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
@@ -26,13 +27,16 @@ def _comparison(comparison: Comparison) -> list[str]:
     old, new = comparison.old, comparison.new
     mark = "✅" if comparison.judged and comparison.ok else "❌"
     blocks = [f"**{mark} {_cell(comparison.headline())}**"]
+    blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]
     blocks += _table("Regressions", ("test", "was", "is", "seen"),
                      ((now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions))
+    blocks += _table("Gone", ("test", "lacks"), ((now.id, _why(now, new)) for _was, now in comparison.gone))
     blocks += _table("Fixed", ("test", "was", "issue"), ((was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes))
     blocks += _table("Drift", ("measurement",), ((line,) for line in comparison.drift))
     blocks += _table("Traffic", ("test", "seen"), ((name, "; ".join(moved)) for name, moved in comparison.traffic))
     blocks += _table("Known on both", ("test", "issue"), ((now.id, _why(now, new)) for _was, now in comparison.known))
-    blocks += _table("Not judged", ("why",), ((line,) for line in comparison.unjudged))
+    blocks += _table("New", ("test", "the old kernel lacks"), ((entry.id, entry.why) for entry in comparison.of(NEW)))
+    blocks += _table("Not judged", ("tests", "why", "for example"), ((len(names), why, names[0]) for why, names in comparison.unjudged.items()))
     return blocks
 
 

@@ -64,7 +64,8 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
     for kernel in kernels:
         counts = ", ".join(f"{kernel.count(outcome)} {outcome}" for outcome in SIGNS if kernel.count(outcome))
         where = f"{kernel.release} {kernel.clock} clock" + (f", {kernel.accel}, QEMU {kernel.qemu}" if kernel.qemu else "")
-        lines.append(f"{kernel.label}: {counts or 'no test ran'} ({where})")
+        left_out = f", {len(kernel.unrun)} not run" if kernel.unrun else ""
+        lines.append(f"{kernel.label}: {counts or 'no test ran'}{left_out} ({where})")
         if kernel.error:
             lines += [f"{kernel.label}: {line}" for line in kernel.error.splitlines()]
     return lines

@@ -1,132 +1,230 @@
-"""Old kernel against new: what got worse, what got better, what moved."""
-from collections.abc import Sequence
+"""Old kernel against new: in which class each test is, and why.  Every test of either side is in exactly one class."""
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from report.classes import CHANGED, CLASSES, DRIFT, FIXED, GONE, KNOWN, MATRIX, NEW, REGRESSION, SAME, UNJUDGED, outcome, plural, words
+from report.measured import moved
 from report.results import KernelResult, TestResult
 from report.table import issue_text, parameters
 from report.traffic import differences
 
-GOOD = ("passed", "fixed")
-BAD = ("known", "failed", "crashed", "lost")
-# A measurement without a tolerance of its own: the clock of two kernels at different phases, and their rounding of timers.
-RELATIVE_TOLERANCE = 0.01
+# What --fail-on may name: classes, and `unexplained`, a change of traffic that nothing explains.
+UNEXPLAINED = "unexplained"
+FAIL_ON = (REGRESSION, GONE, DRIFT, CHANGED, UNEXPLAINED, KNOWN, "unjudged")
+FAIL_BY_DEFAULT = (REGRESSION, GONE)
+MOST_NAMES = 3                              # of tests that are not judged for one reason, on a terminal
+
+
+@dataclass
+class Entry:
+    """One test: `kind` is its class, `why` the reason of one that is not judged or gone; None for a side on which it did not run."""
+
+    id: str
+    kind: str
+    was: TestResult | None
+    now: TestResult | None
+    why: str = ""
 
 
 @dataclass
 class Comparison:
-    """One kernel against an older one."""
+    """One kernel against an older one.  `exact` compares measurements without their tolerances."""
 
     old: KernelResult
     new: KernelResult
-    regressions: list[tuple[TestResult, TestResult]] = field(default_factory=list)
-    fixes: list[tuple[TestResult, TestResult]] = field(default_factory=list)
-    drift: list[str] = field(default_factory=list)
+    fail_on: Sequence[str] = FAIL_BY_DEFAULT
+    exact: bool = False
+    entries: list[Entry] = field(default_factory=list)
+    drift: list[str] = field(default_factory=list)                                 # a line per measurement that moved
     traffic: list[tuple[str, list[str]]] = field(default_factory=list)              # tests that passed with other packets or counters, and which
-    known: list[tuple[TestResult, TestResult]] = field(default_factory=list)       # listed for both
-    unjudged: list[str] = field(default_factory=list)
+    without_traffic: int = 0                                                        # tests that passed, of which one side has no traffic
+
+    def of(self, *kinds: str) -> list[Entry]:
+        return [entry for entry in self.entries if entry.kind in kinds]
+
+    def pairs(self, kind: str) -> list[tuple[TestResult, TestResult]]:
+        return [(entry.was, entry.now) for entry in self.of(kind)]
 
     @property
-    def ok(self) -> bool:
-        return not self.regressions
+    def counts(self) -> Counter[str]:
+        """By class; their sum is the number of tests."""
+        return Counter(entry.kind for entry in self.entries)
+
+    @property
+    def regressions(self) -> list[tuple[TestResult, TestResult]]:
+        return self.pairs(REGRESSION)
+
+    @property
+    def gone(self) -> list[tuple[TestResult, TestResult]]:
+        return self.pairs(GONE)
+
+    @property
+    def fixes(self) -> list[tuple[TestResult, TestResult]]:
+        return self.pairs(FIXED)
+
+    @property
+    def known(self) -> list[tuple[TestResult, TestResult]]:
+        """Listed for both."""
+        return self.pairs(KNOWN)
+
+    @property
+    def unexplained(self) -> list[str]:
+        """Tests that passed on both with traffic that differs for no known reason."""
+        return [name for name, _differences in self.traffic]
+
+    @property
+    def unjudged(self) -> dict[str, list[str]]:
+        """Tests by the reason for which they are not judged, the most of one reason first."""
+        found: dict[str, list[str]] = {}
+        for entry in self.of(UNJUDGED):
+            found.setdefault(entry.why, []).append(entry.id)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
     @property
     def judged(self) -> int:
-        """Tests that said something of the new kernel; none where a kernel is missing."""
-        if self.new.error or self.old.error:
-            return 0
-        return sum(test.outcome != "skipped" for test in self.new.tests)
+        """Tests of which the comparison says something."""
+        return len(self.entries) - self.counts[UNJUDGED]
+
+    @property
+    def failing(self) -> dict[str, int]:
+        """What was found of that which is to fail, and how often."""
+        # A test that drifted may have changed as well.
+        found = {**self.counts, CHANGED: len(self.traffic), UNEXPLAINED: len(self.unexplained), "unjudged": self.counts[UNJUDGED]}
+        return {kind: found[kind] for kind in self.fail_on if found.get(kind)}
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found that is to fail; that is no success where nothing is `judged`."""
+        return not self.failing
+
+    def incomplete(self) -> list[str]:
+        """What ended early, a line each."""
+        lines = []
+        for kernel in (self.old, self.new):
+            if kernel.error:
+                lines.append(f"{kernel.label}: {_first(kernel.error)}")
+            if kernel.unrun:
+                lines.append(f"{kernel.label}: ended early, {len(kernel.unrun)} tests did not run")
+        return lines
 
     def headline(self) -> str:
-        """The verdict in one line."""
+        """The verdict in one line, and the sums."""
         if not self.judged:
-            head = "cannot be judged"
+            head = "nothing was judged"
         else:
-            head = "no regression" if self.ok else f"{len(self.regressions)} regression{'s' * (len(self.regressions) > 1)}"
-        return (f"{self.old.label} -> {self.new.label}: {head}, {len(self.fixes)} fixed, {len(self.drift)} drifted, "
-                f"{len(self.known)} known, {len(self.unjudged)} not judged, {self.judged} tests")
+            head = ", ".join(plural(self.counts[kind], kind) for kind in (REGRESSION, GONE) if self.counts[kind]) or "no regression"
+        return f"{self.old.label} -> {self.new.label}: {head}{', incomplete' if self.incomplete() else ''}, {self.sums()}"
+
+    def sums(self) -> str:
+        """How many tests are in which class."""
+        counts = ", ".join(plural(self.counts[kind], kind) for kind in CLASSES if self.counts[kind])
+        return f"{len(self.entries)} test{'s' * (len(self.entries) != 1)}" + (f": {counts}" if counts else "")
 
     def lines(self) -> list[str]:
         """The verdict first, then its reasons."""
-        lines = [self.headline()]
+        return [self.headline(), *(f"  {kind:11} {text}".rstrip() for kind, text in self._reasons())]
+
+    def _reasons(self) -> Iterator[tuple[str, str]]:
+        yield from (("incomplete", line) for line in self.incomplete())
         for old, new in self.regressions:
-            lines.append(f"  regression  {new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}")
-            lines += [f"              may lack: {fix}" for fix in new.candidates]
+            yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
+            yield from (("", f"  may lack: {fix}") for fix in new.candidates)
+        for why, names in _by_reason(self.of(GONE)).items():
+            yield from _folded(GONE, why, names)
         for old, new in self.fixes:
             text = issue_text(old, self.old)
-            lines.append(f"  fixed       {new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else ""))
-        lines += [f"  drift       {line}" for line in self.drift]
+            yield "fixed", f"{new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else "")
+        yield from (("drift", line) for line in self.drift)
         if self.traffic:
-            lines.append(f"  traffic     not the same in {len(self.traffic)} tests that passed on both: the reports say what")
-        lines += [f"  known       {new.id}: on both: {issue_text(new, self.new)}" for _old, new in self.known]
-        return lines + [f"  not judged  {line}" for line in self.unjudged]
+            yield "changed", f"other traffic in {len(self.traffic)} tests that passed on both: the reports say what"
+        if self.without_traffic:
+            yield "", f"traffic of {self.without_traffic} tests was not compared: one side has none"
+        for why, names in _by_reason(self.of(NEW)).items():
+            yield from _folded(NEW, why, names)
+        yield from (("known", f"{new.id}: on both: {issue_text(new, self.new)}") for _old, new in self.known)
+        for why, names in self.unjudged.items():
+            yield from _folded(UNJUDGED, why, names)
 
 
-REGRESSION, LOST, NO_TESTS, NOT_BOOTED = 1, 3, 5, 125      # exit statuses; see the README. 5 is pytest's
+def fail_on(text: str) -> tuple[str, ...]:
+    """The words of --fail-on.  Raises ValueError."""
+    found = tuple(word.strip() for word in text.split(","))
+    if unknown := [word for word in found if word not in FAIL_ON]:
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
+    return found
 
 
-def compare_all(kernels: Sequence[KernelResult]) -> list[Comparison]:
+def compare_all(kernels: Sequence[KernelResult], fail_on: Sequence[str] = FAIL_BY_DEFAULT, exact: bool = False) -> list[Comparison]:
     """Each kernel against the first."""
-    return [compare(kernels[0], new) for new in kernels[1:]]
+    return [compare(kernels[0], new, fail_on, exact) for new in kernels[1:]]
 
 
-def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> int:
-    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost."""
-    if comparisons:
-        worse = not all(comparison.ok for comparison in comparisons)
-    else:
-        worse = any(kernel.count("failed", "crashed") for kernel in kernels)
-    if worse:
-        return REGRESSION
-    if any(kernel.error for kernel in kernels):
-        return NOT_BOOTED
-    if any(kernel.count("lost") for kernel in kernels):
-        return LOST
-    return 0 if any(kernel.tests for kernel in kernels[-1:]) else NO_TESTS
-
-
-def compare(old: KernelResult, new: KernelResult) -> Comparison:
-    """Compare test by test; what only one side ran, or what was bad on both, is not judged."""
-    result = Comparison(old, new)
-    before = old.by_id()
-    for kernel in (old, new):
-        if kernel.error:
-            result.unjudged.append(f"{kernel.label}: {_first(kernel.error)}")
-    for test in new.tests:
-        was = before.get(test.id)
-        if was is None:
-            result.unjudged.append(f"{test.id}: not run on {old.label}")
-        elif was.outcome in GOOD and test.outcome in BAD:
-            result.regressions.append((was, test))
-        elif was.outcome in BAD and test.outcome in GOOD:
-            result.fixes.append((was, test))
-        elif was.outcome == test.outcome == "known":
-            result.known.append((was, test))
-        elif was.outcome in BAD or test.outcome in BAD:
-            result.unjudged.append(f"{test.id}: {was.outcome} on {old.label}, {test.outcome} on {new.label}: {_first(test.message or was.message)}")
-        elif was.outcome in GOOD and test.outcome in GOOD:
-            result.drift += _drift(was, test)
-            if was.traffic and test.traffic and (moved := differences(was.traffic, test.traffic)):
-                result.traffic.append((test.id, list(moved.values())))
+def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_BY_DEFAULT, exact: bool = False) -> Comparison:
+    """Compare test by test; no test of either side is left out."""
+    result = Comparison(old, new, fail_on, exact)
+    before, after = old.by_id(), new.by_id()
+    for name in dict.fromkeys([*before, *old.unrun, *after, *new.unrun]):
+        was, now = before.get(name), after.get(name)
+        entry = Entry(name, MATRIX[outcome(was), outcome(now)], was, now)
+        if entry.kind == SAME:
+            entry.kind = _in_detail(result, was, now)
+        elif entry.kind == UNJUDGED:
+            entry.why = _why_not(result, was, now, name)
+        elif entry.kind in (GONE, NEW):
+            entry.why = (now if entry.kind == GONE else was).message
+        result.entries.append(entry)
     return result
 
 
-def _drift(was: TestResult, now: TestResult) -> list[str]:
-    before = {one["name"]: one for one in was.measurements}
-    lines = []
-    for one in now.measurements:
-        old = before.get(one["name"])
-        if old is None:
-            continue
-        tolerance = tolerance_of(one, old["value"])
-        if abs(one["value"] - old["value"]) > tolerance:
-            lines.append(f"{one['name']} {parameters(now.id)}: {old['value']:.6g} -> {one['value']:.6g} {one['unit']} (tolerance {tolerance:.3g})")
-    return lines
+def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
+    """The class of a test that passed on both."""
+    drift = [f"{line[0]} {parameters(now.id)}: {line[1]}" for line in moved(was.measurements, now.measurements, result.exact)]
+    result.drift += drift
+    changes = []
+    if was.traffic and now.traffic:
+        changes = list(differences(was.traffic, now.traffic).values())
+    elif was.traffic or now.traffic:
+        result.without_traffic += 1
+    if changes:
+        result.traffic.append((now.id, changes))
+    return DRIFT if drift else CHANGED if changes else SAME
 
 
-def tolerance_of(measurement: dict, before: float) -> float:
-    """By how much it may differ from what it was before: what it states itself, or else a share of that."""
-    stated = measurement.get("tolerance")
-    return RELATIVE_TOLERANCE * abs(before) if stated is None else stated
+def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:
+    """Why a test is not judged, such that tests with the same cause have the same reason."""
+    sides = [_absence(kernel, test, name) for kernel, test in ((result.old, was), (result.new, now))]
+    if was and now and was.outcome == now.outcome == "skipped":
+        return _first(now.message) if was.message == now.message else f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"
+    return "; ".join(filter(None, sides))
+
+
+def _absence(kernel: KernelResult, test: TestResult | None, name: str) -> str:
+    if test is None:
+        cause = "left out when it ended early" if name in kernel.unrun else _first(kernel.error or "") or "no such test in its run"
+        return f"not run on {kernel.label}: {cause}"
+    if test.outcome == "skipped":
+        return f"skipped on {kernel.label}: {_first(test.message)}"
+    if test.outcome in ("passed", "fixed"):
+        return ""
+    return f"{words(test)} on {kernel.label}" + (f": {_first(test.message)}" if test.message else "")
+
+
+def _by_reason(entries: Sequence[Entry]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        found.setdefault(_first(entry.why), []).append(entry.id)
+    return found
+
+
+def _folded(kind: str, why: str, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    if len(names) == 1:
+        yield kind, f"{names[0]}: {why}"
+        return
+    yield kind, f"{len(names)} tests: {why}"
+    yield from (("", f"  {name}") for name in names[:MOST_NAMES])
+    if len(names) > MOST_NAMES:
+        yield "", f"  and {len(names) - MOST_NAMES} more, see the report"
 
 
 def _first(text: str) -> str:

@@ -18,6 +18,7 @@ from kernels.errors import CacheError, FetchError, SpecError
 from kernels.image import ImageError
 from kernels.spec import resolve
 from kernels.vm import VMError
+from report.status import Exit
 from sensitivity.gdb import GdbError
 from sensitivity.machine import Bench, Gone
 from sensitivity.page import write_page
@@ -25,7 +26,6 @@ from sensitivity.score import checked, scores
 from sensitivity.study import AFTERWARDS, Study, console
 
 GUARDS = Path(__file__).with_name("guards.toml")
-USAGE, LOST, INTERRUPTED = 2, 3, 130
 # Tests of no family that guards functions. (Those of unbind need a device, and what auditlock locks stays locked.)
 OTHERS = ["conntrack", "ipvs", "ping", "routing"]
 
@@ -45,11 +45,11 @@ def main(arguments: list[str]) -> int:
             study = Study(Bench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
     except SpecError as error:
-        return _refuse(str(error), USAGE)
+        return _refuse(str(error), Exit.USAGE)
     except (FetchError, CacheError, ImageError, VMError, GdbError, Gone, OSError) as error:
-        return _refuse(str(error), LOST)
+        return _refuse(str(error), Exit.LOST)
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return Exit.INTERRUPTED
     for line in scores(verdicts):
         console.print(str(line), markup=False, soft_wrap=True)
     console.print(checked(verdicts), markup=False, soft_wrap=True)

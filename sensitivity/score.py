@@ -4,8 +4,8 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from report.measured import tolerance_of
 from report.traffic import differences
-from report.verdict import tolerance_of
 from sensitivity.machine import Seen
 
 
@@ -41,7 +41,7 @@ def moved(base: Seen, now: Seen) -> dict[str, str]:
         name, value = one["name"], one["value"]
         if name not in after:
             found[name] = f"{name} is missing"
-        elif abs(after[name]["value"] - value) > tolerance_of(one, value):
+        elif abs(after[name]["value"] - value) > tolerance_of(one):
             found[name] = f"{name}: {value:.6g} -> {after[name]['value']:.6g} {one['unit']}"
     return found | differences(base.traffic, now.traffic)
 

@@ -1,9 +1,9 @@
 const EXIT_STATUS = {
-  0: "no regression",
+  0: "nothing that --fail-on names",
   1: "a regression or a failure",
   2: "wrong usage",
   3: "a machine or the harness was lost",
-  5: "no test ran",
+  6: "no test was judged",
   125: "a kernel could not be had or booted",
   130: "interrupted",
 };

@@ -1,6 +1,5 @@
 // Each measurement over the kernels, with a band around the first figure: within it a difference means nothing.
 
-const RELATIVE_TOLERANCE = 0.01; // as in verdict.py
 
 function showMeasurements(section) {
   const all = measurementsOf();
@@ -75,7 +74,7 @@ function measurementsOf() {
   for (const each of found.values()) {
     const [first] = each.points,
       numbers = each.points.filter(({value}) => typeof value === "number");
-    const reach = ({tolerance}) => tolerance ?? RELATIVE_TOLERANCE * Math.abs(first.value);
+    const reach = ({tolerance}) => tolerance ?? 0;
     const band = Number.isFinite(reach(each.points.at(-1))) ? reach(each.points.at(-1)) : 0;
     for (const point of each.points) point.moved = Math.abs(point.value - first.value) > reach(point);
     Object.assign(each, {

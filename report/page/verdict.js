@@ -27,7 +27,7 @@ function splitOnce(text, by) {
 }
 
 function comparisonOf(comparison) {
-  const {old, regressions, fixes, drift, traffic = [], known, unjudged} = comparison;
+  const {old, regressions, fixes, drift, traffic = [], known, gone, fresh, incomplete, unjudged} = comparison;
   const change = (label) => (each) =>
     element(
       "li",
@@ -43,11 +43,14 @@ function comparisonOf(comparison) {
     {},
     headline(comparison.state, comparison.head),
     list("Regressions", regressions, change(comparison.new), true),
+    list("Incomplete", incomplete, (line) => element("li", {class: "line"}, line), true),
+    list("Gone: the new kernel lacks what they need", gone, change(comparison.new), true),
     list("Fixed", fixes, change(old), open(fixes)),
     list("Drifted", drift, (line) => element("li", {class: "line"}, line), open(drift)),
     list("Other packets or counters", traffic, (line) => element("li", {class: "line"}, line), false),
     list("Known issues on both", known, change(comparison.new), open(known)),
-    list("Not judged", unjudged, (line) => unjudgedOf(comparison, line), open(unjudged)),
+    list("New: the old kernel lacks what they need", fresh, change(comparison.new), open(fresh)),
+    list("Not judged", unjudged, (group) => unjudgedOf(comparison, group), open(unjudged)),
   );
 }
 
@@ -61,12 +64,15 @@ function list(title, entries, show, open) {
     : null;
 }
 
-// A line that begins with a test's id leads to it.
-function unjudgedOf(comparison, line) {
-  const [id, why] = splitOnce(line, ": ");
-  return id.includes("::")
-    ? element("li", {}, linkTo(comparison.new, id), element("p", {class: "why"}, why))
-    : element("li", {class: "line"}, line);
+// All tests that are not judged for one reason; a test that did not run on the new kernel is on the old one.
+function unjudgedOf(comparison, {why, tests}) {
+  const links = tests.map((id) => element("li", {}, linkTo(ranOn(comparison, id), id)));
+  return element("li", {}, details(`${why} (${tests.length})`, false, element("ul", {class: "entries"}, links)));
+}
+
+function ranOn({old, new: newer}, id) {
+  const ran = report.kernels.find(({label}) => label === newer)?.tests.some((test) => test.id === id);
+  return ran ? newer : old;
 }
 
 // Without a comparison: how it went on one kernel.

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import TICK, CommandError, MissingFeature
+from netns import TICK, CommandError, lacks
 from netns.closing import fence
 
 pytestmark = pytest.mark.topology(LAN)
@@ -37,7 +37,7 @@ def test_no_more_connections_come_about_than_the_limit_allows(net, family, clock
     try:
         limit(server, family)
     except CommandError as error:
-        raise MissingFeature(str(error)) from error
+        raise lacks("no limit of connections", error) from error
     listener = server.socket(family)
     listener.bind((LOCALHOST[family] if origin == "localhost" else server.address(family), PORT))
     listener.listen()

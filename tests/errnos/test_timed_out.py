@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.icmp_errors import HOST_UNREACHABLE
 from fixtures.topologies import ROUTED
-from netns import approx_timer, icmp, stopwatch, tcp_info, tcp_pair, wait_for_error
+from netns import MissingFeature, approx_timer, icmp, stopwatch, tcp_info, tcp_pair, wait_for_error
 from netns.attempt import WAYS, attempt, events, name
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -47,7 +47,7 @@ def test_linear_retries_come_first(net, family, silence, syn_retries, clock):
     """tcp_syn_linear_timeouts=1: one SYN more, after 1 s like the one before, then the doubling: 0, 1, 2 and the end at
     4 s. Kernels before 6.5 do not have it."""
     if not syn_retries(1, linear=1):
-        pytest.skip("the kernel has no tcp_syn_linear_timeouts")
+        raise MissingFeature("the kernel has no tcp_syn_linear_timeouts")
     clock.align(4)
     with net["client"].capture("tcp") as packets:
         outcome = attempt(net["client"].socket(family), silence, "nonblocking")

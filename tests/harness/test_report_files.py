@@ -62,7 +62,7 @@ def test_nothing_but_whole_files_is_left(written):
 def test_summary_has_the_verdict_first_and_nothing_becomes_markup(written):
     lines = (written / "summary.md").read_text().splitlines()
 
-    assert lines[2] == "**❌ 6.1 -\\> 6.12: 1 regression, 1 fixed, 1 drifted, 0 known, 2 not judged, 4 tests**"
+    assert lines[2] == "**❌ 6.1 -\\> 6.12: 1 regression, 5 tests: 1 regression, 1 drifted, 1 fixed, 2 not judged**"
     [row] = [line for line in lines if line.startswith("| t.py::test\\_a ")]
     assert row.replace("\\|", "").count("|") == 5
     assert "</script>" not in "".join(lines)
@@ -99,12 +99,12 @@ def test_junit_counts_a_known_issue_as_skipped(written):
 
 @pytest.mark.parametrize("text, complaint", [
     ("", "not JSON: "),
-    ('{"schema": 2, "run', "not JSON: "),
+    ('{"schema": 3, "run', "not JSON: "),
     ("[]", "not a results file of kdrift"),
     ('{"schema": "2"}', "not a results file of kdrift"),
-    ('{"schema": 3}', "schema 3 is newer than this kdrift; update it (schema 2)"),
-    ('{"schema": 1}', "schema 1 is older than this kdrift; run the kernel again (schema 2)"),
-    ('{"schema": 2, "run": {}, "kernels": []}', "$.run: "),
+    ('{"schema": 4}', "schema 4 is newer than this kdrift; update it (schema 3)"),
+    ('{"schema": 1}', "schema 1 is older than this kdrift; run the kernel again (schema 3)"),
+    ('{"schema": 3, "run": {}, "kernels": []}', "$.run: "),
 ])
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, text, complaint):
     file = tmp_path / "results.json"

@@ -7,7 +7,8 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from sensitivity.__main__ import GUARDS, INTERRUPTED
+from report.status import Exit
+from sensitivity.__main__ import GUARDS
 from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
@@ -159,7 +160,7 @@ def test_nothing_is_left_of_a_run_that_is_ended_while_its_machine_boots(tmp_path
         session.wait_for_process("qemu-system")
         session.process.send_signal(how)
         session.end()
-    assert session.status == INTERRUPTED
+    assert session.status == Exit.INTERRUPTED
 
 
 def test_machines_of_the_other_workers_end_when_the_run_is_interrupted():

@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import CommandError, MissingFeature
+from netns import CommandError, lacks
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -24,7 +24,7 @@ class Balanced:
         try:
             self._director.run(["ipvsadm", "-A", "-t", at, "-s", "rr"])
         except CommandError as error:
-            raise MissingFeature(f"the kernel has no ip_vs: {error}") from error
+            raise lacks("the kernel has no ip_vs", error) from error
 
     def threshold(self, edit, upper):
         """At most so many connections, 0 for any number."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from fixtures.topologies import NARROW, ROUTED
-from netns import CommandError, MissingFeature, deliver, errqueue, eventually, icmp, offload, pmtu, tcp_info, tcp_pair
+from netns import CommandError, deliver, errqueue, eventually, icmp, lacks, offload, pmtu, tcp_info, tcp_pair
 from netns.attempt import errno_of
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -154,7 +154,7 @@ def test_a_replaced_nexthop_object_drops_exceptions(net, family):
     try:
         client.run(["ip", FLAG[family], "nexthop", "add", *nexthop])
     except CommandError as error:
-        raise MissingFeature(f"the kernel has no nexthop objects: {error}") from error
+        raise lacks("the kernel has no nexthop objects", error) from error
     client.run(["ip", "route", "add", PREFIX[family], "nhid", "7"])
     assert learn(net, family, 1300).mtu == 1300
 

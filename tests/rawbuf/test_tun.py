@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import CommandError, MissingFeature, eventually, rtnl
+from netns import CommandError, eventually, lacks, rtnl
 from netns.raw import HelloSender, outq, tx_queue, writable
 from netns.tun import Flags, tun
 
@@ -193,7 +193,7 @@ def test_the_reader_finds_the_tag_where_it_belongs(net, family):
         try:
             client.run(["ip", "link", "add", "link", "stub", "name", "tagged", "type", "vlan", "id", "5"])
         except CommandError as error:
-            raise MissingFeature(f"a VLAN: {error}") from error
+            raise lacks("a VLAN", error) from error
         client.run(["ip", "-batch", "-"], stdin="""
             link set dev tagged up
             address add 203.0.114.1/24 dev tagged

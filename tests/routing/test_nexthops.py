@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import CommandError, MissingFeature, deliver, tcp_pair
+from netns import CommandError, deliver, lacks, tcp_pair
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -35,7 +35,7 @@ def test_an_ipv4_route_takes_a_nexthop_of_either_family(net, nexthop, device):
         try:
             host.run(["ip", family, "nexthop", "add", "id", "100", *where])
         except CommandError as error:
-            raise MissingFeature(f"the kernel or `ip` has no nexthops: {error}") from error
+            raise lacks("the kernel or `ip` has no nexthops", error) from error
         host.run(["ip", "route", "add", "203.0.113.0/24", "nhid", "100"])
 
     for host, other in ((client, server), (server, client)):

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import CommandError, MissingFeature
+from netns import CommandError, lacks
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -61,7 +61,7 @@ def test_an_interface_without_an_address_lends_one_that_reaches_as_far_as_the_pa
     try:
         client.run(["ip", "link", "add", "vrf-red", "type", "vrf", "table", "10"])
     except CommandError as error:
-        raise MissingFeature(f"the kernel has no VRF: {error}") from error
+        raise lacks("the kernel has no VRF", error) from error
     nodad = "nodad" if family == socket.AF_INET6 else ""
     own = client.interfaces["router"].addresses[family]
     commands = ["link add lender type dummy", "link set lender master vrf-red", "link set lender up",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netns import MissingFeature, eventually
+from netns import HostLacks, MissingFeature, eventually
 from netns.kmsg import ERROR, KernelLog
 
 DRIVER = Path("/sys/bus/pci/drivers/xhci_hcd")
@@ -28,7 +28,7 @@ def controller():
     found = [device.name for device in Path("/sys/bus/pci/devices").glob("*")
              if (device / "class").read_text().strip() == XHCI_CLASS]
     if "KDRIFT_CLOCK" not in os.environ or not found:
-        raise MissingFeature("a USB host controller of the machine's own: runs with --kernel and --device qemu-xhci")
+        raise HostLacks("a USB host controller of the machine's own: runs with --kernel and --device qemu-xhci")
     if not DRIVER.exists() and subprocess.run(["modprobe", "xhci_pci"], capture_output=True).returncode:
         raise MissingFeature("xhci_pci: this kernel has no such module")
     name = found[0]

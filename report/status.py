@@ -1,0 +1,64 @@
+"""Exit statuses of ./kdrift, the same for all its commands; the README has the table."""
+from collections.abc import Sequence
+from enum import IntEnum
+
+from report.results import KernelResult
+
+
+class Exit(IntEnum):
+    """5 and below are also pytest's, which have another meaning: report.command.run() translates those."""
+
+    OK = 0
+    REGRESSION = 1                          # what --fail-on names was found; without a comparison: a test failed
+    USAGE = 2
+    LOST = 3                                # a machine, or the harness itself
+    NOTHING_JUDGED = 6                      # no test said anything of the kernel
+    NOT_BOOTED = 125                        # a kernel could not be had or booted
+    BISECT_USAGE = 129                      # USAGE with --bisect; git's own status for usage
+    INTERRUPTED = 130
+
+
+class Bisect(IntEnum):
+    """What git bisect run makes of a status.  Source: git-bisect(1); above 127 it stops."""
+
+    GOOD = 0
+    BAD = 1
+    SKIP = 125
+
+
+def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> Exit:
+    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost."""
+    if comparisons:
+        worse = not all(comparison.ok for comparison in comparisons)
+    else:
+        worse = any(kernel.count("failed", "crashed") for kernel in kernels)
+    if worse:
+        return Exit.REGRESSION
+    if any(kernel.error for kernel in kernels):
+        return Exit.NOT_BOOTED
+    if any(kernel.count("lost") for kernel in kernels):
+        return Exit.LOST
+    if not any(kernel.tests or kernel.unrun for kernel in kernels[-1:]):
+        return Exit.USAGE                   # no test was chosen
+    # Each kernel, or pair of kernels, has to be judged: one that was not says nothing, however well the others did.
+    judged = [comparison.judged for comparison in comparisons] if comparisons else [kernel.ran for kernel in kernels]
+    return Exit.OK if judged and all(judged) else Exit.NOTHING_JUDGED
+
+
+def bisect_status(status: int, kernels: Sequence[KernelResult], compared: bool) -> int:
+    """The status for git bisect run: 0 for a kernel that passed, 1 for one that failed, 125 for one of which nothing is known.
+
+    Usage errors and interruptions stop the bisection. Without a comparison a known issue is a failure as well: it may be the one that is
+    looked for. A test that passed only after its machine had been lost is no pass; a file that could not be collected is no failure.
+    """
+    if status == Exit.INTERRUPTED:
+        return Exit.INTERRUPTED
+    if status == Exit.USAGE:
+        return Exit.BISECT_USAGE
+    tests = [test for kernel in kernels for test in kernel.tests]
+    if any("::" not in test.id and test.outcome == "failed" for test in tests):
+        return Bisect.SKIP
+    failed = status == Exit.REGRESSION or not compared and any(test.outcome == "known" for test in tests)
+    if failed:
+        return Bisect.BAD
+    return Bisect.GOOD if status == Exit.OK and not any("lost" in test.attempts for test in tests) else Bisect.SKIP

@@ -1,0 +1,79 @@
+"""Every test of either side is in exactly one class of the verdict, and nothing judged is never success."""
+
+import itertools
+
+import pytest
+
+from report.classes import CLASSES, MATRIX, OUTCOMES
+from report.results import KernelResult, TestResult
+from report.status import Exit, bisect_status, exit_status
+from report.verdict import compare, fail_on
+
+
+def results_of(outcome):
+    if outcome == "absent":
+        return []
+    skip = {"lacks": "kernel", "skipped": "host"}.get(outcome, "")
+    return [TestResult("t.py::test_x", "skipped" if skip else outcome, skip=skip, message="why")]
+
+
+@pytest.mark.parametrize("old, new", list(itertools.product(OUTCOMES, repeat=2)))
+def test_each_pair_of_outcomes_has_one_class(old, new):
+    kernels = [KernelResult(name, name, tests=results_of(outcome)) for name, outcome in (("6.1", old), ("6.12", new))]
+    comparison = compare(*kernels)
+
+    assert sum(comparison.counts.values()) == len(comparison.entries) == ((old, new) != ("absent", "absent"))
+    for entry in comparison.entries:
+        assert entry.kind == MATRIX[old, new] and entry.kind in CLASSES
+        assert entry.kind != "not judged" or entry.why
+    status = exit_status(kernels, [comparison])
+    assert (status == Exit.OK) <= bool(comparison.judged)
+    assert (status == Exit.REGRESSION) == (MATRIX[old, new] in ("regression", "gone"))
+
+
+def test_what_a_kernel_lacks_is_gone_and_what_the_host_lacks_is_not_judged():
+    assert (MATRIX["passed", "lacks"], MATRIX["passed", "skipped"]) == ("gone", "not judged")
+    assert MATRIX["lacks", "passed"] == "new"
+
+
+@pytest.mark.parametrize("silent", ["lost", "skipped", "absent"])
+def test_what_says_nothing_of_its_kernel_is_not_judged(silent):
+    assert {MATRIX[silent, other] for other in OUTCOMES} | {MATRIX[other, silent] for other in OUTCOMES} == {"not judged"}
+
+
+def test_what_was_left_out_is_named():
+    old = KernelResult("6.1", "6.1", tests=[TestResult("t.py::test_a"), TestResult("t.py::test_b")])
+    new = KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_a")], unrun=["t.py::test_b"])
+    comparison = compare(old, new)
+
+    assert comparison.headline() == "6.1 -> 6.12: no regression, incomplete, 2 tests: 1 same, 1 not judged"
+    assert comparison.lines()[1:] == ["  incomplete  6.12: ended early, 1 tests did not run",
+                                      "  not judged  t.py::test_b: not run on 6.12: left out when it ended early"]
+
+
+@pytest.mark.parametrize("words, status", [("regression,gone", 0), ("drift", 1), ("regression,drift", 1)])
+def test_what_fails_can_be_chosen(words, status):
+    def measured(value):
+        return TestResult("t.py::test_m", measurements=[{"name": "m", "value": value, "unit": "s", "tolerance": 0.1}])
+    kernels = [KernelResult(name, name, tests=[measured(value)]) for name, value in (("6.1", 1.0), ("6.12", 1.2))]
+
+    assert exit_status(kernels, [compare(*kernels, fail_on(words))]) == status
+
+
+def test_a_word_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match="'drfit' is none of regression, gone"):
+        fail_on("gone,drfit")
+
+
+@pytest.mark.parametrize("outcome, status", [
+    ("passed", 0), ("failed", 1), ("crashed", 1), ("known", 1), ("lost", 125), ("skipped", 125), ("lacks", 125),
+])
+def test_a_bisection_is_told_only_what_is_certain(outcome, status):
+    kernels = [KernelResult("a", "a", tests=results_of(outcome))]
+
+    assert bisect_status(exit_status(kernels), kernels, compared=False) == status
+
+
+def test_a_bisection_stops_for_wrong_usage_and_for_an_interruption():
+    assert bisect_status(Exit.USAGE, [], compared=False) > 127
+    assert bisect_status(Exit.INTERRUPTED, [], compared=False) == 130
