@@ -171,6 +171,14 @@ class Machine:
             self.process.kill()
             self.process.wait()
 
+    def computed_s(self) -> float:
+        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def peak_mb(self) -> float | None:
         """The most memory that QEMU has occupied, in MB (VmHWM, proc(5)); None when it has ended."""
         try:

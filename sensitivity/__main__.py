@@ -19,8 +19,9 @@ from kernels.image import ImageError
 from kernels.spec import resolve
 from kernels.vm import VMError
 from report.status import Exit
+from rerun.conversation import Gone
 from sensitivity.gdb import GdbError
-from sensitivity.machine import Bench, Gone
+from sensitivity.machine import MutantBench
 from sensitivity.page import write_page
 from sensitivity.score import checked, scores
 from sensitivity.study import AFTERWARDS, Study, console
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
             selection = [f"tests/{family}" for family in [*(options.families or [*guards, *OTHERS]), AFTERWARDS]]
             selection += ["-k", options.expression] if options.expression else []
-            study = Study(Bench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
+            study = Study(MutantBench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
     except SpecError as error:
         return _refuse(str(error), Exit.USAGE)

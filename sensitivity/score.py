@@ -6,7 +6,7 @@ from pathlib import Path
 
 from report.measured import tolerance_of
 from report.traffic import differences
-from sensitivity.machine import Seen
+from rerun.bench import Seen
 
 
 @dataclass(frozen=True)

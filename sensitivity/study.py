@@ -15,7 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kernels.extract import Kernel
 from kernels.payload import PROJECT
-from sensitivity.machine import Bench, Gone, NeverBegan, Seen
+from rerun.bench import Seen
+from rerun.conversation import Gone, NeverBegan
+from sensitivity.machine import MutantBench
 from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
 from sensitivity.score import FALSE_ALARM, OUTCOME, QUIET, Ledger, Verdict, moved, noticed
 
@@ -24,7 +26,7 @@ AFTERWARDS = "leftovers"                    # run after all others of each mutan
 MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
 REHEARSALS = 2                              # runs of everything, unchanged and in chance order, that show what moves by itself
 MUTANTS_PER_CHECK = 40                      # of these one is tried that changes nothing, too
-# Of a mutant's tests (Bench.restored): when it is first tried, and when what it did is tried again. What is run to prepare has others.
+# Of a mutant's tests (MutantBench.mutated): when it is first tried, and when what it did is tried again. What is run to prepare has others.
 SEEDS = (1, 2, 3)
 _FIRST_SEED = 100
 console = Console(highlight=False)
@@ -34,7 +36,7 @@ T = TypeVar("T")
 class Study:
     """All mutants of some functions against all tests of a bench."""
 
-    def __init__(self, bench: Bench, guards: dict[str, list[str]], options: argparse.Namespace) -> None:
+    def __init__(self, bench: MutantBench, guards: dict[str, list[str]], options: argparse.Namespace) -> None:
         self.bench, self.guards, self.options = bench, guards, options
 
     def run(self, names: list[str]) -> list[Verdict]:
@@ -62,7 +64,7 @@ class Study:
         if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
             return known
         with console.status("booting, collecting, and running everything once"):
-            symbols, addresses, first = self.twice(self.bench.prepare, names)
+            symbols, addresses, first = self.twice(self.bench.study, names)
         code = self.bench.read(symbols)
         tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
         for index in first.keys() - set(tests):
@@ -131,21 +133,21 @@ class Study:
         """What a machine is of: one kernel, one suite; and `sources` beside those that run in it."""
         kernel: Kernel = self.bench.kernel
         digest = hashlib.sha256(repr((kernel.key, self.bench.arguments, names)).encode())
-        for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/*.py", "fixtures/*.py", "sensitivity/guest.py", *sources):
+        for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/*.py", "fixtures/*.py", "rerun/*.py", *sources):
             for file in sorted(PROJECT.glob(pattern)):
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
     def whole(self, tests: Sequence[int], seed: int) -> dict[int, Seen]:
         """All these tests in one machine, unchanged."""
-        with self.bench.restored(tests, seed=seed) as (_machine, conversation):
+        with self.bench.mutated(tests, seed=seed) as (_machine, conversation):
             return dict(zip(tests, self.bench.results(conversation, tests)))
 
     def coverage(self, symbols: Sequence[Symbol], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
         reached: dict[int, set[int]] = {}
         seen: dict[int, Seen] = {}
-        with self.bench.restored([], functions=symbols) as (machine, conversation):
+        with self.bench.mutated([], functions=symbols) as (machine, conversation):
             next(self.bench.results(conversation, []), None)
             machine.executed()
             for index in indexes:
@@ -188,7 +190,7 @@ class Study:
         reaching = self.order(self.reached[mutant.address], self.families(mutant))
         tests, most = self.affordable(reaching) + self.afterwards, len(reaching) + len(self.afterwards)
         ran = 0
-        with self.bench.restored(tests, mutant, seed=SEEDS[0]) as (machine, conversation):
+        with self.bench.mutated(tests, mutant, seed=SEEDS[0]) as (machine, conversation):
             answers = self.bench.results(conversation, tests, self.costs(tests))
             for ran, index in enumerate(tests, 1):
                 try:
@@ -251,7 +253,7 @@ class Study:
 
     def last_seen(self, tests: Sequence[int], seed: int, mutant: Mutant | None = None) -> Seen | None:
         """What the last of these tests does; None where the machine is lost."""
-        with suppress(Gone), self.bench.restored(tests, mutant, seed=seed) as (_machine, conversation):
+        with suppress(Gone), self.bench.mutated(tests, mutant, seed=seed) as (_machine, conversation):
             *_others, last = self.bench.results(conversation, tests, self.costs(tests))
             return last
         return None

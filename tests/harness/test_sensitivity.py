@@ -8,8 +8,9 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from report.status import Exit
+from rerun.bench import Seen
+from rerun.conversation import Gone
 from sensitivity.__main__ import GUARDS
-from sensitivity.machine import Gone, Seen
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
 from sensitivity.study import Study, spread
@@ -85,7 +86,7 @@ class Rerun:
         self._seen = {False: unchanged, True: mutated}
 
     @contextmanager
-    def restored(self, tests, mutant=None, seed=0):
+    def mutated(self, tests, mutant=None, seed=0):
         yield None, self._seen[mutant is not None]
 
     def results(self, conversation, tests, expected):

@@ -1,8 +1,11 @@
 """What runs in the guest: pytest that has collected, and runs the tests that it is asked for, one at a time."""
 
 
-def serve(channel, arguments, directory):
-    """Sends the node ids; then takes ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None)."""
+def serve(channel, arguments, directory, modules_stay):
+    """Send the node ids; then take ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None).
+
+    `modules_stay`: no module is unloaded by a test, since it would come back at another address.
+    """
     import os
     import random
     import time
@@ -27,8 +30,8 @@ def serve(channel, arguments, directory):
             return True
 
         def run(self, session, order):
-            """That it begins, then outcome, message, measurements and traffic of each test. When within a tick a test begins is chance, which
-            decides over a delayed ACK or a timer's rounding: here it is the seed's."""
+            """Yield None when it begins, then of each test the outcome, message, measurements, traffic, and its beginning and end on the
+            guest's clock (ns). When within a tick a test begins decides over a delayed ACK or a timer's rounding: the seed says it."""
             indexes, seed = order
             phases = random.Random(seed)
             yield None
@@ -38,9 +41,10 @@ def serve(channel, arguments, directory):
                 item = session.items[index]
                 # Whoever runs it again begins without what it left the time before.
                 item.user_properties.clear()
+                began = time.monotonic_ns()
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
                 session.shouldstop = session.shouldfail = False
-                yield self.outcome, self.message, self.measurements, self.traffic
+                yield self.outcome, self.message, self.measurements, self.traffic, (began, time.monotonic_ns())
 
         def pytest_runtest_logreport(self, report):
             if report.outcome != "passed" and self.outcome == "passed":
@@ -56,11 +60,11 @@ def serve(channel, arguments, directory):
                 yield zlib.compress(file.read(), 1)
 
     config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", "--traffic", *arguments], [Server()])
-    config.workerinput = {"workerid": "sensitivity"}
+    config.workerinput = {"workerid": "rerun"}
     config.workeroutput = {}
-    # A module that a test unloads would be loaded at another address.
-    import fixtures.clock
-    fixtures.clock._TICKING = ("kdrift_none",)
+    if modules_stay:
+        import fixtures.clock
+        fixtures.clock._TICKING = ("kdrift_none",)
     config.hook.pytest_cmdline_main(config=config)
 
 

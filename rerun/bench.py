@@ -1,0 +1,121 @@
+"""A machine in which pytest has collected the tests, saved, and restored for each run."""
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from kernels.image import boot_image
+from kernels.launcher import kernel_parameters
+from kernels.payload import PROJECT, pack_sources
+from kernels.vm import Machine
+from report.traffic import numbers
+from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
+
+# By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the tests take.
+LONGEST = 6.0
+SLOWER = 4.0                                # times as long as the tests before it and itself take
+_BOOTED = 900                               # seconds of wall time; on a busy host it takes minutes
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one test did. `traffic` is report.traffic.numbers(), `cost_s` the seconds that QEMU computed; `exactly` is all of it as the
+    guest said it, with the packets' bytes and the times on its own clock."""
+
+    outcome: str
+    message: str = ""
+    measurements: tuple[dict, ...] = ()
+    traffic: dict[str, float] = field(default_factory=dict)
+    cost_s: float = 0.0
+    exactly: object = None
+
+
+class Bench:
+    """The saved machine of one kernel, and what runs in it."""
+
+    machine_class = Machine
+
+    def __init__(self, kernel: Kernel, directory: Path, state: Path, arguments: list[str], devices: Sequence[str] = ()) -> None:
+        """`directory` is for what ends with this process, `state` for the saved machine; `arguments` are pytest's."""
+        self.kernel, self.directory, self.state, self.arguments, self.devices = kernel, directory, state, arguments, devices
+        self.tests: list[str] = []
+        self.over = False
+        self._running: set[Machine] = set()
+        with Cache() as cache:
+            self._initrd = boot_image(cache, kernel)
+            self._sources = pack_sources(cache)
+
+    def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False) -> None:
+        """Boot, collect, do what else the saved machine is to have done, and save.  Raises Gone, VMError."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        self.state.mkdir(parents=True)
+        with self._machine("first", restored=False) as machine:
+            if machine.event(_BOOTED) is None:
+                raise Gone("the kernel did not boot")
+            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"})
+            conversation = Conversation(machine)
+            self.tests = conversation.begin(self.arguments, modules_stay)
+            warm(conversation)
+            machine.save(self.state)
+
+    @contextmanager
+    def restored(self, tests: Sequence[int], seed: int = 0, held: Callable[[Machine], AbstractContextManager] = nullcontext,
+                 **traits: object) -> Iterator[tuple[Machine, Conversation]]:
+        """The machine as it was saved, with these tests to run. They are ordered while it stands still, so that they begin at the same
+        instruction each time; `seed` says when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
+        with self._machine(f"m{time.monotonic_ns()}", **traits) as machine:
+            with machine.monitor("restoring the saved state") as monitor:
+                machine.load(monitor)
+                with held(machine):
+                    conversation = Conversation(machine)
+                    conversation.resume()
+                    conversation.ask("run", (list(tests), seed))
+                monitor.cmd("cont")
+            yield machine, conversation
+
+    def results(self, conversation: Conversation, tests: Sequence[int], expected: Mapping[int, float] | None = None) -> Iterator[Seen]:
+        """What each test does, as it ends; `expected` is how long it takes, in seconds that QEMU computes. Raises NeverBegan, Gone."""
+        try:
+            conversation.answer(LONGEST)
+        except Gone as gone:
+            raise NeverBegan(str(gone), gone.end) from None
+        limit = conversation.machine.computed_s() + LONGEST
+        for index in tests:
+            began = conversation.machine.computed_s()
+            if expected:
+                limit += SLOWER * expected[index]
+            exactly = conversation.answer(limit - began if expected else COLLECTED)
+            outcome, message, measurements, traffic, _times = exactly
+            yield Seen(outcome, message, tuple(measurements), numbers(**traffic), conversation.machine.computed_s() - began, exactly)
+
+    def end(self) -> None:
+        """Kill all machines, and let none begin any more: what is asked of them raises Gone."""
+        self.over = True
+        for machine in list(self._running):
+            machine.process.kill()
+
+    @contextmanager
+    def _machine(self, name: str, restored: bool = True, **traits: object) -> Iterator[Machine]:
+        """It waits for its saved state, or boots and has its memory where it can be saved. Raises Gone after end()."""
+        directory = self.directory / name
+        directory.mkdir(parents=True)
+        try:
+            with self.machine_class(self.kernel.vmlinuz, self._initrd, kernel_parameters(self.kernel), directory, "virtual", "tcg",
+                                    self.devices) as machine:
+                for trait, value in traits.items():
+                    setattr(machine, trait, value)
+                machine.memory = None if restored else self.state / "ram"
+                machine.start(self.state if restored else None)
+                self._running.add(machine)
+                try:
+                    if self.over:
+                        raise Gone("no more machines are wanted")
+                    yield machine
+                finally:
+                    self._running.discard(machine)
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)

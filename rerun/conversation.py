@@ -1,0 +1,84 @@
+"""The host's side of the tests' process in a guest: what it is asked, and how long an answer may take."""
+import time
+from contextlib import suppress
+
+from execnet import XSpec
+from execnet.gateway import Gateway
+from execnet.gateway_base import Popen2IO, get_execmodel
+
+from kernels.launcher import ending
+from kernels.payload import PROJECT
+from kernels.vm import Machine, VMError
+from rerun import guest
+
+COLLECTED = 300.0                           # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
+_LONGEST_IDLE = 15.0                        # seconds of wall time in which QEMU has nothing to compute: nothing will ever come
+_LONGEST_WAIT = 180.0
+
+
+class Gone(Exception):
+    """The guest crashed, or fell silent.  `end` is how: crashed or lost."""
+
+    def __init__(self, why: str, end: str = "lost") -> None:
+        super().__init__(why)
+        self.end = end
+
+
+class NeverBegan(Gone):
+    """It did so before its first test."""
+
+
+class Conversation:
+    """The channel to the tests' process in the guest."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        link = machine.gateway.makefile("rwb")
+        self._gateway = Gateway(Popen2IO(link, link, get_execmodel("thread")), XSpec("popen//id=guest"))
+        self.channel = None
+
+    def begin(self, arguments: list[str], modules_stay: bool = False) -> list[str]:
+        """Have pytest collect; the node ids.  Raises Gone."""
+        self.channel = self._gateway.remote_exec(guest)
+        self.channel.send({"arguments": arguments, "directory": str(PROJECT), "modules_stay": modules_stay})
+        return self.answer(COLLECTED)
+
+    def resume(self) -> None:
+        """Go on where the saved machine stood: the first channel of a gateway has the same number."""
+        self.channel = self._gateway.newchannel()
+
+    def ask(self, order: str, argument: object) -> None:
+        """Raises Gone."""
+        try:
+            self.channel.send((order, argument))
+        except OSError as error:
+            raise Gone(str(error)) from None
+
+    def answer(self, within: float) -> object:
+        """The next one, `within` so many seconds of QEMU's processor time. Raises Gone."""
+        computed, active = self.machine.computed_s(), time.monotonic()
+        ends, deadline = computed + within, active + _LONGEST_WAIT + 10 * within
+        while True:
+            try:
+                return self.channel.receive(timeout=0.5)
+            except self.channel.TimeoutError:
+                if self.machine.process.poll() is not None:
+                    raise self._ended() from None
+                before, computed, now = computed, self.machine.computed_s(), time.monotonic()
+                if computed > before:
+                    active = now
+                if computed > ends or now > deadline or now > active + _LONGEST_IDLE:
+                    raise Gone(f"silent for {within:.0f} s") from None
+            except self.channel.RemoteError as error:
+                raise Gone(str(error).splitlines()[-1]) from None
+            except EOFError:
+                raise self._ended() from None
+
+    def _ended(self) -> Gone:
+        """Why nothing comes any more. Process 1 says how pytest has ended before it ends the machine."""
+        done = None
+        with suppress(VMError, OSError):
+            done = self.machine.event(5)
+        self.machine.wait(5)
+        end = ending(self.machine, f"status {done['status']}" if done else None)
+        return Gone(end["why"], end["end"])
