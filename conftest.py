@@ -43,6 +43,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--exact", action="store_true", help="compare measurements without their tolerances: two runs of one kernel are the same to the last digit")
     group.addoption("--bisect", action="store_true",
                     help="exit statuses for git bisect run: 0 passed, 1 failed, 125 nothing is known, above 127 wrong usage or interrupted")
+    group.addoption("--confirm", metavar="N", type=natural, default=8,
+                    help="try each regression again under N seeds, on both kernels (default: 8; 0: not at all)")
     group.addoption("--baseline", metavar="FILE", help="compare with the first kernel of this results.json instead of running an old kernel again")
     group.addoption("--offline", action="store_true", help="use only what the cache holds")
     group.addoption("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for")
@@ -51,6 +53,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def positive(text: str) -> int:
     value = int(text)
     if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
         raise ValueError(text)
     return value
 

@@ -171,18 +171,9 @@ def boot(machine: Machine, deadline: float) -> None:
 
 
 def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Start from the saved state.  It is made first where it is missing, and made anew where QEMU does not take it."""
-    def save(target: Path) -> None:
-        events.add(state="booting")
-        with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
-                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
-            first.memory = target / "ram"
-            boot(first, job.deadline)
-            first.save(target)
-
-    key = state_key(machine, job)
+    """Start from the saved state, which is made anew where QEMU does not take it.  Raises VMError."""
     for attempt in (1, 2):
-        state = cache.build("states", key, save, {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"})
+        state = saved_state(machine, cache, job, events)
         events.add(state="restoring")
         try:
             machine.start(state)
@@ -194,6 +185,20 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
             if attempt == 2:
                 raise
             events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+
+
+def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
+    """The directory of the machine's saved state: the cache's, or one that is made now.  Raises VMError."""
+    def save(target: Path) -> None:
+        events.add(state="booting")
+        with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
+                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
+            first.memory = target / "ram"
+            boot(first, job.deadline)
+            first.save(target)
+
+    facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    return cache.build("states", state_key(machine, job), save, facts)
 
 
 def state_key(machine: Machine, job: Job) -> str:

@@ -112,14 +112,14 @@ class Machine:
         return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
 
     def start(self, state: Path | None = None) -> None:
-        """Boot, or restore a saved state."""
+        """Boot, or restore a saved state; with `memory`, from a copy of that state's memory there, so that it can be saved again."""
         if len(f"{self.directory}/control") > LONGEST_SOCKET:
             raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
         command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self._devices()]
         if state is not None:
-            command += ["-object", f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"]
-            command += ["-incoming", "defer"]
+            private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"
+            command += ["-object", self._memory() if self.memory else private, "-incoming", "defer"]
         else:
             line = " ".join([*COMMAND_LINE, *self.parameters])
             command += ["-object", self._memory()]

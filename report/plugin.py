@@ -116,6 +116,7 @@ class Report:
         option = self.config.option
         self.kernels = self._kernels(session)
         self.comparisons = compare_all([*self.baseline, *self.kernels], option.fail_on, option.exact) if option.validate else []
+        self._confirm()
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -126,6 +127,19 @@ class Report:
             self._write(Path(self.config.option.report), int(session.exitstatus))
         if self.config.option.bug_report:
             self._write_bug_reports(int(session.exitstatus))
+
+    def _confirm(self) -> None:
+        """Try each regression again, so that the verdict can say how certain it is."""
+        option = self.config.option
+        regressions = sum(len(comparison.regressions) for comparison in self.comparisons)
+        if not regressions or not option.confirm or self.interrupted:
+            return
+        from rerun.regressions import Settings, confirm_regressions
+        write = self._writer().line
+        write(f"{regressions} regression{'s' * (regressions > 1)}: each is tried again under {option.confirm} seeds on both kernels (--confirm 0 leaves it out)")
+        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
+        settings = Settings(option.confirm, option.slots, option.devices, option.deadline, ["--mass"] if option.mass else [])
+        confirm_regressions(self.comparisons, sources, settings, write)
 
     def _kernels(self, session: pytest.Session) -> list[KernelResult]:
         if not self.runs:

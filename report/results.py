@@ -34,6 +34,7 @@ class TestResult:
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
+    confirmation: dict = field(default_factory=dict)        # of a regression that was tried again: rerun.confirm.Confirmation
 
 
 @dataclass

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from report.classes import CHANGED, CLASSES, DRIFT, FIXED, GONE, KNOWN, MATRIX, NEW, REGRESSION, SAME, UNJUDGED, outcome, plural, words
+from report.confirmation import certainty
 from report.measured import moved
 from report.results import KernelResult, TestResult
 from report.table import issue_text, parameters
@@ -129,6 +130,7 @@ class Comparison:
         yield from (("incomplete", line) for line in self.incomplete())
         for old, new in self.regressions:
             yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
+            yield from (("", f"  {line}") for line in certainty(new, self.new))
             yield from (("", f"  may lack: {fix}") for fix in new.candidates)
         for why, names in _by_reason(self.of(GONE)).items():
             yield from _folded(GONE, why, names)

@@ -1,5 +1,6 @@
 """A machine in which pytest has collected the tests, saved, and restored for each run."""
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -46,15 +47,23 @@ class Bench:
         self.over = False
         self._running: set[Machine] = set()
         with Cache() as cache:
-            self._initrd = boot_image(cache, kernel)
+            self.initrd = boot_image(cache, kernel)
             self._sources = pack_sources(cache)
 
-    def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False) -> None:
-        """Boot, collect, do what else the saved machine is to have done, and save.  Raises Gone, VMError."""
+    def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False,
+                booted: Path | None = None) -> None:
+        """Boot, collect, do what else the saved machine is to have done, and save.  Raises Gone, VMError.
+
+        `booted` is the saved state of a machine that has booted (kernels.launcher.saved_state): it goes on from a copy of that.
+        """
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)
-        with self._machine("first", restored=False) as machine:
-            if machine.event(_BOOTED) is None:
+        if booted:
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", booted / "ram", self.state / "ram"], check=True)
+        with self._machine("first", booted, memory=self.state / "ram") as machine:
+            if booted:
+                machine.resume()
+            elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
             machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"})
             conversation = Conversation(machine)
@@ -67,7 +76,7 @@ class Bench:
                  **traits: object) -> Iterator[tuple[Machine, Conversation]]:
         """The machine as it was saved, with these tests to run. They are ordered while it stands still, so that they begin at the same
         instruction each time; `seed` says when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
-        with self._machine(f"m{time.monotonic_ns()}", **traits) as machine:
+        with self._machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
             with machine.monitor("restoring the saved state") as monitor:
                 machine.load(monitor)
                 with held(machine):
@@ -99,17 +108,16 @@ class Bench:
             machine.process.kill()
 
     @contextmanager
-    def _machine(self, name: str, restored: bool = True, **traits: object) -> Iterator[Machine]:
-        """It waits for its saved state, or boots and has its memory where it can be saved. Raises Gone after end()."""
+    def _machine(self, name: str, state: Path | None, **traits: object) -> Iterator[Machine]:
+        """It waits for its saved state, or boots where there is none; `traits` are its attributes. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir(parents=True)
         try:
-            with self.machine_class(self.kernel.vmlinuz, self._initrd, kernel_parameters(self.kernel), directory, "virtual", "tcg",
+            with self.machine_class(self.kernel.vmlinuz, self.initrd, kernel_parameters(self.kernel), directory, "virtual", "tcg",
                                     self.devices) as machine:
                 for trait, value in traits.items():
                     setattr(machine, trait, value)
-                machine.memory = None if restored else self.state / "ram"
-                machine.start(self.state if restored else None)
+                machine.start(state)
                 self._running.add(machine)
                 try:
                     if self.over:

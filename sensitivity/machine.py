@@ -95,7 +95,7 @@ class MutantBench(Bench):
 
     def read(self, symbols: list[Symbol]) -> dict[Symbol, bytes]:
         """The functions' code."""
-        with self._machine("reader") as machine:
+        with self._machine("reader", self.state) as machine:
             with machine.monitor("restoring the saved state") as monitor:
                 machine.load(monitor)
             gdb = Gdb(machine.directory / "gdb")

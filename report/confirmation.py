@@ -1,0 +1,59 @@
+"""How certain a regression is, in numbers and in words."""
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from report.results import KernelResult, TestResult
+
+
+@dataclass
+class Confirmation:
+    """What the attempts at one test said; `new` and `old` are the seeds under which it failed there."""
+
+    seeds: list[int]
+    new: list[int] = field(default_factory=list)
+    old: list[int] | None = field(default_factory=list)     # None: the old kernel was not tried
+    deterministic: bool | None = None       # whether the same seed gave the same run on the new kernel
+    trouble: str = ""                       # why it could not be tried; then the rest says nothing
+
+    @property
+    def certain(self) -> bool:
+        """It fails on the new kernel whatever the seed, never on the old one, and the machine does the same each time."""
+        return not self.trouble and self.new == self.seeds and self.old == [] and self.deterministic is not False
+
+    def __str__(self) -> str:
+        if self.trouble:
+            return f"not confirmed: {self.trouble}"
+        if all(side in (None, [], self.seeds) for side in (self.new, self.old)):
+            text = f"fails {self._share(self.new)} on new" + (f", {self._share(self.old)} on old" if self.old is not None else "")
+        else:
+            text = self._under("new", self.new) + (f"; {self._under('old', self.old)}" if self.old is not None else "")
+        if self.old is None:
+            text += "; the old kernel was not tried"
+        if not self.new:
+            text += "; it may need the tests that ran before it"
+        if self.deterministic is False:
+            text += "; the machine was not deterministic: the same seed did not give the same run"
+        return text
+
+    def _share(self, side: Sequence[int]) -> str:
+        return f"{len(side)} of {len(self.seeds)}"
+
+    def _under(self, name: str, side: Sequence[int]) -> str:
+        return f"fails under {self._share(side)} seeds on {name}" + (f": {', '.join(map(str, side))}" if side else "")
+
+    def as_dict(self) -> dict:
+        """As results.json has it."""
+        return asdict(self)
+
+
+def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
+    """What is printed below a regression on `kernel`: what its attempts said, and the command that repeats one."""
+    if not test.confirmation:
+        return []
+    confirmation = Confirmation(**test.confirmation)
+    lines = [str(confirmation)]
+    if confirmation.new:
+        seed = [] if confirmation.new[0] == 1 else ["--seed", str(confirmation.new[0])]
+        lines.append("again: " + shlex.join(["./kdrift", "pytest", "--kernel", kernel.spec, *seed, test.id]))
+    return lines

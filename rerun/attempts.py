@@ -1,0 +1,72 @@
+"""Attempts at single tests of one kernel, in machines restored to where these tests are collected."""
+import os
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from kernels.image import python_command
+from kernels.job import Events, Job
+from kernels.launcher import kernel_parameters, saved_state
+from kernels.payload import PROJECT
+from kernels.vm import Machine
+from rerun.bench import Bench
+from rerun.confirm import Attempt
+from rerun.conversation import Gone
+
+
+class Attempts:
+    """`directory` is removed by the caller; the machine with the tests is made there by prepare()."""
+
+    bench: Bench | None = None
+
+    def __init__(self, kernel: Kernel, tests: Sequence[str], directory: Path, devices: Sequence[str] = (), deadline: float = 120,
+                 options: Sequence[str] = ()) -> None:
+        """`options` are pytest's in the guest."""
+        self._kernel, self._arguments, self._directory = kernel, [*options, *tests], directory
+        self._devices, self._deadline = devices, deadline
+
+    @property
+    def tests(self) -> list[str]:
+        """Those that pytest has collected."""
+        return self.bench.tests if self.bench else []
+
+    def prepare(self) -> None:
+        """Have the tests collected.  Raises Gone, VMError, ImageError, CacheError."""
+        self.bench = Bench(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
+        session = self._directory / "boot"
+        session.mkdir(parents=True)
+        job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices), deadline=self._deadline,
+                  python=python_command(), project=str(PROJECT), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
+                  events=str(session / "events"))
+        machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg", self._devices)
+        with Cache(say=lambda line: None) as cache:
+            self.bench.prepare(booted=saved_state(machine, cache, job, Events(job.events)))
+
+    def end(self) -> None:
+        """Kill its machines."""
+        if self.bench:
+            self.bench.end()
+
+    def attempt(self, test: str, seed: int) -> Attempt:
+        """Run the test in a restored machine.  Raises VMError."""
+        index = self.bench.tests.index(test)
+        try:
+            with self.bench.restored([index], seed) as (_machine, conversation):
+                seen = next(self.bench.results(conversation, [index]))
+        except Gone as gone:
+            return Attempt(gone.end, str(gone), str(gone))
+        return Attempt(seen.outcome, seen.message, seen.exactly)
+
+
+@contextmanager
+def no_machines_left(*benches: Attempts) -> Iterator[None]:
+    """Whatever ends the block early ends their machines as well."""
+    try:
+        yield
+    except BaseException:
+        for each in benches:
+            each.end()
+        raise
