@@ -19,6 +19,8 @@ import tarfile
 import traceback
 from pathlib import Path
 
+import kdrift_processor                     # kernels/processor.py
+
 SETTINGS = "/etc/kdrift.json"
 MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
     ("proc", "/proc", "proc", True),
@@ -132,6 +134,9 @@ def main() -> None:
     os.environ.update(settings["env"])
     preload(settings["preload"])
     control = Control()
+    if wrong := kdrift_processor.probe():
+        control.send(event="wrong", name=wrong[0], flags=wrong[1], right=wrong[2])
+        return
     control.send(event="ready", release=os.uname().release)
     order = control.receive()
     with tarfile.open(fileobj=io.BytesIO(control.receive_bytes(order["sources"]))) as sources:

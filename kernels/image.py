@@ -46,7 +46,7 @@ PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_p
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-GUEST = Path(__file__).with_name("guest.py")
+GUEST, PROCESSOR = Path(__file__).with_name("guest.py"), Path(__file__).with_name("processor.py")
 INIT = "/kdrift-init.py"
 
 
@@ -71,7 +71,7 @@ def build_userland(target: Path) -> None:
 
 def userland_key() -> str:
     """Changes when any file that would be packed changes (by path, size and modification time)."""
-    digest = hashlib.sha256(GUEST.read_bytes() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(GUEST.read_bytes() + PROCESSOR.read_bytes() + Path(__file__).read_bytes())
     for path in sorted(_roots()):
         status = os.stat(path)
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -87,6 +87,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
                                       "tcpdump:x:100:65534:it gives root up:/:/bin/sh\n")
     shutil.copy(GUEST, stage / INIT.lstrip("/"))
+    shutil.copy(PROCESSOR, stage / "kdrift_processor.py")       # beside it, where process 1 finds it
     for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
         if not os.path.islink(f"/{directory}"):
             (stage / directory).mkdir(exist_ok=True)

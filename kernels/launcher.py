@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from fixtures.oops import impossible
 from kernels import shell
 from kernels.cache import Cache
 from kernels.errors import CacheError
@@ -36,7 +37,7 @@ BOOT_DEADLINE = 180                         # seconds until the guest has import
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
-PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault")
+PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
 
 
 class SessionOver(Exception):
@@ -253,6 +254,8 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
 def ending(machine: Machine, done: str | None) -> dict:
     """How a machine ended that nobody asked to end."""
     console = last_words(machine)
+    if line := impossible(machine.console_tail(400)):
+        return {"end": "lost", "why": f"no processor has such registers, the emulator is wrong: {line.strip()}", "console": console}
     if any(PANIC.search(line) for line in console):
         return {"end": "crashed", "why": next(line for line in console if PANIC.search(line)), "console": console}
     if done:

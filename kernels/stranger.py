@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fixtures.oops import impossible
 from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.errors import FetchError
 from kernels.extract import Kernel
-from kernels.image import cpio, join, stage_modules
+from kernels.image import PROCESSOR, cpio, join, stage_modules
 from kernels.launcher import PANIC, last_words
 from kernels.progress import Reporter
 from kernels.vm import COMMAND_LINE, Machine, qemu_version
@@ -93,9 +94,12 @@ def visit(cache: Cache, kernel: Kernel, case: bytes, options: Sequence[str] = ()
             machine.wait(DEADLINE)
             end = "the machine ended without a word" if time.monotonic() - began < DEADLINE else f"no end within {DEADLINE} s of this host's time"
             text = machine.transcript.read_text(errors="replace").replace("\r", "")
-            words = last_words(machine)
+            words, console = last_words(machine), machine.console_tail(400)
             if replay:
                 _keep(machine, replay)
+    if impossible(console):
+        lines = [text.rstrip(), "CANNOT RUN: no processor has such registers, the emulator is wrong:", *words]
+        return Visit("CANNOT RUN", "\n".join(lines), suite)
     if any(PANIC.search(line) for line in words):
         return Visit("REPRODUCED", "\n".join([text.rstrip(), "the machine panicked; the end of its console:", *words]), suite)
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
@@ -153,6 +157,7 @@ def _build(directory: Path, kernel: Kernel, userland: Path, case: bytes, options
     stage_modules(stage, kernel)
     (stage / "root").mkdir(parents=True)
     (stage / "root/repro.pyz").write_bytes(case)
+    shutil.copy(PROCESSOR, stage / "root/processor.py")
     (stage / "root/options").write_text("\n".join(options))
     _pack(directory / "own.cpio", stage)
     join(directory / "initrd", userland, directory / "own.cpio")

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import subprocess
+import sys
 
 libc = ctypes.CDLL(None)
 for kind, place in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run"), ("tmpfs", "/tmp"),
@@ -13,6 +14,13 @@ os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LANG="C.UT
 with open("/root/options") as file:
     words = file.read().split()
 with open("/dev/ttyS1", "wb", buffering=0) as port:
-    subprocess.run(["python3", "repro.pyz", *words], cwd="/root", stdin=subprocess.DEVNULL, stdout=port, stderr=port)
+    sys.path.insert(0, "/root")
+    from processor import probe             # kernels/processor.py
+
+    wrong = probe()
+    if wrong:
+        port.write(("CANNOT RUN: the emulator is wrong about %s: EFLAGS is %#x afterwards and should be %#x\n" % wrong).encode())
+    else:
+        subprocess.run(["python3", "repro.pyz", *words], cwd="/root", stdin=subprocess.DEVNULL, stdout=port, stderr=port)
     libc.tcdrain(port.fileno())             # until the last character is out
 libc.reboot(0x01234567)

@@ -13,7 +13,7 @@ from kernels.cache import Cache
 from kernels.image import boot_image, cpio, libraries, python_command, tool, with_links
 from kernels.process import DIES_WITH_PARENT
 from kernels.spec import resolve
-from kernels.vm import qemu
+from kernels.vm import WITHOUT, qemu
 from tests.harness import sessions
 from tests.harness.sessions import KERNEL, Session, eventually, run
 from tests.harness.ssh_server import Server, network, sshd_program, within, write_keys, write_server
@@ -45,7 +45,7 @@ def guest(net, tmp_path_factory):
         initrd = with_sshd(boot_image(cache, kernel), kernel, place)
         sshd, path = sshd_program()
         words = f"console=ttyS0 rdinit={python_command()} -- {place}/init.py {place} {sshd} {path}"
-        command = [*DIES_WITH_PARENT, *within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512", "-cpu", "max",
+        command = [*DIES_WITH_PARENT, *within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512", "-cpu", f"max,{WITHOUT}",
                    "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel.vmlinuz, "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
                    "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device", "virtio-net-pci,netdev=net"]
         process = subprocess.Popen(command)
