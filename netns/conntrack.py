@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .errors import CommandError, MissingFeature, lacks
+from .errors import CommandError, lacks
 from .host import Host
 
 _TABLE = "inet kdrift-tracker"
@@ -35,12 +35,24 @@ class Tracker:
 
     def entries(self, family: socket.AddressFamily) -> list[Entry]:
         """What is tracked now; what has expired is forgotten at the latest by this look."""
-        listing = self.host.run(["conntrack", "-L", "-p", "tcp", "-f", _FAMILIES[family]])
-        return [_entry(line) for line in listing.splitlines()]
+        return [_entry(line) for line in self.listing("-p", "tcp", "-f", _FAMILIES[family])]
+
+    def listing(self, *options: str) -> list[str]:
+        """The lines of `conntrack -L` with these options. Raises MissingFeature where the kernel does not tell of its entries."""
+        return self._run("-L", *options).splitlines()
 
     def forget(self) -> None:
         """Forget all connections, as a restart of the host would."""
-        self.host.run(["conntrack", "-F"])
+        self._run("-F")
+
+    def _run(self, *words: str) -> str:
+        try:
+            return self.host.run(["conntrack", *words])
+        except CommandError as error:
+            # Without its netlink side conntrack(8) is told EINVAL, whatever it asks for.
+            if self.host.failure(["conntrack", "-L"]):
+                raise lacks("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
+            raise
 
     def count(self) -> int:
         """Entries that take up memory, expired ones included, which a worker clears away now and then."""
@@ -52,10 +64,7 @@ class Tracker:
 
     def pin(self, **values: object) -> None:
         """Set sysctls by their names after nf_conntrack_. Raises MissingFeature for one that is not there."""
-        try:
-            self.host.pin({_SYSCTL + name: value for name, value in values.items()})
-        except FileNotFoundError as error:
-            raise MissingFeature(f"there is no sysctl {error.filename}") from error
+        self.host.pin({_SYSCTL + name: value for name, value in values.items()})
 
     def invalid(self) -> int:
         """Packets that fit into no connection so far."""

@@ -148,6 +148,8 @@ def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -
     """Run the command; if even the harmless one fails, the machine lacks the feature."""
     try:
         host.run(command, stdin)
+    except MissingFeature:
+        raise
     except (CommandError, subprocess.TimeoutExpired):
         try:
             host.run(harmless)

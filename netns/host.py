@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from . import nftables, rtnl
+from . import lacking, nftables, rtnl
 from .capture import Capture, PacketRing
 from .counters import Counters
 from .errors import CommandError, HostLacks
@@ -61,8 +61,9 @@ class Host:
         return self.namespace.entered()
 
     def socket(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
-        """A socket of this host, closed with it."""
-        with self.entered():
+        """A socket of this host, closed with it. Raises OSError, which is MissingFeature too where the kernel has no such sockets."""
+        what = lacking.netlink(protocol) if family == socket.AF_NETLINK else f"sockets of {family!s}, type {kind}, protocol {protocol}"
+        with self.entered(), lacking.in_request(what):
             return self.adopt(socket.socket(family, kind, protocol))
 
     def adopt(self, made: socket.socket) -> socket.socket:
@@ -80,7 +81,8 @@ class Host:
     def run(self, command: Sequence[str], stdin: str = "", timeout: float = 30) -> str:
         """The standard output of a command run on this host; `timeout` in seconds. nft runs in this process, and to its end.
 
-        Raises CommandError with its standard error if its status is not 0, HostLacks if it is not installed.
+        Raises CommandError with its standard error if its status is not 0, which is MissingFeature too where the kernel lacks what
+        the command asks for; HostLacks if it is not installed.
         """
         library = nftables.library() if command[0] == "nft" else None
         # A child inherits the namespace of the thread that starts it: no hook between fork and exec, so Python can
@@ -92,23 +94,40 @@ class Host:
         except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
             raise HostLacks(f"{command[0]} is not installed") from error
         if done.returncode != 0:
-            raise CommandError(f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
+            failure = f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}"
+            if feature := lacking.in_command(command, stdin, done.stderr):
+                raise lacking.UnsupportedCommand(f"the kernel has no {feature}: {failure}")
+            raise CommandError(failure)
         return done.stdout
 
+    def failure(self, command: Sequence[str]) -> str:
+        """Why a command fails here, or nothing where it does not; else as run()."""
+        try:
+            self.run(command)
+        except CommandError as error:
+            return str(error)
+        return ""
+
     def sysctl(self, name: str, value: object = None) -> str:
-        """The sysctl's value, after it was set to `value` if one is given. Raises OSError."""
+        """The sysctl's value, after it was set to `value` if one is given. Raises OSError, lacking.MissingSysctl where there is none."""
         with self.entered():
             path = Path("/proc/sys", name.replace(".", "/"))
-            if value is not None:
-                path.write_text(str(value))
-            return path.read_text().strip()
+            try:
+                if value is not None:
+                    path.write_text(str(value))
+                return path.read_text().strip()
+            except FileNotFoundError as error:
+                raise lacking.MissingSysctl(name, error) from error
 
     def pin(self, values: Mapping[str, object]) -> None:
-        """Set several sysctls: whatever a result depends on, since a new namespace can inherit them. Raises OSError."""
+        """Set several sysctls: whatever a result depends on, since a new namespace can inherit them. Raises as sysctl() does."""
         with self.entered():
             for name, value in values.items():
                 # Without file objects, which take longer than the kernel: each test sets dozens of them.
-                file = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY)
+                try:
+                    file = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY)
+                except FileNotFoundError as error:
+                    raise lacking.MissingSysctl(name, error) from error
                 try:
                     os.write(file, str(value).encode())
                 finally:

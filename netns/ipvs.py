@@ -5,7 +5,6 @@ Built with the administrator's tools. Source: ipvsadm(8), Documentation/networki
 
 from collections.abc import Sequence
 
-from .errors import CommandError, lacks
 from .host import Host
 from .tunnel import fallback
 
@@ -13,16 +12,11 @@ from .tunnel import fallback
 def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str], scheduler: str = "rr") -> None:
     """TCP connections to the virtual address and port go to the real servers' addresses, each in a tunnel.
 
-    Raises MissingFeature where the kernel has no IPVS.
+    Raises MissingFeature where the kernel has no IPVS or no such scheduler.
     """
     at = _endpoint(virtual, port)
     rules = [f"-A -t {at} -s {scheduler}", *(f"-a -t {at} -r {_endpoint(address, port)} -i" for address in real)]
-    try:
-        director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
-    except CommandError as error:
-        if "Can't initialize ipvs" in str(error):
-            raise lacks("the kernel has no ip_vs", error) from error
-        raise
+    director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
     director.hold(virtual)
 
 

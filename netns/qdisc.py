@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import CommandError, MissingFeature
+from .errors import MissingFeature
 from .host import Host
+from .lacking import UnsupportedCommand
 
 
 @contextmanager
@@ -16,10 +17,8 @@ def qdisc(host: Host, interface: str, *description: str) -> Iterator[None]:
     """
     try:
         host.run(["tc", "qdisc", "replace", "dev", interface, "root", *description])
-    except CommandError as error:
-        if "qdisc kind is unknown" in str(error) or "qdisc not found" in str(error):
-            raise MissingFeature(f"the kernel has no qdisc {description[0]}") from error
-        raise
+    except UnsupportedCommand as error:
+        raise MissingFeature(f"the kernel has no qdisc {description[0]}") from error
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
+from . import lacking
 from .namespace import NetworkNamespace
 
 if TYPE_CHECKING:
@@ -114,18 +115,21 @@ def _message(kind: type, number: int, extra_flags: int, **fields: object) -> Mes
 def request(namespace: NetworkNamespace, messages: Sequence[Message]) -> None:
     """Carry out the messages in order, in one send; the kernel goes on after one that fails.
 
-    Raises OSError for the first that failed: the kernel's errno, its own words where it gives them, and the message.
+    Raises OSError for the first that failed: the kernel's errno, its own words where it gives them, and the message. It is
+    MissingFeature too where the kernel does not support what is asked for.
     """
-    exchange(namespace, socket.NETLINK_ROUTE, [message.data for message in messages],
-             [message.words for message in messages])
+    with lacking.in_request("support for this"):
+        exchange(namespace, socket.NETLINK_ROUTE, [message.data for message in messages],
+                 [message.words for message in messages])
 
 
 def exchange(namespace: NetworkNamespace, protocol: int, messages: Sequence[bytes], names: Sequence[object]) -> None:
     """request() for any netlink `protocol`: the messages, which it numbers from 0, ask for NLM_F_ACK.
 
-    Raises OSError as request() does, with the failed message's name out of `names`.
+    Raises OSError as request() does, with the failed message's name out of `names`; it is MissingFeature too where the kernel does not
+    have the protocol.
     """
-    with namespace.entered():
+    with namespace.entered(), lacking.in_request(lacking.netlink(protocol)):
         netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     with netlink:
         netlink.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)

@@ -5,6 +5,7 @@ Built with `ip link`, whose words for a tunnel are the ones that its documentati
 
 from .errors import CommandError, MissingFeature
 from .host import Host
+from .lacking import UnsupportedCommand
 
 # The device that a tunnel module makes by itself, unless net.core.fb_tunnels_only_for_init_net forbids it: it takes what
 # no other tunnel of its kind takes.
@@ -44,7 +45,5 @@ def _address(name: str, address: str | None) -> list[str]:
 def _run(host: Host, kind: str, commands: list[str]) -> None:
     try:
         host.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
-    except CommandError as error:
-        if "Unknown device type" in str(error) or "Operation not supported" in str(error):
-            raise MissingFeature(f"the kernel has no {kind} tunnels: {error}") from error
-        raise
+    except UnsupportedCommand as error:
+        raise MissingFeature(f"the kernel has no {kind} tunnels") from error

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
 from . import _xfrm_wire as wire
+from . import lacking
 from ._xfrm_wire import Acquire, Expire
 from .errors import MissingFeature, NotMet
 from .host import Host
@@ -26,7 +27,6 @@ __all__ = [
 ]
 
 _NETLINK_XFRM = 6
-_NO_NETLINK_XFRM = "the kernel lacks NETLINK_XFRM (CONFIG_XFRM_USER)"
 _IP_XFRM_POLICY, _IPV6_XFRM_POLICY = 17, 35
 # What a kernel without esp4, esp6 or the algorithm answers.
 _LACKING = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS, errno.ENOENT)
@@ -100,7 +100,7 @@ def add(host: Host, *items: Policy | SA) -> None:
     try:
         _request(host, [_new(item) for item in items], items)
     except OSError as error:
-        if error.errno in _LACKING and any(isinstance(item, SA) for item in items):
+        if not isinstance(error, MissingFeature) and error.errno in _LACKING and any(isinstance(item, SA) for item in items):
             raise MissingFeature(f"the kernel lacks ESP with rfc4106(gcm(aes)): {os.strerror(error.errno)}") from error
         raise
 
@@ -130,12 +130,8 @@ def set_on_socket(sock: socket.socket, policy: Policy) -> None:
     Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature where the kernel lacks NETLINK_XFRM.
     """
     # Until somebody has opened such a socket, xfrm_user may not be loaded, and without it no policy is understood: EINVAL.
-    try:
+    with lacking.in_request(lacking.netlink(_NETLINK_XFRM)):
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
-    except OSError as error:
-        if error.errno == errno.EPROTONOSUPPORT:
-            raise MissingFeature(_NO_NETLINK_XFRM) from error
-        raise
     level, option = (
         (socket.IPPROTO_IP, _IP_XFRM_POLICY) if sock.family == socket.AF_INET
         else (socket.IPPROTO_IPV6, _IPV6_XFRM_POLICY)
@@ -151,13 +147,7 @@ def _new(item: Policy | SA) -> tuple[int, bytes]:
 
 def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Policy | SA]) -> None:
     messages = [wire.message(kind, NLM_F_REQUEST | NLM_F_ACK, body) for kind, body in requests]
-    try:
-        exchange(host.namespace, _NETLINK_XFRM, messages, names)
-    except OSError as error:
-        # This one comes without the name of a message: there was no socket to send it by.
-        if error.errno == errno.EPROTONOSUPPORT and not any(str(name) in str(error) for name in names):
-            raise MissingFeature(_NO_NETLINK_XFRM) from error
-        raise
+    exchange(host.namespace, _NETLINK_XFRM, messages, names)
 
 
 class KeyManager:
@@ -170,8 +160,7 @@ class KeyManager:
         self._host = host
         self._heard: list[Acquire | Expire] = []
         self._returned = 0
-        with host.entered():
-            self._socket = host.adopt(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM))
+        self._socket = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
         self._socket.bind((0, wire.GROUP_ACQUIRE | wire.GROUP_EXPIRE))
         self._socket.setblocking(False)
 

@@ -36,11 +36,11 @@ def test_a_filtered_list_has_the_connections_that_match_and_no_others(net, famil
     server.run(["ip", "address", "add", f"{other_there}/{prefix}", "dev", "to-client", *nodad])
     wanted = {"--src": here, "--dst": there, "--reply-src": there, "--reply-dst": here,
               "--sport": 1001, "--dport": 2001}
-    with conntrack.tracking(server):
+    with conntrack.tracking(server) as tracker:
         flow(client, server, (other_here, 1002), (other_there, 2002))
         flow(client, server, (here, 1001), (there, 2001))
         flow(client, server, (other_here, 1003), (other_there, 2003))
 
-        listing = server.run(["conntrack", "-L", "-f", FAMILY[family], "-p", "udp", option, str(wanted[option])])
+        listing = tracker.listing("-f", FAMILY[family], "-p", "udp", option, str(wanted[option]))
 
-    assert [line.split("sport=")[1].split()[0] for line in listing.splitlines()] == ["1001"]
+    assert [line.split("sport=")[1].split()[0] for line in listing] == ["1001"]

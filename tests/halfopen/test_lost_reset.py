@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, firewall, segment, stopwatch
+from netns import approx_timer, diag, eventually, firewall, segment, stopwatch
 from netns.closing import fence, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
@@ -40,7 +40,7 @@ def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
         with service.server.capture("tcp") as packets:
             check.run(service)
             packets.until(lambda seen: len(syn_acks(seen)) == 3, within=10)
-        listed = service.server.run(["ss", "-tnoH", "state", "syn-recv"])
+        listed = diag.listing(service.server, "-noH", "state", "syn-recv")
 
     assert repeated(listed) == ["2"], listed
 
@@ -55,7 +55,7 @@ def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
         clock.sleep(0.5)
         segment.send(client, source, service.address, "S", seq=1000)
         packets.until(lambda seen: len(syn_acks(seen)) == 2, within=5)
-        listed = server.run(["ss", "-tnoH", "state", "syn-recv"])
+        listed = diag.listing(server, "-noH", "state", "syn-recv")
         packets.until(lambda seen: len(syn_acks(seen)) == 3, within=5)
 
     answers = syn_acks(packets)

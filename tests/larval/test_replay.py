@@ -1,14 +1,16 @@
 """What the kernel tells a key manager about an SA's progress: XFRM_MSG_GETAE, RFC 4303 (3.4.3) for ESN."""
 
 import dataclasses
+import os
 import socket
 import struct
 
 import pytest
-from pyroute2.netlink import NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 
 from fixtures.topologies import LAN
 from netns import _xfrm_wire as wire
+from netns import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -18,6 +20,15 @@ INTERFACE, LONGEST_WINDOW = 42, 128
 SA_DIR, SA_PCPU, INCOMING = 33, 35, 1
 XFRMA_IF_ID, ATTRIBUTES_AT = 31, wire.HEADER.size + 48
 EVERYTHING = 0b1111                         # replay and lifetime, values and thresholds: enum xfrm_ae_ftype_t
+
+
+def answer_to(netlink):
+    """The next message. Raises OSError with the kernel's errno where it refuses."""
+    message = netlink.recv(1 << 16)
+    if wire.HEADER.unpack_from(message)[1] == NLMSG_ERROR:
+        (negative,) = struct.unpack_from("=i", message, wire.HEADER.size)
+        raise OSError(-negative, os.strerror(-negative))
+    return message
 
 
 def attributes(message):
@@ -37,6 +48,7 @@ def test_the_state_of_an_sa_is_told_in_full_whatever_its_size(peers):
     sas = [dataclasses.replace(peers.sa(), spi=0x1000 + words, mark=(1, 0xFF), window=words, interface=INTERFACE)
            for words in range(1, LONGEST_WINDOW + 1)]
     told = []
+    xfrm.add(peers.server, dataclasses.replace(peers.sa(), spi=0x1000))
     with peers.server.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as netlink:
         netlink.settimeout(10)
         for sa in sas:
@@ -45,6 +57,6 @@ def test_the_state_of_an_sa_is_told_in_full_whatever_its_size(peers):
             ask = wire.sa_id(dataclasses.replace(sa, mark=None)) + bytes(16) + struct.pack("=II", EVERYTHING, 0)
             mark = wire.attribute(21, struct.pack("=II", *sa.mark))
             netlink.send(wire.message(wire.GETAE, NLM_F_REQUEST, ask + mark))
-            told.append(attributes(netlink.recv(1 << 16)))
+            told.append(attributes(answer_to(netlink)))
 
     assert [struct.unpack("=I", each[XFRMA_IF_ID]) for each in told] == [(INTERFACE,)] * len(sas)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import CommandError, eventually, lacks, rtnl
+from netns import eventually, rtnl
 from netns.raw import HelloSender, outq, tx_queue, writable
 from netns.tun import Flags, tun
 
@@ -190,10 +190,7 @@ def test_the_reader_finds_the_tag_where_it_belongs(net, family):
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", Flags.TAP, addresses=STUB) as stub:
-        try:
-            client.run(["ip", "link", "add", "link", "stub", "name", "tagged", "type", "vlan", "id", "5"])
-        except CommandError as error:
-            raise lacks("a VLAN", error) from error
+        client.run(["ip", "link", "add", "link", "stub", "name", "tagged", "type", "vlan", "id", "5"])
         client.run(["ip", "-batch", "-"], stdin="""
             link set dev tagged up
             address add 203.0.114.1/24 dev tagged
