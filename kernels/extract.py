@@ -1,5 +1,6 @@
 """Packages and kernel files, unpacked: where the image is, where the modules are, and what uname -r will say."""
 
+import re
 import shutil
 import struct
 import subprocess
@@ -18,7 +19,8 @@ class Kernel:
 
     `modules` is .../lib/modules/RELEASE, None for a kernel with all built in. `key` identifies the contents: two
     kernels with the same key are the same to the byte. `check_modules`: it must refuse modules without a valid
-    signature, because that alone says that they are its own.
+    signature, because that alone says that they are its own. `build` tells builds of one release apart, wherever they
+    lie; empty where that is not known.
     """
 
     spec: str
@@ -29,6 +31,7 @@ class Kernel:
     modules: Path | None
     key: str
     check_modules: bool = False
+    build: str = ""
 
 
 def unpack(package: Path, root: Path) -> None:
@@ -63,21 +66,32 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
 
 
 def image_release(image: Path) -> str:
-    """The release that a bzImage carries in its header (Documentation/arch/x86/boot.rst, kernel_version).
+    """The release of a bzImage.  Raises SpecError if the file is not one for x86 or its header is cut off."""
+    release = _image_version(image).split()[0]
+    if not re.fullmatch(r"\w[\w.+~-]*", release):          # it becomes the name of a directory
+        raise SpecError(f"{image}: {release!r} is not a kernel's release")
+    return release
 
-    Raises SpecError if the file is not a bzImage for x86 or its header is cut off.
-    """
+
+def packaged_version(image: Path) -> str | None:
+    """The version of the package that a bzImage was built for, which Debian's builds name; their release says little of it."""
+    found = re.search(r" Debian (\S+)", _image_version(image))
+    return found[1] if found else None
+
+
+def _image_version(image: Path) -> str:
+    """What a bzImage says of itself in its header (Documentation/arch/x86/boot.rst, kernel_version).  Raises SpecError."""
     with image.open("rb") as file:
         header = file.read(0x10000)
     if header[0x202:0x206] != b"HdrS" or len(header) < 0x264:
         raise SpecError(f"{image} is not a kernel image for x86 (bzImage): in a built tree it is arch/x86/boot/bzImage")
     offset = struct.unpack_from("<H", header, 0x20E)[0] + 0x200
-    words = header[offset:offset + 256].split(b"\0")[0].split()
+    words = header[offset:offset + 256].split(b"\0")[0]
     setup_sectors = header[0x1F1] or 4
     protected_mode = struct.unpack_from("<I", header, 0x1F4)[0] * 16
-    if not words or image.stat().st_size < (setup_sectors + 1) * 512 + protected_mode - 15:
+    if not words.strip() or image.stat().st_size < (setup_sectors + 1) * 512 + protected_mode - 15:
         raise SpecError(f"{image} is truncated: its header promises more than the file holds")
-    return words[0].decode(errors="replace")
+    return words.decode(errors="replace")
 
 
 def deb_fields(package: Path) -> dict[str, str]:

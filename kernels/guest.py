@@ -19,7 +19,8 @@ import tarfile
 import traceback
 from pathlib import Path
 
-import kdrift_processor                     # kernels/processor.py
+import kdrift_look                          # kernels/look.py and kernels/processor.py, packed beside this file
+import kdrift_processor
 
 SETTINGS = "/etc/kdrift.json"
 MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
@@ -70,7 +71,7 @@ def port(name: str) -> str:
                 return f"/dev/{entry.name}"
         if attempt == 0:
             subprocess.run(["/sbin/modprobe", "-a", "virtio_pci", "virtio_console"], check=False)
-    raise OSError(f"no virtio-serial port named {name}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE")
+    raise kdrift_look.unfit(f"virtio-serial port {name}", "virtio_console", "VIRTIO_CONSOLE")
 
 
 def preload(packages: list[str]) -> None:
@@ -132,12 +133,13 @@ def main() -> None:
     prepare_system()
     settings = json.loads(Path(SETTINGS).read_text())
     os.environ.update(settings["env"])
-    preload(settings["preload"])
     control = Control()
     if wrong := kdrift_processor.probe():
         control.send(event="wrong", name=wrong[0], flags=wrong[1], right=wrong[2])
         return
-    control.send(event="ready", release=os.uname().release)
+    kdrift_look.essentials()
+    preload(settings["preload"])
+    control.send(event="ready", release=os.uname().release, lacks=kdrift_look.lacks())
     order = control.receive()
     with tarfile.open(fileobj=io.BytesIO(control.receive_bytes(order["sources"]))) as sources:
         sources.extractall(order["directory"])
@@ -157,7 +159,7 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as error:
-        print(f"kdrift: {error}", file=sys.stderr, flush=True)
+        print(f"kdrift: {error}", file=sys.stderr, flush=True)      # the launcher's reason
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()

@@ -8,7 +8,6 @@ import fnmatch
 import glob
 import hashlib
 import json
-import lzma
 import os
 import re
 import shutil
@@ -17,7 +16,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from kernels import modules
 from kernels.cache import Cache
+from kernels.errors import FetchError
 from kernels.extract import Kernel
 
 TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
@@ -26,13 +27,6 @@ TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for fam
 # Where the kernel and scripts expect things: links of the host's file system, where they are links.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
 DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes", "/lib/terminfo"]
-# Modules by directory below kernel/: everything of these is packed together with what it depends on.
-MODULES = ["net", "crypto", "lib", "arch/x86/crypto", "drivers/char/virtio_console", "drivers/virtio", "drivers/usb/host",
-           "drivers/usb/core", "drivers/usb/common"]
-NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp", "vrf", "macvlan", "macvtap", "ipvlan",
-               "bonding", "nlmon", "netdevsim", "wireguard", "team", "amt", "gtp", "netkit", "vcan"]
-LEFT_OUT = ["net/bluetooth", "net/mac80211", "net/wireless", "net/sunrpc", "net/ceph", "net/nfc", "net/can", "net/rds",
-            "net/tipc", "net/smc", "net/batman-adv", "net/9p", "net/atm", "net/ax25", "net/appletalk", "net/mac802154"]
 # What nothing in a guest imports; by directory or file name.
 STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages",
                    "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
@@ -46,7 +40,8 @@ PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_p
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
-GUEST, PROCESSOR = Path(__file__).with_name("guest.py"), Path(__file__).with_name("processor.py")
+GUEST = Path(__file__).with_name("guest.py")
+BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor")}     # what process 1 imports
 INIT = "/kdrift-init.py"
 
 
@@ -71,7 +66,7 @@ def build_userland(target: Path) -> None:
 
 def userland_key() -> str:
     """Changes when any file that would be packed changes (by path, size and modification time)."""
-    digest = hashlib.sha256(GUEST.read_bytes() + PROCESSOR.read_bytes() + Path(__file__).read_bytes())
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (GUEST, *BESIDE.values(), Path(__file__), Path(modules.__file__))))
     for path in sorted(_roots()):
         status = os.stat(path)
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
@@ -87,7 +82,8 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
                                       "tcpdump:x:100:65534:it gives root up:/:/bin/sh\n")
     shutil.copy(GUEST, stage / INIT.lstrip("/"))
-    shutil.copy(PROCESSOR, stage / "kdrift_processor.py")       # beside it, where process 1 finds it
+    for name, source in BESIDE.items():
+        shutil.copy(source, stage / name)
     for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
         if not os.path.islink(f"/{directory}"):
             (stage / directory).mkdir(exist_ok=True)
@@ -185,54 +181,11 @@ def stage_modules(stage: Path, kernel: Kernel) -> None:
     """The kernel's modules that tests may need, where a machine looks for them below `stage`.  Raises ImageError."""
     if kernel.modules is None:
         return
-    source = kernel.modules
     root = stage / os.path.realpath("/lib").lstrip("/")     # where the userland's own link /lib leads to
-    target = root / "modules" / kernel.release
-    wanted = _module_closure(source)
-    for name in wanted:
-        place = target / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if name.endswith(".xz"):
-            place.with_suffix("").write_bytes(lzma.decompress((source / name).read_bytes()))
-        else:
-            shutil.copy(source / name, place)
-    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        if (source / name).exists():
-            shutil.copy(source / name, target / name)
-    subprocess.run([tool("depmod") or "depmod", "-b", str(root.parent), kernel.release], check=True, capture_output=True)
-
-
-def _module_closure(source: Path) -> list[str]:
-    """File names below the modules directory: those wanted and all they depend on."""
-    depends = _dependencies(source)
-    queue = [name for name in depends if _wanted(name)]
-    seen = set(queue)
-    while queue:
-        for name in depends[queue.pop()]:
-            if name not in seen:
-                seen.add(name)
-                queue.append(name)
-    return sorted(seen)
-
-
-def _wanted(name: str) -> bool:
-    path = name.removeprefix("kernel/")
-    stem = os.path.basename(path).split(".")[0]
-    if any(path.startswith(place + "/") for place in LEFT_OUT):
-        return False
-    return any(path.startswith(place) for place in MODULES) or (path.startswith("drivers/net/") and stem in NET_DRIVERS)
-
-
-def _dependencies(source: Path) -> dict[str, list[str]]:
-    listing = source / "modules.dep"
-    if not listing.exists():
-        raise ImageError(f"{listing} is missing: run depmod for these modules first")
-    found = {}
-    for line in listing.read_text().splitlines():
-        name, colon, needs = line.partition(":")
-        if colon:
-            found[name] = needs.split()
-    return found
+    try:
+        modules.stage(root.parent, kernel)
+    except FetchError as error:
+        raise ImageError(str(error)) from None
 
 
 def join(target: Path, *archives: Path) -> None:

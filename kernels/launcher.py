@@ -31,10 +31,13 @@ from kernels.extract import Kernel
 from kernels.image import INIT, ImageError, boot_image, python_command
 from kernels.job import Events, Job
 from kernels.process import signal_when_parent_ends
-from kernels.vm import COMMAND_LINE, Machine, VMError, qemu_version
+from kernels.vm import COMMAND_LINE, MEMORY_MB, Machine, VMError, qemu_version
 
 BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host; --deadline if longer
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
+GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
+UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
+BESIDE_MB = 90                              # that the kernel and Python take beside it
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
 PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
@@ -154,13 +157,17 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     """Bring a machine to where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
-        boot(machine, job.deadline)
+        say_lacks(boot(machine, job.deadline), events)
     else:
         restore(machine, cache, job, events)
 
 
-def boot(machine: Machine, deadline: float) -> None:
-    """Start a machine and wait until its process 1 is ready.  Raises VMError with the console's last lines."""
+def boot(machine: Machine, deadline: float) -> list[str]:
+    """Start a machine and wait until its process 1 is ready; what its kernel lacks, and tests will be skipped for.
+
+    Raises VMError with the reason that process 1 gave, or with the console's last lines.
+    """
+    check_room(machine.initrd)
     machine.start()
     event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
     if event is None:
@@ -168,7 +175,23 @@ def boot(machine: Machine, deadline: float) -> None:
         if machine.process.returncode:
             raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
         words = last_words(machine)
+        if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
+            raise VMError(said[-1])
         raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words else "the kernel did not boot and printed nothing")
+    return event["lacks"]
+
+
+def check_room(initrd: Path) -> None:
+    """Raises VMError for a boot image that the machine's memory cannot hold: QEMU or the kernel would end in words of their own."""
+    size = initrd.stat().st_size >> 20
+    if UNPACKING * size + BESIDE_MB > MEMORY_MB:
+        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack {(MEMORY_MB - BESIDE_MB) // UNPACKING}: "
+                      "strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+
+
+def say_lacks(lacks: list[str], events: Events) -> None:
+    if lacks:
+        events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
 
 
 def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
@@ -179,6 +202,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         try:
             machine.start(state)
             machine.resume()
+            say_lacks(cache.meta(state)["lacks"], events)
             return
         except VMError as error:
             machine.stop()
@@ -190,13 +214,14 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
     """The directory of the machine's saved state: the cache's, or one that is made now.  Raises VMError."""
-    def save(target: Path) -> None:
+    def save(target: Path) -> dict:
         events.add(state="booting")
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
                 Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
             first.memory = target / "ram"
-            boot(first, job.deadline)
+            lacks = boot(first, job.deadline)
             first.save(target)
+            return {"lacks": lacks}
 
     facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
     return cache.build("states", state_key(machine, job), save, facts)

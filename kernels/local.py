@@ -1,14 +1,14 @@
 """Kernels from files of this machine: packages, images and built trees."""
 
 import hashlib
-import os
 import shutil
 from pathlib import Path
 
 from kernels.cache import Cache, sha256_of
 from kernels.errors import SpecError
-from kernels.extract import Kernel, deb_fields, image_release, settle, unpack
+from kernels.extract import Kernel, deb_fields, image_release, packaged_version, settle, unpack
 from kernels.grammar import Spec
+from kernels.modules import files, identity
 from kernels.progress import Reporter
 
 
@@ -25,10 +25,10 @@ def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
                        {"release": release, "path": str(image)})
     modules = _given_modules(spec, release) if spec.modules else _found_modules(spec, image, release)
     if modules is None and spec.kind == "tree" and (spec.path / "modules.order").exists():
-        progress.say(f"{spec.text}: no installed modules, so it boots with what is built in; after `make "
-                     "modules_install INSTALL_MOD_PATH=DIR` give them as ,modules=DIR")
-    key = hashlib.sha256(f"{key} {_modules_identity(modules)}".encode()).hexdigest()[:16] if modules else key
-    return Kernel(spec.text, release, None, None, path / "vmlinuz", modules, key)
+        progress.say(f"{spec.text}: its modules are not built, so it boots with what is built in; after `make modules`, or "
+                     "`make modules_install INSTALL_MOD_PATH=DIR` and with ,modules=DIR, it has them")
+    key = hashlib.sha256(f"{key} {identity(modules)}".encode()).hexdigest()[:16] if modules else key
+    return Kernel(spec.text, release, None, packaged_version(image), path / "vmlinuz", modules, key)
 
 
 def _from_packages(spec: Spec, cache: Cache) -> Kernel:
@@ -56,7 +56,7 @@ def _from_packages(spec: Spec, cache: Cache) -> Kernel:
     modules = path / meta["modules"] if meta["modules"] else None
     if any(given.is_dir() for given in spec.modules):
         modules = _given_modules(spec, meta["release"])
-        key = hashlib.sha256(f"{key} {_modules_identity(modules)}".encode()).hexdigest()[:16]
+        key = hashlib.sha256(f"{key} {identity(modules)}".encode()).hexdigest()[:16]
     return Kernel(spec.text, meta["release"], name, version, path / meta["vmlinuz"], modules, key)
 
 
@@ -75,9 +75,12 @@ def _companions(package: Path, name: str) -> list[Path]:
 def _given_modules(spec: Spec, release: str) -> Path:
     for base in spec.modules:
         for path in (base, *_places(base, release), base / release):
-            if path.name == release and (path / "modules.dep").is_file():
+            if _are_modules(path, release):
                 return path
-    raise SpecError(f"{spec.text}: no modules of {release} there (a directory {release} with modules.dep)")
+    others = sorted({path.parent.name for base in spec.modules for place in (".", "*", "lib/modules/*", "usr/lib/modules/*")
+                     for path in base.glob(f"{place}/modules.*")} - {"", release})
+    there = f"there are those of {', '.join(others)}" if others else f"a directory {release} with modules is wanted"
+    raise SpecError(f"{spec.text}: no modules of {release} there; {there}")
 
 
 def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:
@@ -89,19 +92,15 @@ def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:
             places.append(installed)
     else:
         places = [image.parent, *_places(image.parent, release), *_places(image.parent.parent, release), installed]
-    return next((path for path in places if path.name == release and (path / "modules.dep").is_file()), None)
+    found = next((path for path in places if _are_modules(path, release)), None)
+    if found is None and spec.kind == "tree" and (spec.path / "modules.order").is_file() and files(spec.path):
+        return spec.path                    # built, and installed nowhere
+    return found
+
+
+def _are_modules(path: Path, release: str) -> bool:
+    return path.name == release and path.is_dir() and ((path / "modules.dep").is_file() or bool(files(path)))
 
 
 def _places(base: Path, release: str) -> tuple[Path, Path]:
     return base / "lib/modules" / release, base / "usr/lib/modules" / release
-
-
-def _modules_identity(modules: Path) -> str:
-    """Names, sizes and times of all modules: a rebuilt module changes it, and nothing has to be read."""
-    identity = hashlib.sha256()
-    for directory, subdirectories, files in os.walk(modules):
-        subdirectories.sort()
-        for name in sorted(files):
-            state = os.lstat(os.path.join(directory, name))
-            identity.update(f"{directory}/{name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return identity.hexdigest()

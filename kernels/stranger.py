@@ -14,7 +14,7 @@ from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.errors import FetchError
 from kernels.extract import Kernel
-from kernels.image import PROCESSOR, cpio, join, stage_modules
+from kernels.image import BESIDE, cpio, join, stage_modules
 from kernels.launcher import PANIC, last_words
 from kernels.progress import Reporter
 from kernels.vm import COMMAND_LINE, Machine, qemu_version
@@ -157,7 +157,7 @@ def _build(directory: Path, kernel: Kernel, userland: Path, case: bytes, options
     stage_modules(stage, kernel)
     (stage / "root").mkdir(parents=True)
     (stage / "root/repro.pyz").write_bytes(case)
-    shutil.copy(PROCESSOR, stage / "root/processor.py")
+    shutil.copy(BESIDE["kdrift_processor.py"], stage / "root/processor.py")
     (stage / "root/options").write_text("\n".join(options))
     _pack(directory / "own.cpio", stage)
     join(directory / "initrd", userland, directory / "own.cpio")

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from kernels import modules
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.image import FIXED, ImageError, cpio, join, libraries, tool, with_links
@@ -45,8 +46,11 @@ def _build(target: Path, kernel: Kernel) -> None:
         raise ImageError(f"not installed here, and needed to boot a machine: {', '.join(name for name in TOOLS if not tool(name))}")
     cpio(target / "tools.cpio", Path("/"), with_links([*tools, *libraries(tools), *FIXED]))
     stage = target / "stage"
-    if kernel.modules:
-        shutil.copytree(kernel.modules, stage / os.path.realpath("/lib").lstrip("/") / "modules" / kernel.release, symlinks=True)
+    library = stage / os.path.realpath("/lib").lstrip("/")
+    if kernel.modules and modules.are_installed(kernel.modules):
+        shutil.copytree(kernel.modules, library / "modules" / kernel.release, symlinks=True)
+    elif kernel.modules:
+        modules.stage(library.parent, kernel, modules.files(kernel.modules))
     stage.mkdir(exist_ok=True)
     (stage / "init").write_text(INIT)
     (stage / "init").chmod(0o755)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from kernels.cache import Cache
-from kernels.extract import image_release
+from kernels.extract import image_release, packaged_version
 from kernels.packages import Index, Package, in_series, version_key
 from kernels.progress import Reporter
 from kernels.spec import FetchError, SpecError, parse, resolve
@@ -154,6 +154,20 @@ def test_release_is_read_from_the_image_header(tmp_path):
     assert image_release(write_image(tmp_path / "bzImage", RELEASE)) == RELEASE
 
 
+def test_version_of_the_package_is_read_from_the_image_header(tmp_path, cache):
+    """Debian's releases name an ABI: by 6.1.0-57 alone every issue of 6.1 would be listed for it."""
+    image = write_image(tmp_path / "bzImage", "6.1.0-57-amd64 (x@y) #1 SMP Debian 6.1.192-3")
+    kernel = resolve(str(image), cache)
+    assert (kernel.release, kernel.version) == ("6.1.0-57-amd64", "6.1.192-3")
+    assert packaged_version(write_image(tmp_path / "own", RELEASE)) is None
+
+
+@pytest.mark.parametrize("release", ["../../etc", "/etc", ".."])
+def test_release_that_is_a_path_is_refused(tmp_path, release):
+    with pytest.raises(SpecError, match="is not a kernel's release"):
+        image_release(write_image(tmp_path / "bzImage", release))
+
+
 @pytest.mark.parametrize(("size", "complaint"), [(40_000, "truncated"), (100, "not a kernel image")])
 def test_cut_off_image_is_refused(tmp_path, size, complaint):
     image = write_image(tmp_path / "bzImage", RELEASE)
@@ -191,11 +205,11 @@ def test_modules_of_another_release_are_refused(tmp_path, cache):
 
 def test_rebuilt_module_makes_another_key(tmp_path, cache):
     image, modules = write_image(tmp_path / "bzImage", RELEASE), write_modules(tmp_path, RELEASE)
-    (modules / "modules.dep").write_text("")
+    (modules / "kernel/net/dummy.ko").write_text("built\n")
     before = resolve(str(image), cache).key
     assert resolve(str(image), cache).key == before
 
-    (modules / "kernel/net/empty.txt").write_text("built again\n")
+    (modules / "kernel/net/dummy.ko").write_text("built again\n")
     assert resolve(str(image), cache).key != before
 
 

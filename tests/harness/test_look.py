@@ -1,0 +1,86 @@
+"""The look at a kernel before its first test: one line for what no test can do without, names for what some are skipped for."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from kernels import launcher, look
+from kernels.job import Events
+from kernels.vm import MEMORY_MB, VMError
+
+RELEASE = "6.12.0-kdrift-test"
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    """The guest's modules directory, which is not there yet."""
+    place = tmp_path / "modules" / RELEASE
+    monkeypatch.setattr(look, "modules", lambda: place)
+    return place
+
+
+def add(modules, name, text):
+    (modules / name).parent.mkdir(parents=True, exist_ok=True)
+    (modules / name).write_text(text)
+
+
+def test_without_modules_it_says_where_they_go(modules):
+    assert str(look.unfit("veth", "veth", "VETH")) == \
+        "the kernel has no veth (CONFIG_VETH): no test can run; no modules came with it: give them as ,modules=DIR"
+
+
+def test_a_kernel_built_without_it_is_told_from_one_without_modules(modules):
+    add(modules, "modules.dep", "kernel/drivers/net/tun.ko:\n")
+    assert str(look.unfit("veth", "veth", "VETH")).endswith("no test can run; it is neither built in nor among the modules")
+
+
+def test_modules_of_another_release_are_named(modules):
+    add(modules, "modules.dep", "kernel/drivers/net/veth.ko:\n")
+    add(modules, "kernel/drivers/net/veth.ko", "\0vermagic=6.1.0-9-amd64 SMP mod_unload\0")
+    assert str(look.unfit("veth", "veth", "VETH")) == f"the modules given are of 6.1.0-9-amd64 and the kernel is {RELEASE}: no test can run"
+
+
+def test_what_is_listed_is_there_whatever_its_spelling(modules):
+    """Module names have an underscore where files may have a hyphen: modules.dep(5)."""
+    add(modules, "modules.dep", "".join(f"kernel/net/{name.replace('_', '-')}.ko.zst:\n" for name in look.OPTIONAL if name not in ("tun", "ip_vs")))
+    add(modules, "modules.builtin", "kernel/drivers/net/tun.ko\n")
+    assert look.lacks() == ["ip_vs (CONFIG_IP_VS)"]
+
+
+class Ended(SimpleNamespace):
+    """A machine whose guest has ended before it was ready, with these lines on its console."""
+
+    accel, process = "tcg", SimpleNamespace(returncode=0)
+    start = wait = event = lambda *_: None
+
+
+def booted(tmp_path, *console, size=1):
+    (tmp_path / "initrd").touch()
+    with (tmp_path / "initrd").open("r+b") as initrd:
+        initrd.truncate(size << 20)
+    with pytest.raises(VMError) as failure:
+        launcher.boot(Ended(initrd=tmp_path / "initrd", console_tail=lambda lines: list(console)), 1)
+    return str(failure.value)
+
+
+def test_the_guests_own_reason_is_the_only_line(tmp_path):
+    assert booted(tmp_path, "[    1.0] Run /init", "kdrift: the kernel has no veth", "[    1.1] reboot: Restarting system") == "the kernel has no veth"
+
+
+def test_a_kernel_that_does_not_boot_shows_its_last_words(tmp_path):
+    assert booted(tmp_path, "first", "[    1.0] Kernel panic - not syncing: VFS", "last").splitlines() == [
+        "the kernel did not boot; its last words:", "[    1.0] Kernel panic - not syncing: VFS", "last"]
+
+
+def test_a_boot_image_too_large_for_the_memory_is_not_tried(tmp_path):
+    """Unstripped modules take hundreds of megabytes; QEMU would say `initrd is too large`, or the kernel run out of memory."""
+    line = booted(tmp_path, size=MEMORY_MB)
+    assert line.startswith(f"the boot image has {MEMORY_MB} MB") and "INSTALL_MOD_STRIP=1" in line and "\n" not in line
+
+
+def test_what_it_lacks_is_a_note(tmp_path):
+    events = Events(tmp_path / "events")
+    launcher.say_lacks([], events)
+    launcher.say_lacks(["ip_vs (CONFIG_IP_VS)", "tun (CONFIG_TUN)"], events)
+    assert [event["note"] for event in events.read()] == [
+        "the kernel has no ip_vs (CONFIG_IP_VS), tun (CONFIG_TUN): tests that need them are skipped"]
