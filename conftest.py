@@ -13,6 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kdrift", "kernels")
     group.addoption("--kernel", metavar="SPEC", action="append", dest="kernels", default=[],
                     help="boot this kernel and run the tests on it; may be given several times (6.12, 6.1.187-1, a .deb, a bzImage, a build tree)")
+    group.addoption("--label", metavar="LABEL", action="append", dest="labels", default=[],
+                    help="name the columns, in the order of the kernels and machines; instead of it SPEC=LABEL names one")
     group.addoption("--clock", choices=["virtual", "real"], default="virtual",
                     help="the clock of the kernels' machines: virtual skips idle time (default), real does not")
     group.addoption("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
@@ -87,6 +89,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(session, "dsession")
     else:
         runs = []
+        check_labels(config.option.labels)
         enter_namespaces()
     config.pluginmanager.register(Report(config, runs), "kdrift-report")
     config.pluginmanager.register(Recognise(), "kdrift-known-issues")
@@ -101,6 +104,17 @@ def check_terminal(option: argparse.Namespace) -> None:
     from kernels.shell import terminal_missing
     if trouble := terminal_missing():
         raise pytest.UsageError(trouble)
+
+
+def check_labels(labels: list[str]) -> None:
+    """Raise pytest.UsageError for what cannot be the label of the running kernel, the only column there is."""
+    from kernels.labels import LabelError, check_label
+    try:
+        if len(labels) > 1:
+            raise LabelError(f"--label {labels[1]}: the running kernel is the only column")
+        check_label(*labels or ["running"])
+    except LabelError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def enter_namespaces() -> None:

@@ -37,7 +37,7 @@ def parse(text: str) -> Spec:
         raise SpecError(f"{text}: modules can be given for a path only")
     if re.fullmatch(r"\d+(\.\d+)*(~rc\d+)?", name):
         return Spec(text, "series")
-    if re.fullmatch(r"\d+\.\S*-\S+", name) or name.startswith(("linux-image-", "linux-binary-", "linux-modules-")):
+    if re.fullmatch(r"(\d+\.[^\s=]*-|linux-(image|binary|modules)-)[^\s=]+", name):
         return Spec(text, "exact")
     if path.exists():
         return _parse_path(text, path, options)

@@ -4,9 +4,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import execnet
@@ -22,6 +22,8 @@ from kernels.extract import Kernel
 from kernels.grammar import parse
 from kernels.image import python_command
 from kernels.job import Events, Job
+from kernels.labels import LabelError, Named, check_label, labels_of, same_kernels, split_label
+from kernels.modules import build_of
 from kernels.payload import pack_sources
 from kernels.scheduler import KernelScheduling
 from kernels.spec import resolve
@@ -35,17 +37,27 @@ MOST_STARTS = 2                             # machines of one kernel that may en
 
 @dataclass
 class KernelRun:
-    """One kernel of the session.  `label` is its column: the specification, made unique."""
+    """One kernel of the session.  `label` is its column, unique in the session; `chosen` the label that the user gave it."""
 
     number: str
-    label: str
     spec: str
+    label: str = ""
     kernel: Kernel | None = None
     clock: str = "virtual"                  # that its tests run on: virtual or real
     error: str | None = None                # why it could not be had or booted
     machines: list[Events] = field(default_factory=list)
     failed_starts: int = 0
     first_test_at: float | None = None      # seconds since the epoch
+    chosen: str = ""
+
+    def named(self) -> Named:
+        """What its label stands for."""
+        kernel = self.kernel
+        return Named(self.spec, self.path(), kernel.release if kernel else "", kernel.key if kernel else "", self.chosen)
+
+    def path(self) -> Path | None:
+        """Its file or tree, where it was given as one."""
+        return parse(self.spec).path
 
     def running(self) -> dict:
         """What is known of its machine once it runs: boot_s, qemu."""
@@ -69,13 +81,15 @@ class KernelRun:
         return [event["note"] for events in self.machines for event in events.read() if "note" in event]
 
 
-def find_kernels(specs: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
+def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
-    A kernel that exists and cannot be had keeps its place with an error: the others still run.  `boots_here`: on this machine's QEMU.
+    `words` are specifications, with a label or without.  A kernel that exists and cannot be had keeps its place with an error: the
+    others still run.  `boots_here`: on this machine's QEMU.
     """
-    runs = [KernelRun(str(number), unique_label(specs, number), spec, clock=options.clock) for number, spec in enumerate(specs)]
     try:
+        found = [split_label(word, parse) for word in words]
+        runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
         for run in runs:
             if parse(run.spec).kind == "running":
                 raise SpecError("running: leave out --kernel to test the running kernel")
@@ -86,7 +100,8 @@ def find_kernels(specs: list[str], options: pytest.Config, boots_here: bool = Tr
         with Cache() as cache:
             for run in runs:
                 try:
-                    run.kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
+                    kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
+                    run.kernel = replace(kernel, build=build_of(kernel))
                 except FetchError as error:
                     run.error = str(error)
     except (SpecError, VMError, FetchError) as error:
@@ -94,11 +109,19 @@ def find_kernels(specs: list[str], options: pytest.Config, boots_here: bool = Tr
     return runs
 
 
-def unique_label(specs: list[str], number: int) -> str:
-    spec = specs[number]
-    name = os.path.basename(spec.rstrip("/")) if "/" in spec else spec
-    same = specs[:number].count(spec)
-    return f"{name} ({same + 1})" if same else name
+def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
+    """Give each column its label; `labels` are those of --label, in the columns' order.  Raises pytest.UsageError."""
+    try:
+        if len(labels) > len(runs):
+            raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
+        for run, label in zip(runs, labels, strict=False):
+            if run.chosen:
+                raise LabelError(f"{run.spec} has two labels, {run.chosen} and {label}")
+            run.chosen = check_label(label)
+        for run, label in zip(runs, labels_of([run.named() for run in runs]), strict=True):
+            run.label = label
+    except LabelError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 class KernelSession(DSession):
@@ -138,6 +161,9 @@ class KernelSession(DSession):
                 (self.directory / "sources.tar").write_bytes(pack_sources(cache))
         except (OSError, CacheError) as error:
             pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
+        runs = list(self.runs.values())
+        for line in same_kernels([run.label for run in runs], [run.named() for run in runs]):
+            self.config.get_terminal_writer().line(line)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
         if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):

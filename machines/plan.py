@@ -9,11 +9,11 @@ import pytest
 from kernels.cache import Cache
 from kernels.errors import FetchError, SpecError
 from kernels.image import ImageError
-from kernels.session import KernelRun, KernelSession, find_kernels
+from kernels.session import KernelRun, KernelSession, find_kernels, name_columns
 from kernels.spec import resolve
 from machines.boxes import COMMAND_LINE
 from machines.initramfs import machine_initramfs
-from machines.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts
+from machines.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts, split_hosts
 from machines.ssh import Host, HostError
 from machines.vagrant import RUNNING, Machines, Vagrant
 
@@ -23,14 +23,16 @@ def find_session(config: pytest.Config) -> KernelSession:
     option = config.option
     if option.builders and (option.vagrant is not None or not option.kernels):
         raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given for it")
-    hosts = parse_hosts("--ssh", option.hosts, option.ssh_config)
+    names, labels = split_hosts("--ssh", option.hosts)
+    hosts = parse_hosts("--ssh", names, option.ssh_config)
     vagrant, not_up = vagrant_hosts(config) if option.vagrant is not None else ([], {})
     kernels = option.kernels if option.vagrant is None else []
     builders = find_builders(parse_hosts("--builder", option.builders, option.ssh_config))
     runs: list[KernelRun] = find_kernels(kernels, option, boots_here=not builders) if kernels else []
-    runs += find_hosts(hosts, option.own_machine, first=len(runs))
-    runs += find_hosts(vagrant, True, first=len(runs))
-    runs += [HostRun(str(number), name, name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]
+    runs += find_hosts(hosts, labels, option.own_machine, first=len(runs))
+    runs += find_hosts(vagrant, [""] * len(vagrant), True, first=len(runs))
+    runs += [HostRun(str(number), name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]
+    name_columns(runs, option.labels)
     return FarSession(config, runs, builders) if len(kernels) < len(runs) or builders else KernelSession(config, runs)
 
 

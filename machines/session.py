@@ -8,7 +8,8 @@ from xdist.workermanage import WorkerController
 
 from kernels.extract import Kernel
 from kernels.job import Events
-from kernels.session import PROJECT, KernelRun, KernelSession, unique_label
+from kernels.labels import split_label
+from kernels.session import PROJECT, KernelRun, KernelSession
 from machines.launcher import Visit
 from machines.ssh import Facts, Host, HostError, probe
 
@@ -21,6 +22,9 @@ class HostRun(KernelRun):
 
     host: Host | None = None
     own_machine: bool = False
+
+    def path(self) -> None:
+        return None
 
     def introduction(self) -> str:
         """What is to be known before anything starts there."""
@@ -43,18 +47,27 @@ class Builder:
 
 
 def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]:
+    """Raises pytest.UsageError."""
     try:
         return [Host.parse(name, config) for name in names]
     except ValueError as error:
         raise pytest.UsageError(f"{option} {error}") from None
 
 
-def find_hosts(hosts: list[Host], own_machine: bool, first: int) -> list[HostRun]:
+def split_hosts(option: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The hosts' names, and the label of each or nothing.  Raises pytest.UsageError."""
+    try:
+        found = [split_label(word, Host.parse) for word in words]
+    except ValueError as error:
+        raise pytest.UsageError(f"{option} {error}") from None
+    return [name for name, _label in found], [label for _name, label in found]
+
+
+def find_hosts(hosts: list[Host], labels: list[str], own_machine: bool, first: int) -> list[HostRun]:
     """A column per host, numbered from `first`; one that cannot be reached keeps its place with an error."""
-    names = [host.name for host in hosts]
     runs = []
-    for number, host in enumerate(hosts):
-        run = HostRun(str(first + number), unique_label(names, number), host.name, clock="real", host=host, own_machine=own_machine)
+    for number, (host, label) in enumerate(zip(hosts, labels, strict=True)):
+        run = HostRun(str(first + number), host.name, clock="real", chosen=label, host=host, own_machine=own_machine)
         try:
             run.kernel = kernel_of(host, probe(host))
         except HostError as error:
@@ -66,7 +79,7 @@ def find_hosts(hosts: list[Host], own_machine: bool, first: int) -> list[HostRun
 def kernel_of(host: Host, facts: Facts) -> Kernel:
     """A host's kernel as far as results are concerned.  Debian's build names the version of the package."""
     packaged = re.search(r"Debian (\S+)", facts.build)
-    return Kernel(host.name, facts.release, None, packaged[1] if packaged else None, Path(), None, "")
+    return Kernel(host.name, facts.release, None, packaged[1] if packaged else None, Path(), None, "", build=facts.build)
 
 
 def find_builders(hosts: list[Host]) -> list[Builder]:

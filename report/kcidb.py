@@ -18,7 +18,7 @@ _STATUS = {"passed": "PASS", "fixed": "PASS", "failed": "FAIL", "known": "FAIL",
 def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
     tests, builds, incidents = [], [], []
     for kernel in kernels:
-        build = f"{ORIGIN}:{_digest(kernel.package, kernel.version, kernel.release or kernel.label)}"
+        build = f"{ORIGIN}:{_digest(kernel.package, kernel.version, kernel.release or kernel.label, kernel.build)}"
         builds.append({"id": build, "checkout_id": f"{build}-source", "origin": ORIGIN, "architecture": platform.machine(),
                        "comment": " ".join(filter(None, (kernel.package, kernel.version))) or kernel.label, "status": "PASS",
                        "misc": {"release": kernel.release}})

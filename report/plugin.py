@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kernels.labels import numbered
 from report.files import write_files
 from report.progress import Progress
 from report.reading import ResultsError, read
@@ -23,6 +24,7 @@ class Report:
     def __init__(self, config: pytest.Config, runs: list):
         self.config = config
         self.runs = runs
+        self.running = next(iter(config.option.labels), RUNNING)       # the running kernel's label
         self.collector = Collector()
         self.began = time.time()
         self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the test that ran
@@ -30,7 +32,7 @@ class Report:
         self.over = False
         if config.option.report:
             self._check_directory(Path(config.option.report))
-        self.baseline = self._read_baseline(config.option.baseline)
+        self.baseline = self._read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
         self.folders: list[str] = []
         if config.option.bug_report:
             self._check_directory(Path(config.option.bug_report))
@@ -45,14 +47,17 @@ class Report:
             raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
 
     @staticmethod
-    def _read_baseline(path: str | None) -> list[KernelResult]:
-        """The first kernel of an earlier run, in the place of an old kernel."""
+    def _read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
+        """The first kernel of an earlier run, in the place of an old kernel; its label is none of `labels`."""
         if path is None:
             return []
         try:
             _run, kernels = read(Path(path))
         except ResultsError as error:
             raise pytest.UsageError(f"--baseline {error}") from None
+        for kernel in kernels[:1]:
+            if kernel.label in labels:
+                kernel.label = numbered(f"{kernel.label} (baseline)", labels)
         return kernels[:1]
 
     @pytest.hookimpl(wrapper=True)
@@ -70,7 +75,7 @@ class Report:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         run = getattr(report, "kernel", None)
-        label = run.label if run else RUNNING
+        label = run.label if run else self.running
         self.collector.add(label, report)
         if run:
             self._show(label, report)
@@ -144,7 +149,8 @@ class Report:
     def _kernels(self, session: pytest.Session) -> list[KernelResult]:
         if not self.runs:
             import platform
-            return [self._with_unrun(KernelResult(RUNNING, RUNNING, release=platform.release(), tests=self.collector.of(RUNNING)),
+            return [self._with_unrun(KernelResult(RUNNING, self.running, release=platform.release(), build=platform.version(),
+                                                  tests=self.collector.of(self.running)),
                                      [item.nodeid for item in getattr(session, "items", ())])]
         found = []
         machines = self.config.pluginmanager.get_plugin("dsession")
@@ -152,6 +158,7 @@ class Report:
             result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, tests=self.collector.of(run.label))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
+                result.build = run.kernel.build or None
                 facts = run.running()
                 result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
                 result.first_test_s, result.peak_mb = run.first_test_s(), run.peak_mb()

@@ -46,6 +46,7 @@ class KernelResult:
     release: str = ""
     package: str | None = None
     version: str | None = None
+    build: str | None = None                # tells builds of one release apart: of contents, or as uname -v
     clock: str = "real"
     accel: str = "none"
     qemu: str | None = None

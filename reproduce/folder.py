@@ -49,8 +49,13 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
         manifests = describe_elsewhere(sorted({test.id for test, _kernel in wanted})) if wanted else {}
     except CannotExport as error:
         manifests = dict.fromkeys((test.id for test, _kernel in wanted), str(error))
+    names: list[str] = []
     for test, kernel in wanted:
-        directory = settings.directory / folder_name(test.id, kernel.label)
+        name = folder_name(test.id, kernel.label)
+        names.append(name)
+        if (count := names.count(name)) > 1:            # labels may differ in their punctuation alone
+            name += f"-{count}"
+        directory = settings.directory / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
         line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label), kernels, run, settings)
