@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kernels.cache import Cache
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
 SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]
 SKIPPED = {"__pycache__", ".pytest_cache"}
 

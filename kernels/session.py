@@ -30,7 +30,7 @@ from kernels.spec import resolve
 from kernels.vm import VMError, check_device, kvm_trouble, qemu
 from report.status import Exit
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
 ENDING = 10                                 # seconds that a launcher may take to end
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 

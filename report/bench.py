@@ -20,7 +20,7 @@ from kernels.cache import Cache
 from kernels.errors import FetchError, SpecError
 from kernels.spec import resolve
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).resolve().parents[1]
 CASES = "tests/harness/cases/test_bench.py"
 # Two hosts, one link, two addresses each: what netns.build does for fixtures.topologies.LAN, as one would type it.
 BY_HAND = """
