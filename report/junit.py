@@ -36,6 +36,8 @@ def _case(suite: ET.Element, test: TestResult) -> None:
         first = test.message.splitlines()[0] if test.message else test.outcome
         if test.issue:
             first = f"known issue {test.issue}: {first}"
+        elif test.listed:
+            first = f"{first}; listed for another reason: {test.listed}"
         ET.SubElement(case, kind, message=_clean(first), type=test.outcome).text = _clean(test.message)
 
 

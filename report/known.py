@@ -1,13 +1,24 @@
-"""known_issues.toml: bugs of released kernels that a test of this suite shows, and the kernels that have them."""
+"""known_issues.toml: bugs of released kernels that a test of this suite shows, and the kernels that have them.
+
+known_signatures.json says how each shows itself (report.signature). It is written by `./kdrift known --record` alone, and so stands
+apart from what people write.
+"""
 import fnmatch
+import json
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from report.signature import matches
+
 FILE = Path(__file__).parents[1] / "known_issues.toml"
+SIGNATURES = "known_signatures.json"         # beside it
+_FIELDS = {"id", "subject", "tests", "kernels", "commit", "commit_unknown", "note"}
+_COMMIT = re.compile(r"[0-9a-f]{12,40}")
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[~-]?rc(\d+))?(?:[^-]*-(\d+))?")
+NO_FIX = "no fix known: "                   # a subject of these has no commit
 _RELEASED = 1 << 30                         # in the place of a release candidate's number
 
 
@@ -42,7 +53,10 @@ class Affected:
 
 @dataclass(frozen=True)
 class Issue:
-    """One entry.  `tests` are patterns of test ids as fnmatch(3) has them, save that brackets stand for themselves."""
+    """One entry.  `tests` are patterns of test ids as fnmatch(3) has them, save that brackets stand for themselves.
+
+    `signatures`: what its failures were seen to show; empty where none is recorded.
+    """
 
     id: str
     subject: str
@@ -50,6 +64,8 @@ class Issue:
     affected: tuple[Affected, ...]
     commit: str = ""
     note: str = ""
+    commit_unknown: str = ""                # why there is no commit
+    signatures: tuple[str, ...] = ()
 
     @property
     def patterns(self) -> list[str]:
@@ -61,6 +77,10 @@ class Issue:
 
     def affects(self, version: str) -> bool:
         return any(each.holds(version) for each in self.affected)
+
+    def is_shown_by(self, signature: str) -> bool:
+        """Whether a failure is this one: anything is, of which nothing is recorded."""
+        return not self.signatures or any(matches(recorded, signature) for recorded in self.signatures)
 
     def fixed_in(self, version: str) -> str | None:
         """The first version with the fix, of the kernel's own series where that has one, else of the next; None for none."""
@@ -75,7 +95,7 @@ class Issue:
 
 
 @cache
-def load(path: Path = FILE) -> tuple[Issue, ...]:
+def load(path: Path = FILE, with_signatures: bool = True) -> tuple[Issue, ...]:
     """The entries of the file.  Raises KnownIssuesError."""
     try:
         entries = tomllib.loads(path.read_text()).get("issue", [])
@@ -91,14 +111,41 @@ def load(path: Path = FILE) -> tuple[Issue, ...]:
     names = [issue.id for issue in issues]
     if twice := {name for name in names if names.count(name) > 1}:
         raise KnownIssuesError(f"{path.name}: issue {min(twice)} stands there twice")
-    return tuple(issues)
+    if not with_signatures:
+        return tuple(issues)
+    recorded = read_signatures(path.with_name(SIGNATURES))
+    if strange := set(recorded) - set(names):
+        raise KnownIssuesError(f"{SIGNATURES}: {min(strange)} is no issue of {path.name}; ./kdrift known --record takes it out")
+    return tuple(replace(issue, signatures=tuple(recorded.get(issue.id, ()))) for issue in issues)
+
+
+def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
+    """By issue: each signature, and the versions that showed it.  Raises KnownIssuesError."""
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise KnownIssuesError(f"{path.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise KnownIssuesError(f"{path.name}: not what ./kdrift known --record writes")
+    for name, signatures in found.items():
+        if not isinstance(signatures, dict) or not all(isinstance(versions, list) and all(isinstance(each, str) for each in versions)
+                                                       for versions in signatures.values()):
+            raise KnownIssuesError(f"{path.name}: {name}: not what ./kdrift known --record writes")
+    return found
 
 
 def _issue(entry: dict) -> Issue:
-    if unknown := set(entry) - {"id", "subject", "tests", "kernels", "commit", "note"}:
+    if unknown := set(entry) - _FIELDS:
         raise ValueError(f"{min(unknown)!r} is no field of an issue")
-    return Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(_affected(text) for text in entry["kernels"]),
-                 entry.get("commit", ""), entry.get("note", ""))
+    issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(_affected(text) for text in entry["kernels"]),
+                  entry.get("commit", ""), entry.get("note", ""), entry.get("commit_unknown", ""))
+    if issue.commit and not _COMMIT.fullmatch(issue.commit):
+        raise ValueError(f"{issue.commit!r} is not a commit of 12 to 40 hexadecimal digits")
+    if not issue.commit and not issue.commit_unknown and not issue.subject.startswith(NO_FIX):
+        raise ValueError("it needs the mainline commit, or commit_unknown, which says why there is none")
+    return issue
 
 
 def _affected(text: str) -> Affected:
@@ -111,9 +158,15 @@ def _affected(text: str) -> Affected:
     return Affected(first, fixed)
 
 
-def known(test: str, version: str) -> Issue | None:
-    """The issue for which this test fails on that kernel."""
-    return next((issue for issue in load() if issue.affects(version) and issue.shows_in(test)), None)
+def listed(test: str, version: str) -> list[Issue]:
+    """The issues for which this test may fail on that kernel."""
+    return [issue for issue in load() if issue.affects(version) and issue.shows_in(test)]
+
+
+def known(test: str, version: str, signature: str) -> Issue | None:
+    """The issue that a failure with this signature shows; one of which it is recorded, before one of which nothing is."""
+    shown = [issue for issue in listed(test, version) if issue.is_shown_by(signature)]
+    return next(iter(sorted(shown, key=lambda issue: not issue.signatures)), None)
 
 
 def candidates(test: str, version: str) -> list[str]:

@@ -24,6 +24,8 @@ def _kernel(kernel: KernelResult) -> Iterable[str]:
     for number, test in enumerate(kernel.tests, 1):
         if test.outcome not in _OK:
             yield from (f"# {_name(line)}" for line in test.message.splitlines())
+            if test.listed:
+                yield f"# listed for another reason: {_name(test.listed)}"
         yield f"{'ok' if test.outcome in _OK else 'not ok'} {number} {_name(test.id)}{_directive(test)}"
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from report.classes import NEW
+from report.known import load
 from report.results import KernelResult, TestResult, write_whole
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
@@ -71,6 +72,8 @@ def _test(test: TestResult, kernel: KernelResult) -> dict:
     found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic")}
     if test.issue:
         found["issue"] = issue_text(test, kernel)
+    elif test.listed:
+        found["listed"] = [f"{issue}" for issue in load() if issue.id == test.listed] or [test.listed]
     if test.measurements:
         found["measurements"] = [{name: _number(value) for name, value in one.items()} for one in test.measurements]
     return found

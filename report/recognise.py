@@ -6,15 +6,18 @@ import pytest
 from xdist.workermanage import WorkerController
 
 from kernels.session import KernelRun, KernelSession
-from report.known import KnownIssuesError, candidates, known, load
+from report.known import Issue, KnownIssuesError, candidates, known, listed, load
+from report.results import message_of
+from report.signature import signature
 
 
 class Recognise:
     """Marks reports, before anybody else sees them.
 
-    Of a failure that is listed for its kernel it makes what pytest calls an expected failure, with the entry as `issue`; a test that
-    passes although it is listed gets the `issue` too. A failure that is listed for other kernels gets its `candidates`: fixes
-    that this kernel may lack.
+    A failure gets its `signature`. Of one that is listed for its kernel, and shows what is recorded of the entry, it makes what pytest
+    calls an expected failure, with the entry as `issue`; a test that passes although it is listed gets the `issue` too. A failure that
+    shows something else stays one, with the entry as `listed`. A failure that is listed for other kernels alone gets its `candidates`:
+    fixes that this kernel may lack.
     """
 
     def __init__(self) -> None:
@@ -33,18 +36,28 @@ class Recognise:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport):
         version = _version(report)
-        issue = known(report.nodeid, version)
-        # A kernel that hangs may be what the entry is about; another end of the machine says nothing of the kernel.
-        lost = getattr(report, "ending", "") == "lost" and not (issue and report.hung)
-        if report.failed and not lost:
-            if issue:
+        issues = listed(report.nodeid, version)
+        if report.failed:
+            report.signature = signature(message_of(report), str(report.longrepr or ""))
+            issue = known(report.nodeid, version, report.signature)
+            # A kernel that hangs may be what the entry is about; another end of the machine says nothing of the kernel.
+            lost = getattr(report, "ending", "") == "lost" and not (issue and report.hung)
+            if issue and not lost:
                 report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"
-            elif found := candidates(report.nodeid, version):
+            elif issues and not (lost and not report.hung):
+                report.listed = issues[0]
+                report.sections.append(("listed for another reason", other_reason(issues[0], report.signature)))
+            elif not lost and (found := candidates(report.nodeid, version)):
                 report.candidates = found
                 report.sections.append(("candidate fixes", "\n".join(found)))
-        elif issue and report.passed and report.when == "call":
-            report.issue = issue
+        elif issues and report.passed and report.when == "call":
+            report.issue = issues[0]
         return (yield)
+
+
+def other_reason(issue: Issue, seen: str) -> str:
+    """What a failure shows, and what was recorded of the issue that is listed for its test."""
+    return "\n".join([f"{issue.id}: {issue}", f"shows:    {seen}", *(f"recorded: {each}" for each in issue.signatures)])
 
 
 def _version(report: pytest.TestReport) -> str:

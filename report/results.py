@@ -35,6 +35,8 @@ class TestResult:
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
     confirmation: dict = field(default_factory=dict)        # of a regression that was tried again: rerun.confirm.Confirmation
+    listed: str = ""                                        # id of an entry for this test and kernel that shows itself otherwise
+    signatures: list[str] = field(default_factory=list)     # of its failures (report.signature), one for each phase that failed
 
 
 @dataclass
@@ -83,6 +85,10 @@ class Collector:
         test.candidates = getattr(report, "candidates", test.candidates)
         if hasattr(report, "issue"):
             test.issue = report.issue.id
+        if hasattr(report, "listed"):
+            test.listed = report.listed.id
+        if (shown := getattr(report, "signature", "")) and shown not in test.signatures:
+            test.signatures.append(shown)
         if getattr(report, "ending", None):
             self._machine_ended(kernel, test, report, outcome)
             return
@@ -94,7 +100,7 @@ class Collector:
         test.virtual_s = round(test.virtual_s + report.duration, 6)
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
         if outcome != "passed":
-            self._worsen(test, outcome, _message(report))
+            self._worsen(test, outcome, message_of(report))
         if outcome == "skipped":
             test.skip = next((value for name, value in report.user_properties if name == "skip"), HOST)
         if outcome in ("failed", "known"):
@@ -110,7 +116,7 @@ class Collector:
     def add_uncollected(self, kernel: str, report) -> None:
         """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
-        self._worsen(test, report.outcome, _message(report))
+        self._worsen(test, report.outcome, message_of(report))
         test.skip = HOST if report.outcome == "skipped" else ""
         self.finished.add((kernel, report.nodeid))
 
@@ -122,7 +128,8 @@ class Collector:
         if report.again:
             # The test runs once more in a restored machine.  A crash of the kernel stays its outcome, whatever comes.
             self.tests[kernel, test.id] = TestResult(test.id, outcome, message=report.longrepr, attempts=[*test.attempts, report.ending],
-                                                     issue=test.issue, candidates=test.candidates)
+                                                     issue=test.issue, candidates=test.candidates, listed=test.listed,
+                                                     signatures=test.signatures)
         else:
             test.wall_s = round(report.wall_s, 3)
             self._worsen(test, outcome, report.longrepr)
@@ -140,8 +147,8 @@ def outcome_of(report) -> str:
     return getattr(report, "ending", report.outcome)
 
 
-def _message(report) -> str:
-    """One text that says what happened: the reason of a skip, the last lines of a failure."""
+def message_of(report) -> str:
+    """One text that says what happened: the reason of a skip, the last lines of a failure.  Of a pytest report."""
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from report.known import load
+from report import known
 from report.results import KernelResult, TestResult
 
 SIGNS = {"passed": ("✓", "green"), "failed": ("F", "bold red"), "skipped": ("s", "yellow"), "crashed": ("C", "bold magenta"),
@@ -72,7 +72,7 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
 
 
 def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
-    """What known_issues.toml said of these kernels, and where it is no longer so."""
+    """What known_issues.toml said of these kernels, and where it is not so."""
     lines = []
     for kernel in kernels:
         for test in kernel.tests:
@@ -81,16 +81,28 @@ def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
             elif test.outcome == "fixed":
                 lines.append(f"{kernel.label}: fixed {test.id}: passes, though {test.issue} is listed for this kernel: "
                              "take the kernel out of known_issues.toml")
+            elif test.listed:
+                lines.append(f"{kernel.label}: {test.outcome} {test.id}: {issue_text(test, kernel)}")
     return lines
 
 
 def issue_text(test: TestResult, kernel: KernelResult) -> str:
-    """The listed issue that a test shows on a kernel, and the first version without it; nothing where none is listed."""
-    issue = next((issue for issue in load() if issue.id == test.issue), None)
+    """The listed issue that a test shows on a kernel, and the first version without it; nothing where none is listed.
+
+    Of a failure that is listed for another reason, what it shows, and the issue that it is not.
+    """
+    if test.listed and not test.issue:
+        return f"{first_line(test.message)}; listed for another reason: {test.listed}"
+    issue = next((issue for issue in known.load() if issue.id == test.issue), None)
     if issue is None:
         return test.issue
     fixed = issue.fixed_in(kernel.version or kernel.release)
-    return f"{issue}" + (f"; fixed in {fixed}" if fixed else "")
+    unsure = "; its signature is not recorded: any failure of the test would be taken for it" if not issue.signatures else ""
+    return f"{issue}" + (f"; fixed in {fixed}" if fixed else "") + unsure
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0]
 
 
 def render(item: object, width: int, colour: bool) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kernels.extract import Kernel
 from kernels.stranger import Visit
-from report.known import Issue, candidates, known, load, version_key
+from report.known import Issue, candidates, load, version_key
 from report.results import KernelResult, TestResult
 from reproduce.collect import Manifest
 from reproduce.evidence import clean
@@ -29,7 +29,7 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
     blocks += ["## Promised", test.promise or "(the test has no docstring)", f"Test: `{test.id}`"]
     blocks += ["## Expected and seen", _fenced(clean(_seen(test)))]
     blocks += ["## Kernel", "\n".join(_kernel(kernel, source, test.id))]
-    blocks += ["## First bad and last good", "\n".join(_history(test.id, version, others))]
+    blocks += ["## First bad and last good", "\n".join(_history(test, version, others))]
     blocks += ["## Candidate fixes", "\n".join(_fixes(test, version)) or "None known."]
     blocks += ["## How to reproduce", _how(test.id, manifest, why_no_case), _verified(visits), replayed]
     for role, visit in visits.items():
@@ -70,19 +70,21 @@ def _config(source: Kernel | None, test: str) -> list[str]:
     return [f"CONFIG_{name}={found[name]}" if name in found else f"CONFIG_{name} is not set" for name in sorted(wanted)]
 
 
-def _history(test: str, version: str, others: Sequence[KernelResult]) -> list[str]:
+def _history(test: TestResult, version: str, others: Sequence[KernelResult]) -> list[str]:
     lines = []
-    if issue := known(test, version):
+    if issue := next((each for each in load() if each.id == test.issue), None):
         span = next(each for each in issue.affected if each.holds(version))
         lines.append(f"- known_issues.toml: bad from {span.first or 'the first kernel'}" + (f", good from {span.fixed}" if span.fixed else ", no fixed version known"))
-    ran = [(each.version or each.release, found.outcome) for each in others if (found := each.by_id().get(test)) and found.outcome != "skipped"]
+    ran = [(each.version or each.release, found.outcome) for each in others if (found := each.by_id().get(test.id)) and found.outcome != "skipped"]
     lines += [f"- this run: {outcome} on {each}" for each, outcome in sorted(ran, key=lambda pair: version_key(pair[0]))]
     return lines or ["- not known"]
 
 
 def _fixes(test: TestResult, version: str) -> list[str]:
-    issue: Issue | None = next((each for each in load() if each.id == test.issue), known(test.id, version))
+    issue: Issue | None = next((each for each in load() if each.id == test.issue), None)
     lines = [f"- {issue}, {issue.note}"] if issue else []
+    if test.listed:
+        lines.append(f"- {test.listed} is listed for this test and kernel, but for another failure than this one")
     return lines + [f"- perhaps: {each}" for each in (test.candidates or candidates(test.id, version))]
 
 

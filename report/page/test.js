@@ -22,6 +22,12 @@ function showTest(dialog, {kernel, test}) {
     ...content(report.promises[functionOf(test.id)], (text) => element("p", {class: "promise"}, text)),
     ...content(test.message, (text) => element("pre", {class: `message ${test.outcome}`}, text)),
     ...content(test.issue, (text) => element("p", {}, element("strong", {}, "Known issue: "), text)),
+    ...content(test.listed, (text) =>
+      element("p", {}, element("strong", {}, "Listed for another reason: "), text.join("; ")),
+    ),
+    ...content(test.signatures, (all) =>
+      element("p", {class: "hint"}, element("strong", {}, "Signature: "), element("code", {}, all.join(" | "))),
+    ),
     ...content(test.candidates, (fixes) =>
       element(
         "div",
