@@ -57,6 +57,10 @@ class Counters:
             name: value - before.get(name, 0) for name, value in self._values.items() if value != before.get(name, 0)
         }
 
+    def names(self) -> list[str]:
+        """All that this kernel has."""
+        return sorted(self._values)
+
     def nonzero(self) -> dict[str, int]:
         """Only these are made numbers of: most counters of a host are 0."""
         return {

@@ -139,7 +139,7 @@ def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
 def _issue(entry: dict) -> Issue:
     if unknown := set(entry) - _FIELDS:
         raise ValueError(f"{min(unknown)!r} is no field of an issue")
-    issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(_affected(text) for text in entry["kernels"]),
+    issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(parse_range(text) for text in entry["kernels"]),
                   entry.get("commit", ""), entry.get("note", ""), entry.get("commit_unknown", ""))
     if issue.commit and not _COMMIT.fullmatch(issue.commit):
         raise ValueError(f"{issue.commit!r} is not a commit of 12 to 40 hexadecimal digits")
@@ -148,7 +148,8 @@ def _issue(entry: dict) -> Issue:
     return issue
 
 
-def _affected(text: str) -> Affected:
+def parse_range(text: str) -> Affected:
+    """`FIRST..FIXED`.  Raises ValueError."""
     first, dots, fixed = text.partition("..")
     if not dots:
         raise ValueError(f"{text!r} is not a range of versions, FIRST..FIXED")

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernels.labels import LabelError, check_label
+from report.chance import ChanceError
+from report.expected import ExpectedError
 from report.files import write_files
 from report.reading import ResultsError, read
 from report.results import KernelResult
@@ -36,7 +38,10 @@ def main(arguments: list[str]) -> int:
         return _refuse(str(error))
     except OSError as error:
         return _refuse(f"--report {options.report}: {error.strerror}")
-    comparisons = compare_all(kernels, options.fail_on, options.exact) if options.validate else []
+    try:
+        comparisons = compare_all(kernels, options.fail_on, options.exact) if options.validate else []
+    except (ExpectedError, ChanceError) as error:
+        return _refuse(str(error))
     run["exit_status"] = int(exit_status(kernels, comparisons))
     if options.report:
         write_files(options.report, run, kernels, comparisons)

@@ -12,7 +12,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from report.changes import counted, plural
 from report.classes import NEW
+from report.kinds import words
 from report.known import load
 from report.results import KernelResult, TestResult, write_whole
 from report.table import SIGNS, issue_text
@@ -53,13 +55,17 @@ def _json(data: dict) -> str:
 
 
 def _data(run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> dict:
+    appeared: dict[str, list[str]] = {}
+    for each in comparisons:
+        for kind in each.changes:
+            appeared.setdefault(kind.key, []).append(each.new.label)
     promises = {_function(test): test.promise for kernel in kernels for test in kernel.tests if test.promise}
     return {
         "run": run,
         "signs": {outcome: sign for outcome, (sign, _style) in SIGNS.items()},
         "promises": promises,
         "kernels": [vars(kernel) | {"tests": [_test(test, kernel) for test in kernel.tests]} for kernel in kernels],
-        "comparisons": [_comparison(each) for each in comparisons],
+        "comparisons": [_comparison(each, appeared) for each in comparisons],
     }
 
 
@@ -84,7 +90,24 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _comparison(comparison: Comparison) -> dict:
+def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict]:
+    """The kinds of change; tests by their places in the newer kernel's list, which is shorter than their names."""
+    places = {test.id: place for place, test in enumerate(comparison.new.tests)}
+    return [
+        {
+            "text": kind.text,
+            "vocabulary": kind.vocabulary,
+            "why": str(kind.expected or ""),
+            "tests": [places[test] for test in kind.tests],
+            "example": kind.example[1],
+            "follows": [f"{words(key)} ({plural(count)})" for key, count in kind.follows.most_common()],
+            "kernels": appeared[kind.key],
+        }
+        for kind in comparison.changes
+    ]
+
+
+def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
     state = "unsure" if not comparison.judged else "good" if comparison.ok else "bad"
     return {
         "old": comparison.old.label,
@@ -96,7 +119,8 @@ def _comparison(comparison: Comparison) -> dict:
         "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],
         "known": [_change(old, new, new, comparison.new) for old, new in comparison.known],
         "drift": comparison.drift,
-        "traffic": [f"{name}: {'; '.join(moved)}" for name, moved in comparison.traffic],
+        "changed": counted(comparison.changes) if comparison.changes else "",
+        "changes": _kinds(comparison, appeared),
         "fresh": [_change(entry.was, entry.now, entry.was, comparison.old) for entry in comparison.of(NEW)],
         "incomplete": comparison.incomplete(),
         "unjudged": [{"why": why, "tests": names} for why, names in comparison.unjudged.items()],

@@ -6,6 +6,7 @@ import pytest
 from xdist.workermanage import WorkerController
 
 from kernels.session import KernelRun, KernelSession
+from report import chance, expected
 from report.known import Issue, KnownIssuesError, candidates, known, listed, load
 from report.results import message_of
 from report.signature import signature
@@ -22,8 +23,8 @@ class Recognise:
 
     def __init__(self) -> None:
         try:
-            load()
-        except KnownIssuesError as error:
+            load(), expected.load(), chance.load()
+        except (KnownIssuesError, expected.ExpectedError, chance.ChanceError) as error:
             raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl(optionalhook=True)

@@ -56,6 +56,7 @@ class KernelResult:
     first_test_s: float | None = None       # until its first test began
     peak_mb: float | None = None
     error: str | None = None
+    counters: list[str] = field(default_factory=list)       # the names that it has in /proc/net, where it was asked
     tests: list[TestResult] = field(default_factory=list)
     unrun: list[str] = field(default_factory=list)      # ids of tests that were chosen and did not run: it ended early
 
@@ -76,6 +77,7 @@ class Collector:
 
     def __init__(self) -> None:
         self.tests: dict[tuple[str, str], TestResult] = {}
+        self.counters: dict[str, list[str]] = {}            # by kernel, the names that it has
         self.finished: set[tuple[str, str]] = set()         # the others were interrupted, and have no outcome
 
     def add(self, kernel: str, report) -> None:
@@ -111,6 +113,7 @@ class Collector:
             test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
+            self.counters |= {kernel: value for name, value in report.user_properties if name == "counters"}
             test.traffic = next((numbers(**value) for name, value in report.user_properties if name == "traffic"), {})
 
     def add_uncollected(self, kernel: str, report) -> None:

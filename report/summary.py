@@ -1,19 +1,22 @@
 """summary.md: the verdict for a pull request or a job's page."""
 from collections.abc import Iterable, Sequence
 
+from report.changes import Kind, counted
 from report.classes import NEW
 from report.results import KernelResult, TestResult
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
 
 MOST_ROWS = 50                              # of one table; a job's page has its limits, and so has a reader
+MOST_LINES = 59                             # of all that a comparison says; index.html has the rest
+_AROUND = 6                                 # lines of a table that are no rows of it: title, columns, what is left out
 
 
 def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> str:
     """Verdict and reasons of each comparison, or what went wrong on each kernel; then a table of the kernels."""
     blocks = ["# kdrift"]
     for comparison in comparisons:
-        blocks += _comparison(comparison)
+        blocks += _comparison(comparison, len(kernels) + _AROUND)
     if not comparisons:
         for kernel in kernels:
             bad = [test for test in kernel.tests if test.outcome in ("failed", "crashed", "lost", "known", "fixed")]
@@ -23,21 +26,41 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
     return "\n\n".join(blocks) + "\n"
 
 
-def _comparison(comparison: Comparison) -> list[str]:
+def _comparison(comparison: Comparison, room: int) -> list[str]:
+    """`room` lines are for other things."""
     old, new = comparison.old, comparison.new
     mark = "✅" if comparison.judged and comparison.ok else "❌"
+    tables = [
+        ("Regressions", ("test", "was", "is", "seen"),
+         [(now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions]),
+        ("Gone", ("test", "lacks"), [(now.id, _why(now, new)) for _was, now in comparison.gone]),
+        (f"Changes: {counted(comparison.changes)}", ("change", "explained by, or for example"), [_change(kind) for kind in comparison.changes]),
+        ("Fixed", ("test", "was", "issue"), [(was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes]),
+        ("Drift", ("measurement",), [(line,) for line in comparison.drift]),
+        ("Known on both", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
+        ("New", ("test", "the old kernel lacks"), [(entry.id, entry.why) for entry in comparison.of(NEW)]),
+        ("Not judged", ("tests", "why", "for example"), [(len(names), why, names[0]) for why, names in comparison.unjudged.items()]),
+    ]
+    tables = [table for table in tables if table[2]]
+    rows = _shares([len(table[2]) for table in tables], MOST_LINES - room - 4 - len(comparison.incomplete()) - _AROUND * len(tables))
     blocks = [f"**{mark} {_cell(comparison.headline())}**"]
     blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]
-    blocks += _table("Regressions", ("test", "was", "is", "seen"),
-                     ((now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions))
-    blocks += _table("Gone", ("test", "lacks"), ((now.id, _why(now, new)) for _was, now in comparison.gone))
-    blocks += _table("Fixed", ("test", "was", "issue"), ((was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes))
-    blocks += _table("Drift", ("measurement",), ((line,) for line in comparison.drift))
-    blocks += _table("Traffic", ("test", "seen"), ((name, "; ".join(moved)) for name, moved in comparison.traffic))
-    blocks += _table("Known on both", ("test", "issue"), ((now.id, _why(now, new)) for _was, now in comparison.known))
-    blocks += _table("New", ("test", "the old kernel lacks"), ((entry.id, entry.why) for entry in comparison.of(NEW)))
-    blocks += _table("Not judged", ("tests", "why", "for example"), ((len(names), why, names[0]) for why, names in comparison.unjudged.items()))
-    return blocks
+    for (title, columns, cells), most in zip(tables, rows, strict=True):
+        blocks += _table(title, columns, cells, most)
+    return [*blocks, "All of it is in index.html."]
+
+
+def _change(kind: Kind) -> tuple[str, object]:
+    return kind.text, kind.expected or f"{kind.example[0]}: {kind.example[1]}"
+
+
+def _shares(wanted: Sequence[int], room: int) -> list[int]:
+    """Of so many rows in all, how many each table gets; what a small one leaves is for those that want more."""
+    found = [0] * len(wanted)
+    for left, place in zip(range(len(wanted), 0, -1), sorted(range(len(wanted)), key=wanted.__getitem__), strict=True):
+        found[place] = min(wanted[place], max(1, room // left))
+        room -= found[place]
+    return found
 
 
 def _why(test: TestResult, kernel: KernelResult) -> str:
@@ -45,14 +68,14 @@ def _why(test: TestResult, kernel: KernelResult) -> str:
     return "; may lack: ".join([found, *test.candidates])
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], most: int = MOST_ROWS) -> list[str]:
     rows = list(rows)
     if not rows:
         return []
     lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
-    lines += [f"| {' | '.join(_cell(each) for each in row)} |" for row in rows[:MOST_ROWS]]
-    if len(rows) > MOST_ROWS:
-        lines.append(f"| and {len(rows) - MOST_ROWS} more |{' |' * (len(columns) - 1)}")
+    lines += [f"| {' | '.join(_cell(each) for each in row)} |" for row in rows[:most]]
+    if len(rows) > most:
+        lines.append(f"| and {len(rows) - most} more |{' |' * (len(columns) - 1)}")
     return [f"## {title}", "\n".join(lines)]
 
 

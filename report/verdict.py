@@ -3,14 +3,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from report import chance, expected
+from report.changes import Kind, change_lines, changes
 from report.classes import CHANGED, CLASSES, DRIFT, FIXED, GONE, KNOWN, MATRIX, NEW, REGRESSION, SAME, UNJUDGED, outcome, plural, words
 from report.confirmation import certainty
 from report.measured import moved
 from report.results import KernelResult, TestResult
 from report.table import issue_text, parameters
-from report.traffic import differences
 
-# What --fail-on may name: classes, and `unexplained`, a change of traffic that nothing explains.
+# What --fail-on may name: classes, and `unexplained`, a change of behaviour that nothing explains.
 UNEXPLAINED = "unexplained"
 FAIL_ON = (REGRESSION, GONE, DRIFT, CHANGED, UNEXPLAINED, KNOWN, "unjudged")
 FAIL_BY_DEFAULT = (REGRESSION, GONE)
@@ -38,7 +39,7 @@ class Comparison:
     exact: bool = False
     entries: list[Entry] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)                                 # a line per measurement that moved
-    traffic: list[tuple[str, list[str]]] = field(default_factory=list)              # tests that passed with other packets or counters, and which
+    changes: list[Kind] = field(default_factory=list)                               # of packets, counters and log lines
     without_traffic: int = 0                                                        # tests that passed, of which one side has no traffic
 
     def of(self, *kinds: str) -> list[Entry]:
@@ -71,8 +72,13 @@ class Comparison:
 
     @property
     def unexplained(self) -> list[str]:
-        """Tests that passed on both with traffic that differs for no known reason."""
-        return [name for name, _differences in self.traffic]
+        """Changes of behaviour that nothing explains, in words."""
+        return [kind.text for kind in self.changes if not (kind.vocabulary or kind.expected)]
+
+    @property
+    def changed(self) -> set[str]:
+        """Tests that passed on both with another behaviour; vocabulary does not count."""
+        return {test for kind in self.changes if not kind.vocabulary for test in kind.tests}
 
     @property
     def unjudged(self) -> dict[str, list[str]]:
@@ -91,7 +97,7 @@ class Comparison:
     def failing(self) -> dict[str, int]:
         """What was found of that which is to fail, and how often."""
         # A test that drifted may have changed as well.
-        found = {**self.counts, CHANGED: len(self.traffic), UNEXPLAINED: len(self.unexplained), "unjudged": self.counts[UNJUDGED]}
+        found = {**self.counts, CHANGED: len(self.changed), UNEXPLAINED: len(self.unexplained), "unjudged": self.counts[UNJUDGED]}
         return {kind: found[kind] for kind in self.fail_on if found.get(kind)}
 
     @property
@@ -138,8 +144,7 @@ class Comparison:
             text = issue_text(old, self.old)
             yield "fixed", f"{new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else "")
         yield from (("drift", line) for line in self.drift)
-        if self.traffic:
-            yield "changed", f"other traffic in {len(self.traffic)} tests that passed on both: the reports say what"
+        yield from change_lines(self.changes)
         if self.without_traffic:
             yield "", f"traffic of {self.without_traffic} tests was not compared: one side has none"
         for why, names in _by_reason(self.of(NEW)).items():
@@ -176,21 +181,21 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
         elif entry.kind in (GONE, NEW):
             entry.why = (now if entry.kind == GONE else was).message
         result.entries.append(entry)
+    result.changes = changes(old, new, chance.load(), expected.explain(old, new))
+    changed = result.changed
+    for entry in result.entries:
+        if entry.kind == SAME and entry.id in changed:
+            entry.kind = CHANGED
     return result
 
 
 def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
-    """The class of a test that passed on both."""
+    """The class of a test that passed on both, as far as its measurements say."""
     drift = [f"{line[0]} {parameters(now.id)}: {line[1]}" for line in moved(was.measurements, now.measurements, result.exact)]
     result.drift += drift
-    changes = []
-    if was.traffic and now.traffic:
-        changes = list(differences(was.traffic, now.traffic).values())
-    elif was.traffic or now.traffic:
+    if bool(was.traffic) != bool(now.traffic):
         result.without_traffic += 1
-    if changes:
-        result.traffic.append((now.id, changes))
-    return DRIFT if drift else CHANGED if changes else SAME
+    return DRIFT if drift else SAME
 
 
 def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:

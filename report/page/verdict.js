@@ -27,7 +27,7 @@ function splitOnce(text, by) {
 }
 
 function comparisonOf(comparison) {
-  const {old, regressions, fixes, drift, traffic = [], known, gone, fresh, incomplete, unjudged} = comparison;
+  const {old, regressions, fixes, drift, known, gone, fresh, incomplete, unjudged} = comparison;
   const change = (label) => (each) =>
     element(
       "li",
@@ -47,10 +47,44 @@ function comparisonOf(comparison) {
     list("Gone: the new kernel lacks what they need", gone, change(comparison.new), true),
     list("Fixed", fixes, change(old), open(fixes)),
     list("Drifted", drift, (line) => element("li", {class: "line"}, line), open(drift)),
-    list("Other packets or counters", traffic, (line) => element("li", {class: "line"}, line), false),
+    changesOf(comparison),
     list("Known issues on both", known, change(comparison.new), open(known)),
     list("New: the old kernel lacks what they need", fresh, change(comparison.new), open(fresh)),
     list("Not judged", unjudged, (group) => unjudgedOf(comparison, group), open(unjudged)),
+  );
+}
+
+// Each kind of change once: behaviour, largest meaning first, then vocabulary; all its tests behind a click.
+function changesOf(comparison) {
+  const {changes, changed} = comparison;
+  if (!changes.length) return null;
+  const tests = report.kernels.find((each) => each.label === comparison.new).tests;
+  const kind = (each) =>
+    element(
+      "li",
+      {},
+      later(element("span", {class: "kind"}, each.text), false, () =>
+        element(
+          "div",
+          {},
+          element("p", {class: "why"}, `for example: ${each.example}`),
+          element("p", {class: "why"}, `on ${each.kernels.join(", ")}`),
+          each.follows.length ? element("p", {class: "why"}, `with it: ${each.follows.join("; ")}`) : null,
+          element(
+            "ul",
+            {class: "entries"},
+            each.tests.map((place) => element("li", {}, linkTo(comparison.new, tests[place].id))),
+          ),
+        ),
+      ),
+      element("p", {class: "why"}, each.why || "nothing explains it"),
+    );
+  const of = (vocabulary) => changes.filter((each) => each.vocabulary === vocabulary);
+  return details(
+    `Changes: ${changed}`,
+    true,
+    list("Of behaviour", of(false), kind, of(false).length <= FEW),
+    list("Of vocabulary", of(true), kind, false),
   );
 }
 

@@ -1,0 +1,172 @@
+"""What changed between two kernels, each change once: the differences of all tests' traffic, grouped into kinds.
+
+Behaviour is a packet, a time or a count that moved; vocabulary a counter or a line of the log that only one of the kernels has.
+"""
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import Any
+
+from report.folding import fold
+from report.kinds import COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, fields, noun, topic, words
+from report.results import KernelResult
+from report.traffic import SECONDS, differences
+
+GOOD = ("passed", "fixed")
+SIMILAR = 0.8                               # of two lines that are one in other words, 1 being the same
+
+
+@dataclass
+class Kind:
+    """One change.  `example` is a test and its own words for the difference; `follows` counts the tests of what was folded under this."""
+
+    key: str
+    rank: int
+    tests: list[str]
+    example: tuple[str, str]
+    vocabulary: bool = False
+    follows: Counter = field(default_factory=Counter)
+    expected: Any = None                 # the entry of changes.toml (report.expected.Expected) that explains it
+
+    @property
+    def text(self) -> str:
+        return f"{words(self.key)} ({plural(len(self.tests))})"
+
+
+def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]] | None = None,
+            expected: Callable[[str, Sequence[str]], Any] = lambda kind, tests: None) -> list[Kind]:
+    """The kinds of change from `old` to `new`, the largest meaning first, vocabulary last.
+
+    `chance` has the topics that move by themselves, by test function; `expected(kind, tests)` the entry that explains a kind, or None.
+    """
+    found = moves(old, new, chance or {})
+    tests: dict[str, list[str]] = defaultdict(list)
+    for move in found:
+        if move.test not in tests[move.kind]:
+            tests[move.kind].append(move.test)
+    entries = {kind: entry for kind, where in tests.items() if (entry := expected(kind, where))}
+    leaders, follows = fold([move for move in found if not move.vocabulary], entries.keys())
+    kinds: dict[str, Kind] = {}
+    for move in found:
+        if move.vocabulary or move.test in leaders.get(move.kind, ()):
+            kind = kinds.setdefault(move.kind, Kind(move.kind, move.rank, [], (move.test, move.text), move.vocabulary, follows.get(move.kind, Counter()),
+                                                    entries.get(move.kind)))
+            if move.test not in kind.tests:
+                kind.tests.append(move.test)
+    return sorted(kinds.values(), key=lambda kind: (kind.vocabulary, kind.rank, -len(kind.tests), kind.key))
+
+
+def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) -> list[Move]:
+    """All that moved in tests that passed on both, save what chance moves."""
+    before = {test.id: test.traffic for test in old.tests if test.outcome in GOOD and test.traffic}
+    pairs = [(test.id, before[test.id], test.traffic) for test in new.tests if test.outcome in GOOD and test.traffic and test.id in before]
+    known = [_vocabulary(kernel) for kernel in (old, new)]
+    found = []
+    for test, was, now in pairs:
+        random = chance.get(test.partition("[")[0], frozenset())
+        found += [move for move in _moves(test, was, now, known) if move.topic not in random]
+    landed = _landed(found, pairs)
+    return _renamed([move for move in found if move.rank != LOG or move.topic not in landed])
+
+
+def _landed(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
+    """Lines that both kernels log, once a boot or when a module is loaded: they are in the log of the test that comes first.
+    Fewer tests have lost or got one than have it still; and what a rate limit says of itself is chance."""
+    has: Counter = Counter()
+    for _test, was, now in pairs:
+        has.update({topic(name)[1] for name in {*was, *now} if name.startswith("the kernel logs: ")})
+    moved: dict[str, list[Move]] = defaultdict(list)
+    for move in found:
+        if move.rank == LOG:
+            moved[move.topic].append(move)
+    return {what for what, moves in moved.items() if what.endswith("callbacks suppressed") or not any(move.vocabulary for move in moves)
+            and all(move.by == 1 for move in moves) and {move.text.count(": 0 -> ") + move.text.endswith("-> 0") for move in moves} == {1}
+            and len(moves) <= max(2, has[what] / 2)}
+
+
+def _renamed(found: list[Move]) -> list[Move]:
+    """A line that is gone and a similar one that is new in the same tests are one change."""
+    where: dict[str, set[str]] = defaultdict(set)
+    for move in found:
+        if move.rank == LOG and move.vocabulary:
+            where[move.kind].add(move.test)
+    pairs = {}
+    for gone in (kind for kind in where if kind.startswith("gone: ")):
+        similar = [kind for kind in where if kind.startswith("new: ") and where[kind] == where[gone] and kind not in pairs.values()
+                   and SequenceMatcher(None, gone.partition(": ")[2], kind.partition(": ")[2]).ratio() > SIMILAR]
+        if similar:
+            pairs[gone] = similar[0]
+    other = {kind.partition(": ")[2]: gone.partition(": ")[2].removeprefix("log ") for gone, kind in pairs.items()}
+    return [move._replace(direction="reworded", topic=f"{move.topic}, was {other[move.topic]}") if move.kind in pairs.values() else move
+            for move in found if move.kind not in pairs]
+
+
+def _vocabulary(kernel: KernelResult) -> set[str]:
+    """The counters that a kernel has and the lines that it logs, as topics."""
+    names = {name for test in kernel.tests for name in test.traffic if " counts " in name or name.startswith("the kernel logs: ")}
+    return {topic(name)[1] for name in names} | {f"counter {name}" for name in kernel.counters}
+
+
+def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known: Sequence[Set[str]]) -> list[Move]:
+    moved = differences(was, now)
+    forms = _forms(test, was, now, moved)
+    found = [move for move, _names in forms]
+    done = {name for _move, names in forms for name in names}
+    for name, text in moved.items():
+        rank, what = topic(name)
+        by = now.get(name, 0) - was.get(name, 0)
+        if name.removesuffix(SECONDS) in done or rank == TIME and (abs(by) < SHORTEST or name not in was or name not in now):
+            continue
+        if rank in (COUNTER, LOG) and what not in known[by < 0]:
+            direction = "new" if by > 0 else "gone"
+        else:
+            direction = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}[rank][by > 0]
+        found.append(Move(test, rank, what, direction, abs(by), text))
+    return found
+
+
+def _forms(test: str, was: Mapping[str, float], now: Mapping[str, float], moved: Mapping[str, str]) -> list[tuple[Move, tuple[str, str]]]:
+    """Packets of which as many are there, but with other numbers in their headers."""
+    gone: dict[tuple, list[str]] = defaultdict(list)
+    found = []
+    sent = [name for name in moved if " sends " in name and not name.endswith(SECONDS)]
+    for name in sent:
+        if name not in now:
+            gone[fields(name)[0], was[name]].append(name)
+    for name in sent:
+        if name not in was and (others := gone.get((fields(name)[0], now[name]))):
+            other = others.pop()
+            what = f"{noun(name.split(' ', 2)[2])}, {_changed(other, name)}"
+            found.append((Move(test, FORM, what, "other form", now[name], f"{other} -> {name.split(' ', 2)[2]}"), (other, name)))
+    return found
+
+
+def _changed(one: str, other: str) -> str:
+    """The words before the numbers that are not the same: `ttl`, `seq and window`."""
+    pairs = zip(one.split(), other.split(), strict=False)
+    places = [index for index, (this, that) in enumerate(pairs) if this != that]
+    named = [one.split()[place - 1].strip(",") for place in places]
+    return " and ".join(dict.fromkeys(word for word in named if word.isalpha())) or "sizes"
+
+
+def change_lines(kinds: Sequence[Kind]) -> list[tuple[str, str]]:
+    """For a terminal: how many there are, and those of behaviour with what explains them."""
+    lines = [("changed", counted(kinds))] if kinds else []
+    for kind in kinds:
+        if not kind.vocabulary:
+            lines.append(("explained" if kind.expected else "unexplained", f"{kind.text}: {kind.expected or kind.example[0]}"))
+    return lines
+
+
+def plural(tests: int) -> str:
+    return f"{tests} test{'s' * (tests != 1)}"
+
+
+def counted(kinds: Sequence[Kind]) -> str:
+    """How many changes there are, in words."""
+    behaviour = [kind for kind in kinds if not kind.vocabulary]
+    explained = sum(bool(kind.expected) for kind in behaviour)
+    words = len(kinds) - len(behaviour)
+    return (f"{len(behaviour)} change{'s' * (len(behaviour) != 1)} of behaviour, {explained} explained, {len(behaviour) - explained} not; "
+            f"{words} of vocabulary, {sum(bool(kind.expected) for kind in kinds) - explained} explained")

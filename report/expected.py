@@ -1,0 +1,102 @@
+"""changes.toml: what is known to have changed between kernels, with the commit that changed it."""
+import fnmatch
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from report.kinds import mirrored
+from report.known import Affected, parse_range, version_key
+from report.results import KernelResult
+
+FILE = Path(__file__).parents[1] / "changes.toml"
+_FIELDS = {"id", "sentence", "kinds", "tests", "kernels", "commit", "subject", "unknown"}
+_COMMIT = re.compile(r"[0-9a-f]{12,40}")
+
+
+class ExpectedError(Exception):
+    """The file cannot be used; one line says where and why."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One entry.  `kinds` are patterns of report.kinds, as fnmatch(3) has them, seen from older to newer; `tests` patterns of test
+    ids, of which all of a kind's must fit; `kernels` are those that have the change."""
+
+    id: str
+    sentence: str
+    kinds: tuple[str, ...]
+    kernels: tuple[Affected, ...]
+    tests: tuple[str, ...] = ("*",)
+    commit: str = ""
+    subject: str = ""
+    unknown: str = ""
+
+    def came_with(self, version: str) -> bool:
+        return any(each.holds(version) for each in self.kernels)
+
+    def fits(self, kind: str, tests: Sequence[str]) -> bool:
+        return any(fnmatch.fnmatchcase(kind, _literal(pattern)) for pattern in self.kinds) and all(
+            any(fnmatch.fnmatchcase(test, _literal(pattern)) for pattern in self.tests) for test in tests)
+
+    def __str__(self) -> str:
+        return f"{self.sentence} ({self.commit[:12]}, {self.subject})" if self.commit else f"{self.sentence} ({self.unknown})"
+
+
+def _literal(pattern: str) -> str:
+    """Brackets stand for themselves."""
+    return pattern.replace("[", "[[]")
+
+
+@cache
+def load(path: Path = FILE) -> tuple[Expected, ...]:
+    """The entries of the file.  Raises ExpectedError."""
+    try:
+        entries = tomllib.loads(path.read_text()).get("change", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ExpectedError(f"{path.name}: {error}") from None
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(_expected(entry))
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            name = entry.get("id", "without an id") if isinstance(entry, dict) else "no table"
+            raise ExpectedError(f"{path.name}: change {number} ({name}): {what}") from None
+    names = [entry.id for entry in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ExpectedError(f"{path.name}: change {min(twice)} stands there twice")
+    return tuple(found)
+
+
+def _expected(entry: dict) -> Expected:
+    if unknown := set(entry) - _FIELDS:
+        raise ValueError(f"{min(unknown)!r} is no field of a change")
+    for name in ("kinds", "tests", "kernels"):
+        if not isinstance(entry.get(name, []), list) or not all(isinstance(each, str) for each in entry.get(name, [])):
+            raise ValueError(f"{name!r} is no list of texts")
+    commit = entry.get("commit", "")
+    if commit and not (_COMMIT.fullmatch(commit) and entry.get("subject")):
+        raise ValueError("a commit has 12 digits or more, and a subject")
+    if not commit and not entry.get("unknown"):
+        raise ValueError("without a commit 'unknown' says why")
+    return Expected(entry["id"], entry["sentence"], tuple(entry["kinds"]), tuple(parse_range(text) for text in entry["kernels"]),
+                    tuple(entry.get("tests", ["*"])), commit, entry.get("subject", ""), entry.get("unknown", ""))
+
+
+def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | None]:
+    """What explains a kind that appeared from `old` to `new`: the entries that came between the two. Raises ExpectedError."""
+    versions = [kernel.version or kernel.release for kernel in (old, new)]
+    try:
+        for version in versions:
+            version_key(version)
+    except ValueError:
+        return lambda kind, tests: None
+    has = [{entry.id for entry in load(path) if entry.came_with(version)} for version in versions]
+    came = [entry for entry in load(path) if entry.id in has[0] ^ has[1]]
+
+    def entry_of(kind: str, tests: Sequence[str]) -> Expected | None:
+        return next((entry for entry in came if entry.fits(mirrored(kind) if entry.id in has[0] else kind, tests)), None)
+    return entry_of

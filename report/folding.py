@@ -1,0 +1,66 @@
+"""What a difference leads to is folded under it, so that one cause in a test is one line.
+
+- Packets on the wire lead. In a test in which some moved, a time follows from them, and so does each counter that moved by no more than
+  they did: hosts count each packet where they send, forward and take it. Octets follow whatever their number.
+- Among differences of one rank a kind leads that has the most tests; one that moved in the same tests alone, and no
+  further there, follows it (a greedy set cover).
+"""
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
+
+from report.kinds import COUNTER, FORM, LOG, PACKET, TIME, Move
+
+
+def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]], dict[str, Counter]]:
+    """The tests of each kind that leads, and the kinds that follow it with how many of its tests they follow in.
+    A kind that is `explained` is never folded under one of its own rank."""
+    leaders: dict[str, set[str]] = {}
+    follows: dict[str, Counter] = defaultdict(Counter)
+    leading: dict[str, str] = {}            # by test
+    wire: Counter = Counter()
+    for move in found:
+        if move.rank in (PACKET, FORM):
+            wire[move.test] += move.by
+    for ranks in ((PACKET, FORM), (TIME,), (COUNTER,), (LOG,)):
+        mine = [move for move in found if move.rank in ranks]
+        free = [move for move in mine if not _follows(move, wire)]
+        chosen = _cover(free, explained) if LOG not in ranks else _by_kind(free)
+        leaders |= {kind: set(tests) for kind, tests in chosen.items()}
+        for kind, tests in chosen.items():
+            for test in tests:
+                leading.setdefault(test, kind)
+        for move in mine:
+            if move.test not in leaders.get(move.kind, ()):
+                follows[leading[move.test]][move.kind] += 1
+    return leaders, follows
+
+
+def _follows(move: Move, wire: Mapping[str, float]) -> bool:
+    if not wire.get(move.test):
+        return False
+    return move.rank == TIME or move.rank == COUNTER and (move.by <= wire[move.test] or move.topic.endswith("Octets"))
+
+
+def _by_kind(found: Sequence[Move]) -> dict[str, dict[str, float]]:
+    """How far each kind moved in each of its tests; of several hosts the one that moved most."""
+    kinds: dict[str, dict[str, float]] = defaultdict(dict)
+    for move in found:
+        kinds[move.kind][move.test] = max(move.by, kinds[move.kind].get(move.test, 0))
+    return kinds
+
+
+def _cover(found: Sequence[Move], explained: Set[str]) -> dict[str, dict[str, float]]:
+    kinds = _by_kind(found)
+    chosen: dict[str, dict[str, float]] = {}
+    reach: dict[str, float] = {}            # how far what leads in a test moved
+    while kinds:
+        def rest(kind: str, reach: Mapping[str, float] = reach) -> int:
+            octets = kind.endswith("Octets")
+            return sum(test not in reach or by > reach[test] and not octets for test, by in kinds[kind].items())
+        best = max(kinds, key=lambda kind: (kind in explained, rest(kind), sum(kinds[kind].values()), kind))
+        if not rest(best) and best not in explained:
+            break
+        chosen[best] = kinds.pop(best)
+        for test, by in chosen[best].items():
+            reach[test] = max(by, reach.get(test, 0))
+    return chosen

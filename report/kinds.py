@@ -1,0 +1,91 @@
+"""One difference of traffic in words that are the same whatever the host, the family, the size or the interface.
+
+A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`; changes.toml
+and chance.json know differences by these words.
+"""
+import re
+from typing import NamedTuple
+
+from report.traffic import SECONDS
+
+PACKET, FORM, TIME, COUNTER, LOG = range(5)     # the larger meaning first
+MIRRORED = {"more": "fewer", "higher": "lower", "later": "earlier", "new": "gone", "other form": "other form", "reworded": "reworded"}
+MIRRORED |= {back: there for there, back in MIRRORED.items()}
+# When a test's own commands come is the host's and the control plane's affair; the shortest timers that tests wait for are longer.
+SHORTEST = 0.5                              # seconds
+_INTERFACE = re.compile(r"\bto-[\w-]+|\b(eth|tun|tap|veth|vxlan|gre|ipip|sit|ip6tnl|lo|dummy|br|bond)#")
+_LAYER = re.compile(r"ipv[46] ttl \d+ tos 0x[0-9a-f]+(?: DF)?")
+_SIZES = re.compile(r",? (?:\d+ bytes|len \d+|seq (?:-?\d+|before it began)|ack (?:-?\d+|before it began)|window \d+|mss \d+|option \d+|options of \d+"
+                    r"|mtu \d+|parameter 0x[0-9a-f]+|without an echo)")
+_DIGITS = re.compile(r"\d+")
+_WORDS = {"more": "more packets are sent: {}", "fewer": "fewer packets are sent: {}", "later": "a packet is sent later: {}",
+          "earlier": "a packet is sent earlier: {}", "other form": "packets are sent in another form: {}",
+          "higher": "{} is higher", "lower": "{} is lower"}
+_LOGGED = {"new": "the kernel now logs '{}'", "gone": "the kernel no longer logs '{}'", "more": "the kernel logs '{}' more often",
+           "fewer": "the kernel logs '{}' less often"}
+
+
+class Move(NamedTuple):
+    """What moved in one test: `rank` is one of the above, `by` how far, in packets, units of the counter, lines, or seconds."""
+
+    test: str
+    rank: int
+    topic: str
+    direction: str
+    by: float
+    text: str
+
+    @property
+    def kind(self) -> str:
+        return f"{self.direction}: {self.topic}"
+
+    @property
+    def vocabulary(self) -> bool:
+        """Whether only one of the kernels has the counter or the line at all."""
+        return self.direction in ("new", "gone", "reworded")
+
+
+def topic(name: str) -> tuple[int, str]:
+    """The rank and the topic of a name of report.traffic.numbers()."""
+    if name.startswith("the kernel logs: "):
+        if " logs: audit: type=" in name:
+            return LOG, "log audit: a record"
+        return LOG, "log " + _INTERFACE.sub("IFACE", name.removeprefix("the kernel logs: "))
+    _role, verb, what = name.split(" ", 2)
+    if verb == "counts":
+        return COUNTER, f"counter {what.partition(' on ')[0]}"
+    return (TIME, noun(what.removesuffix(SECONDS))) if what.endswith(SECONDS) else (PACKET, noun(what))
+
+
+def noun(packet: str) -> str:
+    """What a packet is, without its addresses' family and its sizes: `tcp SA`, `icmp 3/4 about udp`, `tcp data`."""
+    data = re.search(r" len [1-9]", packet)
+    short = _SIZES.sub("", _LAYER.sub("", packet))
+    short = " ".join(re.sub(r"fragment \d+", "fragment", short).split())
+    return re.sub(r"tcp P?A$", "tcp data", short) if data else short
+
+
+def fields(packet: str) -> tuple[str, tuple[str, ...]]:
+    """A packet's words with the numbers taken out, and the numbers: two forms of one packet differ in these alone."""
+    return _DIGITS.sub("#", packet), tuple(_DIGITS.findall(packet))
+
+
+def words(kind: str) -> str:
+    """A kind as a sentence for people."""
+    direction, what = kind.split(": ", 1)
+    if direction == "reworded":
+        return "the kernel now logs '{}' instead of '{}'".format(*what.removeprefix("log ").split(", was ", 1))
+    if what.startswith("log "):
+        return _LOGGED[direction].format(what.removeprefix("log "))
+    if direction in ("new", "gone"):
+        return f"{what} is {direction}"
+    return _WORDS[direction].format(what)
+
+
+def mirrored(kind: str) -> str:
+    """The same change seen from the newer kernel."""
+    direction, what = kind.split(": ", 1)
+    if direction == "reworded":
+        new, _, old = what.removeprefix("log ").partition(", was ")
+        return f"reworded: log {old}, was {new}"
+    return f"{MIRRORED[direction]}: {what}"
