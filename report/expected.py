@@ -57,6 +57,8 @@ def load(path: Path = FILE) -> tuple[Expected, ...]:
         entries = tomllib.loads(path.read_text()).get("change", [])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ExpectedError(f"{path.name}: {error}") from None
+    if not isinstance(entries, list):
+        raise ExpectedError(f"{path.name}: 'change' is no list of tables")
     found = []
     for number, entry in enumerate(entries, 1):
         try:

@@ -224,3 +224,41 @@ def test_measurements_show_what_moved(open_page):
     page.get_by_placeholder("filter measurements").fill("ipv6")
 
     assert page.locator(".card:visible").count() == 1
+
+
+def changed(count: int, functions: int, kinds: int) -> list[KernelResult]:
+    """Kernels whose tests send other packets and have other counters from one to the next, so many kinds of them."""
+    results = kernels(count, functions)
+    for number, kernel in enumerate(results):
+        kernel.version = f"6.{number}.1-1"
+        for index, test in enumerate(kernel.tests):
+            test.traffic = {f"client counts Tcp.Number{index % kinds}": 1 + number, "the kernel logs: a line": 1}
+            if number:
+                test.traffic["client counts Ip.OutTransmits"] = 5
+    return results
+
+
+def test_each_kind_of_change_stands_there_once_with_all_its_tests(open_page):
+    page = open_page(changed(2, 80, 3), validate=True)
+    section = page.locator("#verdict details", has_text="Changes: 3 changes of behaviour, 0 explained, 3 not; 1 of vocabulary").first
+
+    kinds = section.locator(".kind").all_text_contents()
+    assert len(kinds) == 4
+    assert kinds[-1].startswith("counter Ip.OutTransmits is new (9")
+    section.locator(".kind").first.click()
+    tests = section.locator("details details li a.test")
+    tests.first.wait_for()
+    assert f"({tests.count()} tests)" in kinds[0]
+    tests.first.click()
+    assert page.locator("dialog[open] .id").count() == 1
+
+
+def test_the_page_opens_within_a_second_with_a_whole_suite_on_eight_kernels(open_page):
+    """1400 tests each, 60 kinds of change between the first and each other: the best of three."""
+    page = open_page(changed(8, 1120, 60), validate=True)
+    took = []
+    for _ in range(3):
+        page.reload()
+        took.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+
+    assert 0 < min(took) < 1000, took

@@ -1,0 +1,135 @@
+"""`./kdrift behaviour FILE...`: docs/behaviour.md and docs/behaviour.json, what kernels do, by series, out of results.json of runs.
+
+Each figure is the measurement of a test; report/behaviour.toml says which, and what it means. Of a series in several files the newest
+kernel is taken, and of a kernel in several files all its tests. Exit status: 0; 2 for a file that cannot be used, or that has none of it.
+"""
+import argparse
+import json
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from report.known import version_key
+from report.reading import ResultsError, read
+from report.results import KernelResult, write_whole
+
+ROWS = Path(__file__).with_name("behaviour.toml")
+DOCS = Path(__file__).parents[1] / "docs"
+USAGE = 2                                   # exit status; see the README
+_GOOD = ("passed", "fixed", "known")        # a known failure has measured what the kernel does as well
+
+
+class Figure(NamedTuple):
+    """What one series did: the lowest and the highest value over a test's parameter sets, the families among them."""
+
+    version: str
+    lowest: float
+    highest: float
+    values: int
+
+
+def figures(kernels: Sequence[KernelResult]) -> list[dict]:
+    """One entry for each row that some kernel has: {"section", "says", "measurement", "unit", "test", "figures": {series: Figure}}."""
+    newest = _newest(kernels)
+    found = []
+    for section in tomllib.loads(ROWS.read_text())["section"]:
+        for row in section["rows"]:
+            values: dict[str, list[float]] = {}
+            unit = test = ""
+            for series, kernel in newest:
+                for each, one in _measured(kernel, row["measurement"]):
+                    values.setdefault(series, []).append(one["value"])
+                    unit, test = one["unit"], each.partition("[")[0]
+            if values:
+                versions = {series: kernel.version or kernel.release for series, kernel in newest}
+                found.append({"section": section["title"], "says": row["says"], "measurement": row["measurement"], "unit": unit, "test": test,
+                              "figures": {series: Figure(versions[series], min(each), max(each), len(each)) for series, each in values.items()}})
+    return found
+
+
+def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
+    """The newest kernel of each series, the oldest series first; one that stands there twice with the tests of both."""
+    by_series: dict[str, KernelResult] = {}
+    for kernel in kernels:
+        if not kernel.tests:
+            continue
+        key = version_key(kernel.version or kernel.release)
+        series = f"{key[0]}.{key[1]}"
+        other = by_series.get(series)
+        if other is None or key > version_key(other.version or other.release):
+            by_series[series] = kernel
+        elif (kernel.version, kernel.release) == (other.version, other.release):
+            by_series[series] = KernelResult(other.spec, other.label, other.release, other.package, other.version, tests=other.tests + kernel.tests)
+    return sorted(by_series.items(), key=lambda item: version_key(item[0]))
+
+
+def _measured(kernel: KernelResult, name: str) -> list[tuple[str, dict]]:
+    return [(test.id, one) for test in kernel.tests if test.outcome in _GOOD for one in test.measurements if one["name"] == name]
+
+
+def markdown(rows: Sequence[dict]) -> str:
+    """The tables, a section each; the second line of a cell is the range over address families and other parameters."""
+    versions = {series: figure.version for row in rows for series, figure in row["figures"].items()}
+    series = sorted(versions, key=version_key)
+    lines = ["# What kernels do", "",
+             "Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud kernels in",
+             "a virtual machine. Where the test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest and",
+             "the highest value stand there. Timers of the kernel are late by up to an eighth (HZ 250). behaviour.json has the same.", "",
+             "Kernels: " + ", ".join(f"{each} ({versions[each]})" for each in series) + "."]
+    title = ""
+    for row in rows:
+        if row["section"] != title:
+            title = row["section"]
+            lines += ["", f"## {title}", "", f"| what | {' | '.join(series)} | test |", f"| --- |{' ---: |' * len(series)} --- |"]
+        cells = " | ".join(_cell(row["figures"].get(each), row["unit"]) for each in series)
+        path, _, name = row["test"].partition("::")
+        lines.append(f"| {row['says']} | {cells} | [{name.removeprefix('test_').replace('_', ' ')}](../{path}) |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(figure: Figure | None, unit: str) -> str:
+    if figure is None:
+        return ""
+    low, high = (_number(value) for value in (figure.lowest, figure.highest))
+    return f"{low if low == high else f'{low} to {high}'} {unit}"
+
+
+def _number(value: float) -> str:
+    """To three digits: the rest is when within a tick a test began. Counts are whole."""
+    if isinstance(value, int) or float(value).is_integer():
+        return f"{value:.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def document(rows: Sequence[dict]) -> str:
+    """behaviour.json: {"rows": [...]}, as figures() has them, with each figure's version, lowest, highest and number of values."""
+    plain = [row | {"figures": {series: figure._asdict() for series, figure in row["figures"].items()}} for row in rows]
+    return json.dumps({"rows": plain}, indent=1) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kdrift behaviour", description="what kernels do, as a table, out of results of runs")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of a run")
+    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=DOCS, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        rows = figures([kernel for path in options.files for kernel in read(path)[1]])
+        if not rows:
+            raise ResultsError(f"{options.files[0]}: no measurement of report/behaviour.toml")
+        options.output.mkdir(parents=True, exist_ok=True)
+        write_whole(options.output / "behaviour.md", markdown(rows))
+        write_whole(options.output / "behaviour.json", document(rows))
+    except (ResultsError, ValueError) as error:
+        print(f"kdrift: {error}", file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        print(f"kdrift: {options.output}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    print(f"{options.output}/behaviour.md, behaviour.json: {len(rows)} figures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
