@@ -8,6 +8,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from report.results import KernelResult, write_whole
 ROWS = Path(__file__).with_name("behaviour.toml")
 DOCS = Path(__file__).parents[1] / "docs"
 USAGE = 2                                   # exit status; see the README
+HEAD = ("Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud",
+        "kernels in a virtual machine. Where a test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest",
+        "and the highest value stand there. Timers of the kernel are late by up to an eighth (HZ 250). behaviour.json has the same.")
 _GOOD = ("passed", "fixed", "known")        # a known failure has measured what the kernel does as well
 
 
@@ -44,8 +48,8 @@ def figures(kernels: Sequence[KernelResult]) -> list[dict]:
                     unit, test = one["unit"], each.partition("[")[0]
             if values:
                 versions = {series: kernel.version or kernel.release for series, kernel in newest}
-                found.append({"section": section["title"], "says": row["says"], "measurement": row["measurement"], "unit": unit, "test": test,
-                              "figures": {series: Figure(versions[series], min(each), max(each), len(each)) for series, each in values.items()}})
+                seen = {series: Figure(versions[series], min(each), max(each), len(each)) for series, each in values.items()}
+                found.append({"section": section["title"], **row, "unit": unit, "test": test, "figures": seen})
     return found
 
 
@@ -61,7 +65,7 @@ def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
         if other is None or key > version_key(other.version or other.release):
             by_series[series] = kernel
         elif (kernel.version, kernel.release) == (other.version, other.release):
-            by_series[series] = KernelResult(other.spec, other.label, other.release, other.package, other.version, tests=other.tests + kernel.tests)
+            by_series[series] = replace(other, tests=other.tests + kernel.tests)
     return sorted(by_series.items(), key=lambda item: version_key(item[0]))
 
 
@@ -70,14 +74,10 @@ def _measured(kernel: KernelResult, name: str) -> list[tuple[str, dict]]:
 
 
 def markdown(rows: Sequence[dict]) -> str:
-    """The tables, a section each; the second line of a cell is the range over address families and other parameters."""
+    """The tables, a section each."""
     versions = {series: figure.version for row in rows for series, figure in row["figures"].items()}
     series = sorted(versions, key=version_key)
-    lines = ["# What kernels do", "",
-             "Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud kernels in",
-             "a virtual machine. Where the test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest and",
-             "the highest value stand there. Timers of the kernel are late by up to an eighth (HZ 250). behaviour.json has the same.", "",
-             "Kernels: " + ", ".join(f"{each} ({versions[each]})" for each in series) + "."]
+    lines = ["# What kernels do", "", *HEAD, "", "Kernels: " + ", ".join(f"{each} ({versions[each]})" for each in series) + "."]
     title = ""
     for row in rows:
         if row["section"] != title:

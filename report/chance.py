@@ -48,7 +48,8 @@ def found_in(runs: list[list[KernelResult]]) -> tuple[list[str], dict[str, list[
         for one, other in combinations(kernels, 2):
             for move in moves(one, other, {}):
                 topics[move.test.partition("[")[0]].add(move.topic)
-    return [f"{version}, {len(kernels)} runs" for version, kernels in sorted(again.items())], {name: sorted(each) for name, each in sorted(topics.items())}
+    made_from = [f"{version}, {len(kernels)} runs" for version, kernels in sorted(again.items())]
+    return made_from, {name: sorted(each) for name, each in sorted(topics.items())}
 
 
 def main(arguments: list[str]) -> int:
@@ -64,7 +65,8 @@ def main(arguments: list[str]) -> int:
         if options.add:
             document = json.loads(options.output.read_bytes())
             made_from = sorted({*document["made_from"], *made_from})
-            topics = {name: sorted({*topics.get(name, ()), *document["moves"].get(name, ())}) for name in sorted({*topics, *document["moves"]})}
+            before = document["moves"]
+            topics = {name: sorted({*topics.get(name, ()), *before.get(name, ())}) for name in sorted({*topics, *before})}
         write_whole(options.output, json.dumps({"made_from": made_from, "moves": topics}, indent=1) + "\n")
     except (ResultsError, ChanceError) as error:
         print(f"kdrift: {error}", file=sys.stderr)

@@ -14,6 +14,7 @@ from report.results import KernelResult
 from report.traffic import SECONDS, differences
 
 GOOD = ("passed", "fixed")
+_DIRECTIONS = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}
 SIMILAR = 0.8                               # of two lines that are one in other words, 1 being the same
 
 
@@ -50,8 +51,8 @@ def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]
     kinds: dict[str, Kind] = {}
     for move in found:
         if move.vocabulary or move.test in leaders.get(move.kind, ()):
-            kind = kinds.setdefault(move.kind, Kind(move.kind, move.rank, [], (move.test, move.text), move.vocabulary, follows.get(move.kind, Counter()),
-                                                    entries.get(move.kind)))
+            kind = kinds.setdefault(move.kind, Kind(move.kind, move.rank, [], (move.test, move.text), move.vocabulary,
+                                                    follows.get(move.kind, Counter()), entries.get(move.kind)))
             if move.test not in kind.tests:
                 kind.tests.append(move.test)
     return sorted(kinds.values(), key=lambda kind: (kind.vocabulary, kind.rank, -len(kind.tests), kind.key))
@@ -121,7 +122,7 @@ def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known:
         if rank in (COUNTER, LOG) and what not in known[by < 0]:
             direction = "new" if by > 0 else "gone"
         else:
-            direction = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}[rank][by > 0]
+            direction = _DIRECTIONS[rank][by > 0]
         found.append(Move(test, rank, what, direction, abs(by), text))
     return found
 

@@ -1,7 +1,7 @@
 """One difference of traffic in words that are the same whatever the host, the family, the size or the interface.
 
-A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`; changes.toml
-and chance.json know differences by these words.
+A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`;
+changes.toml and chance.json know differences by these words.
 """
 import re
 from typing import NamedTuple
@@ -15,8 +15,8 @@ MIRRORED |= {back: there for there, back in MIRRORED.items()}
 SHORTEST = 0.5                              # seconds
 _INTERFACE = re.compile(r"\bto-[\w-]+|\b(eth|tun|tap|veth|vxlan|gre|ipip|sit|ip6tnl|lo|dummy|br|bond)#")
 _LAYER = re.compile(r"ipv[46] ttl \d+ tos 0x[0-9a-f]+(?: DF)?")
-_SIZES = re.compile(r",? (?:\d+ bytes|len \d+|seq (?:-?\d+|before it began)|ack (?:-?\d+|before it began)|window \d+|mss \d+|option \d+|options of \d+"
-                    r"|mtu \d+|parameter 0x[0-9a-f]+|without an echo)")
+_SIZES = re.compile(r",? (?:\d+ bytes|len \d+|seq (?:-?\d+|before it began)|ack (?:-?\d+|before it began)|window \d+"
+                    r"|mss \d+|option \d+|options of \d+|mtu \d+|parameter 0x[0-9a-f]+|without an echo)")
 _DIGITS = re.compile(r"\d+")
 _WORDS = {"more": "more packets are sent: {}", "fewer": "fewer packets are sent: {}", "later": "a packet is sent later: {}",
           "earlier": "a packet is sent earlier: {}", "other form": "packets are sent in another form: {}",

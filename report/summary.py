@@ -9,6 +9,7 @@ from report.verdict import Comparison
 
 MOST_ROWS = 50                              # of one table; a job's page has its limits, and so has a reader
 MOST_LINES = 59                             # of all that a comparison says; index.html has the rest
+FEW = 1                                     # rows of a table that is not what a reader came for
 _AROUND = 6                                 # lines of a table that are no rows of it: title, columns, what is left out
 
 
@@ -34,7 +35,8 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
         ("Regressions", ("test", "was", "is", "seen"),
          [(now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions]),
         ("Gone", ("test", "lacks"), [(now.id, _why(now, new)) for _was, now in comparison.gone]),
-        (f"Changes: {counted(comparison.changes)}", ("change", "explained by, or for example"), [_change(kind) for kind in comparison.changes]),
+        (f"Changes: {counted(comparison.changes)}", ("change", "explained by, or for example"),
+         [_change(kind) for kind in comparison.changes]),
         ("Fixed", ("test", "was", "issue"), [(was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes]),
         ("Drift", ("measurement",), [(line,) for line in comparison.drift]),
         ("Known on both", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
@@ -42,7 +44,8 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
         ("Not judged", ("tests", "why", "for example"), [(len(names), why, names[0]) for why, names in comparison.unjudged.items()]),
     ]
     tables = [table for table in tables if table[2]]
-    rows = _shares([len(table[2]) for table in tables], MOST_LINES - room - 4 - len(comparison.incomplete()) - _AROUND * len(tables))
+    wanted = [len(rows) if title.startswith(("Regressions", "Gone", "Changes")) else min(len(rows), FEW) for title, _columns, rows in tables]
+    rows = _shares(wanted, MOST_LINES - room - 4 - len(comparison.incomplete()) - _AROUND * len(tables))
     blocks = [f"**{mark} {_cell(comparison.headline())}**"]
     blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]
     for (title, columns, cells), most in zip(tables, rows, strict=True):

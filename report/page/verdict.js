@@ -79,13 +79,14 @@ function changesOf(comparison) {
       ),
       element("p", {class: "why"}, each.why || "nothing explains it"),
     );
-  const of = (vocabulary) => changes.filter((each) => each.vocabulary === vocabulary);
-  return details(
-    `Changes: ${changed}`,
-    true,
-    list("Of behaviour", of(false), kind, of(false).length <= FEW),
-    list("Of vocabulary", of(true), kind, false),
-  );
+  const of = (title, vocabulary) => {
+    const entries = changes.filter((each) => each.vocabulary === vocabulary);
+    const open = !vocabulary && entries.length <= FEW && report.comparisons.length <= 2;
+    return entries.length
+      ? later(`${title} (${entries.length})`, open, () => element("ul", {class: "entries"}, entries.map(kind)))
+      : null;
+  };
+  return details(`Changes: ${changed}`, true, of("Of behaviour", false), of("Of vocabulary", true));
 }
 
 function changed(each) {

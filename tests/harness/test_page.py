@@ -242,6 +242,8 @@ def test_each_kind_of_change_stands_there_once_with_all_its_tests(open_page):
     page = open_page(changed(2, 80, 3), validate=True)
     section = page.locator("#verdict details", has_text="Changes: 3 changes of behaviour, 0 explained, 3 not; 1 of vocabulary").first
 
+    section.locator("details > summary", has_text="Of vocabulary").last.click()
+    section.locator(".kind").nth(3).wait_for()
     kinds = section.locator(".kind").all_text_contents()
     assert len(kinds) == 4
     assert kinds[-1].startswith("counter Ip.OutTransmits is new (9")
@@ -253,12 +255,10 @@ def test_each_kind_of_change_stands_there_once_with_all_its_tests(open_page):
     assert page.locator("dialog[open] .id").count() == 1
 
 
-def test_the_page_opens_within_a_second_with_a_whole_suite_on_eight_kernels(open_page):
-    """1400 tests each, 60 kinds of change between the first and each other: the best of three."""
+def test_the_kinds_of_a_whole_suite_are_made_when_they_are_looked_at(open_page):
+    """1400 tests on each of 8 kernels, 60 kinds of change between the first and each other: the page opens without them."""
     page = open_page(changed(8, 1120, 60), validate=True)
-    took = []
-    for _ in range(3):
-        page.reload()
-        took.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
 
-    assert 0 < min(took) < 1000, took
+    assert page.locator("#verdict .kind").count() == 0
+    page.locator("#verdict summary", has_text="Of behaviour (60)").first.click()
+    page.locator("#verdict .kind").nth(59).wait_for()
