@@ -5,17 +5,18 @@ A plain library: it knows nothing of pytest, nor of virtual machines.
 
 from . import firewall, isolate
 from .errors import (
-    CaptureLost, CommandError, HostLacks, IsolationError, MissingFeature, NetnsError, NotMet, lacks,
+    CaptureLost, CommandError, HostLacks, IsolationError, MissingFeature, NetnsError, NothingCame, NotMet, WrongNumber, lacks,
 )
 from .host import Host, Interface
 from .tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error, zero_window_pair
 from .timer import TICK, approx_timer, timer_slack, wheel_granularity
 from .topology import Link, Network, Route, Topology, build
-from .wait import eventually, stopwatch
+from .wait import Expected, at_least, at_most, eventually, stopwatch
 
 __all__ = [
-    "CaptureLost", "CommandError", "Host", "HostLacks", "Interface", "IsolationError", "Link", "MissingFeature", "NetnsError",
-    "Network", "NotMet", "Route", "TICK", "TcpInfo", "Topology", "approx_timer", "build", "deliver", "eventually", "firewall", "isolate",
-    "keepalive", "listen", "stopwatch", "tcp_info", "tcp_pair", "timer_slack", "vanish",
+    "CaptureLost", "CommandError", "Expected", "Host", "HostLacks", "Interface", "IsolationError", "Link", "MissingFeature",
+    "NetnsError", "Network", "NotMet", "NothingCame", "Route", "TICK", "TcpInfo", "Topology", "WrongNumber", "approx_timer", "at_least",
+    "at_most", "build", "deliver", "eventually", "firewall", "isolate", "keepalive", "lacks", "listen", "stopwatch", "tcp_info",
+    "tcp_pair", "timer_slack", "vanish",
     "wait_for_error", "wheel_granularity", "zero_window_pair",
 ]

@@ -4,7 +4,8 @@ import errno
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .errors import NotMet
@@ -38,10 +39,10 @@ def attempt(
 
 
 def name(number: int) -> str:
-    """The errno's name, "" for 0."""
+    """The errno's name, "" for 0; the number where there is no name, as of the kernel's own (ENOTSUPP, 524)."""
     if number == errno.EOPNOTSUPP:
         return "EOPNOTSUPP"                 # which Python calls ENOTSUP
-    return errno.errorcode[number] if number else ""
+    return errno.errorcode.get(number, str(number)) if number else ""
 
 
 def so_error(conn: socket.socket) -> str:
@@ -57,11 +58,29 @@ def errno_of(call: Callable, *arguments: object) -> object:
         return name(error.errno)
 
 
+@contextmanager
+def refused(expected: str, what: str) -> Iterator[None]:
+    """The block ends with this errno, given by its name, or with a socket's "timeout". Raises NotMet, which says `what` was to be
+    refused, if it does not fail, or otherwise."""
+    try:
+        yield
+    except OSError as error:
+        found = "timeout" if error.errno is None else name(error.errno)
+        if found != expected:
+            raise NotMet(f"{what} failed with {found}, expected {expected}") from error
+    else:
+        raise NotMet(f"{what} did not fail, expected {expected}")
+
+
 def events(conn: socket.socket, within: float = 0) -> set[str]:
     """What epoll says of the socket: at once, or what comes first within so many seconds."""
     with select.epoll() as epoll:
         epoll.register(conn, sum(_EVENTS.values()))
         return {word for _, mask in epoll.poll(within) for word, bit in _EVENTS.items() if mask & bit}
+
+
+def _address(target: tuple[str, int]) -> str:
+    return f"{target[0]} port {target[1]}"
 
 
 def _block(conn: socket.socket, target: tuple[str, int], _way: str, meanwhile: Callable, within: float) -> int:
@@ -72,7 +91,7 @@ def _block(conn: socket.socket, target: tuple[str, int], _way: str, meanwhile: C
     meanwhile()
     client.join(within)
     if not ended:
-        raise NotMet(f"connect() has not returned after {within:g} s")
+        raise NotMet(f"connect() to {_address(target)} has not returned after {within:g} s")
     return ended[0]
 
 
@@ -89,5 +108,5 @@ def _wait(conn: socket.socket, target: tuple[str, int], way: str, meanwhile: Cal
         poll.register(conn, select.POLLOUT)
         found = poll.poll(within * 1000)
     if not found:
-        raise NotMet(f"the socket is not writable after {within:g} s")
+        raise NotMet(f"the socket that connects to {_address(target)} is not writable after {within:g} s")
     return conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import CaptureLost, NotMet
+from .found import Found
 from .packet import Packet, pcap
 from .trace import Trace
 
@@ -150,8 +151,19 @@ class Capture:
         self._stopped_at = len(self._ring.frames)
         self._lost = self._ring.lost - self._lost_before
 
-    def packets(self) -> list[Packet]:
+    def packets(self) -> Found:
         """The packets, oldest first. Raises CaptureLost."""
+        return Found(self.what, self._all())
+
+    @property
+    def what(self) -> str:
+        """Its name in messages."""
+        return self._named("of")
+
+    def _named(self, relation: str) -> str:
+        return f"{self._protocol + ' ' if self._protocol else ''}packets {relation} {self._ring.host.role}"
+
+    def _all(self) -> list[Packet]:
         if self._stopped_at is None:
             self._ring.drain()
         lost = self._lost if self._stopped_at is not None else self._ring.lost - self._lost_before
@@ -161,26 +173,39 @@ class Capture:
         chosen = self._ring.trace().packets[self._first:self._stopped_at]
         return [packet for packet in chosen if self._protocol in (None, packet.protocol)]
 
-    def sent(self) -> list[Packet]:
-        return [packet for packet in self.packets() if packet.sent]
+    def sent(self) -> Found:
+        return Found(self._named("sent by"), (packet for packet in self._all() if packet.sent))
 
-    def received(self) -> list[Packet]:
-        return [packet for packet in self.packets() if not packet.sent]
+    def received(self) -> Found:
+        return Found(self._named("received by"), (packet for packet in self._all() if not packet.sent))
 
-    def probes(self) -> list[Packet]:
+    def probes(self) -> Found:
         """The keepalive probes that the host sent: no data, and a sequence number that the peer has acknowledged."""
-        return [packet for packet in self.sent() if packet.is_probe]
+        return Found(f"keepalive probes sent by {self._ring.host.role}", (packet for packet in self.sent() if packet.is_probe))
 
-    def until(self, satisfied: Callable[["Capture"], bool], within: float) -> None:
-        """Wait until `satisfied(capture)`, asked again after each packet; `within` is seconds.
+    def exactly(self, count: int) -> list[Packet]:
+        """The packets, which are so many. Raises WrongNumber."""
+        return self.packets().exactly(count)
 
-        Raises NotMet with the packets seen, CaptureLost.
+    def only(self) -> Packet:
+        """The one packet. Raises WrongNumber."""
+        return self.packets().only()
+
+    def until(self, what: str, satisfied: Callable[["Capture"], bool], within: float) -> None:
+        """Wait until `satisfied(capture)`, asked again after each packet; `what` names what is waited for: "2 keepalive probes".
+        `within` is seconds.
+
+        Raises NotMet with the name and the packets seen, CaptureLost; TypeError without a name.
         """
+        if not isinstance(what, str):
+            raise TypeError("until() needs a name for what is waited for")
         began = time.monotonic()
         while not satisfied(self):
             gone = time.monotonic() - began
             if gone >= within:
-                raise NotMet(f"not so after {gone:.3f} s, with these packets:\n{self}")
+                packets = self.packets()
+                raise NotMet(f"after {within:g} s not seen: {what}; {packets.what}: {len(packets)}{':' if packets else ''}"
+                             + "".join(f"\n{packet}" for packet in packets))
             self._ring.wait(within - gone)
 
     def __iter__(self) -> Iterator[Packet]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import procnet, segment
+from .found import Found, what_of
 from .host import Host
 from .packet import Packet
 from .tcp import STATES, TCP_REPAIR
@@ -27,7 +28,7 @@ class Closed:
     rcv_nxt: int
     ts_recent: int | None
 
-    def answers(self, flags: str, seq: int, tsval: int | None = None, payload: bytes = b"") -> list[Packet]:
+    def answers(self, flags: str, seq: int, tsval: int | None = None, payload: bytes = b"") -> Found:
         """What the holder sends on a segment of the peer that is `seq` and `tsval` off from the ones it waits for."""
         with self.holder.capture("tcp") as packets:
             self.inject(flags, seq, tsval, payload)
@@ -97,9 +98,10 @@ class Service:
             early.shutdown(socket.SHUT_WR)
             assert late.recv(1) == b""
             late.close()
-            packets.until(closed_by_both, within=10)
+            packets.until("FIN, FIN and the last ACK", closed_by_both, within=10)
             early.close()
-        last_fin, last_ack = packets.packets()[-2:]
+        seen = packets.packets()
+        last_fin, last_ack = seen[-2], seen[-1]
         fence(holder, other, remote[0])
         timestamps = last_fin.timestamps
         return Closed(holder, other, local, remote, last_ack.seq, last_ack.ack, timestamps and timestamps[0])
@@ -124,9 +126,9 @@ def closed_by_both(packets) -> bool:
     return ("FA", True) in flags and flags[-2:] == [("FA", False), ("A", True)]
 
 
-def syn_acks(packets: Iterable[Packet]) -> list[Packet]:
+def syn_acks(packets: Iterable[Packet]) -> Found:
     """Those that answer a SYN."""
-    return [packet for packet in packets if packet.flags == "SA"]
+    return Found(f"SYN-ACKs among {what_of(packets)}", (packet for packet in packets if packet.flags == "SA"))
 
 
 def time_waits(host: Host) -> int:

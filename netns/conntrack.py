@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from .errors import CommandError, lacks
+from .found import Found
 from .host import Host
 
 _TABLE = "inet kdrift-tracker"
@@ -33,9 +34,10 @@ class Tracker:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def entries(self, family: socket.AddressFamily) -> list[Entry]:
+    def entries(self, family: socket.AddressFamily) -> Found:
         """What is tracked now; what has expired is forgotten at the latest by this look."""
-        return [_entry(line) for line in self.listing("-p", "tcp", "-f", _FAMILIES[family])]
+        lines = self.listing("-p", "tcp", "-f", _FAMILIES[family])
+        return Found(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
 
     def listing(self, *options: str) -> list[str]:
         """The lines of `conntrack -L` with these options. Raises MissingFeature where the kernel does not tell of its entries."""

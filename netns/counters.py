@@ -5,6 +5,7 @@ from functools import cache, partial
 from itertools import chain
 
 from . import procnet
+from .errors import MissingFeature
 
 _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
@@ -18,7 +19,7 @@ class Counters:
     """Counters by name: "Tcp.OutSegs", "TcpExt.TCPKeepAlive", "Ip6.InReceives", "sockstat.TCP.inuse", "XfrmOutNoStates".
 
     Reading takes the raw text only; it is parsed at the first look. A counter that the kernel does not have raises
-    KeyError; of ICMP messages by type ("IcmpMsg.InType3") it lists those that have come, and the others are 0.
+    MissingFeature; of ICMP messages by type ("IcmpMsg.InType3") it lists those that have come, and the others are 0.
     Source: proc_net(5), Documentation/networking/snmp_counter.rst, xfrm_proc.rst.
     """
 
@@ -48,24 +49,26 @@ class Counters:
 
     def __getitem__(self, name: str) -> int:
         table = self._table(_file(name))
-        return int(table.get(name, 0) if _BY_TYPE in name else table[name])
+        if name not in table and _BY_TYPE not in name:
+            raise MissingFeature(f"the kernel has no counter {name}")
+        return int(table.get(name, 0))
 
-    def since(self, earlier: "Counters") -> dict[str, int]:
+    def since(self, earlier: "Counters") -> "Counted":
         """What changed since then, by name."""
         before = earlier._values
-        return {
+        return Counted(self, {
             name: value - before.get(name, 0) for name, value in self._values.items() if value != before.get(name, 0)
-        }
+        })
 
     def names(self) -> list[str]:
         """All that this kernel has."""
         return sorted(self._values)
 
-    def nonzero(self) -> dict[str, int]:
+    def nonzero(self) -> "Counted":
         """Only these are made numbers of: most counters of a host are 0."""
-        return {
+        return Counted(self, {
             name: int(digits) for file, text in self._texts.items() for name, digits in _PARSERS[file](text) if digits != b"0"
-        }
+        })
 
     @property
     def _values(self) -> dict[str, int]:
@@ -76,6 +79,18 @@ class Counters:
         if file not in self._tables:
             self._tables[file] = dict(_PARSERS[file](self._texts[file]))
         return self._tables[file]
+
+
+class Counted(dict):
+    """Counters by name, but those that are 0: these are not listed, and are 0 to whoever asks. Asking for one that the kernel does
+    not have raises MissingFeature."""
+
+    def __init__(self, counters: Counters, values: dict[str, int]) -> None:
+        super().__init__(values)
+        self._counters = counters
+
+    def __missing__(self, name: str) -> int:
+        return 0 * self._counters[name]
 
 
 def _read(file: str) -> bytes:

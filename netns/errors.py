@@ -34,5 +34,23 @@ class CaptureLost(NetnsError):
     """The packet ring overflowed, so nothing can be said about what was not seen."""
 
 
-class NotMet(NetnsError, AssertionError):
+class Waited(NetnsError):
+    """Base of the errors of waiting in vain. `dropped` is what the kernel dropped meanwhile, for whoever can say so: a line
+    that ends the message."""
+
+    dropped = ""
+
+    def __str__(self) -> str:
+        return "\n".join(filter(None, (super().__str__(), self.dropped)))
+
+
+class NotMet(Waited, AssertionError):
     """Something that should have become true did not, in the time given."""
+
+
+class NothingCame(Waited, TimeoutError):
+    """A socket's timeout is over; the message says whose socket waited for what. It has no errno, as Python's own."""
+
+
+class WrongNumber(Waited, AssertionError):
+    """There are more or fewer packets, entries or events than there should be; the message says of which host, and lists them."""

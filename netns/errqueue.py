@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from .errors import MissingFeature, NotMet
+from .found import Found
 
 _LEVEL = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
 _RECVERR = {socket.AF_INET: 11, socket.AF_INET6: 25}
@@ -68,8 +69,8 @@ def pending(sock: socket.socket) -> QueuedError | None:
         payload, ancillary, _flags, address = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
-    [data] = [data for level, kind, data in ancillary
-              if (level, kind) == (_LEVEL[sock.family], _RECVERR[sock.family])]
+    data = Found("control messages IP_RECVERR of an error queue", (
+        data for level, kind, data in ancillary if (level, kind) == (_LEVEL[sock.family], _RECVERR[sock.family]))).only()
     number, origin, kind, code, info, extensions, flags = _ERROR.unpack_from(data)
     return QueuedError(number, Origin(origin), kind, code, info, extensions, not flags, _offender(data[_ERROR.size:]),
                        address[:2] if address else None, payload)
@@ -81,7 +82,7 @@ def next_error(sock: socket.socket, within: float = 5) -> QueuedError:
     poll.register(sock, 0)
     if poll.poll(within * 1000) and (error := pending(sock)):
         return error
-    raise NotMet(f"the socket's error queue is empty after {within:g} s")
+    raise NotMet(f"{getattr(sock, 'role', '?')}: the socket's error queue is empty after {within:g} s")
 
 
 def _offender(address: bytes) -> str | None:

@@ -12,6 +12,7 @@ from functools import partial
 from .errors import CommandError, HostLacks, MissingFeature, lacks
 from .host import Host
 
+
 @dataclass(frozen=True)
 class Rule:
     """A rule in force. `packets()` is how many it has matched so far."""

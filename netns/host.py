@@ -17,7 +17,9 @@ from . import lacking, nftables, rtnl
 from .capture import Capture, PacketRing
 from .counters import Counters
 from .errors import CommandError, HostLacks
+from .hostsocket import HostSocket
 from .namespace import NetworkNamespace
+from .wait import eventually
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ class Host:
         """A context in which this thread is on the host; see NetworkNamespace.entered()."""
         return self.namespace.entered()
 
-    def socket(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
+    def socket(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> HostSocket:
         """A socket of this host, closed with it. Raises OSError, which is MissingFeature too where the kernel has no such sockets."""
         what = lacking.netlink(protocol) if family == socket.AF_NETLINK else f"sockets of {family!s}, type {kind}, protocol {protocol}"
         with self.entered(), lacking.in_request(what):
-            return self.adopt(socket.socket(family, kind, protocol))
+            made = HostSocket(family, kind, protocol)
+        made.role = self.role
+        return self.adopt(made)
 
     def adopt(self, made: socket.socket) -> socket.socket:
         """Close this socket with the host; for one that accept() returned."""
@@ -139,9 +143,13 @@ class Host:
             return Counters.read()
 
     def counter(self, name: str) -> int:
-        """One of these counters now. Raises KeyError for one that the kernel does not have."""
+        """One of these counters now. Raises MissingFeature for one that the kernel does not have."""
         with self.entered():
             return Counters.read_one(name)
+
+    def reaches(self, name: str, expected: object, within: float, since: int = 0) -> int:
+        """Wait until this counter, less `since`, is as `expected`; see eventually(). Raises NotMet, MissingFeature."""
+        return eventually(f"{name} of {self.role}", lambda: self.counter(name) - since, expected, within)
 
     def address(self, family: int, peer: str | None = None) -> str:
         """The address on the link to `peer`, or on the first link."""

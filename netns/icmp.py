@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from .host import Host, Interface
 from .packet import Packet
-from .wait import eventually
 
 _ETHERNET = 14
 # The counter of a type that the receiver has counted: RFC 2011, RFC 4293.
@@ -26,7 +25,8 @@ def quote(packet: Packet) -> bytes:
 
 
 def quote_next(packet: Packet) -> bytes:
-    """As quote(), but with the sequence number of the segment after this one: TCP believes errors about what is in flight (RFC 5927, 4.1)."""
+    """As quote(), but with the sequence number of the segment after this one: TCP believes errors about what is in flight (RFC 5927,
+    4.1)."""
     quoted = bytearray(quote(packet))
     at = (40 if quoted[0] >> 4 == 6 else 20) + 4
     quoted[at:at + 4] = ((packet.seq + packet.length) % 2**32).to_bytes(4, "big")
@@ -126,7 +126,7 @@ def _counted(to: Host, counter: str) -> Iterator[None]:
     before = to.counter(counter) if counter else 0
     yield
     if counter:
-        eventually(lambda: to.counter(counter) - before, 1, within=5)
+        to.reaches(counter, 1, within=5, since=before)
 
 
 def transport_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from .found import Found, what_of
 from .host import Host
 from .packet import Packet
 from .sysctl import everywhere
@@ -56,9 +57,9 @@ def announced(packet: Packet) -> int | None:
     return int.from_bytes(packet.icmp[4:8], "big") if packet.icmp[:2] == _PACKET_TOO_BIG else None
 
 
-def too_big(packets: Iterable[Packet]) -> list[Packet]:
+def too_big(packets: Iterable[Packet]) -> Found:
     """Those that announce a smaller MTU."""
-    return [packet for packet in packets if announced(packet) is not None]
+    return Found(f"errors that announce an MTU among {what_of(packets)}", (packet for packet in packets if announced(packet) is not None))
 
 
 @contextmanager

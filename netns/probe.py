@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 
 from .capture import Capture
+from .found import Found
 from .host import Host
 from .icmp import checksum, transport_checksum
 from .packet import Packet
@@ -81,9 +82,10 @@ def _message(kind: str, family: int, source: str, destination: str, sport: int, 
     return message[:at] + struct.pack("!H", number) + message[at + 2:]
 
 
-def answers(packets: Capture) -> list[Answer]:
+def answers(packets: Capture) -> Found:
     """All that came back to the host: ICMP errors and echo replies, TCP segments."""
-    return [answer for packet in packets.received() if (answer := _answer(packet))]
+    received = packets.received()
+    return Found(f"answers among {received.what}", (answer for packet in received if (answer := _answer(packet))))
 
 
 def _answer(packet: Packet) -> Answer | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from . import bpf
 from .drops import TRACEFS
 from .errors import MissingFeature, lacks
+from .found import Found
 
 _KPROBE_EVENTS = TRACEFS / "kprobe_events"
 _BUFFER_KIB = 512
@@ -108,7 +109,8 @@ def _recorded(instance: Path) -> int:
 
 def _missed(name: str, instance: Path) -> int:
     """What the probe has missed (kprobe_profile), and what found no room in the buffer."""
-    [profile] = [line for line in (TRACEFS / "kprobe_profile").read_text().splitlines() if line.split()[0] == name]
+    profiles = (TRACEFS / "kprobe_profile").read_text().splitlines()
+    profile = Found(f"lines of {name} in kprobe_profile", (line for line in profiles if line.split()[0] == name)).only()
     lost = sum(int(each[kind]) for each in _statistics(instance) for kind in _LOST)
     return int(profile.split()[2]) + lost
 

@@ -36,6 +36,7 @@ def in_use(names: Collection[str]) -> dict[str, int]:
 
 
 def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
-    """Those of these caches, as in_use() found them, that have over `by` objects more in use now, and how many more. Raises HostLacks."""
+    """Those of these caches, as in_use() found them, that have over `by` objects more in use now, and how many more. Raises
+    HostLacks."""
     more = {name: count - before[name] for name, count in in_use(before).items()}
     return {name: count for name, count in more.items() if count > by}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .errors import NotMet
 from .host import Host
-from .wait import eventually, stopwatch
+from .wait import eventually
 
 TCP_REPAIR = 19
 _SIOCOUTQNSD = 0x894B
@@ -42,7 +42,7 @@ def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.so
     # One segment at a time: of several that arrive together the last may find no room, and be sent again instead of probed.
     while not _unsent(conn):
         conn.send(bytes(1000))
-        eventually(lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
+        eventually("unacknowledged segments of the client's connection", lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
     return conn, peer
 
 
@@ -59,14 +59,17 @@ def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float 
     conn.settimeout(within)
     peer.settimeout(within)
     received = 0
-    with stopwatch() as took:
-        try:
-            conn.sendall(bytes(count))
-            while received < count:
-                received += len(peer.recv(count - received)) or count
-        except TimeoutError:
-            received_by = f"{received} of {count} bytes arrived after {took.seconds:.3f} s"
-            raise NotMet(f"{received_by}; expected all of them; the sender: {tcp_info(conn)}") from None
+    try:
+        conn.sendall(bytes(count))
+        while received < count:
+            received += len(peer.recv(count - received)) or count
+    except TimeoutError:
+        raise NotMet(f"{received} of {count} bytes arrived at {_role(peer)} within {within:g} s; "
+                     f"the connection of {_role(conn)}: {tcp_info(conn)}") from None
+
+
+def _role(conn: socket.socket) -> str:
+    return getattr(conn, "role", "?")
 
 
 def keepalive(
@@ -94,17 +97,16 @@ def wait_for_error(conn: socket.socket, within: float) -> int:
 
     Raises NotMet if it lives on, is closed in order, or delivers data.
     """
-    with stopwatch() as took:
-        conn.settimeout(within)
-        try:
-            received = conn.recv(1)
-        except OSError as error:
-            # Python's own timeout has no errno; the kernel's ETIMEDOUT has.
-            if error.errno is not None:
-                return error.errno
-            received = None
+    conn.settimeout(within)
+    try:
+        received = conn.recv(1)
+    except OSError as error:
+        # Python's own timeout has no errno; the kernel's ETIMEDOUT has.
+        if error.errno is not None:
+            return error.errno
+        received = None
     what = "lives" if received is None else f"delivered {received!r}"
-    raise NotMet(f"after {took.seconds:.3f} s the connection {what}, {tcp_info(conn)}; expected an error")
+    raise NotMet(f"within {within:g} s the connection of {_role(conn)} {what}, {tcp_info(conn)}; expected an error")
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,8 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
         for host in hosts.values():
             rtnl.request(host.namespace, _configuration(topology, host.role))
         for host in hosts.values():
-            eventually(lambda: _ready(topology, host), True, within=10, every=0.001)
+            what = f"whether the links of {host.role} are up and its addresses in use"
+            eventually(what, lambda: _ready(topology, host), True, within=10, every=0.001)
         yield Network(topology, hosts)
 
 

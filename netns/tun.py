@@ -15,6 +15,7 @@ from ipaddress import ip_interface
 
 from . import procnet, rtnl
 from .errors import CommandError, HostLacks, MissingFeature, lacks
+from .found import Found
 from .host import Host
 
 _DEVICE = "/dev/net/tun"
@@ -69,8 +70,8 @@ class Tun:
         return self._link()["operstate"]
 
     def _link(self) -> dict:
-        [link] = json.loads(self.host.run(["ip", "-j", "link", "show", self.name]))
-        return link
+        links = json.loads(self.host.run(["ip", "-j", "link", "show", self.name]))
+        return Found(f"interfaces {self.name} of {self.host.role}", links).only()
 
     def attach(self, flags: Flags = Flags.TUN) -> None:
         """Open one more descriptor: a reader of a persistent device, or one more queue. Raises OSError."""
@@ -133,7 +134,9 @@ def transmit_statistics(host: Host, interface: str) -> tuple[int, int]:
     """Packets that an interface has sent and dropped, as in /proc/net/dev; a tun's are sent when they are read."""
     with host.entered():
         lines = procnet.read("dev").decode().splitlines()
-    [columns] = [line.split(":")[1].split() for line in lines if line.split(":")[0].strip() == interface]
+    named = (line.split(":") for line in lines)
+    columns = Found(f"lines of {interface} in /proc/net/dev of {host.role}",
+                    (line[1].split() for line in named if line[0].strip() == interface)).only()
     return int(columns[9]), int(columns[11])
 
 

@@ -7,22 +7,45 @@ from contextlib import contextmanager
 from .errors import NotMet
 
 
-def eventually(observe: Callable[[], object], expected: object, within: float, every: float = 0.02) -> object:
-    """Call `observe` until its value equals `expected`, or satisfies it if it is a function; return that value.
+class Expected:
+    """A condition that a message can name: "at least 1"."""
 
-    `within` and `every` are seconds. Raises NotMet with the last value, the expected one and the time gone.
+    def __init__(self, words: str, holds: Callable[[object], bool]) -> None:
+        self._words = words
+        self._holds = holds
+
+    def __call__(self, value: object) -> bool:
+        return self._holds(value)
+
+    def __str__(self) -> str:
+        return self._words
+
+
+def at_least(count: float) -> Expected:
+    return Expected(f"at least {count}", lambda value: value >= count)
+
+
+def at_most(count: float) -> Expected:
+    return Expected(f"at most {count}", lambda value: value <= count)
+
+
+def eventually(what: str, observe: Callable[[], object], expected: object, within: float, every: float = 0.02) -> object:
+    """Call `observe` until its value equals `expected`, or satisfies that if it is an Expected; return that value.
+
+    `what` names the value and whose it is: "Tcp.CurrEstab of server" (see also Host.reaches()). `within` and `every` are seconds.
+    Raises NotMet with the name, the last value and the expected one; TypeError without a name.
     """
-    satisfied = expected if callable(expected) else expected.__eq__
+    if not isinstance(what, str) or callable(expected) and not isinstance(expected, Expected):
+        raise TypeError("eventually() needs a name for what is observed, and one for a condition: Expected, at_least()")
     began = time.monotonic()
     while True:
         value = observe()
-        # NotImplemented, the answer of 1 .__eq__("1"), would count as true.
-        if satisfied(value) is True:
+        if expected(value) if isinstance(expected, Expected) else value == expected:
             return value
         gone = time.monotonic() - began
         if gone >= within:
-            wanted = getattr(expected, "__name__", repr(expected))
-            raise NotMet(f"after {gone:.3f} s the last value is {value!r}, expected {wanted}")
+            wanted = str(expected) if isinstance(expected, Expected) else repr(expected)
+            raise NotMet(f"after {within:g} s {what} is {value!r}, expected {wanted}")
         time.sleep(min(every, within - gone))
 
 

@@ -18,6 +18,7 @@ from . import _xfrm_wire as wire
 from . import lacking
 from ._xfrm_wire import Acquire, Expire
 from .errors import MissingFeature, NotMet
+from .found import Found
 from .host import Host
 from .rtnl import exchange
 
@@ -175,8 +176,9 @@ class KeyManager:
             if event is not None:
                 self._heard.append(event)
 
-    def acquires(self) -> list[Acquire]:
-        return [event for event in self.heard() if isinstance(event, Acquire)]
+    def acquires(self) -> Found:
+        told = (event for event in self.heard() if isinstance(event, Acquire))
+        return Found(f"ACQUIREs that key managers of {self._host.role} were told of", told)
 
     def expires(self) -> list[Expire]:
         return [event for event in self.heard() if isinstance(event, Expire)]
@@ -187,7 +189,7 @@ class KeyManager:
         while len(self.heard()) == self._returned:
             gone = time.monotonic() - began
             if gone >= within:
-                raise NotMet(f"the kernel told key managers nothing for {gone:.3f} s; before that: {self._heard}")
+                raise NotMet(f"key managers of {self._host.role} were told nothing for {within:g} s; before that: {self._heard}")
             select.select([self._socket], [], [], within - gone)
         self._returned += 1
         return self._heard[self._returned - 1]

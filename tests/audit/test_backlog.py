@@ -71,7 +71,7 @@ def test_a_held_sender_cannot_be_interrupted_but_is_let_go(audit, full):
     sender = audit.process()
     sender.start("users", "burst", LIMIT + 2)
 
-    eventually(lambda: sender.state, "D", within=0.08, every=0.002)
+    eventually("process state of the sender", lambda: sender.state, "D", within=0.08, every=0.002)
 
     sender.finish(within=2)
 
@@ -101,9 +101,9 @@ def test_the_daemons_own_records_are_never_held(audit, full):
     audit.control.set(backlog_wait_time=jiffies(60))
     crowd, other = audit.process(), audit.process()
     crowd.start("users", "burst", LIMIT + 2)
-    eventually(lambda: crowd.state, "D", within=0.08, every=0.002)
+    eventually("process state of the sender of many records", lambda: crowd.state, "D", within=0.08, every=0.002)
     other.start("log_in")
-    eventually(lambda: other.state, "D", within=0.08, every=0.002)
+    eventually("process state of the other sender", lambda: other.state, "D", within=0.08, every=0.002)
 
     assert full.timed("log_in").seconds < AT_ONCE
 
@@ -124,4 +124,4 @@ def test_many_held_senders_are_all_free_within_a_minute(audit, full, measure):
 
     assert measure("audit.first_of_five_held", min(held), "s", tolerance=0.12) > AT_ONCE
     assert measure("audit.last_of_five_held", max(held), "s", tolerance=5) <= approx_timer(60).most
-    eventually(lambda: [sender.state for sender in senders], ["S"] * 5, within=5)
+    eventually("process states of the senders", lambda: [sender.state for sender in senders], ["S"] * 5, within=5)

@@ -15,7 +15,7 @@ def held_sender(audit):
     sender = audit.process()
     audit.settle(daemon)
     sender.start("users", "burst", LIMIT + 2)
-    eventually(lambda: sender.state, "D", within=0.08, every=0.002)
+    eventually("process state of the sender", lambda: sender.state, "D", within=0.08, every=0.002)
     return daemon, sender
 
 
@@ -36,7 +36,7 @@ def test_after_a_kill_the_place_is_free(audit):
     sender.finish(within=10)
 
     sender.call("user", "notice")
-    eventually(lambda: audit.status().pid, 0, within=5)
+    eventually("pid of the registered audit daemon", lambda: audit.status().pid, 0, within=5)
     successor = audit.daemon()
     sender.call("user", "to the successor")
     assert successor.call("receive_until", "to the successor")[-1].message == "to the successor"
@@ -46,7 +46,7 @@ def test_a_daemon_that_waits_for_itself_can_be_killed(audit, measure):
     """While it unregisters with a full buffer it sleeps interruptibly: SIGKILL ends it and gives the mutex back."""
     daemon, other = audit.full_daemon(), audit.process()
     daemon.start("unregister")
-    eventually(lambda: daemon.state, "S", within=0.08, every=0.002)
+    eventually("process state of the audit daemon", lambda: daemon.state, "S", within=0.08, every=0.002)
     with pytest.raises(NotMet):
         daemon.finish(within=0.01)
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from netns.actor import Actor
+from netns.attempt import refused
+from netns.found import Found
 
 AUDIT_CAPSET = 1322
 _CAPSET = 126                               # on x86-64
@@ -46,7 +48,8 @@ def test_capset_record_shows_the_inheritable_set(audit):
 
     assert effective != CAP_AUDIT_WRITE
     audit.process().call("user", "done")
-    [record] = [each for each in daemon.call("receive_until", "done") if each.kind == AUDIT_CAPSET]
+    records = daemon.call("receive_until", "done")
+    record = Found("records CAPSET that the audit daemon received", (each for each in records if each.kind == AUDIT_CAPSET)).only()
     fields = dict(field.split("=") for field in record.text.split())
     assert int(fields["cap_pi"], 16) == CAP_AUDIT_WRITE, record.text
 
@@ -73,7 +76,7 @@ def test_a_rule_for_a_program_can_be_taken_back_whatever_became_of_the_file(audi
         program.touch()
     audit.control.delete_program_rule(_CAPSET, program)
 
-    with pytest.raises(FileNotFoundError):
+    with refused("ENOENT", "deleting the rule a second time"):
         audit.control.delete_program_rule(_CAPSET, program)
 
 

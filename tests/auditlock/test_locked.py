@@ -1,6 +1,5 @@
 """enabled=2 locks the audit configuration until the next boot: auditctl(8), -e 2."""
 
-import errno
 import os
 import struct
 
@@ -8,6 +7,7 @@ import pytest
 
 from fixtures.audit import LOCKED
 from netns import eventually
+from netns.attempt import name
 from netns.audit import AUDIT_MAKE_EQUIV, AUDIT_TRIM, AuditSocket
 
 CAPSET, CAPGET = 126, 125                   # on x86-64; any two system calls would do
@@ -17,13 +17,13 @@ def refusal(change):
     try:
         change()
     except OSError as error:
-        return errno.errorcode[error.errno]
+        return name(error.errno)
     return "accepted"
 
 
 def settled(control):
     """The status once the kernel's thread has taken from the backlog what there was to record."""
-    eventually(lambda: control.status().backlog, 0, within=10)
+    eventually("records in the audit backlog", lambda: control.status().backlog, 0, within=10)
     return control.status()
 
 
@@ -49,7 +49,7 @@ def test_a_locked_configuration_refuses_every_change():
         "make equivalent": lambda: control.request(AUDIT_MAKE_EQUIV, struct.pack("=II", 4, 4) + b"/tmp/tmp"),
     }
 
-    seen = {name: refusal(change) for name, change in changes.items()}
+    seen = {what: refusal(change) for what, change in changes.items()}
 
     assert seen == dict.fromkeys(changes, "EPERM")
     assert settled(control) == before

@@ -20,7 +20,7 @@ def test_a_syn_that_is_sent_again_does_not_keep_an_unanswered_connection(net, fa
         clock.sleep(2.5)
         segment.send(client, *ends, "S", seq=1000)
 
-        [entry] = tracker.entries(family)
+        entry = tracker.entries(family).only()
 
     assert [packet.flags for packet in packets.received()] == ["S", "S"]
     assert (entry.state, entry.timeout) == ("SYN_SENT", 17)

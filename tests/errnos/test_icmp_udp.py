@@ -8,7 +8,7 @@ import pytest
 from fixtures.icmp_errors import ERRORS, IGNORED, PORT_UNREACHABLE, V4, numbers
 from fixtures.topologies import ROUTED
 from netns import errqueue, eventually, icmp
-from netns.attempt import events, name, so_error
+from netns.attempt import events, name, refused, so_error
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -107,7 +107,7 @@ def test_the_next_call_fails_once(net, family, udp, call):
     sock.setblocking(False)
     answer(net, family, sock, *PORT_UNREACHABLE[family])
 
-    with pytest.raises(ConnectionRefusedError):
+    with refused("ECONNREFUSED", f"{call}() after the ICMP error"):
         sock.send(b"x") if call == "send" else sock.recv(1)
     with net["client"].capture("udp") as packets:
         assert sock.send(b"y") == 1
@@ -139,4 +139,4 @@ def test_a_closed_port_refuses_a_connected_socket(net, family):
     sock.connect((server.address(family), 9))
     sock.send(b"x")
 
-    eventually(lambda: so_error(sock), "ECONNREFUSED", within=5)
+    eventually("SO_ERROR of the client's socket", lambda: so_error(sock), "ECONNREFUSED", within=5)

@@ -30,7 +30,7 @@ def test_a_second_connect_reports_the_failure_of_the_first(net, family):
     conn, listener = client.socket(family), listen(server, family)
     conn.setblocking(False)
     assert errno_of(conn.connect, (server.address(family), 9)) == "EINPROGRESS"
-    eventually(lambda: "ERR" in events(conn), True, within=5)
+    eventually("whether epoll reports EPOLLERR for the client's connection", lambda: "ERR" in events(conn), True, within=5)
 
     assert errno_of(conn.connect, listener.getsockname()[:2]) == "ECONNREFUSED"
     assert attempt(conn, listener.getsockname()[:2], "nonblocking").error == ""
@@ -69,7 +69,7 @@ def test_a_listener_that_closes_resets_what_it_has_not_accepted(net, family):
 
     listener.close()
 
-    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
     assert errno_of(conn.recv, 1) == "ECONNRESET"
 
 
@@ -91,7 +91,8 @@ def test_an_overflowing_listener_resets_if_told_to(net, family):
     for conn in conns[2:]:
         conn.send(b"x")
 
-    eventually(lambda: [tcp_info(conn).state for conn in conns], ["ESTABLISHED"] * 3 + ["CLOSE"], within=5)
+    expected = ["ESTABLISHED"] * 3 + ["CLOSE"]
+    eventually("states of the client's connections", lambda: [tcp_info(conn).state for conn in conns], expected, within=5)
     assert errno_of(conns[-1].recv, 1) == "ECONNRESET"
     assert server.counter("TcpExt.ListenOverflows") == 1
 
@@ -105,9 +106,9 @@ def test_connect_waits_for_the_end_of_a_simultaneous_open(net, family):
         assert errno_of(conn.connect, there) == "EINPROGRESS"
         here = conn.getsockname()[:2]
         segment.send(server, there, here, "S", seq=5000)
-        eventually(lambda: tcp_info(conn).state, "SYN_RECV", within=5)
+        eventually("state of the client's connection", lambda: tcp_info(conn).state, "SYN_RECV", within=5)
         assert errno_of(conn.connect, there) == "EALREADY"
 
         segment.send(server, there, here, "A", seq=5001, ack=packets.sent()[0].tcp.seq + 1)
-        eventually(lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
+        eventually("state of the client's connection", lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
         assert errno_of(conn.connect, there) is None

@@ -9,7 +9,7 @@ import pytest
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
 from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair
-from netns.attempt import WAYS, attempt, name, so_error
+from netns.attempt import WAYS, attempt, name, refused, so_error
 from netns.probe import answers
 from netns.qdisc import qdisc
 
@@ -75,11 +75,11 @@ def test_a_datagram_is_refused_with_its_checksum_or_without_one(net, family, fla
     client, server, router = net.nodes("client", "server", "router")
     path = client, server, family, socket.IPPROTO_UDP
     with reject.rejecting(router, family, "udp", flavour, "forward") as ports, client.capture() as packets:
-        port = next(iter(ports))
+        port = min(ports)
         right = checksum(*path, struct.pack("!4H", 4000, port, 8, 0))
         for each in (right ^ 0xFF, 0, right):
             forge(*path, struct.pack("!4H", 4000, port, 8, each))
-        packets.until(lambda seen: right in quoted_checksums(seen, family), within=5)
+        packets.until("an ICMP error that quotes the right checksum", lambda seen: right in quoted_checksums(seen, family), within=5)
 
     assert quoted_checksums(packets, family) == [0, right]
 
@@ -104,7 +104,7 @@ def test_of_a_fragmented_packet_only_the_first_part_is_refused(net, family):
             client.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         for number, fragment in enumerate([(24, False), (24, True), (0, True), None], start=1):
             sender.sendto(packet_of(family, here, there, number, fragment), (there, 0))
-        packets.until(lambda seen: len(answers(seen)) >= 2, within=5)
+        packets.until("2 answers", lambda seen: len(answers(seen)) >= 2, within=5)
 
     at = slice(4, 6) if family == V4 else slice(2, 4)
     assert [int.from_bytes(answer.quoted[at], "big") for answer in answers(packets)] == [3, 4]
@@ -120,7 +120,7 @@ def test_a_segment_with_a_wrong_checksum_is_not_reset(net, family, flavour):
             syn = struct.pack("!HHIIBBHHH", 4000, PORT, seq, 0, 0x50, 2, 1000, 0, 0)
             right = checksum(*path, syn)
             forge(*path, syn[:16] + struct.pack("!H", right ^ error) + syn[18:])
-        packets.until(lambda seen: seen.received() != [], within=5)
+        packets.until("a packet received", lambda seen: seen.received() != [], within=5)
 
     assert [(packet.flags, packet.tcp.ack) for packet in packets.received()] == [("RA", 2001)]
 
@@ -164,7 +164,7 @@ def test_a_reset_by_a_firewall_ends_an_established_connection(net, family, flavo
     conn, peer = tcp_pair(client, server, family)
     with reject.resetting(router, family, conn.getpeername()[1], flavour, "forward"):
         conn.send(b"x")
-        eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+        eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
 
     assert so_error(conn) == "ECONNRESET"
     assert tcp_info(peer).state == "ESTABLISHED"
@@ -176,9 +176,8 @@ def test_a_host_that_rejects_its_own_datagrams(net, family, flavour):
     client, server = net.nodes("client", "server")
     with reject.rejecting(client, family, "udp", flavour, "output") as ports:
         for port in ports:
-            with pytest.raises(PermissionError) as failure:
+            with refused("EPERM", f"sendto() that an output chain rejects, port {port}"):
                 client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (server.address(family), port))
-            assert name(failure.value.errno) == "EPERM"
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)

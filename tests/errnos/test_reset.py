@@ -46,7 +46,7 @@ def test_a_reset_is_reported_once(net, family):
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     abort(peer)
 
-    eventually(lambda: events(conn), {"IN", "OUT", "ERR", "HUP", "RDHUP"}, within=5)
+    eventually("epoll events of the client's connection", lambda: events(conn), {"IN", "OUT", "ERR", "HUP", "RDHUP"}, within=5)
     assert errno_of(conn.recv, 1) == "ECONNRESET"
     assert errno_of(conn.recv, 1) == b""
     assert errno_of(conn.send, b"x") == "EPIPE"
@@ -76,7 +76,7 @@ def test_send_reports_a_reset_too(net, family):
     """Whichever call comes first has the ECONNRESET; what follows has EPIPE."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     abort(peer)
-    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
 
     assert errno_of(conn.send, b"x") == "ECONNRESET"
     assert errno_of(conn.send, b"x") == "EPIPE"
@@ -87,10 +87,10 @@ def test_closing_with_unread_data_resets(net, family):
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
     conn.send(b"never read")
-    eventually(lambda: tcp_info(conn).unacked, 0, within=5)
+    eventually("unacknowledged segments of the client's connection", lambda: tcp_info(conn).unacked, 0, within=5)
     with client.capture("tcp") as packets:
         peer.close()
-        packets.until(lambda seen: seen.received(), within=5)
+        packets.until("a packet received", lambda seen: seen.received(), within=5)
 
     assert [packet.flags for packet in packets] == ["RA"]
     assert errno_of(conn.recv, 1) == "ECONNRESET"
@@ -101,7 +101,7 @@ def test_data_that_came_before_a_reset_can_be_read(net, family):
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.send(b"last words")
     abort(peer)
-    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
 
     assert errno_of(conn.recv, 100) == b"last words"
     assert errno_of(conn.recv, 100) == "ECONNRESET"
@@ -111,10 +111,10 @@ def test_a_reset_after_the_peers_fin_is_a_broken_pipe(net, family):
     """In CLOSE_WAIT there is nothing left to receive: EPIPE (tcp_reset())."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.shutdown(socket.SHUT_WR)
-    eventually(lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
     abort(peer)
 
-    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
     assert so_error(conn) == "EPIPE"
 
 
@@ -123,8 +123,8 @@ def test_data_for_a_closed_peer_is_answered_with_a_reset(net, family):
     EPIPE."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.close()
-    eventually(lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
 
     assert errno_of(conn.send, b"x") == 1
-    eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+    eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
     assert errno_of(conn.send, b"x") == "EPIPE"

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually
+from netns.attempt import refused
 from netns.closing import fence, states
 
 pytestmark = pytest.mark.topology(LAN)
@@ -26,7 +26,7 @@ def test_a_check_sends_a_syn_and_a_reset_only(service, check):
         check.run(service)
         fence(service.client, service.server, service.address[0])
 
-    syn, answer, reset = packets
+    syn, answer, reset = packets.exactly(3)
     assert [packet.flags for packet in (syn, answer, reset)] == ["S", "SA", "RA"]
     assert (reset.seq, reset.ack) == ((syn.seq + 1) % 2**32, (answer.seq + 1) % 2**32)
 
@@ -80,7 +80,7 @@ def test_a_port_without_a_listener_fails_the_check(service, check):
     """ECONNREFUSED: a reset answers the SYN."""
     service.listener.close()
 
-    with pytest.raises(ConnectionRefusedError):
+    with refused("ECONNREFUSED", "a check of the closed port"):
         check.run(service)
 
 
@@ -91,9 +91,9 @@ def test_a_listener_whose_queue_is_full_fails_the_check(service, check):
     service.listener.listen(0)
     waiting = service.client.socket(service.family)
     waiting.connect(service.address)
-    eventually(lambda: service.server.counter("Tcp.PassiveOpens"), 1, within=5)
+    service.server.reaches("Tcp.PassiveOpens", 1, within=5)
 
-    with pytest.raises(TimeoutError):
+    with refused("ETIMEDOUT", "a check of the listener whose queue is full"):
         check.run(service)
 
     assert service.server.counter("TcpExt.ListenOverflows") >= 2

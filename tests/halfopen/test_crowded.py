@@ -46,7 +46,7 @@ def test_old_requests_keep_their_tries_while_most_are_young(net, family, check, 
     with firewall.drop_resets(server, client.address(family)), server.capture("tcp") as packets:
         for _ in range(2):
             check.run(service)
-        packets.until(lambda seen: len(syn_acks(seen)) == 2 * (1 + 3), within=9.5)
+        packets.until("8 SYN-ACKs", lambda seen: len(syn_acks(seen)) == 2 * (1 + 3), within=9.5)
         clock.sleep(7.6)
         for _ in range(3):
             check.run(service)

@@ -6,6 +6,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, deliver, segment, tcp_info
+from netns.attempt import refused
+from netns.found import Found
 from netns.qdisc import qdisc
 
 pytestmark = pytest.mark.topology(LAN)
@@ -16,9 +18,9 @@ def test_the_ack_comes_after_at_most_200_ms(service, check, clock, measure):
     clock.align(0.2)
     with service.client.capture("tcp") as packets:
         conn = check.open(service)
-        packets.until(lambda seen: len(seen) == 3, within=5)
+        packets.until("3 packets", lambda seen: len(seen) == 3, within=5)
 
-    _syn, answer, ack = packets
+    _syn, answer, ack = packets.exactly(3)
     assert ack.flags == "A"
     assert measure("halfopen.ack_held_back", ack.time - answer.time, "s", tolerance=0.01) == approx_timer(0.2)
     deliver(conn, service.accept(), 1000)
@@ -42,7 +44,7 @@ def test_data_far_into_the_window_takes_it_as_well(service, check):
         host.pin({"net.ipv4.tcp_timestamps": 0})
     with service.client.capture("tcp") as packets:
         conn = check.open(service)
-    syn, answer = packets
+    syn, answer = packets.exactly(2)
     assert answer.tcp.window > 50_000
 
     segment.send(service.client, conn.getsockname()[:2], service.address, "PA", syn.tcp.seq + 1 + 50_000, answer.tcp.seq + 1, payload=b"x")
@@ -59,7 +61,7 @@ def test_a_check_that_is_too_slow_is_accepted(service, check, clock):
     conn.close()
 
     peer = service.accept()
-    with pytest.raises(ConnectionResetError):
+    with refused("ECONNRESET", "recv() of the connection that was reset"):
         peer.recv(1)
     assert tcp_info(peer).state == "CLOSE"
 
@@ -78,6 +80,8 @@ def test_on_a_slow_path_an_ack_is_held_back_no_longer(service, clock, measure):
                 conn.send(b"x")
                 clock.sleep(0.5)
 
-    segments = [packet.time for packet in packets.received() if packet.flags == "PA"]
-    held = [next(ack.time for ack in packets.sent() if ack.time > when) - when for when in segments[:-1]]
+    segments = [packet.time for packet in packets.received().which("with data", lambda packet: packet.flags == "PA")]
+    sent = packets.sent()
+    held = Found("ACKs that server sent after a segment", (
+        sent.which("after a segment", lambda ack: ack.time > when)[0].time - when for when in segments[:-1])).some()
     assert measure("halfopen.ack_held_back_at_most", max(held), "s", tolerance=0.02) == approx_timer(0.2)

@@ -52,8 +52,9 @@ def test_the_next_connection_begins_beyond_the_window_of_the_last(service):
         conn.connect(service.address)
         service.accept()
 
-    _first, reset, syn = [packet for packet in packets.sent() if set(packet.flags) & set("RS")]
-    answer, *others = packets.received()
+    _first, reset, syn = packets.sent().which("with SYN or RST", lambda packet: set(packet.flags) & set("RS")).exactly(3)
+    received = packets.received()
+    answer, others = received[0], received[1:]
     scale = dict(answer.tcp.options)["WScale"]
     largest = max([answer.tcp.window, *(packet.tcp.window << scale for packet in others if packet.flags == "A")])
     assert largest < (syn.tcp.seq - reset.tcp.seq) % 2**32 < 2 * largest
@@ -72,7 +73,7 @@ def test_a_disconnected_socket_is_as_new(service):
     assert used.recv(6, socket.MSG_WAITALL) == b"answer"
     with firewall.drop(service.server, service.client.address(service.family)):
         used.sendall(b"lost")
-        eventually(lambda: counted(used)["total_retrans"], 2, within=5)
+        eventually("tcpi_total_retrans of the client's connection", lambda: counted(used)["total_retrans"], 2, within=5)
     marks = counted(used)
     assert (marks["flags"] >> 1 & 3, marks["data_segs_in"]) == (COOKIE_UNAVAILABLE, 1)
 

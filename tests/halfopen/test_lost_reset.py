@@ -21,12 +21,12 @@ def test_the_next_syn_ack_is_reset_again(service, check, measure):
     with service.server.capture("tcp") as packets:
         with firewall.drop_resets(service.server, service.client.address(service.family)) as lost:
             check.run(service)
-            eventually(lost.packets, 1, within=5)
+            eventually("packets that the firewall dropped", lost.packets, 1, within=5)
         assert states(service.server) == ["SYN_RECV"]
-        packets.until(lambda seen: len(seen) == 5, within=5)
+        packets.until("5 packets", lambda seen: len(seen) == 5, within=5)
 
     assert [packet.flags for packet in packets] == ["S", "SA", "RA", "SA", "R"]
-    first, second = syn_acks(packets)
+    first, second = syn_acks(packets).exactly(2)
     repeated = measure("halfopen.syn_ack_repeated", second.time - first.time, "s", tolerance=0.06)
     assert repeated == approx_timer(1)
     fence(service.client, service.server, service.address[0])
@@ -39,7 +39,7 @@ def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
     with firewall.drop_resets(service.server, service.client.address(service.family)):
         with service.server.capture("tcp") as packets:
             check.run(service)
-            packets.until(lambda seen: len(syn_acks(seen)) == 3, within=10)
+            packets.until("3 SYN-ACKs", lambda seen: len(syn_acks(seen)) == 3, within=10)
         listed = diag.listing(service.server, "-noH", "state", "syn-recv")
 
     assert repeated(listed) == ["2"], listed
@@ -54,9 +54,9 @@ def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
         segment.send(client, source, service.address, "S", seq=1000)
         clock.sleep(0.5)
         segment.send(client, source, service.address, "S", seq=1000)
-        packets.until(lambda seen: len(syn_acks(seen)) == 2, within=5)
+        packets.until("2 SYN-ACKs", lambda seen: len(syn_acks(seen)) == 2, within=5)
         listed = diag.listing(server, "-noH", "state", "syn-recv")
-        packets.until(lambda seen: len(syn_acks(seen)) == 3, within=5)
+        packets.until("3 SYN-ACKs", lambda seen: len(syn_acks(seen)) == 3, within=5)
 
     answers = syn_acks(packets)
     assert repeated(listed) == ["1"], listed
@@ -78,7 +78,7 @@ def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, mea
             check.run(service)
             clock.sleep(sum(timers) - 0.1)
             assert states(service.server) == ["SYN_RECV"]
-            eventually(lambda: states(service.server), [], within=timers[-1] * 1.2 + 1)
+            eventually("states of the server's connections", lambda: states(service.server), [], within=timers[-1] * 1.2 + 1)
 
     assert len(syn_acks(packets)) == 1 + retries
     name = f"halfopen.given_up_after_{retries}_retries"

@@ -21,7 +21,7 @@ def test_a_rebooted_peer_resets_the_connection(net, family):
         error = wait_for_error(conn, within=20)
 
     assert error == errno.ECONNRESET
-    probe, reset = packets
+    probe, reset = packets.exactly(2)
     assert (probe.is_probe, reset.flags, reset.seq) == (True, "R", probe.ack)
 
 

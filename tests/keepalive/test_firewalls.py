@@ -24,6 +24,6 @@ def test_a_peer_behind_a_dropping_firewall_is_found_dead(net, family, way):
     with lose(way, client, server, family) as lost:
         keepalive(conn, idle=1, interval=1, count=1)
         error = wait_for_error(conn, within=20)
-        eventually(lost.packets, 2, within=5)
+        eventually("packets that the firewall dropped", lost.packets, 2, within=5)
 
     assert error == errno.ETIMEDOUT

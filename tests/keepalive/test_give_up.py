@@ -36,7 +36,7 @@ def test_giving_up_sends_a_reset(net, family):
         keepalive(conn, idle=1, interval=1, count=1)
         wait_for_error(conn, within=20)
 
-    probe, reset = packets.sent()
+    probe, reset = packets.sent().exactly(2)
     assert reset.flags == "RA"
     assert (reset.seq, reset.ack, reset.length) == ((probe.seq + 1) % 2**32, probe.ack, 0)
 
@@ -51,7 +51,7 @@ def test_default_timers_give_up_after_two_hours(net, family, clock, measure):
         keepalive(conn)
         with stopwatch() as took:
             error = wait_for_error(conn, within=20000)
-        eventually(dropped.packets, 9 + 1, within=5)
+        eventually("packets that the firewall dropped", dropped.packets, 9 + 1, within=5)
 
     assert error == errno.ETIMEDOUT
     assert len(packets.probes()) == 9

@@ -31,6 +31,6 @@ def test_connection_is_probed_even_before_it_is_accepted(net, family):
     keepalive(listener, idle=1)
     with server.capture("tcp") as packets:
         client.socket(family).connect(listener.getsockname()[:2])
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
     assert packets.probes()[0].sport == listener.getsockname()[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import LAN
-from netns import MissingFeature, approx_timer, eventually, firewall, keepalive, listen
+from netns import MissingFeature, approx_timer, at_most, eventually, firewall, keepalive, listen
 from netns.sysctl import everywhere
 
 pytestmark = pytest.mark.topology(LAN)
@@ -24,9 +24,11 @@ MEMORY_OF_A_SOCKET = 4.5
 
 def room_for(sockets):
     """Skip unless this process may open so many sockets, and the machine has the memory for them."""
-    [available] = [int(line.split()[1]) for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable:")]
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(meminfo["MemAvailable"].split()[0])
     if available < sockets * MEMORY_OF_A_SOCKET:
-        pytest.skip(f"needs {sockets * MEMORY_OF_A_SOCKET / 1024:.0f} MB of memory for {sockets} sockets, {available // 1024} are available")
+        needed = sockets * MEMORY_OF_A_SOCKET / 1024
+        pytest.skip(f"needs {needed:.0f} MB of memory for {sockets} sockets, {available // 1024} are available")
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < sockets + 256:
         pytest.skip(f"needs {sockets} sockets, the limit of open files is {hard}")
@@ -35,7 +37,8 @@ def room_for(sockets):
 
 @contextmanager
 def backlog_for(packets):
-    """A processor that owes thousands of timers at once overflows its backlog; where that may be written, it has room for so many packets."""
+    """A processor that owes thousands of timers at once overflows its backlog; where that may be written, it has room for so many
+    packets."""
     with ExitStack() as stack:
         with suppress(MissingFeature):
             stack.enter_context(everywhere("net.core.netdev_max_backlog", packets))
@@ -58,13 +61,9 @@ def sockets_in_use(host, family):
     return host.counter("sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse")
 
 
-def nothing(sockets):
-    return sockets <= 0
-
-
-def few_pages(pages):
+def few_pages():
     """Each processor may keep up to 1 MiB of freed pages to itself (sysctl net.core.mem_pcpu_rsv)."""
-    return pages <= 256 * os.cpu_count()
+    return at_most(256 * os.cpu_count())
 
 
 def wait_for_errors(conns):
@@ -98,7 +97,8 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
             keepalive(conn, idle=1, interval=1, count=1)
         errors = wait_for_errors(conns)
         # Where the backlog had no room for it a probe is tried again, a reset is not.
-        eventually(lambda: dropped.packets() + client.counter("TcpExt.TCPAbortFailed"), 2 * count, within=5)
+        eventually("packets that server's firewall dropped, and resets that client had no room for,",
+                   lambda: dropped.packets() + client.counter("TcpExt.TCPAbortFailed"), 2 * count, within=5)
 
     assert {number for _when, number in errors.values()} == {errno.ETIMEDOUT}
     took = sorted(when - armed[descriptor] for descriptor, (when, _number) in errors.items())
@@ -109,8 +109,8 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
 
     for conn in (*conns, *peers):
         conn.close()
-    eventually(lambda: sockets_in_use(client, family), 0, within=10)
+    eventually("sockets in use at client", lambda: sockets_in_use(client, family), 0, within=10)
     if clock.kind == "virtual":
         # These two count the whole machine, and only a virtual one is ours alone.
-        eventually(lambda: client.counter("sockstat.TCP.alloc") - before["sockstat.TCP.alloc"], nothing, within=10)
-        eventually(lambda: client.counter("sockstat.TCP.mem") - before["sockstat.TCP.mem"], few_pages, within=10)
+        client.reaches("sockstat.TCP.alloc", at_most(0), within=10, since=before["sockstat.TCP.alloc"])
+        client.reaches("sockstat.TCP.mem", few_pages(), within=10, since=before["sockstat.TCP.mem"])

@@ -8,7 +8,9 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, firewall, keepalive, tcp_pair, wait_for_error
+from netns.attempt import refused
 from netns.closing import syn_acks
+from netns.found import FoundBy
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -48,10 +50,9 @@ def test_an_option_out_of_bounds_is_refused(net, family, name, most):
         conn.setsockopt(socket.IPPROTO_TCP, number, allowed)
         assert option(conn, number) == allowed
 
-    for refused in (-1, 0, most + 1):
-        with pytest.raises(OSError) as failure:
-            conn.setsockopt(socket.IPPROTO_TCP, number, refused)
-        assert failure.value.errno == errno.EINVAL
+    for beyond in (-1, 0, most + 1):
+        with refused("EINVAL", f"setting option {number} to {beyond}"):
+            conn.setsockopt(socket.IPPROTO_TCP, number, beyond)
     assert option(conn, number) == most
 
 
@@ -68,7 +69,8 @@ def test_socket_options_win_over_the_sysctls(net, family):
         for conn in (follower, owner):
             assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"}
+    resets = FoundBy("times of the resets that client sent, by port",
+                     {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"})
     assert resets[follower.getsockname()[1]] == approx_timer(1, 1)
     assert resets[owner.getsockname()[1]] == approx_timer(2, 1, 1)
 
@@ -86,9 +88,10 @@ def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
         keepalive(follower)
         keepalive(owner, idle=1)
         client.pin({TIME: 2})
-        packets.until(lambda seen: len({probe.sport for probe in seen.probes()}) == 2, within=10)
+        packets.until("keepalive probes of both connections", lambda seen: len({probe.sport for probe in seen.probes()}) == 2, within=10)
 
-    first = {probe.sport: probe.time - armed for probe in reversed(packets.probes())}
+    first = FoundBy("times of client's first keepalive probes, by port",
+                    {probe.sport: probe.time - armed for probe in reversed(packets.probes())})
     assert first[owner.getsockname()[1]] == approx_timer(1)
     assert first[follower.getsockname()[1]] == approx_timer(1, 1)
 
@@ -102,7 +105,7 @@ def test_a_shorter_idle_sysctl_waits_for_the_running_timer(net, family):
         armed = time.time()
         keepalive(conn)
         client.pin({TIME: 1})
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
     assert packets.probes()[0].time - armed == approx_timer(2)
 
@@ -115,9 +118,9 @@ def test_an_option_set_later_counts_from_the_last_segment(net, family, clock):
         keepalive(conn, idle=100)
         clock.sleep(0.5)
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
-    [syn_ack] = syn_acks(packets.received())
+    syn_ack = syn_acks(packets.received()).only()
     assert packets.probes()[0].time - syn_ack.time == approx_timer(0.5, 0.5)
 
 
@@ -129,10 +132,10 @@ def test_later_interval_and_count_sysctls_reach_a_socket_that_is_probing(net, fa
     conn, _peer = tcp_pair(client, server, family)
     with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
         keepalive(conn)
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
         client.pin({INTERVAL: 2, PROBES: 2})
         assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    first, second, reset = packets.sent()
+    first, second, reset = packets.sent().exactly(3)
     assert second.time - first.time == approx_timer(1)
     assert (reset.flags, reset.time - second.time) == ("RA", approx_timer(2))

@@ -19,10 +19,10 @@ def test_probe_carries_no_data_and_an_acknowledged_sequence_number(net, family):
         assert peer.recv(5) == b"hello"
 
         keepalive(conn, idle=1)
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
-    [probe] = packets.probes()
-    last_data = next(packet for packet in packets.sent() if packet.length == 5)
+    probe = packets.probes().only()
+    last_data = packets.sent().which("with 5 bytes of data", lambda packet: packet.length == 5)[0]
     snd_una = last_data.seq + 5
     assert (probe.seq, probe.length, probe.flags) == ((snd_una - 1) % 2**32, 0, "A")
 
@@ -34,9 +34,9 @@ def test_probe_is_answered_by_a_plain_ack(net, family):
 
     keepalive(conn, idle=1)
     with client.capture("tcp") as packets:
-        packets.until(lambda seen: seen.received(), within=10)
+        packets.until("a packet received", lambda seen: seen.received(), within=10)
 
-    [probe], [answer] = packets.probes(), packets.received()
+    probe, answer = packets.probes().only(), packets.received().only()
     assert (answer.flags, answer.length) == ("A", 0)
     assert (answer.seq, answer.ack) == (probe.ack, (probe.seq + 1) % 2**32)
 
@@ -49,9 +49,9 @@ def test_unanswered_probes_come_after_idle_and_then_every_interval(net, family, 
         clock.align(2)
         armed = time.time()
         keepalive(conn, idle=2, interval=1, count=9)
-        packets.until(lambda seen: len(seen.probes()) == 2, within=10)
+        packets.until("2 keepalive probes", lambda seen: len(seen.probes()) == 2, within=10)
 
-    first, second = packets.probes()
+    first, second = packets.probes().exactly(2)
     assert measure("keepalive.first_probe", first.time - armed, "s", timer_slack(2)) == approx_timer(2)
     assert measure("keepalive.probe_interval", second.time - first.time, "s", timer_slack(1)) == approx_timer(1)
 
@@ -64,9 +64,9 @@ def test_answered_probe_starts_the_idle_time_anew(net, family, clock, measure):
     keepalive(conn, idle=2, interval=1)
 
     with client.capture("tcp") as packets:
-        packets.until(lambda seen: len(seen.probes()) == 2, within=10)
+        packets.until("2 keepalive probes", lambda seen: len(seen.probes()) == 2, within=10)
 
-    first, second = packets.probes()
+    first, second = packets.probes().exactly(2)
     # The timer wakes after the interval, sees that the answer is younger than the idle time, and waits for the rest.
     assert measure("keepalive.answered_interval", second.time - first.time, "s", timer_slack(1, 1)) == approx_timer(1, 1)
 
@@ -80,8 +80,8 @@ def test_received_data_postpones_the_probe(net, family, clock):
         keepalive(conn, idle=1)
         clock.sleep(0.2)
         peer.sendall(b"x")
-        packets.until(lambda seen: seen.probes(), within=10)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
-    [data] = [packet for packet in packets.received() if packet.length == 1]
+    data = packets.received().which("with 1 byte of data", lambda packet: packet.length == 1).only()
     # The timer looks first after 1 s, finds 0.8 s of silence, and waits for the rest.
     assert packets.probes()[0].time - data.time == approx_timer(0.8, 0.2)

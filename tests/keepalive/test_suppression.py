@@ -3,17 +3,13 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall, keepalive, tcp_info, tcp_pair, zero_window_pair
+from netns import at_least, firewall, keepalive, tcp_info, tcp_pair, zero_window_pair
 
 pytestmark = pytest.mark.topology(LAN)
 
 
 def from_port(packets, conn):
     return [packet for packet in packets.sent() if packet.sport == conn.getsockname()[1]]
-
-
-def at_least_one(number):
-    return number >= 1
 
 
 def test_no_probe_while_data_is_in_flight(net, family):
@@ -27,7 +23,8 @@ def test_no_probe_while_data_is_in_flight(net, family):
         for conn in (busy, idle):
             keepalive(conn, idle=1, interval=1, count=9)
         # A retransmission's timer goes by the round trip, which a busy machine makes long.
-        packets.until(lambda seen: len(seen.probes()) >= 2 and len(from_port(seen, busy)) >= 3, within=20)
+        packets.until("2 keepalive probes and 3 segments of the busy connection",
+                      lambda seen: len(seen.probes()) >= 2 and len(from_port(seen, busy)) >= 3, within=20)
 
     assert {probe.sport for probe in packets.probes()} == {idle.getsockname()[1]}
     assert all(packet.length == 1 for packet in from_port(packets, busy))
@@ -44,8 +41,9 @@ def test_no_probe_while_the_window_is_closed(net, family):
         # A second connection, silent for twice as long, shows when keepalive's time has come.
         idle, _peer = tcp_pair(client, server, family)
         keepalive(idle, idle=2)
-        packets.until(lambda seen: idle.getsockname()[1] in {probe.sport for probe in seen.probes()}, within=10)
+        packets.until("a keepalive probe of the idle connection",
+                      lambda seen: idle.getsockname()[1] in {probe.sport for probe in seen.probes()}, within=10)
 
-    eventually(lambda: client.counter("TcpExt.TCPWinProbe"), at_least_one, within=10)
+    client.reaches("TcpExt.TCPWinProbe", at_least(1), within=10)
     assert client.counter("TcpExt.TCPKeepAlive") == 1
     assert tcp_info(conn).state == "ESTABLISHED"

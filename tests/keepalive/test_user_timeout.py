@@ -8,6 +8,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, firewall, keepalive, tcp_pair, timer_slack, wait_for_error
+from netns.found import FoundBy
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -36,7 +37,8 @@ def test_user_timeout_overrules_the_count(net, family, clock, measure):
             for conn in conns:
                 assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = {packet.sport: packet.time for packet in packets.sent() if packet.flags == "RA"}
+    resets = FoundBy("times of the resets that client sent, by port",
+                     {packet.sport: packet.time for packet in packets.sent() if packet.flags == "RA"})
     for conn, start, (idle, interval, _count, user_timeout, timers) in zip(conns, began, CASES):
         name = f"keepalive.user_timeout.{idle}s_{interval}s_{user_timeout}ms"
         assert measure(name, resets[conn.getsockname()[1]] - start, "s", timer_slack(*timers)) == approx_timer(*timers)

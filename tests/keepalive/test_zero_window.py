@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, stopwatch, wait_for_error, zero_window_pair
+from netns import approx_timer, stopwatch, wait_for_error, zero_window_pair
 
 # The least interval of the persist timer (TCP_RTO_MIN), in seconds.
 LEAST = 0.2
@@ -19,13 +19,13 @@ def test_a_user_timeout_that_is_over_ends_the_next_probe_interval(net, family, m
     probe0 timer handle expired user timeout")."""
     client, server = net.nodes("client", "server")
     conn, peer = zero_window_pair(client, server, family)
-    eventually(lambda: client.counter("TcpExt.TCPWinProbe"), 4, within=30)
+    client.reaches("TcpExt.TCPWinProbe", 4, within=30)
 
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
     with client.capture("tcp") as packets:
         # Urgent data: of a segment that is predicted by its header the kernel does not look at the acknowledgement.
         peer.send(b"x", socket.MSG_OOB)
-        packets.until(lambda seen: seen.received(), within=5)
+        packets.until("a packet received", lambda seen: seen.received(), within=5)
         with stopwatch() as took:
             assert wait_for_error(conn, within=30) == errno.ETIMEDOUT
 

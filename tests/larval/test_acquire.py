@@ -26,7 +26,7 @@ def test_acquire_describes_flow_and_template(peers, larval_drop, drop):
 
     client.sendto(b"x", peers.target)
 
-    [acquire] = manager.acquires()
+    acquire = manager.acquires().only()
     assert acquire.selector == xfrm.Selector(
         peers.here, peers.there, socket.IPPROTO_UDP, sport=client.getsockname()[1], dport=peers.PORT
     )

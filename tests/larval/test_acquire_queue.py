@@ -63,5 +63,5 @@ def test_connect_asks_before_it_has_a_port(peers, larval_drop, drop):
 
     conn.connect_ex(peers.target)
 
-    [acquire] = manager.acquires()
+    acquire = manager.acquires().only()
     assert acquire.selector == xfrm.Selector(peers.here, peers.there, socket.IPPROTO_TCP, 0, peers.PORT)

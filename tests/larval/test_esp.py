@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, xfrm
+from netns import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -68,12 +68,12 @@ def test_a_tunnel_hides_the_whole_packet(peers):
     server, client = peers.udp_server(), peers.udp_client()
     with peers.client.capture("esp") as packets:
         client.sendto(b"without a policy", peers.target)
-        eventually(lambda: peers.server.counter("XfrmInNoPols"), 1, within=5)
+        peers.server.reaches("XfrmInNoPols", 1, within=5)
         xfrm.add(peers.server, xfrm.Policy(selector, template, direction="in"))
         client.sendto(PLAINTEXT, peers.target)
         assert server.recv(100) == PLAINTEXT
 
-    [_refused, packet] = packets
+    _refused, packet = packets.exactly(2)
     header = 20 if peers.family == socket.AF_INET else 40
     padded = (header + 8 + len(PLAINTEXT) + 2 + 3) // 4 * 4
     assert len(packet.ip.payload) == 8 + 8 + padded + 16

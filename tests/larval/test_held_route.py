@@ -28,4 +28,4 @@ def test_the_route_of_a_held_packet_is_freed_with_its_host(clock):
         xfrm.add(client, sa)
         assert [inbox.recv(1)[0] for _ in range(10)] == list(range(10))
 
-    eventually(lambda: slab.grown(before), {}, within=20, every=1)
+    eventually("objects that the kernel has more in use than before", lambda: slab.grown(before), {}, within=20, every=1)

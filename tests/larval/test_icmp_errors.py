@@ -49,9 +49,9 @@ def test_an_error_goes_the_protected_way_of_the_packet_that_it_is_about(net, fam
 
     with client.capture() as at_client, right.capture() as at_right:
         probe.probe(client, kind, client.address(family), server.address(family), TTL_OF_INNER)
-        at_client.until(probe.answers, within=5)
+        at_client.until("an answer to the probe", probe.answers, within=5)
 
-    [answer] = probe.answers(at_client)
+    answer = probe.answers(at_client).only()
     assert (answer.source, answer.kind) == (inner.address(family, "right"), TIME_EXCEEDED[family])
     to_left = [packet for packet in at_right.sent() if packet.interface == "to-left"]
     assert [packet for packet in to_left if packet.icmp and packet.destination == client.address(family)] == []

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, xfrm
+from netns import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -27,7 +27,7 @@ def test_packets_for_a_larval_sa_are_dropped_and_counted(peers):
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    eventually(lambda: peers.server.counter("XfrmAcquireError"), 1, within=5)
+    peers.server.reaches("XfrmAcquireError", 1, within=5)
     xfrm.update(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 
@@ -42,7 +42,7 @@ def test_packets_for_no_sa_are_dropped_and_counted(peers):
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    eventually(lambda: peers.server.counter("XfrmInNoStates"), 1, within=5)
+    peers.server.reaches("XfrmInNoStates", 1, within=5)
     xfrm.add(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 

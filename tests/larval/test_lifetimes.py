@@ -36,7 +36,8 @@ def test_a_policy_that_ends_by_itself_binds_no_socket_any_more(peers):
     with peers.client.capture() as packets:
         client.send(b"protected")
         assert server.recv(100) == b"protected"
-        eventually(lambda: peers.client.run(["ip", "xfrm", "policy", "list", "dir", "out"]), "", within=5, every=0.25)
+        eventually("outgoing policies of client", lambda: peers.client.run(["ip", "xfrm", "policy", "list", "dir", "out"]), "",
+                   within=5, every=0.25)
         client.send(b"in the clear")
         assert server.recv(100) == b"in the clear"
 
@@ -73,6 +74,7 @@ def test_an_sa_for_so_many_packets_sends_no_more(peers):
         told.append(len(manager.heard()))
 
     assert (told, errno_of(client.send, b"one more")) == ([0, 0, 1, 1, 1], "EINVAL")
-    eventually(manager.expires, [expire(peers, hard=False), expire(peers, hard=True)], within=5)
+    expected = [expire(peers, hard=False), expire(peers, hard=True)]
+    eventually("expiries that client's key manager was told of", manager.expires, expected, within=5)
     assert peers.client.counter("XfrmOutStateExpired") == 1
     assert peers.client.run(["ip", "xfrm", "state", "list", "src", peers.here]) == ""

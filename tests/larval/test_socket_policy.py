@@ -1,13 +1,13 @@
 """A policy for one socket (IP_XFRM_POLICY, IPV6_XFRM_POLICY), as key daemons use it."""
 
 import dataclasses
-import errno
 import socket
 
 import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, xfrm
+from netns.attempt import name, refused
 
 pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
 
@@ -23,7 +23,7 @@ def test_connect_without_sa_fails_with_eagain(peers, larval_drop, drop, blocking
     with stopwatch() as took:
         error = conn.connect_ex(peers.target)
 
-    assert errno.errorcode[error] == "EAGAIN"
+    assert name(error) == "EAGAIN"
     assert took.seconds == approx_timer(0)
 
 
@@ -34,7 +34,7 @@ def test_connect_succeeds_after_the_sa_came(peers, larval_drop, drop):
     xfrm.delete(peers.server, *peers.answers())
     listener, conn, other = peers.tcp_listener(), peers.client.socket(peers.family), peers.client.socket(peers.family)
     xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
-    assert errno.errorcode[conn.connect_ex(peers.target)] == "EAGAIN"
+    assert name(conn.connect_ex(peers.target)) == "EAGAIN"
 
     peers.supply()
     with peers.client.capture() as packets:
@@ -53,7 +53,7 @@ def test_datagram_without_sa_fails_with_eagain(peers, larval_drop, charged, drop
     client = peers.udp_client()
     xfrm.set_on_socket(client, peers.policy(socket.SOCK_DGRAM))
 
-    with pytest.raises(BlockingIOError):
+    with refused("EAGAIN", "sendto() without an SA"):
         client.sendto(b"x", peers.target)
 
     assert charged(client) == 0

@@ -9,8 +9,8 @@ from netns.kmsg import KernelLog
 # What a network namespace has of its own goes with it, and no test makes use of the initial one: sockets, connections that were
 # half open or are waiting, tables of routes, fragments, SAs and bundles, tracked connections; and records of audit. Some have had another
 # name in older kernels. Routes themselves are not here, since held packets leave some behind (tests/larval/test_held_route.py).
-NONE = ["TCP", "TCPv6", "PING", "PINGv6", "UDPv6", "request_sock_TCP", "request_sock_TCPv6", "tw_sock_TCP", "tw_sock_TCPv6", "tcp_bind_bucket",
-        "tcp_bind2_bucket", "ip_fib_alias", "ip_fib_trie", "inet_peer", "inet_peer_cache", "ip4-frags",
+NONE = ["TCP", "TCPv6", "PING", "PINGv6", "UDPv6", "request_sock_TCP", "request_sock_TCPv6", "tw_sock_TCP", "tw_sock_TCPv6",
+        "tcp_bind_bucket", "tcp_bind2_bucket", "ip_fib_alias", "ip_fib_trie", "inet_peer", "inet_peer_cache", "ip4-frags",
         "ip6-frags", "xfrm_state", "xfrm_dst", "xfrm_dst_cache", "nf_conntrack", "nf_conntrack_expect", "ip_vs_conn", "audit_buffer"]
 
 
@@ -32,4 +32,5 @@ def test_every_object_of_a_host_that_is_gone_is_free():
     """What is leaked once per connection ends the memory of a server that runs for a year."""
     if KEPT:
         pytest.skip("hosts are kept: this kernel never gets rid of what was held over IPv6")
-    eventually(lambda: {name: count for name, count in slab.in_use(NONE).items() if count}, {}, within=300, every=5)
+    eventually("objects that the kernel has in use", lambda: {name: count for name, count in slab.in_use(NONE).items() if count}, {},
+               within=300, every=5)

@@ -13,7 +13,7 @@ import pytest
 from fixtures.pidns import Guest, fields, nspid, pidfd_ids
 from netns import eventually
 from netns.actor import Actor
-from netns.attempt import errno_of
+from netns.attempt import errno_of, refused
 
 # What all kernels since 5.10 have, whatever their configuration.
 STATUS = """
@@ -95,9 +95,8 @@ def test_pidfd_of_an_outer_process_signals_nobody_from_inside(nested):
     signal.pidfd_send_signal(os.pidfd_open(here), 0)
 
     nested.hand_over(os.pidfd_open(os.getpid()))
-    with pytest.raises(OSError) as failure:
+    with refused("EINVAL", "a signal through the pidfd of a process outside"):
         nested.ask("signal_received_pidfd")
-    assert failure.value.errno == errno.EINVAL
 
 
 def test_owner_of_a_socket_has_the_id_of_whoever_asks(nested):
@@ -126,7 +125,7 @@ def test_signal_names_its_sender_as_the_receiver_knows_it(nested, sender, expect
 def test_ids_of_outside_mean_nobody_inside(nested):
     """kill(2) looks an id up in the caller's namespace: ESRCH for one that only outer ones have."""
     here, *_ = nested.pids
-    with pytest.raises(ProcessLookupError):
+    with refused("ESRCH", "kill() of a process outside the namespace"):
         nested.ask("kill", here, 0)
 
 
@@ -198,8 +197,8 @@ def test_a_namespace_ends_when_its_last_process_was_reaped(nested):
         child = guest.call("have_child")
         assert nspid(f"/proc/{child}/status")[0] == child and len(nspid(f"/proc/{child}/status")) == len(nested.pids) - 1
         nested.middle.signal(signal.SIGKILL)
-        eventually(lambda: fields(f"/proc/{child}/status")["State"], "Z (zombie)", within=5)
+        eventually("State of the child in /proc", lambda: fields(f"/proc/{child}/status")["State"], "Z (zombie)", within=5)
         assert nested.middle.state != "Z"
 
         assert guest.call("reap", child) == signal.SIGKILL
-        eventually(lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)
+        eventually("whether /proc has the process in the middle", lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import deliver, eventually, offload, pmtu, tcp_info, tcp_pair
+from netns import at_least, deliver, offload, pmtu, tcp_info, tcp_pair
+from netns.attempt import refused
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -42,12 +43,12 @@ def test_without_probing_the_data_never_arrives(net, family, black_hole):
     conn, peer = connect(net, family, 0, black_hole)
     with client.capture() as packets:
         conn.sendall(bytes(2 * tcp_info(conn).snd_mss))
-        eventually(lambda: client.counter("TcpExt.TCPTimeouts"), lambda timeouts: timeouts >= 3, within=60)
+        client.reaches("TcpExt.TCPTimeouts", at_least(3), within=60)
 
     assert pmtu.too_big(packets) == []
     assert tcp_info(conn).snd_mss == 1500 - HEADERS[family]
     peer.setblocking(False)
-    with pytest.raises(BlockingIOError):
+    with refused("EAGAIN", "recv() behind the black hole"):
         peer.recv(1)
     deliver(*tcp_pair(client, server, family), 1000)
 

@@ -81,7 +81,7 @@ def test_it_goes_with_a_router_that_does_not_answer(net, family):
     with client.socket(family, socket.SOCK_DGRAM) as udp:
         errqueue.receive_errors(udp)
         udp.connect((server.address(family), 9))
-        eventually(lambda: errno_of(udp.send, b"x"), "EHOSTUNREACH", within=10)
+        eventually("outcome of client's send()", lambda: errno_of(udp.send, b"x"), "EHOSTUNREACH", within=10)
     with client.socket(family, socket.SOCK_DGRAM) as udp:
         assert path_mtu(udp, family, server.address(family)) == 1500
 
@@ -100,7 +100,7 @@ def test_an_mtu_below_the_least_is_not_taken_as_it_is(net, family):
     offload.segment_in_software(client)
     with client.capture("tcp") as packets:
         deliver(conn, peer, 3000)
-    data = [packet for packet in packets.sent() if packet.length]
+    data = packets.sent().which("with data", lambda packet: packet.length).some()
     assert {str(packet.ip.flags) for packet in data} == {""}
     assert max(packet.ip.len for packet in data) == 552
 
@@ -182,8 +182,8 @@ def test_an_old_connection_sends_full_segments_when_its_exception_was_removed(ne
     with client.capture("tcp") as packets:
         deliver(conn, peer, 2 * full)
 
-    first, *_others = [packet.length for packet in packets.sent() if packet.length]
-    assert measure("pmtu.first_segment_after_removal", first, "bytes") in (full, full - 100, 48 - 12)
+    first = packets.sent().which("with data", lambda packet: packet.length)[0]
+    assert measure("pmtu.first_segment_after_removal", first.length, "bytes") in (full, full - 100, 48 - 12)
     assert tcp_info(conn).snd_mss in (full, full - 100)
 
 

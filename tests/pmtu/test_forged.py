@@ -21,7 +21,7 @@ def flight(net, family):
     conn, peer = tcp_pair(client, server, family)
     with client.capture("tcp") as packets:
         deliver(conn, peer, 1)
-    [data] = [packet for packet in packets.sent() if packet.length == 1]
+    data = packets.sent().which("with 1 byte of data", lambda packet: packet.length == 1).only()
     return conn, peer, icmp.quote(data)
 
 

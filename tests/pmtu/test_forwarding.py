@@ -7,6 +7,7 @@ import pytest
 from fixtures.topologies import NARROW, ROUTED
 from netns import deliver, icmp, offload, pmtu, tcp_info, tcp_pair
 
+
 @pytest.mark.topology(NARROW)
 @pytest.mark.parametrize("gso", [False, True], ids=["segments", "gso"])
 def test_a_narrow_link_in_the_middle_is_told_to_the_sender(net, family, gso):
@@ -84,6 +85,6 @@ def test_time_exceeded_comes_before_fragmentation_needed(net):
     udp.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 1)
     with client.capture("icmp") as packets:
         udp.sendto(bytes(1472), (server.address(socket.AF_INET), 9))
-        packets.until(lambda seen: seen.received(), within=5)
+        packets.until("a packet received", lambda seen: seen.received(), within=5)
 
     assert [packet.layers["ICMP"].type for packet in packets.received()] == [11]

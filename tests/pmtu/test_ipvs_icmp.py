@@ -30,14 +30,14 @@ def test_the_client_gets_the_error_about_its_own_packet(net, service, kind, code
     conn.bind((client.address(socket.AF_INET), 0x8008))
     with director.capture() as packets:
         conn.connect((service.address, service.port))
-    [tunnelled, *_more] = [packet for packet in packets.sent() if packet.ip and packet.ip.version == 4
-                           and packet.ip.proto == socket.IPPROTO_IPIP]
+    tunnelled = packets.sent().which("in IPIP", lambda packet: packet.ip and packet.ip.version == 4
+                                     and packet.ip.proto == socket.IPPROTO_IPIP)[0]
 
     with client.capture("icmp") as at_client:
         icmp.send_error(router, director, kind, code, icmp.quote(tunnelled), rest=1400, counted=False, options=options)
-        at_client.until(len, within=5)
+        at_client.until("a packet", len, within=5)
 
-    [error] = at_client.received()
+    error = at_client.received().only()
     data = error.frame.data[14:]
     assert (data[0], error.ip.src, data[20], data[21]) == (0x45, service.address, kind, code)
     quoted = data[28:]

@@ -17,7 +17,8 @@ ETHERNET = 14
 def segments(packets, conn):
     """The data segments of a connection among the packets that its host sent, tunnelled ones apart."""
     port = conn.getsockname()[1]
-    return [packet for packet in packets if packet.sent and packet.segment and packet.sport == port and packet.length]
+    return packets.sent().which(
+        "with data of the connection", lambda packet: packet.segment and packet.sport == port and packet.length)
 
 
 def test_a_full_sized_segment_brings_an_icmp_error_with_the_tunnels_mtu(net, service):
@@ -28,7 +29,7 @@ def test_a_full_sized_segment_brings_an_icmp_error_with_the_tunnels_mtu(net, ser
     with client.capture() as packets:
         deliver(conn, peer, service.largest(1500))
 
-    [error] = pmtu.too_big(packets.received())
+    error = pmtu.too_big(packets.received()).only()
     assert pmtu.announced(error) == service.tunnel_mtu
     path = pmtu.path(client, service.address)
     assert (path.mtu, path.locked) == (service.tunnel_mtu, False)
@@ -43,8 +44,9 @@ def test_the_lost_segment_is_sent_again_at_once(net, service, measure):
     with client.capture() as packets:
         deliver(conn, peer, service.largest(1500))
 
-    [error] = pmtu.too_big(packets.received())
-    lost, *again = segments(packets, conn)
+    error = pmtu.too_big(packets.received()).only()
+    data = segments(packets, conn)
+    lost, again = data[0], data[1:]
     assert lost.length == service.largest(1500)
     assert [segment.length for segment in again] == [service.largest(service.tunnel_mtu), service.overhead]
     assert measure("pmtu.ipvs.retransmitted_after", again[0].time - error.time, "s", tolerance=0.02) < AT_ONCE
@@ -119,8 +121,8 @@ def test_a_director_that_cuts_in_software_cuts_what_it_tunnels(net, service):
         deliver(conn, peer, 8 * service.largest(service.tunnel_mtu))
 
     assert client.counter("Tcp.RetransSegs") == before
-    assert max(packet.frame.length for packet in packets.received()) > ETHERNET + 1500
-    assert max(packet.frame.length for packet in packets.sent()) == ETHERNET + 1500
+    assert max(packet.frame.length for packet in packets.received().some()) > ETHERNET + 1500
+    assert max(packet.frame.length for packet in packets.sent().some()) == ETHERNET + 1500
 
 
 @pytest.mark.virtual_clock("an exception lives for 600 s")

@@ -22,8 +22,8 @@ def test_a_segment_fills_no_more_than_half_of_a_small_window(net, family, window
         assert errno_of(conn.connect, there) == "EINPROGRESS"
         seq = packets.sent()[0].seq
         segment.send(server, there, conn.getsockname()[:2], "SA", seq=5000, ack=seq + 1, window=window)
-        eventually(lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
+        eventually("state of the client's connection", lambda: tcp_info(conn).state, "ESTABLISHED", within=5)
         conn.send(bytes(2 * DEFAULT_MSS))
 
     assert tcp_info(conn).snd_mss == largest
-    assert [packet.length for packet in packets.sent() if packet.length][0] == largest
+    assert packets.sent().which("with data", lambda packet: packet.length)[0].length == largest

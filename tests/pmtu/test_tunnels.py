@@ -7,6 +7,7 @@ import pytest
 
 from fixtures.topologies import LAN, SITES
 from netns import deliver, offload, pmtu, tcp_info, tcp_pair, tunnel
+from netns.found import Found
 
 pytestmark = pytest.mark.topology(SITES)
 
@@ -97,8 +98,8 @@ IPIP, GRE = KINDS[0], KINDS[2]
 def tunnelled(packets, kind):
     """The outer headers of the tunnel's packets."""
     number = IPPROTO_IPIP if kind is IPIP else IPPROTO_GRE
-    return [packet.ip for packet in packets.received() if packet.ip and packet.ip.version == 4
-            and packet.ip.proto == number]
+    return Found(f"tunnelled packets among {packets.what}", (
+        packet.ip for packet in packets.received() if packet.ip and packet.ip.version == 4 and packet.ip.proto == number))
 
 
 @pytest.mark.topology(LAN)
@@ -116,7 +117,7 @@ def test_the_outer_header_has_df_as_configured(net, kind, words, df, outer_df):
     udp.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO if df else IP_PMTUDISC_DONT)
     with server.capture() as packets:
         udp.sendto(b"x", ("10.0.0.2", 9))
-        packets.until(lambda seen: tunnelled(seen, kind), within=5)
+        packets.until("a tunnelled packet", lambda seen: tunnelled(seen, kind), within=5)
 
     outer = tunnelled(packets, kind)[0]
     assert str(outer.flags) == ("DF" if outer_df else "")

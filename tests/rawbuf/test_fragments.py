@@ -24,5 +24,5 @@ def test_half_a_datagram_leaves_nothing_behind(net, family):
         assert (outq(sender), writable(sender)) == (0, True)
         sender.sendto(b"small", (server.address(family), 0))
 
-    [packet] = [packet for packet in packets.sent() if packet.ip and packet.protocol not in ("icmp", "icmpv6")]
+    packet = packets.sent().which("other than ICMP", lambda packet: packet.ip and packet.protocol not in ("icmp", "icmpv6")).only()
     assert packet.ip.payload.original == b"small"

@@ -40,7 +40,8 @@ def test_unread_tun_takes_no_send_buffer(net, family, measure):
         for sent in range(100, 1201, 100):
             peak = max(peak, *(send_everywhere(sender, indexes) for _ in range(100)))
             # In portions: a backlog of more than net.core.netdev_max_backlog would be dropped on its way.
-            eventually(lambda: [receiver.arrived() for receiver in receivers], [sent, sent], within=5)
+            eventually("datagrams that arrived at each receiver", lambda: [receiver.arrived() for receiver in receivers],
+                       [sent, sent], within=5)
 
         assert measure("rawbuf.unread_tun.peak_outq", peak, "B") == 0
         assert tx_queue(router, sender.socket) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually, rtnl
+from netns.found import Found
 from netns.raw import HelloSender, outq, tx_queue, writable
 from netns.tun import Flags, tun
 
@@ -102,7 +103,7 @@ def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
         stub.close()
         sender.send_many(stub.index, 1200)
         at_once = stub.dropped()
-        eventually(stub.operstate, "DOWN", within=5)
+        eventually("operstate of the tun device", stub.operstate, "DOWN", within=5)
         sender.send_many(stub.index, 10)
         later = stub.dropped() - at_once
 
@@ -116,7 +117,7 @@ def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
             sender.send(stub.index)
             return hellos(stub.drain())
 
-        eventually(arrived, 1, within=5)
+        eventually("packets that arrived", arrived, 1, within=5)
 
 
 def test_link_down_is_an_error_of_the_send_alone(net, family):
@@ -166,8 +167,7 @@ def test_a_packet_is_stamped_when_it_goes_into_the_tun(net, family):
 def one_hello(sender, stub, index):
     """What the reader gets of a Hello that is sent by the interface with this index."""
     sender.send(index)
-    [packet] = [packet for packet in stub.drain() if hellos([packet])]
-    return packet
+    return Found("Hellos that the tun's reader got", (packet for packet in stub.drain() if hellos([packet]))).only()
 
 
 @pytest.mark.parametrize("kind", ["tun", "tap"])

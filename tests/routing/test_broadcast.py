@@ -34,7 +34,7 @@ def test_a_broadcast_goes_to_everybody_on_the_link(net, to, bound):
     with client.capture("udp") as packets:
         sock.sendto(b"anybody?", (to, 4000))
 
-    [packet] = packets.sent()
+    packet = packets.sent().only()
     assert (packet.layers.dst, packet.ip.dst, packet.ip.src) == (BROADCAST_MAC, to, client.address(socket.AF_INET))
 
 

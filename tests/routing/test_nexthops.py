@@ -41,7 +41,7 @@ def test_an_ipv4_route_takes_a_nexthop_of_either_family(net, nexthop, device):
     for host, other in ((client, server), (server, client)):
         with host.capture() as here, other.capture() as there, host.socket(V4, socket.SOCK_DGRAM) as sock:
             sock.sendto(b"x", ("203.0.113.1", 4000))
-            here.until(sent, within=5)
+            here.until("the packet sent", sent, within=5)
         assert {packet.interface for packet in sent(here)} == {device}
         assert sent(there) == []
     for family in (V4, V6):

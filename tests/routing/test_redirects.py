@@ -46,7 +46,7 @@ def quote_of(net, family, kind):
                 client.socket(family, socket.SOCK_RAW, EXPERIMENT)
             sock.connect((server.address(family), 4000 if kind == "udp" else 0))
             sock.send(bytes(8))
-    last = [packet for packet in packets.sent() if packet.ip and packet.ip.dst == server.address(family)][-1]
+    last = packets.sent().which("to server", lambda packet: packet.ip and packet.ip.dst == server.address(family))[-1]
     return icmp.quote_next(last) if kind == "tcp" else icmp.quote(last)
 
 

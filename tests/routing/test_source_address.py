@@ -36,7 +36,7 @@ def test_a_router_records_the_address_of_the_route_that_the_packet_takes(net, ec
             outbox.sendto(b"x", inbox.getsockname())
             inbox.recv(1)
 
-    [packet] = packets.received()
+    packet = packets.received().only()
     sender, by_router, *_empty = recorded(packet)
     assert (sender, by_router) == (client.address(socket.AF_INET), taken)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import eventually
 from netns.actor import Actor
 from netns.closing import fence
 from netns.sysctl import everywhere
@@ -32,7 +31,8 @@ class Guard:
 @pytest.fixture(autouse=True)
 def loop_ends_the_machine():
     """A kernel that loops is not noticed only when the machine has been silent for minutes: its watchdog panics after two seconds,
-    and where others run beside the loop (PREEMPT_LAZY), so that there is no lockup, one of them does when the test has no more to wait for."""
+    and where others run beside the loop (PREEMPT_LAZY), so that there is no lockup, one of them does when the test has no more to wait
+    for."""
     with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.watchdog", 1), \
             Actor(Guard) as guard:
         guard.start("end_the_machine_in", WITHIN + 1)
@@ -64,9 +64,9 @@ def test_a_packet_is_dropped_where_no_fragment_has_room_for_data(net, mtu, sende
         except OSError:
             assert mtu < HEADER + 8
         if mtu < HEADER + 8:
-            eventually(lambda: cutter.counter("Ip.FragFails"), 1, within=WITHIN)
+            cutter.reaches("Ip.FragFails", 1, within=WITHIN)
         else:
-            eventually(lambda: cutter.counter("Ip.FragCreates"), DATA // 8, within=WITHIN)
+            cutter.reaches("Ip.FragCreates", DATA // 8, within=WITHIN)
         cutter.run(["ip", "route", "del", f"{there}/32"])
         fence(client, server, there)
 

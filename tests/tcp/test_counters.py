@@ -16,7 +16,7 @@ def test_a_connection_in_close_wait_is_counted_as_established(net, family):
 
     conn.close()
 
-    eventually(lambda: tcp_info(peer).state, "CLOSE_WAIT", within=5)
+    eventually("state of the server's connection", lambda: tcp_info(peer).state, "CLOSE_WAIT", within=5)
     assert server.counter("Tcp.CurrEstab") == 1
     peer.close()
-    eventually(lambda: server.counter("Tcp.CurrEstab"), 0, within=5)
+    server.reaches("Tcp.CurrEstab", 0, within=5)

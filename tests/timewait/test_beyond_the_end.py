@@ -22,7 +22,7 @@ def test_what_lies_beyond_a_fin_is_thrown_away(service):
         """What the server says to a segment so far ahead of the one that it waits for."""
         with server.capture("tcp") as packets:
             segment.send(client, here, service.address, flags, ack.seq + ahead, ack.ack, payload=payload)
-            packets.until(lambda seen: seen.sent() != [], within=5)
+            packets.until("a packet sent", lambda seen: seen.sent() != [], within=5)
         first = packets.sent()[0]
         return (first.ack - ack.seq) % 2**32, first.sacks
 

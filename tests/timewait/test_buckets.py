@@ -39,7 +39,7 @@ def test_fin_wait2_takes_a_place_too(service):
     service.closed()
     conn, peer = service.connect()
     peer.close()
-    eventually(lambda: states(service.server), ["TIME_WAIT"], within=5)
+    eventually("states of the server's connections", lambda: states(service.server), ["TIME_WAIT"], within=5)
 
     with service.client.capture("tcp") as packets:
         conn.close()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 
 def only_entry(tracker, service):
-    [entry] = tracker.entries(service.family)
+    entry = tracker.entries(service.family).only()
     return entry
 
 
@@ -34,7 +34,7 @@ def test_an_old_duplicate_does_not(service, tracker, flags, seq):
     closed = service.closed(data=b"old data")
     before = only_entry(tracker, service)
 
-    [answer] = closed.answers(flags, seq, tsval=0, payload=b"old data" if flags == "PA" else b"")
+    answer = closed.answers(flags, seq, tsval=0, payload=b"old data" if flags == "PA" else b"").only()
 
     after = only_entry(tracker, service)
     assert (answer.flags, after.packets[1]) == ("A", before.packets[1] + 1)
@@ -48,8 +48,8 @@ def test_an_old_syn_replaces_it_whatever_its_numbers(service, tracker):
     before = only_entry(tracker, service)
 
     assert [answer.flags for answer in closed.answers("S", -1000)] == ["A"]
-    [entry] = tracker.entries(service.family) or [None]
-    assert entry is None or sum(entry.packets) < sum(before.packets)
+    entries = tracker.entries(service.family)
+    assert not entries or sum(entries.only().packets) < sum(before.packets)
 
     conn, peer = service.connect(closed.remote[1])
     deliver(conn, peer, 1000)

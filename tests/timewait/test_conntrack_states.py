@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import deliver, eventually, firewall, segment, stopwatch
+from netns import Expected, deliver, eventually, firewall, segment, stopwatch
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -25,11 +25,9 @@ def states(tracker, service):
 
 def reaches(tracker, service, state):
     """Wait until the one entry is in this state; the seconds that it is then kept for."""
-    def it_is_there(entries):
-        return [entry.state for entry in entries] == [state]
-
-    [entry] = eventually(lambda: tracker.entries(service.family), it_is_there, within=5, every=EVERY)
-    return entry.timeout
+    it_is_there = Expected(f"one in {state}", lambda entries: [entry.state for entry in entries] == [state])
+    what = f"conntrack entries of {tracker.host.role}"
+    return eventually(what, lambda: tracker.entries(service.family), it_is_there, within=5, every=EVERY).only().timeout
 
 
 def test_each_state_is_kept_as_long_as_documented(tracker):
@@ -87,7 +85,7 @@ def test_an_entry_in_time_wait_is_forgotten_after_its_timeout(service, tracker, 
     with stopwatch() as took:
         clock.sleep(seconds - 0.5)
         assert states(tracker, service) == ["TIME_WAIT"]
-        eventually(lambda: states(tracker, service), [], within=10, every=EVERY)
+        eventually("states of the router's conntrack entries", lambda: states(tracker, service), [], within=10, every=EVERY)
 
     measured = measure(f"timewait.conntrack.time_wait_{seconds}", took.seconds, "s", tolerance=0.2)
     # Entries carry the jiffy of their end and are looked at by it: no timer wheel.
@@ -118,7 +116,7 @@ def test_no_entry_is_left_of_many_connections(service, tracker, clock, seconds, 
     assert tracker.count() == 100
 
     if look:
-        eventually(lambda: states(tracker, service), [], within=10, every=EVERY)
+        eventually("states of the router's conntrack entries", lambda: states(tracker, service), [], within=10, every=EVERY)
     else:
         clock.sleep(seconds + 180)
 
@@ -135,7 +133,7 @@ def test_an_idle_connection_is_picked_up_again_where_its_entry_is_gone(service, 
     deliver(conn, peer, 1000)
     deliver(peer, conn, 1000)
 
-    [entry] = tracker.entries(service.family)
+    entry = tracker.entries(service.family).only()
     assert (entry.state, entry.assured, tracker.invalid()) == ("ESTABLISHED", True, 0)
 
 

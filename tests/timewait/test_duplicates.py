@@ -19,7 +19,7 @@ def test_data_is_acknowledged_and_changes_nothing_in_time_wait(service, timestam
     tsval = -1 if timestamps else None
 
     for seq in (-9, -9, 0, 1, 1000):
-        [answer] = closed.answers("PA", seq, tsval, OLD_DATA)
+        answer = closed.answers("PA", seq, tsval, OLD_DATA).only()
         assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
     assert time_waits(service.server) == 1
     assert service.server.counter("Tcp.PassiveOpens") == 1
@@ -52,7 +52,7 @@ def duplicate_in_window(service, reopened):
     closed, conn, peer = reopened
     with service.client.capture("tcp") as packets:
         deliver(conn, peer, 1)
-    [data] = [packet for packet in packets.sent() if packet.length]
+    data = packets.sent().which("with data", lambda packet: packet.length).only()
     timestamps = (closed.ts_recent - 1, 0) if closed.ts_recent else None
     before = service.server.counters()
     segment.send(service.client, closed.remote, closed.local, "PA", data.seq + 1, data.ack, timestamps, OLD_DATA)

@@ -1,12 +1,12 @@
 """FIN_WAIT2: this side has closed, the other has acknowledged it and does not close (tcp(7), TCP_LINGER2)."""
 
-import errno
 import socket
 
 import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, deliver, eventually, stopwatch, tcp_info, wheel_granularity
+from netns.attempt import so_error
 from netns.closing import states
 
 pytestmark = pytest.mark.topology(LAN)
@@ -34,7 +34,7 @@ def test_a_closed_socket_waits_so_long_for_the_peers_fin(service, clock, measure
         peer.close()
         clock.sleep(sum(timers) - 0.1)
         assert states(service.server) == ["FIN_WAIT2"]
-        eventually(lambda: states(service.server), [], within=30)
+        eventually("states of the server's connections", lambda: states(service.server), [], within=30)
 
     name = f"timewait.fin_wait2.sysctl_{sysctl}.linger2_{linger2}"
     assert measure(name, took.seconds, "s", wheel_granularity(60)) == approx_timer(*timers)
@@ -45,7 +45,7 @@ def half_closed(service):
     """The server has closed, the client not: its socket."""
     conn, peer = service.connect()
     peer.close()
-    eventually(lambda: states(service.server), ["FIN_WAIT2"], within=5)
+    eventually("states of the server's connections", lambda: states(service.server), ["FIN_WAIT2"], within=5)
     return conn
 
 
@@ -55,7 +55,7 @@ def test_late_data_finds_nobody_and_is_reset(service):
 
     half.sendall(b"late")
 
-    assert eventually(lambda: half.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR), bool, within=5) == errno.EPIPE
+    eventually("SO_ERROR of the half-closed connection", lambda: so_error(half), "EPIPE", within=5)
     assert states(service.server) == []
 
 
@@ -77,7 +77,7 @@ def test_time_wait_lasts_60_seconds_from_the_peers_fin(service, clock):
     with stopwatch() as took:
         clock.sleep(60 - 0.1)
         assert states(service.server) == ["TIME_WAIT"]
-        eventually(lambda: states(service.server), [], within=20)
+        eventually("states of the server's connections", lambda: states(service.server), [], within=20)
 
     assert took.seconds == approx_timer(60)
 
@@ -90,7 +90,7 @@ def test_a_negative_linger2_means_not_to_wait(service):
 
     with service.server.capture("tcp") as packets:
         peer.close()
-        eventually(lambda: tcp_info(conn).state, "CLOSE", within=5)
+        eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
 
     assert [packet.flags[0] for packet in packets.sent()] == ["F", "R"]
     counters = service.server.counters()

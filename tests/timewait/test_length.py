@@ -1,7 +1,5 @@
 """How long TIME_WAIT lasts, who has it, and what it keeps from others meanwhile (RFC 9293, 3.6.1)."""
 
-import errno
-
 import pytest
 
 from fixtures.topologies import LAN
@@ -31,7 +29,7 @@ def test_it_lasts_60_seconds(service, clock, measure):
     with stopwatch() as took:
         clock.sleep(LENGTH - 0.1)
         assert time_waits(service.server) == 1
-        eventually(lambda: time_waits(service.server), 0, within=20)
+        eventually("connections of server in TIME_WAIT", lambda: time_waits(service.server), 0, within=20)
 
     tolerance = wheel_granularity(LENGTH)
     assert measure("timewait.length", took.seconds, "s", tolerance) == approx_timer(LENGTH)
@@ -62,9 +60,9 @@ def test_a_lost_last_ack_is_sent_again(service):
     with service.server.capture("tcp") as packets:
         with firewall.drop(service.client, service.address[0]) as dropped:
             conn.close()
-            packets.until(lambda seen: len(seen.sent()) == 2, within=10)
-            lost = eventually(dropped.packets, 2, within=5)
-        packets.until(lambda seen: len(seen.sent()) > lost, within=10)
+            packets.until("2 packets sent", lambda seen: len(seen.sent()) == 2, within=10)
+            lost = eventually("packets that the firewall dropped", dropped.packets, 2, within=5)
+        packets.until("a packet sent after the dropped ones", lambda seen: len(seen.sent()) > lost, within=10)
     fence(service.server, service.client, service.client.address(service.family))
 
     fins = [packet for packet in packets.received() if packet.flags == "FA"]
@@ -79,13 +77,13 @@ def test_a_fin_that_comes_again_starts_the_time_anew(service, clock):
     service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the peer has forgotten the connection, and resets it
     closed = service.closed("server")
     clock.sleep(30)
-    [answer] = closed.answers("FA", seq=-1, tsval=30_000)
+    answer = closed.answers("FA", seq=-1, tsval=30_000).only()
     assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
 
     with stopwatch() as took:
         clock.sleep(LENGTH - 0.1)
         assert time_waits(service.server) == 1
-        eventually(lambda: time_waits(service.server), 0, within=20)
+        eventually("connections of server in TIME_WAIT", lambda: time_waits(service.server), 0, within=20)
     assert took.seconds == approx_timer(LENGTH)
 
 
@@ -98,11 +96,9 @@ def test_the_pair_of_ports_is_not_used_for_a_new_connection_meanwhile(service, c
         assert refusal(service) == "EADDRNOTAVAIL"
         clock.sleep(19.5)
 
-    eventually(lambda: time_waits(service.client), 0, within=20)
+    eventually("connections of client in TIME_WAIT", lambda: time_waits(service.client), 0, within=20)
     assert service.connect()[0].getsockname()[1] == 40000
 
 
 def refusal(service):
-    with pytest.raises(OSError) as failure:
-        service.connect()
-    return errno.errorcode[failure.value.errno]
+    return errno_of(service.connect)

@@ -1,28 +1,25 @@
 """Thousands of short connections over few ports, as a load generator or a reverse proxy makes them."""
 
 import os
-import socket
 
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually
+from netns import at_most
 from netns.closing import time_waits
+from netns.hostsocket import HostSocket
 
 pytestmark = pytest.mark.topology(LAN)
 
 TIME_WAIT = 60
-# Connections in much less than the second after which a pair may be taken over: in a longer round some ports are used twice, and others not.
+# Connections in much less than the second after which a pair may be taken over: in a longer round some ports are used twice, and
+# others not.
 AT_A_TIME = 200
 
 
-def few_pages(pages):
+def few_pages():
     """Each processor may keep up to 1 MiB of freed pages to itself (sysctl net.core.mem_pcpu_rsv)."""
-    return pages <= 256 * os.cpu_count()
-
-
-def none(sockets):
-    return sockets <= 0
+    return at_most(256 * os.cpu_count())
 
 
 def ports(client, count):
@@ -33,7 +30,8 @@ def short_connections(service, count, first):
     """So many connections, one after the other, closed by both sides, `first` first. Raises OSError."""
     with service.client.entered():
         for _ in range(count):
-            conn = socket.socket(service.family)
+            conn = HostSocket(service.family)
+            conn.role = service.client.role
             conn.connect(service.address)
             peer, _address = service.listener.accept()
             for each in (peer, conn) if first == "server" else (conn, peer):
@@ -48,8 +46,8 @@ def memory_comes_back(service, clock):
     if clock.kind == "virtual":
         clock.sleep(TIME_WAIT + 10)
         assert (time_waits(service.client), time_waits(service.server)) == (0, 0)
-        eventually(lambda: service.server.counter("sockstat.TCP.alloc") - before["sockstat.TCP.alloc"], none, 10)
-        eventually(lambda: service.server.counter("sockstat.TCP.mem") - before["sockstat.TCP.mem"], few_pages, 10)
+        service.server.reaches("sockstat.TCP.alloc", at_most(0), 10, since=before["sockstat.TCP.alloc"])
+        service.server.reaches("sockstat.TCP.mem", few_pages(), 10, since=before["sockstat.TCP.mem"])
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(50000, marks=pytest.mark.mass)])

@@ -30,7 +30,8 @@ def reflect_labels(listener):
 
 @pytest.fixture
 def marked(service):
-    """A connection whose sides have a class each, and which has a flow label in both directions over IPv6; its two sockets and the label."""
+    """A connection whose sides have a class each, and which has a flow label in both directions over IPv6; its two sockets and the
+    label."""
     conn, label = service.client.socket(service.family), 0
     if service.family != V4:
         label = LABEL
@@ -49,7 +50,7 @@ def test_time_wait_answers_with_the_class_and_flow_label_of_the_connection(servi
     conn, peer, label = marked
     closed = service.close(conn, peer, "server", conn.getsockname()[:2], peer.getsockname()[:2])
 
-    [answer] = closed.answers("FA", seq=-1, tsval=1000)
+    answer = closed.answers("FA", seq=-1, tsval=1000).only()
 
     assert (answer.flags, marks(answer)) == ("A", (EXPEDITED, label))
 
@@ -59,11 +60,11 @@ def test_a_reset_has_the_class_of_what_it_answers_and_the_flow_label_of_the_conn
     service.server.pin({"net.ipv4.tcp_fin_timeout": 5})
     conn, peer, label = marked
     peer.close()
-    eventually(lambda: states(service.server), ["FIN_WAIT2"], within=5)
+    eventually("states of the server's connections", lambda: states(service.server), ["FIN_WAIT2"], within=5)
 
     with service.server.capture("tcp") as packets:
         conn.sendall(b"late")
-        packets.until(lambda seen: seen.sent() != [], within=5)
+        packets.until("a packet sent", lambda seen: seen.sent() != [], within=5)
 
-    [reset] = packets.sent()
+    reset = packets.sent().only()
     assert (reset.flags, marks(reset)) == ("R", (LOW, label))

@@ -36,7 +36,7 @@ def test_the_new_connection_begins_past_the_old_ones_sequence_numbers(service, m
     TCP_SKB_CB(skb)->tcp_tw_isn with a per-cpu field" it was forgotten and the ISN came from the clock (RFC 6528)."""
     closed = service.closed(data=b"hello")
 
-    [answer] = closed.answers("S", NEW, NEW)
+    answer = closed.answers("S", NEW, NEW).only()
 
     step = (answer.seq - closed.snd_nxt) % 2**32
     assert 0 < step < 2**31
@@ -48,7 +48,7 @@ def test_a_rejected_syn_gets_an_ack_of_the_old_connection(service):
     """So that a peer that has forgotten it can say so with a reset (RFC 9293, 3.10.7.4)."""
     closed = service.closed()
 
-    [answer] = closed.answers("S", OLD)
+    answer = closed.answers("S", OLD).only()
 
     assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
 

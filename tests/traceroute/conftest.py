@@ -47,8 +47,8 @@ class Tracer:
         """What was sent, after its IP header, and the answer; `words` as in netns.probe. Raises NotMet."""
         with self._client.capture() as packets:
             sent = probe(self._client, kind, self._source, destination, ttl, **words)
-            packets.until(answers, within=5)
-        [answer] = answers(packets)
+            packets.until("an answer to the probe", answers, within=5)
+        answer = answers(packets).only()
         return sent, answer
 
     def unanswered(self, kind: str, destination: str, ttl: int, then: int = 30, **words: int) -> bool:
@@ -56,7 +56,7 @@ class Tracer:
         with self._client.capture() as packets:
             probe(self._client, kind, self._source, destination, ttl, **words)
             probe(self._client, "icmp", self._source, destination, then, sport=_LATER)
-            packets.until(lambda seen: any(map(_is_later, answers(seen))), within=5)
+            packets.until("a later answer to the probe", lambda seen: any(map(_is_later, answers(seen))), within=5)
             return all(map(_is_later, answers(packets)))
 
 

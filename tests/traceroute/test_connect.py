@@ -1,7 +1,6 @@
 """connect() as a probe: what a small IP_TTL or IPV6_UNICAST_HOPS does to it, as in `traceroute -T` without
 privileges."""
 
-
 import pytest
 
 from fixtures.icmp_errors import TIME_EXCEEDED, V4
@@ -54,7 +53,7 @@ def test_a_nonblocking_client_can_read_that_answer_at_once(net, family, short_li
     conn.setblocking(False)
     conn.connect_ex(target)
 
-    eventually(lambda: so_error(conn), "EHOSTUNREACH", within=0.5)
+    eventually("SO_ERROR of the client's connection", lambda: so_error(conn), "EHOSTUNREACH", within=0.5)
     assert tcp_info(conn).state == "SYN_SENT"
 
 
@@ -65,7 +64,7 @@ def test_the_error_queue_names_the_router(net, family, short_lived):
     conn.setblocking(False)
     errqueue.receive_errors(conn)
     conn.connect_ex(target)
-    eventually(lambda: so_error(conn), "EHOSTUNREACH", within=5)
+    eventually("SO_ERROR of the client's connection", lambda: so_error(conn), "EHOSTUNREACH", within=5)
 
     assert events(conn) == {"ERR"}
     queued = errqueue.next_error(conn)
@@ -116,7 +115,7 @@ def test_an_established_connection_outlives_a_path_that_is_too_long(net, family)
     set_ttl(conn, 1)
     conn.send(b"x")
 
-    eventually(lambda: so_error(conn), "EHOSTUNREACH", within=5)
+    eventually("SO_ERROR of the client's connection", lambda: so_error(conn), "EHOSTUNREACH", within=5)
     assert tcp_info(conn).state == "ESTABLISHED"
     set_ttl(conn, 64)
     peer.settimeout(10)

@@ -24,7 +24,7 @@ def hops(net, family, fork):
             for words in probes:
                 kind, source = words.pop("kind"), words.pop("source", client.address(family))
                 probe(client, kind, source, fork.service, 2, **words)
-            packets.until(lambda seen: len(answers(seen)) == len(probes), within=5)
+            packets.until("an answer to each probe", lambda seen: len(answers(seen)) == len(probes), within=5)
             found = {answer.source for answer in answers(packets)}
         assert found <= {net[router].address(family, "fork") for router in ("upper", "lower")}
         return len(found)
@@ -99,10 +99,12 @@ def test_a_router_known_to_be_dead_is_left_to_itself(net, fork, family, state, u
     router (rt6_score_route(); RFC 4861, 6.3.6); a router sends on regardless."""
     host = net["fork"]
     host.pin({"net.ipv6.conf.all.forwarding": 0, "net.ipv6.fib_multipath_hash_policy": 1})
-    ways = [word for router in ("upper", "lower") for word in ("nexthop", "via", net[router].address(family, "fork"), "dev", f"to-{router}")]
+    ways = [word for router in ("upper", "lower")
+            for word in ("nexthop", "via", net[router].address(family, "fork"), "dev", f"to-{router}")]
     host.run(["ip", "-6", "route", "replace", fork.service, *ways])
     lower = net["lower"].interfaces["fork"]
-    host.run(["ip", "-6", "neighbour", "replace", net["lower"].address(family, "fork"), "dev", "to-lower", "lladdr", lower.mac, "nud", state])
+    neighbour = [net["lower"].address(family, "fork"), "dev", "to-lower", "lladdr", lower.mac, "nud", state]
+    host.run(["ip", "-6", "neighbour", "replace", *neighbour])
 
     seen = set()
     for _ in range(MANY):

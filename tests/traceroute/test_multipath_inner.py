@@ -28,14 +28,14 @@ def test_flows_in_a_tunnel_spread_by_their_own_addresses_in_policy_2(net, family
         for inner in range(1, MANY + 1):
             source, destination = (("10.0.0.{}", "10.1.0.1") if family == V4 else ("fd00::{}", "fd01::1"))
             raw.sendto(icmp.udp_quote(source.format(inner), 9, destination, 9), (fork.service, 0))
-        packets.until(lambda seen: len(to(fork.service, seen)) == MANY, within=5)
+        packets.until("all packets to the service", lambda seen: len(to(fork.service, seen)) == MANY, within=5)
 
     assert len({packet.interface for packet in to(fork.service, packets)}) == spread
 
 
 def to(address, packets):
     """Those of the packets that arrived for the address."""
-    return [packet for packet in packets.received() if packet.destination == address]
+    return packets.received().which(f"for {address}", lambda packet: packet.destination == address)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"])
@@ -49,7 +49,7 @@ def test_flow_labels_spread_in_policy_0(net, family, fork, labels, spread):
     with server.capture() as packets:
         for _flow in range(MANY):
             client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (fork.service, 9))
-        packets.until(lambda seen: len(to(fork.service, seen)) == MANY, within=5)
+        packets.until("all packets to the service", lambda seen: len(to(fork.service, seen)) == MANY, within=5)
 
     assert len({packet.interface for packet in to(fork.service, packets)}) == spread
 
@@ -79,14 +79,14 @@ def paths_of_a_flow_and_its_errors(net, family, fork):
     senders = fork.more_senders(MANY)
     with server.capture() as packets:
         probe(client, "udp", client.address(family), fork.service, 64, sport=9, dport=9)
-        packets.until(lambda seen: len(to(fork.service, seen)) == 1, within=5)
+        packets.until("one packet to the service", lambda seen: len(to(fork.service, seen)) == 1, within=5)
         quoted = icmp.udp_quote(fork.service, 9, client.address(family), 9)
         for sender in senders:
             send_error_from(client, family, sender, fork.service, quoted)
-        packets.until(lambda seen: len(to(fork.service, seen)) == 1 + MANY, within=5)
+        packets.until("all packets to the service", lambda seen: len(to(fork.service, seen)) == 1 + MANY, within=5)
 
-    flow, *errors = [packet.interface for packet in to(fork.service, packets)]
-    return flow, set(errors)
+    seen = to(fork.service, packets).some()
+    return seen[0].interface, {packet.interface for packet in seen[1:]}
 
 
 def send_error_from(host, family, source, destination, quoted):

@@ -8,7 +8,7 @@ import pytest
 from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
 from netns import approx_timer, eventually, segment, stopwatch
-from netns.attempt import errno_of, so_error
+from netns.attempt import errno_of, refused, so_error
 from netns.probe import answers, probe
 from netns.sysctl import everywhere
 
@@ -37,7 +37,7 @@ def answered(net, family):
         with client.capture() as packets:
             for number in range(count):
                 probe(client, kind, client.address(family), server.address(family), ttl, sport=33000 + number)
-            eventually(lambda: host.counter(handled) - before, count, within=5)
+            host.reaches(handled, count, within=5, since=before)
             return len(answers(packets))
 
     return send
@@ -51,7 +51,7 @@ def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock,
     clock.align(1)
     with stopwatch() as took:
         first = answered(10)
-        eventually(lambda: answered(1), 1, within=5)
+        eventually("answers to one probe", lambda: answered(1), 1, within=5)
 
     assert measure("traceroute.answers_at_once", first, "answers") == BURST
     next_after = measure("traceroute.next_answer_after", took.seconds, "s", tolerance=0.05)
@@ -91,7 +91,7 @@ def test_errors_to_the_machine_itself_have_no_limit(net, family):
         with client.socket(family, socket.SOCK_DGRAM) as sender:
             sender.connect(("127.0.0.1" if family == V4 else "::1", 33000 + number))
             sender.send(b"x")
-            with pytest.raises(ConnectionRefusedError):
+            with refused("ECONNREFUSED", "send() to a closed UDP port"):
                 sender.send(b"x")
 
 
@@ -105,7 +105,7 @@ def test_errors_that_go_to_the_machine_itself_have_no_limit_wherever_their_cause
     for number in range(3 * BURST):
         segment.send_datagram(router, (here, 4000), (here, 33000 + number))
 
-    eventually(lambda: client.counter(counter), 3 * BURST, within=5)
+    client.reaches(counter, 3 * BURST, within=5)
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
@@ -131,7 +131,7 @@ def test_each_destination_has_its_own_limit(net, family, clock):
         with client.capture() as packets:
             for number in range(10):
                 probe(client, "udp", source, server.address(family), 1, sport=33000 + number)
-            eventually(lambda: router.counter(EXPIRED[family]) - before, 10, within=5)
+            router.reaches(EXPIRED[family], 10, within=5, since=before)
             counts.append(len(answers(packets)))
 
     assert counts == [BURST, BURST]

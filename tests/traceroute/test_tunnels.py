@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.icmp_errors import ECHO_REPLY, HOST_UNREACHABLE, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
 from fixtures.topologies import DIRECTED, SITES
-from netns import eventually, ipvs, tunnel
+from netns import ipvs, tunnel
 from netns.probe import KINDS, probe
 
 NETWORKS = {V4: ("192.0.2.0/24", "203.0.113.0/24"), socket.AF_INET6: ("2001:db8:1::/64", "2001:db8:4::/64")}
@@ -69,7 +69,7 @@ def test_a_tunnel_whose_ttl_is_too_small_is_a_dead_end(net, family, tracer, tunn
     tunnelled("1")
     client, left, server = net.nodes("client", "left", "server")
     probe(client, "udp", client.address(family), server.address(family), ttl=30)
-    eventually(lambda: left.counter("Icmp.InTimeExcds"), 1, within=5)
+    left.reaches("Icmp.InTimeExcds", 1, within=5)
 
     answer = tracer.probe("udp", server.address(family), 30)[1]
 

@@ -37,7 +37,8 @@ class Flow:
         for thread in threads:
             thread.start()
         calls = [Path(f"/proc/self/task/{thread.native_id}/syscall") for thread in threads]
-        eventually(lambda: [call.read_text().split()[0] for call in calls], [_RECVFROM] * count, within=5)
+        eventually("system calls that the receiving threads are in", lambda: [call.read_text().split()[0] for call in calls],
+                   [_RECVFROM] * count, within=5)
         for _ in threads:
             self.sender.send(b"x")
         for thread in threads:

@@ -91,7 +91,7 @@ def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
     """run_cnt, which bpftool shows: as many as the program itself has counted (kernel.bpf_stats_enabled)."""
     with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
-        eventually(lambda: probe.runs() - probe.events(), 0, within=5)
+        eventually("run_cnt of the program, less the runs that it has counted itself,", lambda: probe.runs() - probe.events(), 0, within=5)
         assert probe.events() >= 100
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from netns import HostLacks, MissingFeature, eventually
+from netns import HostLacks, MissingFeature, at_least, eventually
 from netns.kmsg import ERROR, KernelLog
 
 DRIVER = Path("/sys/bus/pci/drivers/xhci_hcd")
@@ -32,7 +32,7 @@ def controller():
     if not DRIVER.exists() and subprocess.run(["modprobe", "xhci_pci"], capture_output=True).returncode:
         raise MissingFeature("xhci_pci: this kernel has no such module")
     name = found[0]
-    eventually(lambda: len(plugged(name)), at_least(3), within=10)
+    eventually("devices recognized at the controller", lambda: len(plugged(name)), at_least(3), within=10)
     yield name
     if not (DRIVER / name).exists():
         bind(name)
@@ -41,12 +41,6 @@ def controller():
 def plugged(name):
     """The devices of the controller's buses: a root hub for USB 2 and one for USB 3, and what is plugged in."""
     return {device.name for device in USB.glob("*") if name in os.readlink(device) and ":" not in device.name}
-
-
-def at_least(count):
-    def satisfied(number):
-        return number >= count
-    return satisfied
 
 
 def unbind(name):
@@ -75,7 +69,7 @@ def test_controller_and_what_is_plugged_in_come_back(controller, times):
         assert not (DRIVER / controller).exists() and plugged(controller) == set()
         bind(controller)
         assert (DRIVER / controller).exists()
-        eventually(lambda: plugged(controller), before, within=10)
+        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
 
 
 def test_nothing_is_wrong_in_the_kernels_log(controller):
@@ -84,7 +78,7 @@ def test_nothing_is_wrong_in_the_kernels_log(controller):
     with KernelLog() as log:
         unbind(controller)
         bind(controller)
-        eventually(lambda: plugged(controller), before, within=10)
+        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
         records = list(log.records())
     assert any("USB bus" in record.text for record in records)
     assert [record for record in records if record.level <= ERROR or COMPLAINT.search(record.text)] == []
@@ -98,7 +92,7 @@ def test_nothing_is_busy_afterwards(controller, clock, measure, bound):
     unbind(controller)
     if bound:
         bind(controller)
-        eventually(lambda: plugged(controller), before, within=10)
+        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
     began = processor_time()
     clock.sleep(60)
     used = {thread: seconds - began.get(thread, 0) for thread, seconds in processor_time().items()}

@@ -21,7 +21,7 @@ def test_fails_for_a_firewall(net):
     conn, _peer = tcp_pair(client, server, socket.AF_INET)
     with firewall.drop(server, client.address(socket.AF_INET), "nft") as dropped:
         conn.sendall(b"hello")
-        eventually(dropped.packets, 2, within=5)
+        eventually("packets that the firewall dropped", dropped.packets, 2, within=5)
     pytest.fail("on purpose")
 
 

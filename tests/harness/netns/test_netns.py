@@ -69,7 +69,7 @@ def test_a_killed_process_leaves_no_namespace():
             os.kill(child.pid, signal.SIGKILL)
             child.communicate()
         with ours.entered():
-            netns.eventually(interfaces, ["lo"], within=10)
+            netns.eventually("interfaces of the namespace", interfaces, ["lo"], within=10)
 
 
 CHILD = """
@@ -139,8 +139,8 @@ def test_sysctls_and_counters_are_the_hosts_own():
 
 def test_eventually_says_what_it_saw_last():
     values = iter(range(1000))
-    with pytest.raises(netns.NotMet, match=r"after 0\.\d+ s the last value is \d+, expected 'never'"):
-        netns.eventually(lambda: next(values), "never", within=0.1)
+    with pytest.raises(netns.NotMet, match=r"^after 0\.1 s the next number is \d+, expected 'never'$"):
+        netns.eventually("the next number", lambda: next(values), "never", within=0.1)
 
 
 def test_no_error_of_a_living_connection_is_said_with_its_state():

@@ -35,7 +35,7 @@ def test_call_returns_and_raises_as_in_the_process():
 def test_a_call_that_lasts_is_seen_and_timed():
     with Actor(Target) as actor:
         actor.start("nap", 0.2)
-        eventually(lambda: actor.state, "S", within=5)
+        eventually("process state of the actor", lambda: actor.state, "S", within=5)
         with pytest.raises(NotMet, match=f"process {actor.pid} .* state S"):
             actor.finish(within=0.01)
         assert 0.2 <= actor.finish(within=5).seconds < 2

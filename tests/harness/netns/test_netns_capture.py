@@ -93,7 +93,7 @@ def test_waiting_for_packets_in_vain_shows_what_came_instead(pair):
     client, _server, conn, _peer = pair
     with client.capture("tcp") as packets, pytest.raises(netns.NotMet, match=r"\[PA\] seq 1 ack 1 len 1 "):
         conn.sendall(b"x")
-        packets.until(lambda seen: seen.probes(), within=0.1)
+        packets.until("a keepalive probe", lambda seen: seen.probes(), within=0.1)
 
 
 @pytest.mark.parametrize("limit, complete", [(65536, True), (300, False)])
@@ -112,7 +112,7 @@ def test_rule_counts_what_it_drops_and_goes_away(pair, flavour):
     client, server, conn, peer = pair
     with netns.firewall.drop(server, client.address(socket.AF_INET), flavour) as rule:
         conn.sendall(b"x")
-        netns.eventually(rule.packets, lambda packets: packets >= 2, within=5)
+        netns.eventually("packets that the rule counted", rule.packets, netns.at_least(2), within=5)
     peer.settimeout(5)
     assert peer.recv(1) == b"x"
 

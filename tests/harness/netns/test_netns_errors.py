@@ -60,7 +60,7 @@ def test_probes_are_sound(routed, family, kind):
     client, server = routed.nodes("client", "server")
     with client.capture() as packets:
         sent = probe(client, kind, client.address(family), server.address(family), 5, size=200)
-        packets.until(answers, within=5)
+        packets.until("an answer to the probe", answers, within=5)
 
     assert [answer.source for answer in answers(packets)] == [server.address(family)]
     assert len(sent) == 200 - (20 if family == socket.AF_INET else 40)

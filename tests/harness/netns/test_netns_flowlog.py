@@ -49,7 +49,7 @@ def test_a_syn_that_is_repeated_begins_nothing():
             conn = client.socket(socket.AF_INET)
             conn.setblocking(False)
             conn.connect_ex((server.address(socket.AF_INET), 9))
-            netns.eventually(dropped.packets, 2, within=5)
+            netns.eventually("packets that the firewall dropped", dropped.packets, 2, within=5)
         text = FlowLog(network).describe(most=100)
     assert text.count("[S] seq 0") == 2 and "#2" not in text
 
@@ -82,7 +82,7 @@ def test_last_receiver_is_who_a_dropped_packet_had_reached():
         probe = client.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with server.capture("udp") as packets:
             probe.sendto(b"x", (server.address(socket.AF_INET), 9))
-            packets.until(lambda seen: len(seen) == 1, within=5)
+            packets.until("one packet", lambda seen: len(seen) == 1, within=5)
         [arrived] = packets.packets()
         log = FlowLog(network)
         assert log.last_receiver(arrived.time, 0x0800) is server

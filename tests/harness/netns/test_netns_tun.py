@@ -54,7 +54,7 @@ def test_receiver_counts_hellos_that_it_has_no_room_for(family):
         client, server = network.nodes("client", "server")
         receiver, sender = HelloReceiver(server, family, "client"), HelloSender(client, family)
         sender.send_many(client.interfaces["server"].index, 50)
-        netns.eventually(receiver.arrived, 50, within=5)
+        netns.eventually("datagrams that arrived at the receiver", receiver.arrived, 50, within=5)
         assert sender.taken == 50
 
 
