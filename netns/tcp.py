@@ -58,14 +58,17 @@ def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float 
     """
     conn.settimeout(within)
     peer.settimeout(within)
-    received = 0
+    received, ended = 0, ""
     try:
         conn.sendall(bytes(count))
-        while received < count:
-            received += len(peer.recv(count - received)) or count
+        while received < count and not ended:
+            data = peer.recv(count - received)
+            received += len(data)
+            ended = "" if data else "before the end of the connection"
     except TimeoutError:
-        raise NotMet(f"{received} of {count} bytes arrived at {_role(peer)} within {within:g} s; "
-                     f"the connection of {_role(conn)}: {tcp_info(conn)}") from None
+        ended = f"within {within:g} s"
+    if ended:
+        raise NotMet(f"{received} of {count} bytes arrived at {_role(peer)} {ended}; the connection of {_role(conn)}: {tcp_info(conn)}")
 
 
 def _role(conn: socket.socket) -> str:

@@ -63,6 +63,17 @@ def test_data_that_does_not_arrive_is_said_with_its_amount():
                 netns.deliver(conn, peer, 10, within=0.1)
 
 
+def test_a_connection_that_ends_has_delivered_what_arrived():
+    with netns.build(LAN) as network:
+        client, server = network.nodes("client", "server")
+        conn, _peer = netns.tcp_pair(client, server, socket.AF_INET)
+        other, ended = netns.tcp_pair(client, server, socket.AF_INET)
+        other.send(b"abc")
+        other.close()
+        with pytest.raises(netns.NotMet, match="3 of 10 bytes arrived at server before the end of the connection"):
+            netns.deliver(conn, ended, 10)
+
+
 def test_a_tunnel_that_the_kernel_does_not_have_is_named():
     with netns.build(LAN) as network, pytest.raises(netns.MissingFeature, match="no nosuch tunnels"):
         tunnel.add(network["client"], "tunnel", "nosuch")
