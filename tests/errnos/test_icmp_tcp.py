@@ -15,8 +15,10 @@ MTU = 1300
 
 
 def answer_syn(net, conn, packets, kind, code):
-    """The router answers the SYN of the client, when connect() has let go of the socket: TCP_INFO waits for that."""
+    """The router answers the SYN of the client, when connect() has let go of the socket: TCP_INFO waits for that. The SYN itself may
+    leave later, once the neighbour is known."""
     eventually("state of the client's connection", lambda: tcp_info(conn).state, "SYN_SENT", within=5)
+    packets.until("the client's SYN", lambda seen: seen.sent(), within=5)
     icmp.send_error(net["router"], net["client"], kind, code, icmp.quote(packets.sent()[-1]), rest=MTU)
 
 

@@ -104,6 +104,7 @@ def test_connect_waits_for_the_end_of_a_simultaneous_open(net, family):
     conn.setblocking(False)
     with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
         assert errno_of(conn.connect, there) == "EINPROGRESS"
+        packets.until("the client's SYN", lambda seen: seen.sent(), within=5)
         here = conn.getsockname()[:2]
         segment.send(server, there, here, "S", seq=5000)
         eventually("state of the client's connection", lambda: tcp_info(conn).state, "SYN_RECV", within=5)

@@ -124,6 +124,7 @@ def test_an_established_connection_gives_up_after_fifteen_retransmissions(net, f
     with client.capture("tcp") as packets, stopwatch() as took:
         conn.send(b"x")
         if unreachable:
+            packets.until("the client's segment", lambda seen: seen.sent(), within=5)
             icmp.send_error(router, client, *HOST_UNREACHABLE[family], icmp.quote(packets.sent()[0]))
         error = wait_for_error(conn, within=2000)
 

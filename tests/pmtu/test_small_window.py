@@ -20,6 +20,7 @@ def test_a_segment_fills_no_more_than_half_of_a_small_window(net, family, window
     conn.setblocking(False)
     with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
         assert errno_of(conn.connect, there) == "EINPROGRESS"
+        packets.until("the client's SYN", lambda seen: seen.sent(), within=5)
         seq = packets.sent()[0].seq
         segment.send(server, there, conn.getsockname()[:2], "SA", seq=5000, ack=seq + 1, window=window)
         eventually("state of the client's connection", lambda: tcp_info(conn).state, "ESTABLISHED", within=5)

@@ -72,6 +72,8 @@ def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, f
     before = client.counters()
     with client.capture("udp") as packets:
         ours.send(bytes(1500 - HEADERS[family]))
+        if family == socket.AF_INET:
+            packets.until("the datagram or its first fragment", lambda seen: seen.sent(), within=5)
 
     assert client.counters().since(before)[FRAGMENTS[family]] == fragments
     if family == socket.AF_INET:
