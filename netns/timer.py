@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterable
 
 # include/uapi/linux/time.h; Python's time module does not name it.
 _CLOCK_MONOTONIC_COARSE = 6
@@ -11,7 +12,8 @@ TICK = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
 
 # Until a timer's work is seen, other work may be in the way. On an idle virtual clock that is the cost of the work
 # alone; on the running kernel it is whatever else the machine does.
-_LATE = 0.02 if os.environ.get("KDRIFT_CLOCK") == "virtual" else 0.5
+_VIRTUAL = os.environ.get("KDRIFT_CLOCK") == "virtual"
+_LATE = 0.02 if _VIRTUAL else 0.5
 
 _FIRST_LEVEL_JIFFIES = 63
 _LEVEL_FACTOR = 8
@@ -32,7 +34,15 @@ def wheel_granularity(timeout: float) -> float:
 
 
 def timer_slack(*timeouts: float) -> float:
-    """Seconds by which two runs of a chain of timers may differ and keep the same promise: each may be late by the wheel and a jiffy."""
+    """Seconds by which two runs of a chain of timers may differ and keep the same promise, as the tolerance of a measurement.
+
+    Each timer may be late by the wheel and a jiffy; `timer_slack(0)` is for what waits for no timer: who waits for one waits a jiffy or
+    more. On the running kernel both runs may be late by whatever else the machine does.
+    """
+    return _slack(timeouts) + (0 if _VIRTUAL else _LATE)
+
+
+def _slack(timeouts: Iterable[float]) -> float:
     return sum(wheel_granularity(each) + TICK for each in timeouts)
 
 
@@ -46,7 +56,7 @@ class approx_timer:
     def __init__(self, *timeouts: float, late: float = _LATE) -> None:
         self.nominal = sum(timeouts)
         self.least = self.nominal - TICK * len(timeouts)
-        self.most = self.nominal + timer_slack(*timeouts) + late
+        self.most = self.nominal + _slack(timeouts) + late
 
     def __eq__(self, seconds: object) -> bool:
         return isinstance(seconds, (int, float)) and self.least <= seconds <= self.most

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False) -> list[tuple[str, str]]:
     """(name, what it was and is) of each measurement that differs by more than its tolerance, `exact` by anything.
 
-    A measurement of one side alone is one that moved.
+    Each side states what its own kernel's timers and clock can tell (HZ, a real clock): the coarser one decides, so that it makes no
+    difference which side is the older one. A measurement of one side alone is one that moved.
     """
     old, new = _by_name(before), _by_name(after)
     found = []
@@ -14,10 +15,10 @@ def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False) ->
         if was is None or now is None:
             found.append((name, f"{_value(was)} -> {_value(now)}"))
             continue
-        tolerance = 0 if exact else tolerance_of(now)
+        tolerance = 0 if exact else max(tolerance_of(was), tolerance_of(now))
         if was["unit"] != now["unit"]:
             found.append((name, f"{_value(was)} -> {_value(now)}"))
-        elif abs(now["value"] - was["value"]) > tolerance:
+        elif was["value"] != now["value"] and not abs(now["value"] - was["value"]) <= tolerance:
             digits = ".12g" if exact else ".6g"
             stated = "" if exact else f" (tolerance {tolerance:.3g})"
             found.append((name, f"{was['value']:{digits}} -> {now['value']:{digits}} {now['unit']}{stated}"))
@@ -25,7 +26,7 @@ def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False) ->
 
 
 def tolerance_of(measurement: dict) -> float:
-    """By how much it may differ from what it was before and still be the same; none is stated for what is counted."""
+    """By how much it may differ and still mean the same; none is stated for what is counted."""
     return measurement.get("tolerance") or 0
 
 

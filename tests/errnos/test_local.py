@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import LAN
-from netns import firewall, listen
+from netns import firewall, listen, timer_slack
 from netns.attempt import WAYS, attempt, errno_of
 from netns.raw import outq
 
@@ -204,4 +204,4 @@ def test_the_neighbour_does_not_answer(net, family, clock, measure):
     outcome = attempt(client.socket(family), (absent, 9), "nonblocking")
 
     assert outcome.error == "EHOSTUNREACH"
-    assert 2.9 < measure("errno.neighbour_unreachable_after", outcome.seconds, "s", tolerance=0.3) < 4
+    assert 2.9 < measure("errno.neighbour_unreachable_after", outcome.seconds, "s", timer_slack(1, 1, 1)) < 4

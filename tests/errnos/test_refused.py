@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall, listen, segment, tcp_info, tcp_pair
+from netns import eventually, firewall, listen, segment, tcp_info, tcp_pair, timer_slack
 from netns.attempt import WAYS, attempt, errno_of, events
 
 pytestmark = pytest.mark.topology(LAN)
@@ -20,7 +20,7 @@ def test_a_port_without_a_listener_refuses(net, family, way, measure):
         outcome = attempt(conn, (server.address(family), 9), way)
 
     assert outcome.error == "ECONNREFUSED"
-    assert measure(f"errno.refused_after.{way}", outcome.seconds, "s", tolerance=0.05) < 0.9
+    assert measure(f"errno.refused_after.{way}", outcome.seconds, "s", timer_slack(0)) < 0.9
     assert [packet.flags for packet in packets] == ["S", "RA"]
 
 

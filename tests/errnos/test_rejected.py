@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
-from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair
+from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair, timer_slack
 from netns.attempt import WAYS, attempt, name, refused, so_error
 from netns.probe import answers
 from netns.qdisc import qdisc
@@ -246,4 +246,4 @@ def test_a_router_whose_neighbour_does_not_answer(net, family, clock, measure):
     outcome = attempt(client.socket(family), (absent, 9), "epoll")
 
     assert outcome.error == "EHOSTUNREACH"
-    assert 2.9 < measure("errno.behind_router_unreachable_after", outcome.seconds, "s", tolerance=0.3) < 4
+    assert 2.9 < measure("errno.behind_router_unreachable_after", outcome.seconds, "s", timer_slack(1, 1, 1)) < 4

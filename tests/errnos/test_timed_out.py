@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.icmp_errors import HOST_UNREACHABLE
 from fixtures.topologies import ROUTED
-from netns import MissingFeature, approx_timer, icmp, stopwatch, tcp_info, tcp_pair, wait_for_error
+from netns import MissingFeature, approx_timer, icmp, stopwatch, tcp_info, tcp_pair, timer_slack, wait_for_error
 from netns.attempt import WAYS, attempt, events, name
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -40,7 +40,7 @@ def test_gives_up_after_the_last_retry(net, family, silence, syn_retries, clock,
 
     assert outcome.error == "ETIMEDOUT"
     assert spacing(packets) == [approx_timer(1)]
-    assert measure(f"errno.timed_out_short.{way}", outcome.seconds, "s", tolerance=0.1) == approx_timer(1, 2)
+    assert measure(f"errno.timed_out_short.{way}", outcome.seconds, "s", timer_slack(1, 2)) == approx_timer(1, 2)
 
 
 def test_linear_retries_come_first(net, family, silence, syn_retries, clock):
@@ -69,7 +69,9 @@ def test_the_default_schedule(net, family, silence, syn_retries, clock, measure,
 
     assert outcome.error == "ETIMEDOUT"
     assert spacing(packets) == [approx_timer(each) for each in expected[:-1]]
-    assert measure(f"errno.timed_out.{way}", outcome.seconds, "s", tolerance=0.1) == approx_timer(*expected)
+    measure(f"errno.timed_out.{way}.syns", len(packets.sent()), "SYNs")
+    # The wheel alone may make more of it than a SYN does, which comes a second after the one before.
+    assert measure(f"errno.timed_out.{way}", outcome.seconds, "s", tolerance=INITIAL_TIMEOUT / 2) == approx_timer(*expected)
     assert net["client"].counter("TcpExt.TCPTimeouts") == len(expected)
 
 
@@ -131,5 +133,5 @@ def test_an_established_connection_gives_up_after_fifteen_retransmissions(net, f
     assert name(error) == ("EHOSTUNREACH" if unreachable else "ETIMEDOUT")
     assert len(packets.sent()) == 1 + 15
     timeouts = [min(0.2 * 2**n, 120) for n in range(16)]
-    measured = measure(f"errno.established_{name(error)}_after", took.seconds, "s", tolerance=1)
+    measured = measure(f"errno.established_{name(error)}_after", took.seconds, "s", timer_slack(*timeouts))
     assert measured == approx_timer(*timeouts)

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, deliver, segment, tcp_info
+from netns import approx_timer, deliver, segment, tcp_info, timer_slack
 from netns.attempt import refused
 from netns.found import Found
 from netns.qdisc import qdisc
@@ -22,7 +22,7 @@ def test_the_ack_comes_after_at_most_200_ms(service, check, clock, measure):
 
     _syn, answer, ack = packets.exactly(3)
     assert ack.flags == "A"
-    assert measure("halfopen.ack_held_back", ack.time - answer.time, "s", tolerance=0.01) == approx_timer(0.2)
+    assert measure("halfopen.ack_held_back", ack.time - answer.time, "s", timer_slack(0.2)) == approx_timer(0.2)
     deliver(conn, service.accept(), 1000)
 
 
@@ -84,4 +84,4 @@ def test_on_a_slow_path_an_ack_is_held_back_no_longer(service, clock, measure):
     sent = packets.sent()
     held = Found("ACKs that server sent after a segment", (
         sent.which("after a segment", lambda ack: ack.time > when)[0].time - when for when in segments[:-1])).some()
-    assert measure("halfopen.ack_held_back_at_most", max(held), "s", tolerance=0.02) == approx_timer(0.2)
+    assert measure("halfopen.ack_held_back_at_most", max(held), "s", timer_slack(0.2)) == approx_timer(0.2)

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, diag, eventually, firewall, segment, stopwatch
+from netns import approx_timer, diag, eventually, firewall, segment, stopwatch, timer_slack
 from netns.closing import fence, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
@@ -27,7 +27,7 @@ def test_the_next_syn_ack_is_reset_again(service, check, measure):
 
     assert [packet.flags for packet in packets] == ["S", "SA", "RA", "SA", "R"]
     first, second = syn_acks(packets).exactly(2)
-    repeated = measure("halfopen.syn_ack_repeated", second.time - first.time, "s", tolerance=0.06)
+    repeated = measure("halfopen.syn_ack_repeated", second.time - first.time, "s", timer_slack(1))
     assert repeated == approx_timer(1)
     fence(service.client, service.server, service.address[0])
     assert states(service.server) == []
@@ -61,7 +61,7 @@ def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
     answers = syn_acks(packets)
     assert repeated(listed) == ["1"], listed
     assert {(answer.seq, answer.ack) for answer in answers} == {(answers[0].seq, 1001)}
-    waited = measure("halfopen.syn_ack_after_a_repeated_syn", answers[2].time - answers[1].time, "s", tolerance=0.06)
+    waited = measure("halfopen.syn_ack_after_a_repeated_syn", answers[2].time - answers[1].time, "s", timer_slack(1))
     assert waited == approx_timer(1)
 
 
@@ -82,5 +82,5 @@ def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, mea
 
     assert len(syn_acks(packets)) == 1 + retries
     name = f"halfopen.given_up_after_{retries}_retries"
-    assert measure(name, took.seconds, "s", tolerance=timers[-1] / 8) == approx_timer(*timers)
+    assert measure(name, took.seconds, "s", timer_slack(*timers)) == approx_timer(*timers)
     assert service.server.counter("Tcp.PassiveOpens") == 0

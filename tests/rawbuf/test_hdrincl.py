@@ -17,6 +17,10 @@ pytestmark = pytest.mark.topology(LAN)
 
 IPV6_HDRINCL = 36
 SNDBUF = 16384
+# What one packet is charged with at most: its data, its headers and the kernel's own structures. It differs from kernel to kernel.
+PACKET = 2048
+# Seconds from one Hello's departure to the next at 8 kbit/s.
+DEPARTURE = 0.08
 GROUPS = {socket.AF_INET: "224.0.0.5", socket.AF_INET6: "ff02::5"}
 
 
@@ -125,7 +129,7 @@ def test_a_full_send_buffer_is_eagain(net, family, measure):
         assert fill(sender, interface.index) == "EAGAIN"
         assert not writable(sender.socket)
         charged = outq(sender.socket)
-    assert 2 * SNDBUF <= measure("rawbuf.hdrincl_eagain_at", charged, "B", tolerance=2048) < 2 * SNDBUF + 2048
+    assert 2 * SNDBUF <= measure("rawbuf.hdrincl_eagain_at", charged, "B", tolerance=PACKET) < 2 * SNDBUF + PACKET
     assert (outq(sender.socket), writable(sender.socket)) == (0, True)
 
 
@@ -160,5 +164,6 @@ def test_a_blocking_send_goes_on_when_a_packet_has_left(net, family, measure):
         with stopwatch() as took:
             sender.send(interface.index)
 
-    # By one departure more or less: how many have left while the buffer was filled depends on the work of filling it.
-    assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=0.08) < 5
+    # By some departures more or less: how many have left while the buffer was filled depends on the work of filling it, and how many fit
+    # into half of it on what each is charged with.
+    assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=4 * DEPARTURE) < 5

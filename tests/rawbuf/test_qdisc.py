@@ -16,6 +16,10 @@ pytestmark = pytest.mark.topology(LAN)
 
 # Bytes asked for; the kernel doubles them, for its own overhead (socket(7), SO_SNDBUF).
 SNDBUF = 16384
+# What one packet is charged with at most: its data, its headers and the kernel's own structures. It differs from kernel to kernel.
+PACKET = 2048
+# Seconds from one Hello's departure to the next at 80 kbit/s.
+DEPARTURE = 0.01
 
 
 @pytest.fixture
@@ -51,8 +55,8 @@ def test_held_packets_fill_the_send_buffer_up_to_twice_its_size(net, family, sen
 
         assert (error, writable(sender.socket)) == ("ENOBUFS", False)
         assert tx_queue(client, sender.socket) == charged
-    assert SNDBUF <= measure("rawbuf.unwritable_at", unwritable_at, "B", tolerance=2048) < SNDBUF + 2048
-    assert 4 * SNDBUF < measure("rawbuf.enobufs_at", charged, "B", tolerance=2048) < 4 * SNDBUF + 2048
+    assert SNDBUF <= measure("rawbuf.unwritable_at", unwritable_at, "B", tolerance=PACKET) < SNDBUF + PACKET
+    assert 4 * SNDBUF < measure("rawbuf.enobufs_at", charged, "B", tolerance=PACKET) < 4 * SNDBUF + PACKET
 
 
 def test_packets_that_the_qdisc_lets_go_give_the_send_buffer_back(net, sender):
@@ -108,7 +112,8 @@ def test_poll_wakes_when_half_of_the_send_buffer_is_free(net, sender, measure):
 
         assert events == [(sender.socket.fileno(), select.POLLOUT)]
         assert outq(sender.socket) < SNDBUF
-        measure("rawbuf.writable_after", took.seconds, "s", tolerance=0.05)
+        # How many have to leave depends on what each is charged with.
+        measure("rawbuf.writable_after", took.seconds, "s", tolerance=10 * DEPARTURE)
 
 
 def test_closing_does_not_take_back_what_was_sent(net, family, sender):

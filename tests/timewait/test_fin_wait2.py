@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, deliver, eventually, stopwatch, tcp_info, wheel_granularity
+from netns import approx_timer, deliver, eventually, stopwatch, tcp_info, timer_slack
 from netns.attempt import so_error
 from netns.closing import states
 
@@ -37,7 +37,7 @@ def test_a_closed_socket_waits_so_long_for_the_peers_fin(service, clock, measure
         eventually("states of the server's connections", lambda: states(service.server), [], within=30)
 
     name = f"timewait.fin_wait2.sysctl_{sysctl}.linger2_{linger2}"
-    assert measure(name, took.seconds, "s", wheel_granularity(60)) == approx_timer(*timers)
+    assert measure(name, took.seconds, "s", timer_slack(*timers)) == approx_timer(*timers)
     assert tcp_info(conn).state == "CLOSE_WAIT"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, firewall, stopwatch, wheel_granularity
+from netns import approx_timer, eventually, firewall, stopwatch, timer_slack, wheel_granularity
 from netns.attempt import errno_of
 from netns.closing import fence, states, time_waits
 
@@ -31,8 +31,7 @@ def test_it_lasts_60_seconds(service, clock, measure):
         assert time_waits(service.server) == 1
         eventually("connections of server in TIME_WAIT", lambda: time_waits(service.server), 0, within=20)
 
-    tolerance = wheel_granularity(LENGTH)
-    assert measure("timewait.length", took.seconds, "s", tolerance) == approx_timer(LENGTH)
+    assert measure("timewait.length", took.seconds, "s", timer_slack(LENGTH)) == approx_timer(LENGTH)
 
 
 @pytest.mark.virtual_clock("60 s have to pass")

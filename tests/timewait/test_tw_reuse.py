@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import TICK, MissingFeature, approx_timer, eventually
+from netns import TICK, MissingFeature, approx_timer, eventually, timer_slack
 from netns.closing import TCP_QUEUE_SEQ, Service, repair, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
@@ -118,7 +118,7 @@ def test_a_pair_is_taken_no_sooner_than_after_the_delay(service, client, clock, 
     since_boot = last_ack.time - time.time() + time.monotonic()
     expected = milliseconds / 1000 if tunable else 1 - since_boot % 1
     took = syn.time - last_ack.time
-    assert measure(f"timewait.reuse_delay_{milliseconds}", took, "s", tolerance=0.05) == approx_timer(expected)
+    assert measure(f"timewait.reuse_delay_{milliseconds}", took, "s", timer_slack(expected)) == approx_timer(expected)
 
 
 def test_a_restored_connection_keeps_its_own_numbers(service, client, clock):

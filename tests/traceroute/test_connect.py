@@ -5,7 +5,7 @@ import pytest
 
 from fixtures.icmp_errors import TIME_EXCEEDED, V4
 from fixtures.topologies import ROUTED
-from netns import approx_timer, errqueue, eventually, listen, tcp_info
+from netns import approx_timer, errqueue, eventually, listen, tcp_info, timer_slack
 from netns.attempt import WAYS, attempt, events, name, so_error
 from netns.probe import set_ttl
 from netns.qdisc import qdisc
@@ -30,7 +30,7 @@ def test_an_expired_syn_ends_connect(net, family, short_lived, way, measure):
         outcome = attempt(conn, target, way)
 
     assert outcome.error == "EHOSTUNREACH"
-    assert measure(f"traceroute.connect_expired.{way}", outcome.seconds, "s", tolerance=0.05) < 0.5
+    assert measure(f"traceroute.connect_expired.{way}", outcome.seconds, "s", timer_slack(0)) < 0.5
     assert len(packets.sent()) == 1
 
 
@@ -43,7 +43,7 @@ def test_an_answer_that_comes_while_connect_sends_waits_for_the_next_syn(net, fa
     outcome = attempt(conn, target, "blocking")
 
     assert outcome.error == "EHOSTUNREACH"
-    assert measure("traceroute.connect_expired_at_once", outcome.seconds, "s", tolerance=0.1) == approx_timer(1)
+    assert measure("traceroute.connect_expired_at_once", outcome.seconds, "s", timer_slack(1)) == approx_timer(1)
     assert client.counter("TcpExt.LockDroppedIcmps") == 1
 
 

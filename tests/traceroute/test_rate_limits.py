@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
-from netns import approx_timer, eventually, segment, stopwatch
+from netns import approx_timer, eventually, segment, stopwatch, timer_slack
 from netns.attempt import errno_of, refused, so_error
 from netns.probe import answers, probe
 from netns.sysctl import everywhere
@@ -54,7 +54,7 @@ def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock,
         eventually("answers to one probe", lambda: answered(1), 1, within=5)
 
     assert measure("traceroute.answers_at_once", first, "answers") == BURST
-    next_after = measure("traceroute.next_answer_after", took.seconds, "s", tolerance=0.05)
+    next_after = measure("traceroute.next_answer_after", took.seconds, "s", timer_slack(1))
     assert next_after in [approx_timer(interval) for interval in INTERVALS[family]]
 
 
@@ -154,8 +154,9 @@ def test_all_destinations_together_have_a_limit(net, family, answered, clock, me
         clock.sleep(1.1)
         count = answered(70)
 
-    # At least half, as none costs more than 2; that twice as many are given is a matter of one in 100000 runs.
-    assert 10 <= measure("traceroute.answers_by_the_global_limit", count, "answers", tolerance=30) <= 42
+    # At least half, as none costs more than 2; that twice as many are given is a matter of one in 100000 runs. Between them it is chance.
+    least, most = 10, 42
+    assert least <= measure("traceroute.answers_by_the_global_limit", count, "answers", tolerance=most - least) <= most
 
 
 def test_what_stays_on_the_host_is_not_limited(net, family):

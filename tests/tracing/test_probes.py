@@ -83,7 +83,8 @@ def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, me
     with (PROBES | RECEIVED)[kind](family) as probe:
         probed = instructions()
         assert probe.events() >= 1000
-    assert 0 < measure(f"tracing.{kind}", probed - plain, "instructions", tolerance=50) < plain / 10
+    # Less than a hundredth of the packet's own cost is no news.
+    assert 0 < measure(f"tracing.{kind}", probed - plain, "instructions", tolerance=plain / 100) < plain / 10
 
 
 @pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint", "bpf-kprobe"])
