@@ -8,19 +8,20 @@ CLASSES = {SAME: SAME, REGRESSION: "regressions", GONE: GONE, DRIFT: "drifted", 
            UNJUDGED: UNJUDGED}
 # A test that was skipped because the kernel lacks a feature, one that was skipped for another reason, and one that did not run.
 LACKS, SKIPPED, ABSENT = "lacks", "skipped", "absent"
-# The words of the table: = good on both (what it measured and sent decides), R regression, G gone, F fixed, N new, K known, - not judged.
+# The words of the table: = the same outcome on both (what the test measured, sent or lacks decides), R regression, G gone, F fixed, N new, K known, - not judged.
 _WORDS = {"=": SAME, "R": REGRESSION, "G": GONE, "F": FIXED, "N": NEW, "K": KNOWN, "-": UNJUDGED}
-# What failed on both is not judged, save that a kernel that now crashes does worse than one that failed. What was lost, skipped for a reason
-# of the host, or not run says nothing of its kernel. What the old kernel lacks is new where the new one has it and keeps the promise.
+# What failed on both is not judged, save that a kernel that now crashes does worse than one that failed, and that a failure which is listed
+# for the old kernel alone is another one on the new. What was lost, skipped for a reason of the host, or not run says nothing of its kernel.
+# What the old kernel lacks is new where the new one has it and keeps the promise; what both lack is the same if it is the same feature.
 _TABLE = """
 old      new: passed fixed known failed crashed lost lacks skipped absent
 passed          =      =     R      R      R     -     G      -      -
 fixed           =      =     R      R      R     -     G      -      -
-known           F      F     K      -      -     -     -      -      -
+known           F      F     K      R      R     -     -      -      -
 failed          F      F     -      -      R     -     -      -      -
 crashed         F      F     -      -      -     -     -      -      -
 lost            -      -     -      -      -     -     -      -      -
-lacks           N      N     -      -      -     -     -      -      -
+lacks           N      N     -      -      -     -     =      -      -
 skipped         -      -     -      -      -     -     -      -      -
 absent          -      -     -      -      -     -     -      -      -
 """

@@ -3,8 +3,10 @@
 Exit statuses: report.status.Exit.  With --bisect those that git bisect run expects.
 """
 import os
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -42,10 +44,17 @@ def run(options: list[str]) -> int:
     if not Path.cwd().is_relative_to(PROJECT):
         os.chdir(PROJECT)
     seen = Seen()
+    signal.signal(signal.SIGTERM, interrupted)
     status = int(pytest.main(options, plugins=[seen]))
     status = int({pytest.ExitCode.INTERRUPTED: Exit.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR: Exit.LOST,
                   pytest.ExitCode.USAGE_ERROR: Exit.USAGE, pytest.ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(status, status))
     return bisect_status(status, seen.kernels, seen.compared) if "--bisect" in options else status
+
+
+def interrupted(number: int, frame: FrameType | None) -> None:
+    """SIGTERM, with which CI systems cancel a job, is Ctrl-C: the reports are written.  A second one does not cut them off."""
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    raise KeyboardInterrupt
 
 
 class Seen:

@@ -3,35 +3,38 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from pathlib import Path
 
-from report.results import KernelResult, TestResult, write_whole
+from report.results import NOT_RUN, KernelResult, TestResult, write_whole
 
 
 def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
     root = ET.Element("testsuites")
     for kernel in kernels:
-        suite = ET.SubElement(root, "testsuite", name=kernel.label, tests=str(len(kernel.tests)), failures=str(kernel.count("failed", "crashed")),
-                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped", "known")),
+        suite = ET.SubElement(root, "testsuite", name=_clean(kernel.label), tests=str(len(kernel.tests) + len(kernel.unrun) + bool(kernel.error)),
+                              failures=str(kernel.count("failed", "crashed")),
+                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped", "known") + len(kernel.unrun)),
                               time=f"{sum(test.wall_s for test in kernel.tests):.3f}")
         properties = ET.SubElement(suite, "properties")
         for name in ("release", "package", "version", "clock", "accel", "qemu"):
-            ET.SubElement(properties, "property", name=name, value=str(getattr(kernel, name) or ""))
+            ET.SubElement(properties, "property", name=name, value=_clean(str(getattr(kernel, name) or "")))
         if kernel.error:
-            case = ET.SubElement(suite, "testcase", classname=kernel.label, name="boot")
+            case = ET.SubElement(suite, "testcase", classname=_clean(kernel.label), name="boot")
             ET.SubElement(case, "error", message=_clean(kernel.error.splitlines()[0])).text = _clean(kernel.error)
         for test in kernel.tests:
             _case(suite, test)
+        for name in kernel.unrun:
+            _case(suite, TestResult(name, "unrun", message=NOT_RUN))
     ET.indent(root)
     write_whole(path, ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n")
 
 
 def _case(suite: ET.Element, test: TestResult) -> None:
     file, _, name = test.id.partition("::")
-    case = ET.SubElement(suite, "testcase", classname=file.removesuffix(".py").replace("/", "."), name=name, time=f"{test.wall_s:.3f}")
+    case = ET.SubElement(suite, "testcase", classname=_clean(file.removesuffix(".py").replace("/", ".")), name=_clean(name), time=f"{test.wall_s:.3f}")
     if test.measurements:
         properties = ET.SubElement(case, "properties")
         for seen in test.measurements:
-            ET.SubElement(properties, "property", name=seen["name"], value=f"{seen['value']} {seen['unit']}")
-    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped", "known": "skipped"}.get(test.outcome)
+            ET.SubElement(properties, "property", name=_clean(seen["name"]), value=_clean(f"{seen['value']} {seen['unit']}"))
+    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped", "known": "skipped", "unrun": "skipped"}.get(test.outcome)
     if kind:
         first = test.message.splitlines()[0] if test.message else test.outcome
         if test.issue:

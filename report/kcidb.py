@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from report.known import load
-from report.results import KernelResult, TestResult, write_whole
+from report.results import NOT_RUN, KernelResult, TestResult, write_whole
 
 ORIGIN = "kdrift"
-_STATUS = {"passed": "PASS", "fixed": "PASS", "failed": "FAIL", "known": "FAIL", "crashed": "FAIL", "skipped": "SKIP", "lost": "ERROR"}
+BOOT = "boot"                               # the path of a test in KCIDB's catalogue
+_STATUS = {"passed": "PASS", "fixed": "PASS", "failed": "FAIL", "known": "FAIL", "crashed": "FAIL", "skipped": "SKIP", "lost": "ERROR",
+           "unrun": "ERROR"}
 
 
 def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
@@ -22,7 +24,8 @@ def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
         builds.append({"id": build, "checkout_id": f"{build}-source", "origin": ORIGIN, "architecture": platform.machine(),
                        "comment": " ".join(filter(None, (kernel.package, kernel.version))) or kernel.label, "status": "PASS",
                        "misc": {"release": kernel.release}})
-        for test in kernel.tests:
+        boot = [TestResult(BOOT, "lost", message=kernel.error)] if kernel.error else []
+        for test in (*boot, *kernel.tests, *(TestResult(name, "unrun", message=NOT_RUN) for name in kernel.unrun)):
             entry = _test(run, kernel, build, test)
             tests.append(entry)
             if test.issue and test.outcome == "known":
@@ -43,8 +46,9 @@ def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
 
 def _test(run: dict, kernel: KernelResult, build: str, test: TestResult) -> dict:
     file, _, name = test.id.partition("::")
-    dotted = ".".join(["kdrift", *file.removeprefix("tests/").removesuffix(".py").split("/"), "".join(
-        char if char.isalnum() or char in "_-" else "_" for char in name)])
+    words = ["kdrift", *file.removeprefix("tests/").removesuffix(".py").split("/"), "".join(
+        char if char.isalnum() or char in "_-" else "_" for char in name)]
+    dotted = BOOT if test.id == BOOT else ".".join(filter(None, words))
     entry = {"id": f"{build}-{_digest(run['started'], kernel.label, test.id)}", "build_id": build, "origin": ORIGIN, "path": dotted,
              "status": _STATUS[test.outcome], "start_time": run["started"], "duration": test.wall_s, "comment": test.id,
              "misc": {"outcome": test.outcome, "clock": kernel.clock, "accel": kernel.accel, "qemu": kernel.qemu, "virtual_s": test.virtual_s,

@@ -2,18 +2,20 @@
 from collections.abc import Iterable, Sequence
 
 
-def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False) -> list[tuple[str, str]]:
+def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False, complete: bool = True) -> list[tuple[str, str]]:
     """(name, what it was and is) of each measurement that differs by more than its tolerance, `exact` by anything.
 
     Each side states what its own kernel's timers and clock can tell (HZ, a real clock): the coarser one decides, so that it makes no
-    difference which side is the older one. A measurement of one side alone is one that moved.
+    difference which side is the older one. A measurement of one side alone is one that moved,
+    unless they are not `complete`.
     """
     old, new = _by_name(before), _by_name(after)
     found = []
     for name, number in dict.fromkeys([*old, *new]):
         was, now = old.get((name, number)), new.get((name, number))
         if was is None or now is None:
-            found.append((name, f"{_value(was)} -> {_value(now)}"))
+            if complete:
+                found.append((name, f"{_value(was)} -> {_value(now)}"))
             continue
         tolerance = 0 if exact else max(tolerance_of(was), tolerance_of(now))
         if was["unit"] != now["unit"]:

@@ -123,6 +123,7 @@ def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
         "changes": _kinds(comparison, appeared),
         "fresh": [_change(entry.was, entry.now, entry.was, comparison.old) for entry in comparison.of(NEW)],
         "incomplete": comparison.incomplete(),
+        "lacking": [{"why": why, "tests": names} for why, names in comparison.lacking.items()],
         "unjudged": [{"why": why, "tests": names} for why, names in comparison.unjudged.items()],
     }
 

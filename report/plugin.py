@@ -11,7 +11,7 @@ from report.files import write_files
 from report.progress import Progress
 from report.reading import ResultsError, read
 from report.results import WORST, Collector, KernelResult, outcome_of
-from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, outcome_table, render
+from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, nothing_judged, outcome_table, render
 from report.status import Exit, exit_status
 from report.verdict import compare_all
 
@@ -195,6 +195,9 @@ class Report:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.runs:
             self._summarize_kernels(terminalreporter)
+        else:
+            for line in (line for kernel in self.kernels for line in nothing_judged(kernel)):
+                terminalreporter.write_line(line)
         if issues := issue_lines(self.kernels):
             terminalreporter.section("known issues", sep="-")
         for line in issues:

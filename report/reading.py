@@ -1,5 +1,6 @@
 """Results files of earlier runs, read back."""
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +41,10 @@ def read(path: Path) -> tuple[dict, list[KernelResult]]:
     labels = [kernel.label for kernel in kernels]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise ResultsError(f"{path}: kernel {min(twice)} stands there twice")
+    for kernel in kernels:
+        names = Counter([*(test.id for test in kernel.tests), *kernel.unrun])
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ResultsError(f"{path}: kernel {kernel.label} has {_short(min(twice))} twice")
     return document["run"], kernels
 
 

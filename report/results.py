@@ -8,6 +8,7 @@ from pathlib import Path
 from report.traffic import numbers
 
 SCHEMA = 3
+NOT_RUN = "not run: the run on this kernel ended early"
 HOST = "host"                               # lacks what a test was skipped for, unless the test says that the kernel does
 # When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.

@@ -11,7 +11,7 @@ class Exit(IntEnum):
     OK = 0
     REGRESSION = 1                          # what --fail-on names was found; without a comparison: a test failed
     USAGE = 2
-    LOST = 3                                # a machine, or the harness itself
+    LOST = 3                                # a machine, or the harness itself; tests that did not run
     NOTHING_JUDGED = 6                      # no test said anything of the kernel
     NOT_BOOTED = 125                        # a kernel could not be had or booted
     BISECT_USAGE = 129                      # USAGE with --bisect; git's own status for usage
@@ -27,7 +27,7 @@ class Bisect(IntEnum):
 
 
 def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> Exit:
-    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost."""
+    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost or left out."""
     if comparisons:
         worse = not all(comparison.ok for comparison in comparisons)
     else:
@@ -36,13 +36,14 @@ def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> 
         return Exit.REGRESSION
     if any(kernel.error for kernel in kernels):
         return Exit.NOT_BOOTED
-    if any(kernel.count("lost") for kernel in kernels):
+    if any(kernel.count("lost") or kernel.tests and kernel.unrun for kernel in kernels):
         return Exit.LOST
     if not any(kernel.tests or kernel.unrun for kernel in kernels[-1:]):
         return Exit.USAGE                   # no test was chosen
-    # Each kernel, or pair of kernels, has to be judged: one that was not says nothing, however well the others did.
-    judged = [comparison.judged for comparison in comparisons] if comparisons else [kernel.ran for kernel in kernels]
-    return Exit.OK if judged and all(judged) else Exit.NOTHING_JUDGED
+    # A verdict was asked for on each pair: one that says nothing is no success, however well the others did. Without a comparison a kernel
+    # may well have nothing of what is tested, as long as another has; table.kernel_lines() says so.
+    judged = all(comparison.judged for comparison in comparisons) if comparisons else any(kernel.ran for kernel in kernels)
+    return Exit.OK if judged else Exit.NOTHING_JUDGED
 
 
 def bisect_status(status: int, kernels: Sequence[KernelResult], compared: bool) -> int:

@@ -41,6 +41,8 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
         ("Drift", ("measurement",), [(line,) for line in comparison.drift]),
         ("Known on both", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
         ("New", ("test", "the old kernel lacks"), [(entry.id, entry.why) for entry in comparison.of(NEW)]),
+        ("Skipped on both", ("tests", "what neither has", "for example"),
+         [(len(names), why, names[0]) for why, names in comparison.lacking.items()]),
         ("Not judged", ("tests", "why", "for example"), [(len(names), why, names[0]) for why, names in comparison.unjudged.items()]),
     ]
     tables = [table for table in tables if table[2]]

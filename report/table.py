@@ -1,4 +1,5 @@
 """What is printed at the end: tests by kernels, measurements by kernels, and the kernels themselves."""
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -66,9 +67,21 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
         where = f"{kernel.release} {kernel.clock} clock" + (f", {kernel.accel}, QEMU {kernel.qemu}" if kernel.qemu else "")
         left_out = f", {len(kernel.unrun)} not run" if kernel.unrun else ""
         lines.append(f"{kernel.label}: {counts or 'no test ran'}{left_out} ({where})")
+        lines += nothing_judged(kernel)
         if kernel.error:
             lines += [f"{kernel.label}: {line}" for line in kernel.error.splitlines()]
     return lines
+
+
+def nothing_judged(kernel: KernelResult) -> list[str]:
+    """A line for a kernel of which no test says anything, with the reason that most of them have."""
+    if kernel.ran or not kernel.tests:
+        return []
+    reasons = Counter((test.message.splitlines() or [test.outcome])[0] for test in kernel.tests)
+    [(why, count)] = reasons.most_common(1)
+    outcomes = " or ".join(outcome for outcome in ("skipped", "lost") if kernel.count(outcome))
+    share = "" if count == len(kernel.tests) else f"{count} of {len(kernel.tests)} "
+    return [f"{kernel.label}: nothing was judged, every test was {outcomes}: {share and f'({share.strip()}) '}{why}"]
 
 
 def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:

@@ -28,6 +28,11 @@ class Entry:
     now: TestResult | None
     why: str = ""
 
+    @property
+    def lacking(self) -> bool:
+        """Skipped on both for the same feature, which neither kernel has: the same, and yet nothing was tested."""
+        return self.kind == SAME and self.now.outcome == "skipped"
+
 
 @dataclass
 class Comparison:
@@ -83,15 +88,17 @@ class Comparison:
     @property
     def unjudged(self) -> dict[str, list[str]]:
         """Tests by the reason for which they are not judged, the most of one reason first."""
-        found: dict[str, list[str]] = {}
-        for entry in self.of(UNJUDGED):
-            found.setdefault(entry.why, []).append(entry.id)
-        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+        return dict(sorted(_by_reason(self.of(UNJUDGED)).items(), key=lambda item: -len(item[1])))
+
+    @property
+    def lacking(self) -> dict[str, list[str]]:
+        """Tests by the feature that neither kernel has."""
+        return _by_reason([entry for entry in self.entries if entry.lacking])
 
     @property
     def judged(self) -> int:
-        """Tests of which the comparison says something."""
-        return len(self.entries) - self.counts[UNJUDGED]
+        """Tests that ran on either kernel and of which the comparison says something."""
+        return sum(entry.kind != UNJUDGED and not entry.lacking for entry in self.entries)
 
     @property
     def failing(self) -> dict[str, int]:
@@ -112,7 +119,7 @@ class Comparison:
             if kernel.error:
                 lines.append(f"{kernel.label}: {_first(kernel.error)}")
             if kernel.unrun:
-                lines.append(f"{kernel.label}: ended early, {len(kernel.unrun)} tests did not run")
+                lines.append(f"{kernel.label}: ended early, {tests(len(kernel.unrun))} did not run")
         return lines
 
     def headline(self) -> str:
@@ -126,7 +133,7 @@ class Comparison:
     def sums(self) -> str:
         """How many tests are in which class."""
         counts = ", ".join(plural(self.counts[kind], kind) for kind in CLASSES if self.counts[kind])
-        return f"{len(self.entries)} test{'s' * (len(self.entries) != 1)}" + (f": {counts}" if counts else "")
+        return tests(len(self.entries)) + (f": {counts}" if counts else "")
 
     def lines(self) -> list[str]:
         """The verdict first, then its reasons."""
@@ -136,6 +143,8 @@ class Comparison:
         yield from (("incomplete", line) for line in self.incomplete())
         for old, new in self.regressions:
             yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
+            if old.outcome == "known":
+                yield "", f"  on {self.old.label} a listed issue, which is not listed for {self.new.label}: {issue_text(old, self.old)}"
             yield from (("", f"  {line}") for line in certainty(new, self.new))
             yield from (("", f"  may lack: {fix}") for fix in new.candidates)
         for why, names in _by_reason(self.of(GONE)).items():
@@ -150,6 +159,8 @@ class Comparison:
         for why, names in _by_reason(self.of(NEW)).items():
             yield from _folded(NEW, why, names)
         yield from (("known", f"{new.id}: on both: {issue_text(new, self.new)}") for _old, new in self.known)
+        for why, names in self.lacking.items():
+            yield from _folded(SAME, f"skipped on both: {why}", names)
         for why, names in self.unjudged.items():
             yield from _folded(UNJUDGED, why, names)
 
@@ -174,8 +185,14 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
     for name in dict.fromkeys([*before, *old.unrun, *after, *new.unrun]):
         was, now = before.get(name), after.get(name)
         entry = Entry(name, MATRIX[outcome(was), outcome(now)], was, now)
-        if entry.kind == SAME:
+        if entry.lacking and _first(was.message) != _first(now.message):
+            entry.kind = UNJUDGED           # for which feature it was not tested differs
+        if entry.lacking:
+            entry.why = now.message
+        elif entry.kind == SAME:
             entry.kind = _in_detail(result, was, now)
+        elif entry.kind == REGRESSION:
+            result.drift += _drift(result, was, now, finished=False)
         elif entry.kind == UNJUDGED:
             entry.why = _why_not(result, was, now, name)
         elif entry.kind in (GONE, NEW):
@@ -191,18 +208,23 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
 
 def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
     """The class of a test that passed on both, as far as its measurements say."""
-    drift = [f"{line[0]} {parameters(now.id)}: {line[1]}" for line in moved(was.measurements, now.measurements, result.exact)]
+    drift = _drift(result, was, now)
     result.drift += drift
     if bool(was.traffic) != bool(now.traffic):
         result.without_traffic += 1
     return DRIFT if drift else SAME
 
 
+def _drift(result: Comparison, was: TestResult, now: TestResult, finished: bool = True) -> list[str]:
+    """A line per measurement that moved; a test that failed has not `finished`, and may have ended before its last ones."""
+    return [f"{name} {parameters(now.id)}: {change}" for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
+
+
 def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:
     """Why a test is not judged, such that tests with the same cause have the same reason."""
     sides = [_absence(kernel, test, name) for kernel, test in ((result.old, was), (result.new, now))]
     if was and now and was.outcome == now.outcome == "skipped":
-        return _first(now.message) if was.message == now.message else f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"
+        return (_first(now.message) or "skipped") if was.message == now.message else f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"
     return "; ".join(filter(None, sides))
 
 
@@ -215,6 +237,11 @@ def _absence(kernel: KernelResult, test: TestResult | None, name: str) -> str:
     if test.outcome in ("passed", "fixed"):
         return ""
     return f"{words(test)} on {kernel.label}" + (f": {_first(test.message)}" if test.message else "")
+
+
+def tests(count: int) -> str:
+    """`1 test`, `2 tests`."""
+    return f"{count} test{'s' * (count != 1)}"
 
 
 def _by_reason(entries: Sequence[Entry]) -> dict[str, list[str]]:

@@ -75,8 +75,10 @@ function measurementsOf() {
     const [first] = each.points,
       numbers = each.points.filter(({value}) => typeof value === "number");
     const reach = ({tolerance}) => tolerance ?? 0;
-    const band = Number.isFinite(reach(each.points.at(-1))) ? reach(each.points.at(-1)) : 0;
-    for (const point of each.points) point.moved = Math.abs(point.value - first.value) > reach(point);
+    // Of two kernels the larger tolerance counts.
+    const between = (point) => Math.max(reach(first), reach(point));
+    const band = Number.isFinite(between(each.points.at(-1))) ? between(each.points.at(-1)) : 0;
+    for (const point of each.points) point.moved = Math.abs(point.value - first.value) > between(point);
     Object.assign(each, {
       moved: each.points.some((point) => point.moved),
       band,

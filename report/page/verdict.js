@@ -27,7 +27,7 @@ function splitOnce(text, by) {
 }
 
 function comparisonOf(comparison) {
-  const {old, regressions, fixes, drift, known, gone, fresh, incomplete, unjudged} = comparison;
+  const {old, regressions, fixes, drift, known, gone, fresh, incomplete, lacking, unjudged} = comparison;
   const change = (label) => (each) =>
     element(
       "li",
@@ -50,6 +50,7 @@ function comparisonOf(comparison) {
     changesOf(comparison),
     list("Known issues on both", known, change(comparison.new), open(known)),
     list("New: the old kernel lacks what they need", fresh, change(comparison.new), open(fresh)),
+    list("Skipped on both: neither has what they need", lacking, (group) => unjudgedOf(comparison, group), false),
     list("Not judged", unjudged, (group) => unjudgedOf(comparison, group), open(unjudged)),
   );
 }

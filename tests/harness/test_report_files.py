@@ -91,6 +91,31 @@ def test_kcidb_refers_only_to_what_it_holds(written):
     assert [issue["id"] for issue in document["issues"]] == [incident["issue_id"]] == ["kdrift:raw-hdrincl-ihl-lt5"]
 
 
+@pytest.fixture
+def early(tmp_path, old):
+    """The files of a run in which one kernel ended early and another did not boot."""
+    new = kernel("6.12", TestResult("t.py::test_a"), unrun=["t.py::test_b[ipv4-x]", HOSTILE])
+    dead = kernel("6.18", error=f"no console\n{HOSTILE}")
+    write_files(tmp_path, RUN, [old, new, dead], compare_all([old, new, dead]))
+    return tmp_path
+
+
+def test_what_did_not_run_is_in_every_file(early):
+    _old, new, dead = ET.parse(early / "junit.xml").getroot()
+    assert (new.get("tests"), new.get("skipped"), len(new.findall("testcase/skipped"))) == ("3", "2", 2)
+    assert (dead.get("tests"), dead.get("errors"), len(dead.findall("testcase"))) == ("1", "1", 1)
+
+    lines = (early / "results.ktap").read_text().splitlines()
+    assert "  1..3" in lines and "  not ok 2 t.py::test_b[ipv4-x] # ERROR not run: the run on this kernel ended early" in lines
+    assert "  not ok 1 boot # ERROR" in lines
+    assert all(line.isprintable() for line in lines)
+    assert [line for line in lines if not line.startswith("  ")][2:] == ["not ok 1 6.1", "not ok 2 6.12", "not ok 3 6.18"]
+
+    tests = json.loads((early / "kcidb.json").read_text())["tests"]
+    assert [(test["comment"], test["status"]) for test in tests if test["status"] == "ERROR"] == [
+        ("t.py::test_b[ipv4-x]", "ERROR"), (HOSTILE, "ERROR"), ("boot", "ERROR")]
+
+
 def test_junit_counts_a_known_issue_as_skipped(written):
     _old, suite = ET.parse(written / "junit.xml").getroot()
 

@@ -5,8 +5,10 @@ import itertools
 import pytest
 
 from report.classes import CLASSES, MATRIX, OUTCOMES
+from report.measured import moved
 from report.results import KernelResult, TestResult
 from report.status import Exit, bisect_status, exit_status
+from report.table import kernel_lines
 from report.verdict import compare, fail_on
 
 
@@ -36,6 +38,52 @@ def test_what_a_kernel_lacks_is_gone_and_what_the_host_lacks_is_not_judged():
     assert MATRIX["lacks", "passed"] == "new"
 
 
+def test_what_neither_kernel_has_is_the_same_and_yet_nothing_was_judged():
+    old, new, other = (KernelResult(name, name, tests=[TestResult("t.py::test_x", "skipped", skip="kernel", message=why)])
+                       for name, why in (("6.1", "no tun: x"), ("6.12", "no tun: x"), ("6.18", "no vlan")))
+
+    comparison = compare(old, new)
+    assert comparison.lines() == ["6.1 -> 6.12: nothing was judged, 1 test: 1 same", "  same        t.py::test_x: skipped on both: no tun: x"]
+    assert exit_status([old, new], [comparison]) == Exit.NOTHING_JUDGED
+    assert compare(old, other).headline() == "6.1 -> 6.18: nothing was judged, 1 test: 1 not judged"
+
+
+def test_a_failure_that_is_listed_for_the_old_kernel_alone_is_a_regression():
+    old = KernelResult("6.1", "6.1", version="6.1.1", tests=[TestResult("t.py::test_x", "known", issue="raw-hdrincl-ihl-lt5", message="assert 1 == 2")])
+    new = KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_x", "failed", message="assert 3 == 2")])
+
+    head, line, words = compare(old, new).lines()
+    assert (head, line) == ("6.1 -> 6.12: 1 regression, 1 test: 1 regression", "  regression  t.py::test_x: known -> failed: assert 3 == 2")
+    assert words.strip().startswith("on 6.1 a listed issue, which is not listed for 6.12: ipv4: raw: reject IP_HDRINCL")
+
+
+def test_a_measurement_that_moved_is_shown_of_a_regression_too():
+    measurements = [[{"name": name, "value": value, "unit": "s", "tolerance": None} for name in names] for names, value in (("mn", 1.0), ("m", 3.0))]
+    old = KernelResult("6.1", "6.1", tests=[TestResult("t.py::test_x[a]", measurements=measurements[0])])
+    new = KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_x[a]", "failed", measurements=measurements[1])])
+
+    comparison = compare(old, new)
+    assert comparison.counts == {"regression": 1}
+    assert comparison.drift == ["m [a]: 1 -> 3 s (tolerance 0)"]
+
+
+@pytest.mark.parametrize("tolerances, moves", [((0.1, 0.3), False), ((0.3, 0.1), False), ((0.3, None), False), ((0.1, 0.1), True), ((None, None), True)])
+def test_the_larger_of_two_tolerances_counts(tolerances, moves):
+    old, new = ([{"name": "m", "value": value, "unit": "s", "tolerance": tolerance}] for value, tolerance in zip((1.0, 1.2), tolerances, strict=True))
+
+    assert bool(moved(old, new)) == bool(moved(new, old)) == moves
+    assert moved(old, new, exact=True)
+
+
+def test_a_kernel_of_which_nothing_was_judged_is_named_beside_one_that_was():
+    skipped = [TestResult(f"t.py::test_{name}", "skipped", skip="host", message="needs a USB controller") for name in "ab"]
+    kernels = [KernelResult("6.1", "6.1", release="6.1.0", tests=skipped), KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_a")])]
+
+    assert exit_status(kernels) == Exit.OK
+    assert exit_status(kernels[:1]) == Exit.NOTHING_JUDGED
+    assert kernel_lines(kernels)[1] == "6.1: nothing was judged, every test was skipped: needs a USB controller"
+
+
 @pytest.mark.parametrize("silent", ["lost", "skipped", "absent"])
 def test_what_says_nothing_of_its_kernel_is_not_judged(silent):
     assert {MATRIX[silent, other] for other in OUTCOMES} | {MATRIX[other, silent] for other in OUTCOMES} == {"not judged"}
@@ -47,7 +95,7 @@ def test_what_was_left_out_is_named():
     comparison = compare(old, new)
 
     assert comparison.headline() == "6.1 -> 6.12: no regression, incomplete, 2 tests: 1 same, 1 not judged"
-    assert comparison.lines()[1:] == ["  incomplete  6.12: ended early, 1 tests did not run",
+    assert comparison.lines()[1:] == ["  incomplete  6.12: ended early, 1 test did not run",
                                       "  not judged  t.py::test_b: not run on 6.12: left out when it ended early"]
 
 
