@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from .errors import CommandError, lacks
 from .found import Found
 from .host import Host
+from .sysctl import absent
 
 _TABLE = "inet kdrift-tracker"
 _SYSCTL = "net.netfilter.nf_conntrack_"
@@ -66,7 +67,10 @@ class Tracker:
 
     def pin(self, **values: object) -> None:
         """Set sysctls by their names after nf_conntrack_. Raises MissingFeature for one that is not there."""
-        self.host.pin({_SYSCTL + name: value for name, value in values.items()})
+        try:
+            self.host.pin({_SYSCTL + name: value for name, value in values.items()})
+        except FileNotFoundError as error:
+            raise absent(str(error.filename)) from error
 
     def invalid(self) -> int:
         """Packets that fit into no connection so far."""

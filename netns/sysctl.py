@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import lacks
+from .errors import HostLacks, MissingFeature, lacks
 from .host import Host
 from .namespace import NetworkNamespace
 
@@ -27,6 +27,16 @@ def everywhere(name: str, value: int) -> Iterator[None]:
         yield
     finally:
         file.write_text(before)
+
+
+def absent(name: str) -> MissingFeature:
+    """The error for a sysctl that is not there and that the kernel hides from user namespaces: HostLacks in one of those.
+
+    Source: net/xfrm/xfrm_sysctl.c and net/netfilter/nf_conntrack_standalone.c, "Don't export sysctls to unprivileged users".
+    """
+    if Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]:
+        return MissingFeature(f"the kernel has no {name}")
+    return HostLacks(f"there is no {name}: the kernel has none, or hides it, as only the machine's own root sees it")
 
 
 def defaults() -> dict[str, str]:

@@ -11,7 +11,7 @@ from types import FrameType
 import pytest
 
 from report.results import KernelResult
-from report.status import Exit, bisect_status
+from report.status import Exit, bisect_status, of_pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
@@ -45,9 +45,7 @@ def run(options: list[str]) -> int:
         os.chdir(PROJECT)
     seen = Seen()
     signal.signal(signal.SIGTERM, interrupted)
-    status = int(pytest.main(options, plugins=[seen]))
-    status = int({pytest.ExitCode.INTERRUPTED: Exit.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR: Exit.LOST,
-                  pytest.ExitCode.USAGE_ERROR: Exit.USAGE, pytest.ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(status, status))
+    status = of_pytest(pytest.main(options, plugins=[seen]))
     return bisect_status(status, seen.kernels, seen.compared) if "--bisect" in options else status
 
 

@@ -12,7 +12,7 @@ from report.progress import Progress
 from report.reading import ResultsError, read
 from report.results import WORST, Collector, KernelResult, outcome_of
 from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, nothing_judged, outcome_table, render
-from report.status import Exit, exit_status
+from report.status import Exit, exit_status, of_pytest
 from report.verdict import compare_all
 
 RUNNING = "running"
@@ -125,13 +125,15 @@ class Report:
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
-            session.exitstatus = exit_status([*self.baseline, *self.kernels], self.comparisons)
+            status = exit_status([*self.baseline, *self.kernels], self.comparisons)
+            # pytest's own word, which of_pytest() understands: its 2 is an interruption.
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED if status == Exit.USAGE else status
         elif session.exitstatus == pytest.ExitCode.OK and not any(kernel.ran for kernel in self.kernels):
             session.exitstatus = Exit.NOTHING_JUDGED
         if self.config.option.report:
-            self._write(Path(self.config.option.report), int(session.exitstatus))
+            self._write(Path(self.config.option.report), of_pytest(session.exitstatus))
         if self.config.option.bug_report:
-            self._write_bug_reports(int(session.exitstatus))
+            self._write_bug_reports(of_pytest(session.exitstatus))
 
     def _confirm(self) -> None:
         """Try each regression again, so that the verdict can say how certain it is."""

@@ -2,11 +2,13 @@
 from collections.abc import Sequence
 from enum import IntEnum
 
+from pytest import ExitCode
+
 from report.results import KernelResult
 
 
 class Exit(IntEnum):
-    """5 and below are also pytest's, which have another meaning: report.command.run() translates those."""
+    """5 and below are also pytest's, which have another meaning: of_pytest() translates those."""
 
     OK = 0
     REGRESSION = 1                          # what --fail-on names was found; without a comparison: a test failed
@@ -24,6 +26,12 @@ class Bisect(IntEnum):
     GOOD = 0
     BAD = 1
     SKIP = 125
+
+
+def of_pytest(code: int) -> int:
+    """What pytest.ExitCode means here: pytest's 2 is an interruption, ours is wrong usage."""
+    return int({ExitCode.INTERRUPTED: Exit.INTERRUPTED, ExitCode.INTERNAL_ERROR: Exit.LOST, ExitCode.USAGE_ERROR: Exit.USAGE,
+                ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(code, code))
 
 
 def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> Exit:

@@ -67,17 +67,21 @@ def test_launcher_killed_twice_is_a_lost_test(tmp_path):
     assert session.status == 3
 
 
-@pytest.mark.parametrize("whom", ["session", "group"])
-def test_interrupt_ends_everything(tmp_path, whom):
-    """Ctrl-C reaches the whole process group; `kill -INT` only the session."""
+@pytest.mark.parametrize("whom, what", [("session", "SIGINT"), ("group", "SIGINT"), ("session", "SIGTERM"), ("group", "SIGTERM")])
+def test_interrupt_ends_everything(tmp_path, whom, what):
+    """Ctrl-C reaches the whole process group; `kill -INT` only the session. CI systems cancel a job with SIGTERM."""
     with endless(tmp_path) as session:
         session.wait_for(BEFORE)
-        {"session": os.kill, "group": os.killpg}[whom](session.process.pid, signal.SIGINT)
+        {"session": os.kill, "group": os.killpg}[whom](session.process.pid, signal.Signals[what])
         session.end()
 
-    assert session.status == 130
+    assert session.status == session.results["run"]["exit_status"] == 130
     assert session.outcomes() == {"test_before": "passed"}
     one_line(session.output, "!!! KeyboardInterrupt !!!")
+    # The report is whole, and says what is not in it.
+    assert session.results["run"]["unfinished"] == "interrupted"
+    assert session.results["kernels"][0]["unrun"] == [f"{CASES}/test_endless.py::test_never_ends"]
+    one_line(session.output, f"{KERNEL}: 1 passed, 1 not run")
 
 
 def test_interrupt_while_a_kernel_boots(tmp_path):

@@ -119,11 +119,20 @@ def test_x_stops_after_the_first_failure(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-x")
     assert session.status == 1
     assert session.outcomes() == {"test_passes": "passed", "test_has_a_temporary_directory": "passed", "test_fails": "failed"}
+    [kernel] = session.results["kernels"]
+    assert len(kernel["unrun"]) == 9 and session.results["run"]["unfinished"]
+    one_line(session.output, f"{KERNEL}: 2 passed, 1 failed, 9 not run")
+
+
+def test_a_run_of_skipped_tests_judges_nothing(tmp_path):
+    session = run(tmp_path, "test_outcomes.py", "-k", "test_skips")
+    assert session.status == session.results["run"]["exit_status"] == 6
+    one_line(session.output, f"{KERNEL}: nothing was judged, every test was skipped: no such thing here")
 
 
 def test_no_test_chosen_is_a_usage_error(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-k", "there_is_no_such_test")
-    assert session.status == 2
+    assert session.status == session.results["run"]["exit_status"] == 2
     assert session.outcomes() == {}
 
 

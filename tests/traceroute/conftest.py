@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import SERVICE
-from netns import Host, MissingFeature, Network
+from netns import Host, Network, lacks
 from netns.probe import Answer, answers, probe
 
 # No limit to ICMP errors, unless a test is about it.
@@ -87,7 +87,7 @@ class Fork:
         try:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_policy": policy})
         except OSError as error:
-            raise MissingFeature(f"the kernel has no fib_multipath_hash_policy={policy}") from error
+            raise lacks(f"the kernel has no fib_multipath_hash_policy={policy}", error) from error
         if fields is not None:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_fields": fields})
 
