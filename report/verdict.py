@@ -217,7 +217,7 @@ def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
 
 def _drift(result: Comparison, was: TestResult, now: TestResult, finished: bool = True) -> list[str]:
     """A line per measurement that moved; a test that failed has not `finished`, and may have ended before its last ones."""
-    return [f"{name} {parameters(now.id)}: {change}" for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
+    return [f"{name} {parameters(now.id)}".rstrip() + f": {change}" for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
 
 
 def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 
 from report.page import write_page
-from report.results import KernelResult
+from report.results import KernelResult, TestResult
 from report.table import SIGNS
 from report.verdict import compare
 from tests.harness.page_results import HOSTILE, SHOWN, STORY, WORDS, capture, hostile_kernel, kernels
@@ -161,7 +161,25 @@ def test_the_verdict_comes_first_in_its_own_words(open_page, validate):
     first = page.locator("main h2").first.inner_text().partition("\n")[2].strip()
 
     assert first == (compare(*results).lines()[0] if validate else "6.0: 100 passed")
-    assert page.locator("#verdict li a.test").count() == (6 if validate else 5)
+    assert page.locator("#verdict li a.test").count() == (7 if validate else 5)
+
+
+def test_nothing_is_left_out_of_the_verdict(open_page):
+    """What is gone, new, skipped on both, left out or not judged has a list of its own, and each test is in one of them."""
+    def skipped(name, who):
+        return TestResult(f"t.py::test_{name}", "skipped", skip=who, message="no tun")
+
+    old = KernelResult("6.0", "6.0", tests=[TestResult("t.py::test_gone"), skipped("new", "kernel"), skipped("both", "kernel"), TestResult("t.py::test_left")])
+    new = KernelResult("6.1", "6.1", tests=[skipped("gone", "kernel"), TestResult("t.py::test_new"), skipped("both", "kernel"), skipped("host", "host")],
+                       unrun=["t.py::test_left"])
+    page = open_page([old, new], validate=True)
+
+    titles = page.locator("#verdict article > details > summary").all_inner_texts()
+    assert [title.strip() for title in titles] == [
+        "Incomplete (1)", "Gone: the new kernel lacks what they need (1)", "New: the old kernel lacks what they need (1)",
+        "Skipped on both: neither has what they need (1)", "Not judged (2)"]
+    links = page.locator("#verdict li a.test")
+    assert {links.nth(number).get_attribute("href").rpartition("test_")[2] for number in range(links.count())} == {"gone", "new", "both", "left", "host"}
 
 
 def test_signs_are_those_of_the_table(open_page):
