@@ -51,7 +51,8 @@ def topic(name: str) -> tuple[int, str]:
         if " logs: audit: type=" in name:
             return LOG, "log audit: a record"
         return LOG, "log " + _INTERFACE.sub("IFACE", name.removeprefix("the kernel logs: "))
-    _role, verb, what = name.split(" ", 2)
+    # A file from elsewhere may have any name.
+    verb, _, what = name.partition(" ")[2].partition(" ")
     if verb == "counts":
         return COUNTER, f"counter {what.partition(' on ')[0]}"
     return (TIME, noun(what.removesuffix(SECONDS))) if what.endswith(SECONDS) else (PACKET, noun(what))

@@ -144,7 +144,7 @@ class Comparison:
         for old, new in self.regressions:
             yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
             if old.outcome == "known":
-                yield "", f"  on {self.old.label} a listed issue, which is not listed for {self.new.label}: {issue_text(old, self.old)}"
+                yield "", f"  on {self.old.label} a listed issue, which this is not: {issue_text(old, self.old)}"
             yield from (("", f"  {line}") for line in certainty(new, self.new))
             yield from (("", f"  may lack: {fix}") for fix in new.candidates)
         for why, names in _by_reason(self.of(GONE)).items():

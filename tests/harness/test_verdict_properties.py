@@ -25,7 +25,8 @@ def measured(value, tolerance, unit="s"):
 
 MEASUREMENTS = [[], [measured(1.0, None)], [measured(1.1, 0.2)], [measured(1.0, 5)], [measured(2, 0)], [measured(1.0, 0.2, "B")],
                 [measured(1.0, 0.2), measured(1.3, 0.2)]]
-TRAFFIC = [{}, {"client ipv4 tcp S n": 1}, {"client ipv4 tcp S n": 2, "client Ip.OutRequests": 1}]
+TRAFFIC = [{}, {"client sent ipv4 tcp S seq 0 len 0": 1}, {"client sent ipv4 tcp S seq 0 len 0": 2, "client counts Ip.OutRequests": 1, "the kernel logs: x": 1},
+           {"": 1, "x": 2, "x y": 3}]
 # What a test may have done on a kernel: not chosen, left out, or any outcome with what comes with it; none is rare.
 DONE = 10 * [None, LEFT_OUT]
 DONE += [dict(outcome=outcome, measurements=seen, traffic=traffic) for outcome in ("passed", "fixed") for seen in MEASUREMENTS for traffic in TRAFFIC]
