@@ -41,9 +41,9 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
         ("Drift", ("measurement",), [(line,) for line in comparison.drift]),
         ("Known on both", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
         ("New", ("test", "the old kernel lacks"), [(entry.id, entry.why) for entry in comparison.of(NEW)]),
-        ("Skipped on both", ("tests", "what neither has", "for example"),
-         [(len(names), why, names[0]) for why, names in comparison.lacking.items()]),
-        ("Not judged", ("tests", "why", "for example"), [(len(names), why, names[0]) for why, names in comparison.unjudged.items()]),
+        ("Not judged, or skipped on both", ("tests", "why", "for example"),
+         [*((len(names), why, names[0]) for why, names in comparison.unjudged.items()),
+          *((len(names), f"skipped on both: {why}", names[0]) for why, names in comparison.lacking.items())]),
     ]
     tables = [table for table in tables if table[2]]
     wanted = [len(rows) if title.startswith(("Regressions", "Gone", "Changes")) else min(len(rows), FEW) for title, _columns, rows in tables]
