@@ -10,6 +10,10 @@ for kind, place in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), 
                     ("tracefs", "/sys/kernel/tracing"), ("bpf", "/sys/fs/bpf")):
     if os.path.isdir(place):
         libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+# As every init does: without them `nft -f /dev/stdin` finds nothing, and what is written to /dev/stdout becomes a file there.
+for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+    if not os.path.lexists("/dev/" + name):
+        os.symlink("/proc/self/fd" + target, "/dev/" + name)
 os.environ.update(PATH="/usr/sbin:/usr/bin:/sbin:/bin", HOME="/root", LANG="C.UTF-8")
 with open("/root/options") as file:
     words = file.read().split()

@@ -28,6 +28,7 @@ from reproduce.transform import TooNew
 REPORTED = ("failed", "crashed", "known")
 _TYPE = re.compile(r"(?:\w+\.)*(\w+)(?::|$)")
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
+_SETUP = re.compile(r"^(#!/bin/sh\n.*?)^-- the end of setup\.sh$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass
@@ -67,7 +68,7 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
     """Fill the directory; what became of the verification, in a line."""
     write_evidence(directory, test, kernel, run)
     visits: dict[str, Visit | str] = {}
-    why = ""
+    why = no_setup = ""
     if isinstance(manifest, Manifest):
         manifest.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
                              "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
@@ -75,7 +76,7 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
             write(directory / "repro.pyz", [manifest])
             with Cache(say=lambda line: None) as cache:
                 visits = _visits(cache, directory, manifest, source, settings)
-                _write_setup(cache, directory, manifest, source, settings)
+                no_setup = _write_setup(cache, directory, manifest, source, settings)
         except (TooNew, OSError, CacheError) as error:
             why, manifest = str(error), None
     else:
@@ -89,7 +90,8 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
         (directory / "NOT-FINISHED").write_text("These must not be sent:\n" + "\n".join(leaks) + "\n")
         return f"NOT FINISHED: {len(leaks)} private things are in it, see NOT-FINISHED"
     _write_sums(directory)
-    return text.verdict_line(visits) or f"no standalone case: {why}"
+    found = text.verdict_line(visits) or f"no standalone case: {why}"
+    return f"{found}; no setup.sh: {no_setup}" if no_setup else found
 
 
 def folder_name(test: str, label: str) -> str:
@@ -149,14 +151,26 @@ def _replay(directory: Path) -> str:
     return f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. With `gdb` it waits for a debugger."
 
 
-def _write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> None:
-    """setup.sh, recorded here in private namespaces; where this kernel lacks something, on an empty machine with the other one."""
+def _write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
+    """setup.sh, recorded here in private namespaces; where this kernel lacks something, on an empty machine with the other one.  Or why there is none."""
     target = directory / "setup.sh"
-    here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, timeout=120)
-    if here.returncode and source:
-        there = _visit(cache, directory, manifest, source, settings, "--setup", "/dev/stdout")
-        if isinstance(there, Visit) and "#!/bin/sh" in there.transcript:
-            target.write_text("#!/bin/sh" + there.transcript.partition("#!/bin/sh")[2].partition("\nNOT REPRODUCED")[0] + "\n")
+    here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, text=True, timeout=120)
+    if not here.returncode:
+        return ""
+    if not source:
+        return _last_line(here.stdout)
+    there = _visit(cache, directory, manifest, source, settings, "--setup", "-")
+    if isinstance(there, str):
+        return there
+    script = _SETUP.search(there.transcript)
+    if script is None:
+        return _last_line(there.transcript)
+    target.write_text(script[1])
+    return ""
+
+
+def _last_line(transcript: str) -> str:
+    return (transcript.strip().splitlines() or ["not a word was said"])[-1]
 
 
 def _write_sums(directory: Path) -> None:

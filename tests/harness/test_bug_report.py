@@ -8,6 +8,7 @@ import pytest
 
 from kernels.stranger import Visit
 from report.results import KernelResult, TestResult
+from reproduce import folder as bug_folder
 from reproduce import text
 from reproduce.collect import Manifest
 from reproduce.folder import folder_name, kind_of
@@ -95,6 +96,23 @@ def _report(visits):
     test = TestResult(name, "known", promise="It ends.", message="assert 9 == 1", issue="tcp-probe0-expired-user-timeout")
     kernel = KernelResult("6.12", "6.12", "6.12.90", "linux-image-6.12.90", "6.12.90-2", tests=[test])
     return text.report(test, kernel, None, [kernel], Manifest(name, "m", "f", "It ends."), visits)
+
+
+@pytest.mark.parametrize("there, why, script", [
+    (Visit("", "case: x\n#!/bin/sh\n# a\nip netns add a\n-- the end of setup.sh\nthe machine ended without a word; the console:\n[ 1.0] x", "trixie"),
+     "", "#!/bin/sh\n# a\nip netns add a\n"),
+    (Visit("", "case: x\n#!/bin/sh\n# a\nthe machine ended without a word; the console:\n[ 1.0] x", "trixie"), "[ 1.0] x", None),
+    (Visit("CANNOT RUN", "case: x\n\nCANNOT RUN: the kernel has no ipip tunnels", "trixie"), "CANNOT RUN: the kernel has no ipip tunnels", None),
+    ("QEMU did not start", "QEMU did not start", None),
+])
+def test_what_this_kernel_cannot_set_up_is_recorded_on_the_failing_one(tmp_path, monkeypatch, there, why, script):
+    (tmp_path / "repro.pyz").write_text("print('CANNOT RUN: the kernel has no ipip tunnels'); raise SystemExit(2)")
+    monkeypatch.setattr(bug_folder, "_visit", lambda *words: there)
+
+    assert bug_folder._write_setup(None, tmp_path, None, "a kernel", None) == why
+    assert bug_folder._write_setup(None, tmp_path, None, None, None) == "CANNOT RUN: the kernel has no ipip tunnels"
+    written = tmp_path / "setup.sh"
+    assert (written.read_text() if written.exists() else None) == script
 
 
 @pytest.mark.parametrize("message, kind", [

@@ -13,7 +13,7 @@ def main():
     manifests = _manifests(sys.path[0])
     words = argparse.ArgumentParser(prog="repro.pyz", description=_about(manifests), formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("--disposable", action="store_true", help="this machine may be changed as a whole and left in a bad state")
-    words.add_argument("--setup", metavar="FILE", help="only write the topology as a script of plain commands")
+    words.add_argument("--setup", metavar="FILE", help="only write the topology as a script of plain commands; - is stdout")
     words.add_argument("--shell", action="store_true", help="where it fails, open a shell on a host before all is taken down")
     words.add_argument("--shell-on", metavar="HOST", help="the same, on this host")
     words.add_argument("--check", nargs="+", metavar="FILE", help="only see that these files hold all that their cases need")

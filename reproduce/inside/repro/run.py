@@ -27,6 +27,9 @@ def run(manifest, chosen):
     narrate.install()
     outcome = run_case(manifest, narrate, chosen, recorder)
     if chosen.setup and outcome[0] != verdict.CANNOT_RUN:
+        if chosen.setup == "-":
+            print("%s%s" % (recorder.script(), setup.END), flush=True)
+            return 0
         with open(chosen.setup, "w") as file:
             file.write(recorder.script())
         return 0

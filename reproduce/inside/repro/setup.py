@@ -9,6 +9,7 @@ from .settings import meaning
 
 _QUESTIONS = {"show", "list", "count", "-S", "-j", "-L", "ss"}
 _MOST_OF_THE_CASE = 40
+END = "-- the end of setup.sh"              # behind it on stdout, where other lines are as well
 _HEAD = """\
 #!/bin/sh
 # {id}

@@ -27,6 +27,8 @@ def built(tmp_path):
         write(tmp_path / "repro.pyz", [case])
         script = tmp_path / "setup.sh"
         subprocess.run([sys.executable, "-I", tmp_path / "repro.pyz", "--setup", script], check=True, capture_output=True)
+        printed = subprocess.run([sys.executable, "-I", tmp_path / "repro.pyz", "--setup", "-"], check=True, capture_output=True, text=True)
+        assert printed.stdout.endswith(f"\n{script.read_text()}-- the end of setup.sh\n")
         subprocess.run(["sh", script], check=True, capture_output=True, text=True)
         scripts.append(script)
         return script.read_text()
