@@ -1,7 +1,7 @@
 """`./kdrift known`: the bugs that known_issues.toml lists, how they show themselves, and whether the file is right.
 
     ./kdrift known                                      the entries
-    ./kdrift known --record [--anew] FILE...            write known_signatures.json from the failures in these results.json
+    ./kdrift known --record [--anew] FILE...            put the failures in these results.json into known_signatures.json
     ./kdrift known --check [ID...] --report DIR         run what is at the ends of the ranges; what is in DIR is not run again
 
 Exit status: 0 nothing is wrong; 1 --check found a range that is; 2 usage, or a file that cannot be used; 3 a kernel could not be had or
@@ -51,7 +51,7 @@ def _arguments() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--record", action="store_true", help="record how listed failures show themselves")
     what.add_argument("--check", action="store_true", help="prove the ranges")
-    parser.add_argument("--anew", action="store_true", help="with --record: forget what was recorded before")
+    parser.add_argument("--anew", action="store_true", help="with --record: what these kernels show of an entry replaces what they showed before")
     parser.add_argument("--report", metavar="DIR", type=Path, help="with --check: where results are kept")
     parser.add_argument("--slots", metavar="N", type=int, default=1, help="with --check: machines at a time (default: 1)")
     parser.add_argument("--offline", action="store_true", help="with --check: only what the cache holds")
@@ -70,9 +70,10 @@ def _record(files: list[Path], anew: bool) -> int:
     if not files:
         raise KnownIssuesError("--record needs the results.json of a run")
     kernels = [kernel for path in files for kernel in read(path)[1]]
-    new = rewrite(kernels, load(with_signatures=False), FILE.parent, anew)
-    for line in new:
-        print(f"new  {line}")
+    new, gone = rewrite(kernels, load(with_signatures=False), FILE.parent, anew)
+    for word, lines in (("new ", new), ("gone", gone)):
+        for line in lines:
+            print(f"{word} {line}")
     load.cache_clear()
     for issue in load():
         if not issue.signatures:

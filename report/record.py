@@ -1,6 +1,6 @@
 """`./kdrift known --record`: known_signatures.json, from the results of runs."""
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from report.known import SIGNATURES, Issue, KnownIssuesError, read_signatures, version_key
@@ -24,36 +24,50 @@ def signatures_of(test: TestResult) -> list[str]:
     return [each for each in shown if each and not each.startswith("hang:")] or [each for each in shown if each]
 
 
-def record(kernels: Iterable[KernelResult], issues: Iterable[Issue], before: Signatures) -> Signatures:
+def record(kernels: Iterable[KernelResult], issues: Iterable[Issue], before: Signatures, anew: bool = False) -> Signatures:
     """What is recorded, together with what the failures of listed tests show on the kernels that their issues affect.
 
-    Whatever they show is taken: who records looks at what is new.
+    Whatever they show is taken: who records looks at what is new. With `anew` it takes the place of what the same kernel showed of the
+    same issue before; what other kernels showed, and what these results do not show, is kept.
     """
     issues = list(issues)
-    found = {issue.id: {text: set(versions) for text, versions in before.get(issue.id, {}).items()} for issue in issues}
-    for kernel in kernels:
-        version = kernel.version or kernel.release
-        if not version:
-            continue
-        affecting = [issue for issue in issues if issue.affects(version)]
-        for test in kernel.tests:
-            for issue in (issue for issue in affecting if issue.shows_in(test.id)):
-                for text in signatures_of(test):
-                    found[issue.id].setdefault(text, set()).add(version)
+    seen = set(_seen(kernels, issues))
+    replaced = {(name, version) for name, _text, version in seen} if anew else set()
+    found: dict[str, dict[str, set[str]]] = {issue.id: {} for issue in issues}
+    kept = ((name, text, version) for name in found for text, versions in before.get(name, {}).items() for version in versions
+            if (name, version) not in replaced)
+    for name, text, version in (*kept, *seen):
+        found[name].setdefault(text, set()).add(version)
     return {name: {text: sorted(versions, key=version_key) for text, versions in sorted(texts.items())}
             for name, texts in sorted(found.items()) if texts}
 
 
-def rewrite(kernels: Iterable[KernelResult], issues: Iterable[Issue], directory: Path, anew: bool) -> list[str]:
-    """Write the file in that directory, whole or not at all; with `anew` nothing of what it says now is kept.  Lines that say what is new.
+def _seen(kernels: Iterable[KernelResult], issues: Sequence[Issue]) -> Iterator[tuple[str, str, str]]:
+    """(issue, signature, version) of each failure of a listed test on a kernel that its issue affects."""
+    for kernel in kernels:
+        version = kernel.version or kernel.release
+        affecting = [issue for issue in issues if version and issue.affects(version)]
+        for test in kernel.tests:
+            for issue in (issue for issue in affecting if issue.shows_in(test.id)):
+                yield from ((issue.id, text, version) for text in signatures_of(test))
+
+
+def rewrite(kernels: Iterable[KernelResult], issues: Iterable[Issue], directory: Path, anew: bool) -> tuple[list[str], list[str]]:
+    """Write the file in that directory, whole or not at all; `anew` as in record().  Lines that say what is new, and what is gone.
 
     Raises KnownIssuesError, OSError.
     """
     path = directory / SIGNATURES
-    before = {} if anew else read_signatures(path)
-    after = record(kernels, issues, before)
-    if anew and not after:
+    kernels, issues = list(kernels), list(issues)
+    before = read_signatures(path)
+    if not any(_seen(kernels, issues)):
         raise KnownIssuesError("these results have no failure of a listed test: nothing is changed")
+    after = record(kernels, issues, before, anew)
     write_whole(path, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
-    return [f"{name}: {text} ({', '.join(versions)})" for name, texts in after.items() for text, versions in texts.items()
-            if text not in before.get(name, {})]
+    return _more(after, before), _more(before, after)
+
+
+def _more(one: Signatures, other: Signatures) -> list[str]:
+    """The signatures that only the first has, a line each."""
+    return [f"{name}: {text} ({', '.join(versions)})" for name, texts in one.items() for text, versions in texts.items()
+            if text not in other.get(name, {})]

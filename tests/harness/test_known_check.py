@@ -79,20 +79,30 @@ def test_what_is_recorded_is_recognised(tmp_path):
     message = "AssertionError: assert 0 == 17\n +  where 0 = f()"
     kernel = KernelResult("5.10", "5.10", version="5.10.223-1", tests=[
         TestResult("t.py::test_x[1]", "known", message=message, traceback=">       assert f() == 17\nE       AssertionError"), TestResult("t.py::test_y", "failed", message="other")])
-    new = rewrite([kernel], [issue("5.10..5.10.251", signatures=())], tmp_path, anew=False)
-    assert new == ["a: AssertionError: assert 0 == #; at: assert f() == 17 (5.10.223-1)"]
+    new, gone = rewrite([kernel], [issue("5.10..5.10.251", signatures=())], tmp_path, anew=False)
+    assert gone == [] and new == ["a: AssertionError: assert 0 == #; at: assert f() == 17 (5.10.223-1)"]
     recorded = read_signatures(tmp_path / "known_signatures.json")
     assert recorded == {"a": {"AssertionError: assert 0 == #; at: assert f() == 17": ["5.10.223-1"]}}
 
     assert issue("5.10..", signatures=tuple(recorded["a"])).is_shown_by("AssertionError: assert 0 == #; at: assert f() == 17")
     assert not issue("5.10..", signatures=tuple(recorded["a"])).is_shown_by("TimeoutError: timed out; at: f()")
-    assert rewrite([kernel], [issue("5.10..5.10.251")], tmp_path, anew=False) == [], "the same again is nothing new"
+    assert rewrite([kernel], [issue("5.10..5.10.251")], tmp_path, anew=False) == ([], []), "the same again is nothing new"
 
 
 def test_only_kernels_that_have_the_bug_are_recorded_and_old_entries_go():
     failed = TestResult("t.py::test_x", "failed", signatures=[SHOWS])
     kernels = [KernelResult("a", "a", version=version, tests=[failed]) for version in ("5.10.251-5", "5.10.223-1")]
     assert record(kernels, [issue("5.10..5.10.251")], {"gone": {SHOWS: ["6.1"]}}) == {"a": {SHOWS: ["5.10.223-1"]}}
+
+
+def test_anew_replaces_what_the_same_kernel_showed_of_the_same_entry(tmp_path):
+    file, older, other = tmp_path / "known_signatures.json", "5.10.218-1", "5.10.223-1"
+    file.write_text(json.dumps({"a": {"the old text": [older, other], "of this one alone": [older]}, "b": {"the old text": [older]}}))
+    kernel = KernelResult("k", "k", version=older, tests=[TestResult("t.py::test_x", "failed", signatures=[SHOWS]), TestResult("t.py::test_y", "passed")])
+    entries = [issue("5.10..5.10.251"), issue("5.10..5.10.251", name="b", tests=("t.py::test_y",))]
+
+    assert rewrite([kernel], entries, tmp_path, anew=True) == ([f"a: {SHOWS} ({older})"], [f"a: of this one alone ({older})"])
+    assert read_signatures(file) == {"a": {SHOWS: [older], "the old text": [other]}, "b": {"the old text": [older]}}
 
 
 @pytest.mark.parametrize("test, shown", [
@@ -128,8 +138,9 @@ def test_an_unknown_entry_is_refused(tmp_path, capsys):
     assert capsys.readouterr().err == "kdrift: nothing is no entry of known_issues.toml\n"
 
 
-def test_results_without_a_listed_failure_take_nothing_away(tmp_path):
+@pytest.mark.parametrize("anew", [False, True])
+def test_results_without_a_listed_failure_take_nothing_away(tmp_path, anew):
     (tmp_path / "known_signatures.json").write_text(json.dumps({"a": {SHOWS: ["5.10.223-1"]}}))
     with pytest.raises(KnownIssuesError, match="nothing is changed"):
-        rewrite([], [issue("5.10..")], tmp_path, anew=True)
+        rewrite([], [issue("5.10..")], tmp_path, anew)
     assert read_signatures(tmp_path / "known_signatures.json")
