@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +18,13 @@ from report.results import KernelResult, write_whole
 
 ROWS = Path(__file__).with_name("behaviour.toml")
 DOCS = Path(__file__).parents[1] / "docs"
+SHORT = 0.1                                 # seconds, below which a time is in milliseconds
 USAGE = 2                                   # exit status; see the README
 HEAD = ("Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud",
         "kernels in a virtual machine. Where a test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest",
-        "and the highest value stand there. Timers of the kernel are late by up to an eighth (HZ 250). behaviour.json has the same.")
+        "and the highest value stand there; - where the kernel was not measured. The timer wheel may add up to an eighth to a timeout",
+        "(HZ 250). A release of an older series may have a fix that the release of a newer series lacks: mind the versions below.",
+        "behaviour.json has the same figures, unrounded.")
 _GOOD = ("passed", "fixed", "known")        # a known failure has measured what the kernel does as well
 
 
@@ -43,7 +46,7 @@ def figures(kernels: Sequence[KernelResult]) -> list[dict]:
             values: dict[str, list[float]] = {}
             unit = test = ""
             for series, kernel in newest:
-                for each, one in _measured(kernel, row["measurement"]):
+                for each, one in _measured(kernel, row["measurement"], row.get("only", "")):
                     values.setdefault(series, []).append(one["value"])
                     unit, test = one["unit"], each.partition("[")[0]
             if values:
@@ -69,8 +72,10 @@ def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
     return sorted(by_series.items(), key=lambda item: version_key(item[0]))
 
 
-def _measured(kernel: KernelResult, name: str) -> list[tuple[str, dict]]:
-    return [(test.id, one) for test in kernel.tests if test.outcome in _GOOD for one in test.measurements if one["name"] == name]
+def _measured(kernel: KernelResult, name: str, only: str) -> list[tuple[str, dict]]:
+    """The measurements of this name in tests whose parameter set begins with `only`, each with its test."""
+    return [(test.id, one) for test in kernel.tests if test.outcome in _GOOD and test.id.partition("[")[2].startswith(only)
+            for one in test.measurements if one["name"] == name]
 
 
 def markdown(rows: Sequence[dict]) -> str:
@@ -83,17 +88,21 @@ def markdown(rows: Sequence[dict]) -> str:
         if row["section"] != title:
             title = row["section"]
             lines += ["", f"## {title}", "", f"| what | {' | '.join(series)} | test |", f"| --- |{' ---: |' * len(series)} --- |"]
-        cells = " | ".join(_cell(row["figures"].get(each), row["unit"]) for each in series)
+        cells = " | ".join(_cell(row["figures"].get(each), row) for each in series)
         path, _, name = row["test"].partition("::")
         lines.append(f"| {row['says']} | {cells} | [{name.removeprefix('test_').replace('_', ' ')}](../{path}) |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(figure: Figure | None, unit: str) -> str:
+def _cell(figure: Figure | None, row: Mapping) -> str:
+    """A figure with its unit; of a row with `words`, those of its values 0 and 1."""
     if figure is None:
-        return ""
-    low, high = (_number(value) for value in (figure.lowest, figure.highest))
-    return f"{low if low == high else f'{low} to {high}'} {unit}"
+        return "-"
+    words, unit, values = row.get("words"), row["unit"], (figure.lowest, figure.highest)
+    if unit == "s" and max(values) < SHORT:
+        unit, values = "ms", (figure.lowest * 1000, figure.highest * 1000)
+    low, high = (words[int(value)] if words else _number(value) for value in values)
+    return (low if low == high else f"{low} to {high}") + ("" if words else f" {unit}")
 
 
 def _number(value: float) -> str:

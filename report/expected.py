@@ -45,6 +45,20 @@ class Expected:
         return f"{self.sentence} ({self.commit[:12]}, {self.subject})" if self.commit else f"{self.sentence} ({self.unknown})"
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several entries that explain one kind, each in other tests."""
+
+    entries: tuple[Expected, ...]
+
+    @property
+    def id(self) -> str:
+        return " and ".join(entry.id for entry in self.entries)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.entries))
+
+
 def _literal(pattern: str) -> str:
     """Brackets stand for themselves."""
     return pattern.replace("[", "[[]")
@@ -88,8 +102,9 @@ def _expected(entry: dict) -> Expected:
                     tuple(entry.get("tests", ["*"])), commit, entry.get("subject", ""), entry.get("unknown", ""))
 
 
-def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | None]:
-    """What explains a kind that appeared from `old` to `new`: the entries that came between the two. Raises ExpectedError."""
+def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | Together | None]:
+    """What explains a kind that appeared from `old` to `new`: an entry that came between the two, or several, one for each of its tests.
+    Raises ExpectedError."""
     versions = [kernel.version or kernel.release for kernel in (old, new)]
     try:
         for version in versions:
@@ -99,6 +114,12 @@ def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable
     has = [{entry.id for entry in load(path) if entry.came_with(version)} for version in versions]
     came = [entry for entry in load(path) if entry.id in has[0] ^ has[1]]
 
-    def entry_of(kind: str, tests: Sequence[str]) -> Expected | None:
+    def first(kind: str, tests: Sequence[str]) -> Expected | None:
         return next((entry for entry in came if entry.fits(mirrored(kind) if entry.id in has[0] else kind, tests)), None)
+
+    def entry_of(kind: str, tests: Sequence[str]) -> Expected | Together | None:
+        if entry := first(kind, tests):
+            return entry
+        each = dict.fromkeys(first(kind, [test]) for test in tests)
+        return None if None in each else Together(tuple(each))
     return entry_of

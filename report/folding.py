@@ -2,8 +2,8 @@
 
 - Packets on the wire lead. In a test in which some moved, a time follows from them, and so does each counter that moved by no more than
   they did: hosts count each packet where they send, forward and take it. Octets follow whatever their number.
-- Among differences of one rank a kind leads that has the most tests; one that moved in the same tests alone, and no
-  further there, follows it (a greedy set cover).
+- Among differences of one rank a kind leads that has the most tests, what is explained before others (a greedy set cover). In a test
+  in which another one that leads has moved as far already, it follows that.
 """
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -60,7 +60,10 @@ def _cover(found: Sequence[Move], explained: Set[str]) -> dict[str, dict[str, fl
         best = max(kinds, key=lambda kind: (kind in explained, rest(kind), sum(kinds[kind].values()), kind))
         if not rest(best) and best not in explained:
             break
-        chosen[best] = kinds.pop(best)
-        for test, by in chosen[best].items():
+        mine = kinds.pop(best)
+        octets = best.endswith("Octets")
+        chosen[best] = mine if best in explained else {test: by for test, by in mine.items()
+                                                       if test not in reach or by > reach[test] and not octets}
+        for test, by in mine.items():
             reach[test] = max(by, reach.get(test, 0))
     return chosen

@@ -36,12 +36,42 @@ def test_each_series_has_its_figure_and_the_test_that_measured_it(tmp_path):
 
 
 def test_parameter_sets_that_differ_are_a_range_and_the_newest_kernel_of_a_series_counts(tmp_path):
-    files = results(tmp_path / "a", "6.12.9-1", 0.25, 1.02, name="traceroute.next_answer_after"), results(tmp_path / "b", "6.12.1-1", 7.0)
+    files = results(tmp_path / "a", "6.12.9-1", 0.25, 1.02, name="halfopen.syn_ack_repeated"), results(tmp_path / "b", "6.12.1-1", 7.0)
 
     text, document = written(tmp_path, *files)
 
     assert "| 0.250 to 1.02 s |" in text
     assert [list(row["figures"]) for row in document["rows"]] == [["6.12"]]
+
+
+def test_a_short_time_is_in_milliseconds(tmp_path):
+    text, _document = written(tmp_path, results(tmp_path / "a", "6.12.1-1", 0.0035, 0.0521))
+
+    assert "| 3.50 to 52.1 ms |" in text
+
+
+def test_series_are_in_the_order_of_their_versions(tmp_path):
+    """6.12 comes after 6.9, whatever the order of the files and of the letters."""
+    text, document = written(tmp_path, results(tmp_path / "b", "6.12.1-1", 60.5), results(tmp_path / "a", "6.9.1-1", 60.5))
+
+    assert list(document["rows"][0]["figures"]) == ["6.9", "6.12"]
+    assert "| what | 6.9 | 6.12 | test |" in text
+
+
+def test_a_row_may_be_of_some_parameter_sets_and_in_words(tmp_path, monkeypatch):
+    rows = tmp_path / "rows.toml"
+    rows.write_text('[[section]]\ntitle = "A"\nrows = [{ measurement = "m", says = "IPv6", only = "ipv6" }, '
+                    '{ measurement = "m", says = "In words", words = ["no", "yes"] }]\n')
+    monkeypatch.setattr(behaviour, "ROWS", rows)
+    (tmp_path / "run").mkdir()
+    tests = [TestResult(f"t.py::test_a[{family}-x]", measurements=[{"name": "m", "value": value, "unit": "of 1", "tolerance": None}])
+             for family, value in (("ipv4", 0), ("ipv6", 1))]
+    write_files(tmp_path / "run", RUN, [KernelResult("6.1.1", "6.1.1", version="6.1.1-1", tests=tests)], [])
+
+    text, _document = written(tmp_path, str(tmp_path / "run" / "results.json"))
+
+    assert "| IPv6 | 1 of 1 |" in text
+    assert "| In words | no to yes |" in text
 
 
 def test_the_same_files_make_the_same_bytes_in_any_order(tmp_path):

@@ -74,6 +74,16 @@ def test_of_counters_in_the_same_tests_the_one_in_most_tests_leads():
     assert kinds[0].follows == {"higher: counter Tcp.B": 1}
 
 
+def test_a_kind_leads_only_where_nothing_that_leads_moved_as_far():
+    """It is not in the tests of another change, which may be explained."""
+    zero, a, b = {"c counts Tcp.A": 0, "c counts Tcp.B": 0}, {"c counts Tcp.A": 1}, {"c counts Tcp.B": 1}
+    kinds = changes(kernel("6.1", *[zero] * 4), kernel("6.12", zero | a, zero | a, zero | a | b, zero | b))
+
+    assert [(kind.key, kind.tests) for kind in kinds] == [
+        ("higher: counter Tcp.A", ["t.py::test_0", "t.py::test_1", "t.py::test_2"]), ("higher: counter Tcp.B", ["t.py::test_3"])]
+    assert kinds[0].follows == {"higher: counter Tcp.B": 1}
+
+
 @pytest.mark.parametrize("names, key", [([], "new: counter Tcp.New"), (["Tcp.New"], "higher: counter Tcp.New")])
 def test_a_counter_is_new_only_where_the_old_kernel_has_it_not(names, key):
     [kind] = changes(kernel("6.1", {"c counts Tcp.A": 1}, counters=names), kernel("6.12", {"c counts Tcp.A": 1, "c counts Tcp.New": 3}))
@@ -98,6 +108,25 @@ def test_what_a_module_says_when_it_is_loaded_lands_in_any_test():
     assert changes(kernel("6.1", {"c counts A.B": 1}, *others), kernel("6.1", {"c counts A.B": 1} | line, *others)) == []
     [kind] = changes(kernel("6.1", line, line, line), kernel("6.12", *[{"c counts A.B": 0}] * 3))
     assert kind.key == "gone: log netem: version #"
+
+
+def test_counters_that_moved_with_packets_of_chance_are_chance():
+    """A delayed ACK more: hosts count it as a segment, and nobody looks at it. A counter that moved further is a change."""
+    old = kernel("6.1", {f"client {SYN}": 1, "client counts Tcp.OutSegs": 1, "client counts IpExt.OutOctets": 60, "client counts Ip.X": 0})
+    new = kernel("6.12", {f"client {SYN}": 2, "client counts Tcp.OutSegs": 2, "client counts IpExt.OutOctets": 120,
+                          "client counts Ip.X": 9})
+    old.counters = ["Ip.X"]
+
+    assert keys(changes(old, new, {"t.py::test_0": {"tcp S"}})) == [("higher: counter Ip.X", 1)]
+
+
+def test_how_often_a_line_comes_that_a_rate_limit_holds_back_is_chance():
+    """One that only the new kernel has is still a change."""
+    record, lost = "the kernel logs: audit: type=# audit(#.#:#): pid=#", "the kernel logs: audit: audit_lost=#"
+    assert changes(kernel("6.1", {record: 11}, {record: 3}), kernel("6.12", {record: 14}, {record: 7})) == []
+
+    [kind] = changes(kernel("6.1", {record: 11}), kernel("6.12", {record: 14, lost: 1}))
+    assert kind.key == "new: log audit: audit_lost=#"
 
 
 def test_the_same_packets_with_another_field_are_one_change():
@@ -131,6 +160,32 @@ def test_a_change_is_explained_if_it_came_between_the_two(tmp_path, old, new, ex
 
     assert [bool(kind.expected) for kind in kinds] == [explained]
     assert counted(kinds).startswith(f"1 change of behaviour, {int(explained)} explained, {int(not explained)} not; ")
+
+
+@pytest.mark.parametrize("old, explained", [("6.1", True), ("6.6", False)])
+def test_a_change_in_either_direction_is_explained_only_if_it_came_between_the_two(tmp_path, old, explained):
+    (tmp_path / "changes.toml").write_text(CHANGE.replace('["more: tcp S"]', '["more: tcp S", "fewer: tcp S"]'))
+    for few, many in ((1, 2), (2, 1)):
+        kernels = kernel(old, {f"client {SYN}": few}), kernel("6.12", {f"client {SYN}": many})
+
+        [kind] = changes(*kernels, expected=explain(*kernels, path=tmp_path / "changes.toml"))
+
+        assert bool(kind.expected) is explained
+
+
+def test_a_kind_may_have_a_cause_in_each_of_its_tests(tmp_path):
+    """And is not explained if one of them has none."""
+    def entry(name, test):
+        return CHANGE.replace('id = "a"', f'id = "{name}"\ntests = ["t.py::test_{test}"]').replace("SYNs are", f"SYNs of {name} are")
+
+    (tmp_path / "changes.toml").write_text(entry("a", 0) + entry("b", 1))
+    few, many = {f"client {SYN}": 1}, {f"client {SYN}": 2}
+    for tests, why in ((2, "SYNs of a are more (ccce324dabfe, tcp: s); SYNs of b are more (ccce324dabfe, tcp: s)"), (3, None)):
+        kernels = kernel("6.1", *[few] * tests), kernel("6.12", *[many] * tests)
+
+        [kind] = changes(*kernels, expected=explain(*kernels, path=tmp_path / "changes.toml"))
+
+        assert kind.expected is None if why is None else str(kind.expected) == why
 
 
 def test_what_is_explained_is_shown_by_itself():
