@@ -5,7 +5,7 @@ import os
 import pytest
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
-                  "fixtures.transport", "fixtures.traffic", "fixtures.complaints", "fixtures.shell"]
+                  "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell"]
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 

@@ -47,6 +47,7 @@ class KernelRun:
     error: str | None = None                # why it could not be had or booted
     machines: list[Events] = field(default_factory=list)
     failed_starts: int = 0
+    restores: int = 0                       # machines that were given up because of what a test had left in them
     first_test_at: float | None = None      # seconds since the epoch
     chosen: str = ""
 
@@ -78,7 +79,11 @@ class KernelRun:
         return event["state"] if event else "waiting"
 
     def notes(self) -> list[str]:
-        return [event["note"] for events in self.machines for event in events.read() if "note" in event]
+        notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]
+        if self.restores:
+            times = f"{self.restores} time{'s' * (self.restores > 1)}"
+            notes.append(f"the machine was restored {times}: a test had left something behind, or timed out")
+        return notes
 
 
 def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
@@ -233,10 +238,27 @@ class KernelSession(DSession):
     def pytest_runtestloop(self) -> bool:
         return super().pytest_runtestloop() if self.wanted else True
 
+    def restorable(self, run: KernelRun) -> bool:
+        """Whether another machine can take the place of one that is not fit for use any more."""
+        return True
+
+    @pytest.hookimpl
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        node.workerinput["restorable"] = self.restorable(self.run_of(node))
+
     def worker_workerfinished(self, node: WorkerController) -> None:
+        """The tests of a machine are done, or what one has left there (fixtures/remains.py) is not to meet the others: they go on in
+        a restored one. That is no second attempt of any test."""
+        run, spent = self.run_of(node), node.workeroutput.get("spent")
+        if spent:
+            node.workeroutput["shouldstop"] = False     # this machine alone
+            self.sched.remove_node(node)
         super().worker_workerfinished(node)
         node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
         node.ensure_teardown()
+        if spent and run.number in self.sched.unfinished and not self.shouldstop:
+            run.restores += 1
+            self.start_machine(run)
 
     def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
         """A file that could not be collected, or was skipped as a whole; said once for each kernel."""

@@ -138,9 +138,12 @@ class FarSession(KernelSession):
     def visit(self, host: Host, events: Events, **rest: object) -> Visit:
         return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), **rest)
 
+    def restorable(self, run: KernelRun) -> bool:
+        return not isinstance(run, HostRun)
+
     def worker_workerfinished(self, node: WorkerController) -> None:
+        self.leave_builder(self.run_of(node))           # before the next machine of the kernel is put on one
         super().worker_workerfinished(node)
-        self.leave_builder(self.run_of(node))
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """The end of a machine; where its builder is lost, that is no failed start of the kernel's."""

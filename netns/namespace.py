@@ -45,6 +45,8 @@ class NetworkNamespace:
     Source: network_namespaces(7).
     """
 
+    held = 0                                # of them by this process
+
     def __init__(self) -> None:
         before = _current()
         _libc.unshare(_libc.CLONE_NEWNET)
@@ -52,6 +54,7 @@ class NetworkNamespace:
             self.descriptor = _open_current()
         finally:
             _libc.setns(before, _libc.CLONE_NEWNET)
+        NetworkNamespace.held += 1
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -67,6 +70,7 @@ class NetworkNamespace:
 
     def close(self) -> None:
         os.close(self.descriptor)
+        NetworkNamespace.held -= 1
 
     def __enter__(self) -> "NetworkNamespace":
         return self
