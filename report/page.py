@@ -108,12 +108,11 @@ def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict]
 
 
 def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
-    state = "unsure" if not comparison.judged else "good" if comparison.ok else "bad"
     return {
         "old": comparison.old.label,
         "new": comparison.new.label,
         "head": comparison.headline(),
-        "state": state,
+        "state": comparison.state,
         "regressions": [_change(old, new, new, comparison.new) for old, new in comparison.regressions],
         "gone": [_change(old, new, new, comparison.new) for old, new in comparison.gone],
         "fixes": [_change(old, new, old, comparison.old) for old, new in comparison.fixes],

@@ -11,6 +11,7 @@ MOST_ROWS = 50                              # of one table; a job's page has its
 MOST_LINES = 59                             # of all that a comparison says; index.html has the rest
 FEW = 1                                     # rows of a table that is not what a reader came for
 _AROUND = 6                                 # lines of a table that are no rows of it: title, columns, what is left out
+MARKS = {"good": "✅", "bad": "❌", "unsure": "❔"}
 
 
 def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> str:
@@ -30,7 +31,6 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
 def _comparison(comparison: Comparison, room: int) -> list[str]:
     """`room` lines are for other things."""
     old, new = comparison.old, comparison.new
-    mark = "✅" if comparison.judged and comparison.ok else "❌"
     tables = [
         ("Regressions", ("test", "was", "is", "seen"),
          [(now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions]),
@@ -48,7 +48,7 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
     tables = [table for table in tables if table[2]]
     wanted = [len(rows) if title.startswith(("Regressions", "Gone", "Changes")) else min(len(rows), FEW) for title, _columns, rows in tables]
     rows = _shares(wanted, MOST_LINES - room - 4 - len(comparison.incomplete()) - _AROUND * len(tables))
-    blocks = [f"**{mark} {_cell(comparison.headline())}**"]
+    blocks = [f"**{MARKS[comparison.state]} {_cell(comparison.headline())}**"]
     blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]
     for (title, columns, cells), most in zip(tables, rows, strict=True):
         blocks += _table(title, columns, cells, most)

@@ -112,6 +112,13 @@ class Comparison:
         """Nothing was found that is to fail; that is no success where nothing is `judged`."""
         return not self.failing
 
+    @property
+    def state(self) -> str:
+        """good, bad, or unsure: nothing was found that is to fail, and not all that was chosen ran."""
+        if not self.judged:
+            return "unsure"
+        return "bad" if not self.ok else "unsure" if self.incomplete() else "good"
+
     def incomplete(self) -> list[str]:
         """What ended early, a line each."""
         lines = []

@@ -125,3 +125,11 @@ def test_a_bisection_is_told_only_what_is_certain(outcome, status):
 def test_a_bisection_stops_for_wrong_usage_and_for_an_interruption():
     assert bisect_status(Exit.USAGE, [], compared=False) > 127
     assert bisect_status(Exit.INTERRUPTED, [], compared=False) == 130
+
+
+@pytest.mark.parametrize("outcome, unrun, state", [
+    ("passed", [], "good"), ("passed", ["t.py::test_b"], "unsure"), ("failed", ["t.py::test_b"], "bad"), ("skipped", [], "unsure"),
+])
+def test_a_run_that_ended_early_is_good_for_nobody(outcome, unrun, state):
+    old, new = KernelResult("6.1", "6.1", tests=results_of("passed")), KernelResult("6.12", "6.12", tests=results_of(outcome), unrun=unrun)
+    assert compare(old, new).state == state
