@@ -30,6 +30,7 @@ _GENERAL = tuple((re.compile(pattern), general) for pattern, general in (
     (r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)", "ADDRESS"),
     (r"(?<![\w.])(?!0(?![.\w]))[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?=(?:[mun]?s|[kM]?B)?(?!\w))", "#"),
     (r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b", "#"),
+    (r"\bhost\d+\b", "host#"),              # one of many alike
 ))
 
 
