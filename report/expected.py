@@ -1,12 +1,12 @@
 """changes.toml: what is known to have changed between kernels, with the commit that changed it."""
 import fnmatch
 import re
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from report.entries import read_entries
 from report.kinds import mirrored
 from report.known import Affected, parse_range, version_key
 from report.results import KernelResult
@@ -67,24 +67,7 @@ def _literal(pattern: str) -> str:
 @cache
 def load(path: Path = FILE) -> tuple[Expected, ...]:
     """The entries of the file.  Raises ExpectedError."""
-    try:
-        entries = tomllib.loads(path.read_text()).get("change", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ExpectedError(f"{path.name}: {error}") from None
-    if not isinstance(entries, list):
-        raise ExpectedError(f"{path.name}: 'change' is no list of tables")
-    found = []
-    for number, entry in enumerate(entries, 1):
-        try:
-            found.append(_expected(entry))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            name = entry.get("id", "without an id") if isinstance(entry, dict) else "no table"
-            raise ExpectedError(f"{path.name}: change {number} ({name}): {what}") from None
-    names = [entry.id for entry in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ExpectedError(f"{path.name}: change {min(twice)} stands there twice")
-    return tuple(found)
+    return tuple(read_entries(path, "change", _expected, ExpectedError))
 
 
 def _expected(entry: dict) -> Expected:

@@ -6,11 +6,11 @@ apart from what people write.
 import fnmatch
 import json
 import re
-import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from report.entries import read_entries
 from report.signature import matches
 
 FILE = Path(__file__).parents[1] / "known_issues.toml"
@@ -97,24 +97,11 @@ class Issue:
 @cache
 def load(path: Path = FILE, with_signatures: bool = True) -> tuple[Issue, ...]:
     """The entries of the file.  Raises KnownIssuesError."""
-    try:
-        entries = tomllib.loads(path.read_text()).get("issue", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise KnownIssuesError(f"{path.name}: {error}") from None
-    issues = []
-    for number, entry in enumerate(entries, 1):
-        try:
-            issues.append(_issue(entry))
-        except (KeyError, TypeError, ValueError) as error:
-            what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            raise KnownIssuesError(f"{path.name}: issue {number} ({entry.get('id', 'without an id')}): {what}") from None
-    names = [issue.id for issue in issues]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise KnownIssuesError(f"{path.name}: issue {min(twice)} stands there twice")
+    issues = read_entries(path, "issue", _issue, KnownIssuesError)
     if not with_signatures:
         return tuple(issues)
     recorded = read_signatures(path.with_name(SIGNATURES))
-    if strange := set(recorded) - set(names):
+    if strange := set(recorded) - {issue.id for issue in issues}:
         raise KnownIssuesError(f"{SIGNATURES}: {min(strange)} is no issue of {path.name}; ./kdrift known --record takes it out")
     return tuple(replace(issue, signatures=tuple(recorded.get(issue.id, ()))) for issue in issues)
 

@@ -1,0 +1,32 @@
+"""Files of ours that list things as an array of TOML tables, each with an id."""
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def read_entries(path: Path, name: str, make: Callable[[dict], T], error: type[Exception]) -> list[T]:
+    """What `make` makes of each table of the array `name`; the results have an `id`, and no two the same.
+
+    `make` raises KeyError, TypeError or ValueError for a table that cannot be used.  Raises `error`, with one line that says where and why.
+    """
+    try:
+        entries = tomllib.loads(path.read_text()).get(name, [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
+        raise error(f"{path.name}: {trouble}") from None
+    if not isinstance(entries, list):
+        raise error(f"{path.name}: {name!r} is no list of tables")
+    found = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            found.append(make(entry))
+        except (KeyError, TypeError, ValueError) as trouble:
+            what = f"{trouble} is missing" if isinstance(trouble, KeyError) else str(trouble)
+            identity = entry.get("id", "without an id") if isinstance(entry, dict) else "no table"
+            raise error(f"{path.name}: {name} {number} ({identity}): {what}") from None
+    names = [each.id for each in found]
+    if twice := {each for each in names if names.count(each) > 1}:
+        raise error(f"{path.name}: {name} {min(twice)} stands there twice")
+    return found
