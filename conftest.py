@@ -5,7 +5,7 @@ import os
 import pytest
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
-                  "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell"]
+                  "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell", "fixtures.chance"]
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
@@ -22,7 +22,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", metavar="NAME", action="append", dest="devices", default=[],
                     help="give the machines this device of QEMU's (qemu-xhci, usb-tablet); may be given several times")
     group.addoption("--deadline", metavar="SECONDS", type=positive, default=120,
-                    help="silence of a machine, in seconds of wall time, after which its test is given up (default: 120)")
+                    help="silence of a machine, in seconds in which it computes or sleeps, after which its test is given up (default: 120)")
+    group.addoption("--seed", metavar="N", type=positive, default=1,
+                    help="another number, another course of what is chance under the virtual clock (default: 1)")
     group.addoption("--ssh", metavar="[USER@]HOST[:PORT]", action="append", dest="hosts", default=[],
                     help="run the tests on this machine, in private namespaces; may be given several times")
     group.addoption("--own-machine", action="store_true", help="with --ssh: also the tests that change the whole machine")

@@ -1,11 +1,14 @@
 """Process 1 of the guest: mounts, modules, imports, then one pytest worker.
 
 The kernel starts this file as `rdinit` with the project's own Python.  It talks to the launcher through two virtio-serial
-ports: `kdrift.control` (JSON lines, and the sources as a tar archive) and `kdrift.gateway` (execnet's own protocol).  After
-`ready` has been sent the machine may be saved; what comes later belongs to one session.
+ports: `kdrift.control` (JSON lines) and `kdrift.gateway` (execnet's own protocol).  What it is told it asks for (kernels.inlet): an
+order in JSON, the sources as a tar archive, then execnet's messages.  `ready` is followed by the first question, at which the machine
+stands still and may be saved; what comes later belongs to one session.
 """
 import ctypes
+import fcntl
 import gc
+import hashlib
 import importlib
 import io
 import json
@@ -19,8 +22,9 @@ import tarfile
 import traceback
 from pathlib import Path
 
-import kdrift_look                          # kernels/look.py and kernels/processor.py, packed beside this file
+import kdrift_look                          # kernels/look.py, processor.py and inlet.py, packed beside this file
 import kdrift_processor
+from kdrift_inlet import GatewayIO, Inlet
 
 SETTINGS = "/etc/kdrift.json"
 MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
@@ -43,6 +47,7 @@ QUIET = {
     # The guard of ordinary tasks against real-time ones, of which there are none, looks a second after each (6.12 and later).
     "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
 }
+RNDRESEEDCRNG = 0x5207                      # of linux/random.h
 MOST_FILES = 1 << 20                        # a test may hold many thousand sockets
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -91,34 +96,43 @@ class Control:
 
     def __init__(self) -> None:
         self.file = open(port("kdrift.control"), "r+b", buffering=0)
+        self.inlet = Inlet()
 
     def send(self, **event: object) -> None:
         self.file.write(json.dumps(event).encode() + b"\n")
 
-    def receive(self) -> dict:
-        line = b""
-        while not line.endswith(b"\n"):
-            line += self.file.read(1)
-        return json.loads(line)
-
-    def receive_bytes(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            data += self.file.read(min(size - len(data), 1 << 16))
-        return bytes(data)
+    def receive(self) -> tuple[dict, bytes]:
+        """The order, and the sources."""
+        data = self.inlet.ask()
+        line, _, rest = data.partition(b"\n")
+        order, pieces = json.loads(line), [rest]
+        while sum(map(len, pieces)) < order["sources"]:
+            pieces.append(self.inlet.ask())
+        return order, b"".join(pieces)
 
 
-def become_worker(order: dict) -> None:
-    """In the child: the gateway port becomes standard input and output, then execnet serves until the other side ends."""
+def sow(seed: int) -> None:
+    """Make the kernel's random numbers the seed's own (random(4)): ports, sequence numbers, keys of hashes.
+
+    The first seed leaves them as they are.
+    """
+    if seed != 1:
+        with open("/dev/urandom", "r+b", buffering=0) as pool:
+            pool.write(hashlib.sha256(str(seed).encode()).digest())
+            fcntl.ioctl(pool, RNDRESEEDCRNG)
+
+
+def become_worker(order: dict, inlet: Inlet) -> None:
+    """In the child: execnet serves until the other side ends."""
     gateway = os.open(port("kdrift.gateway"), os.O_RDWR)
-    os.dup2(gateway, 0)
-    os.dup2(gateway, 1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
     os.environ.update(order["env"])
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
     os.chdir(order["cwd"])
-    from execnet.gateway_base import get_execmodel, init_popen_io, serve
-    model = get_execmodel("main_thread_only")
-    serve(init_popen_io(model), id=order["id"] + "-worker")
+    from execnet.gateway_base import get_execmodel, serve
+    serve(GatewayIO(inlet, gateway, get_execmodel("main_thread_only")), id=order["id"] + "-worker")
 
 
 def wait_for(child: int) -> int:
@@ -140,14 +154,15 @@ def main() -> None:
     kdrift_look.essentials()
     preload(settings["preload"])
     control.send(event="ready", release=os.uname().release, lacks=kdrift_look.lacks())
-    order = control.receive()
-    with tarfile.open(fileobj=io.BytesIO(control.receive_bytes(order["sources"]))) as sources:
+    order, packed = control.receive()
+    sow(order["seed"])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
         sources.extractall(order["directory"])
     child = os.fork()
     if child == 0:
         os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell: until the worker ends the line is its own
         try:
-            become_worker(order)
+            become_worker(order, control.inlet)
         except BaseException:
             traceback.print_exc()
             os._exit(1)

@@ -41,7 +41,7 @@ PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_p
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 GUEST = Path(__file__).with_name("guest.py")
-BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor")}     # what process 1 imports
+BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # what process 1 imports
 INIT = "/kdrift-init.py"
 
 

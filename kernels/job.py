@@ -18,7 +18,7 @@ class Job:
     slots: int                              # machines that may run at a time
     fresh_boot: bool                        # boot instead of restoring the saved state
     devices: list[str]                      # that QEMU adds to the machine
-    deadline: float                         # silence of the guest after which it is given up
+    deadline: float                         # silence of the guest after which it is given up (kernels.patience)
     python: str                             # the guest's interpreter, the project and where the tests run: as on the session's host
     project: str
     cwd: str
@@ -26,6 +26,7 @@ class Job:
     owner: int                              # the session's process
     events: str                             # file for this machine's events
     initrd: str | None = None               # the boot image, where it is not made by the launcher itself
+    seed: int = 1                           # of what is chance in the guest
 
     @classmethod
     def read(cls, path: Path) -> "Job":

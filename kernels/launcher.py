@@ -13,7 +13,6 @@ import re
 import select
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -30,14 +29,19 @@ from kernels.errors import CacheError
 from kernels.extract import Kernel
 from kernels.image import INIT, ImageError, boot_image, python_command
 from kernels.job import Events, Job
+from kernels.line import Frames
+from kernels.patience import Patience
 from kernels.process import signal_when_parent_ends
 from kernels.vm import COMMAND_LINE, MEMORY_MB, Machine, VMError, qemu_version
 
-BOOT_DEADLINE = 180                         # seconds until the guest has imported everything, under emulation on a busy host; --deadline if longer
+# Seconds (kernels.patience) until the guest has imported everything, under emulation; --deadline if longer.
+BOOT_DEADLINE = 180
 KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
 GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
 UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
 BESIDE_MB = 90                              # that the kernel and Python take beside it
+ASKING_DEADLINE = 20                        # from `ready` to where the guest asks for its orders
+LOOK = 20                                   # milliseconds after which what the guest has written is looked at
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
 PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
@@ -139,7 +143,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
                 machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
-                              id="guest", env={"KDRIFT_CLOCK": job.clock})
+                              id="guest", env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
                 try:
                     supervise(machine, job, events)
                 finally:
@@ -178,6 +182,7 @@ def boot(machine: Machine, deadline: float) -> list[str]:
         if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
             raise VMError(said[-1])
         raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words else "the kernel did not boot and printed nothing")
+    machine.await_question(ASKING_DEADLINE)
     return event["lacks"]
 
 
@@ -201,7 +206,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         events.add(state="restoring")
         try:
             machine.start(state)
-            machine.resume()
+            machine.load()
             say_lacks(cache.meta(state)["lacks"], events)
             return
         except VMError as error:
@@ -238,33 +243,40 @@ def state_key(machine: Machine, job: Job) -> str:
 
 def supervise(machine: Machine, job: Job, events: Events) -> None:
     """Pass bytes until either side ends, and say how it ended."""
-    heard = time.monotonic()
+    patience = Patience(machine.process.pid, job.deadline)
     done = None
+    frames = Frames()
     poller = select.poll()
-    watched = {0: "session", machine.gateway.fileno(): "guest", machine.control.fileno(): "control"}
+    watched = {0, machine.line.bell.fileno(), machine.control.fileno()}
     for descriptor in watched:
         poller.register(descriptor, select.POLLIN)
-    while "guest" in watched.values():
-        for descriptor, _ in poller.poll(500):
-            source = watched[descriptor]
+    lives = True
+    while lives:
+        for descriptor, _ in poller.poll(LOOK):
+            if descriptor == machine.line.bell.fileno():
+                lives = machine.line.heed()
+                continue
             data = receive(descriptor)
-            if source == "session":
+            if descriptor == 0:
                 if not data:
                     await_end()
-                send_all(machine.gateway, data)
+                for frame in frames.cut(data):
+                    machine.line.put(frame)
             elif not data:
                 poller.unregister(descriptor)
-                del watched[descriptor]
-            elif source == "guest":
-                heard = time.monotonic()
-                write_all(1, data)
             elif shell.wanted(data):
                 with suppress(VMError):         # whatever became of the machine is seen here
                     shell.serve(machine, job.owner)
-                heard = time.monotonic()
+                patience.renew()
             else:
                 done = data.decode(errors="replace").strip()
-        if time.monotonic() - heard > job.deadline:
+        if data := machine.line.received():
+            patience.renew()
+            write_all(1, data)
+        if machine.line.asked:
+            patience.renew()                    # it is the session that is waited for
+            machine.line.answer()
+        if patience.is_over():
             try:
                 machine.force_panic()
                 words = ["where it was when an NMI stopped it:", *last_words(machine)]
@@ -300,13 +312,6 @@ def receive(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 16)
     except ConnectionResetError:
         return b""
-
-
-def send_all(link: socket.socket, data: bytes) -> None:
-    try:
-        link.sendall(data)
-    except OSError:
-        pass                                # the guest is gone; its own end of the line tells how
 
 
 def write_all(descriptor: int, data: bytes) -> None:

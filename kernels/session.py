@@ -4,7 +4,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +32,10 @@ from report.status import Exit
 
 PROJECT = Path(__file__).resolve().parents[1]
 ENDING = 10                                 # seconds that a launcher may take to end
+# Options with a value that a guest has no use for, and those of which it only looks whether they are there.
+NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
+                  "--confirm", "--fail-on", "--label")
+WHEREVER = ("--report", "--bug-report", "--baseline")
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
 
@@ -179,10 +183,11 @@ class KernelSession(DSession):
         slots = 1 if option.shell else option.slots
         self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
-                    "session": str(self.directory), "owner": os.getpid()}
+                    "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
+        self.nodemanager.testrunuid = "kdrift"      # xdist's own is another in each run, and the guests would hold it
         for run in self.wanted:
             self.start_machine(run)
 
@@ -210,7 +215,7 @@ class KernelSession(DSession):
         module = self.write_job(run, events, job)
         spec = execnet.XSpec(f"popen//python={sys.executable} -m {module} {job}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
-        with without_temporary_paths(self.config):
+        with as_a_guest_sees_it(self.config):
             node = self.nodemanager.setup_node(spec, self.queue.put)
         self.launchers.append(node.gateway._io.popen)
         self._active_nodes.add(node)
@@ -225,6 +230,11 @@ class KernelSession(DSession):
         # The worker's own answer would be waited for, machine after machine.
         gateway._cache_rinfo = RInfo({"executable": sys.executable, "version_info": tuple(sys.version_info), "platform": sys.platform,
                                       "cwd": str(PROJECT), "pid": 0})
+
+    @pytest.hookimpl
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """The same for every machine of every session, so that a guest does the same."""
+        node.workerinput.update(workerid="guest", mainargv=["kdrift"])
 
     @pytest.hookimpl
     def pytest_xdist_getremotemodule(self) -> object:
@@ -323,10 +333,31 @@ class KernelSession(DSession):
 
 
 @contextmanager
-def without_temporary_paths(config: pytest.Config) -> Iterator[None]:
-    """pytest-xdist would make a directory for tmp_path here and have the guest use its name, which means nothing there."""
+def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
+    """The configuration that pytest-xdist hands to a worker, without what is this host's or this session's affair.
+
+    xdist would make a directory for tmp_path here and have the guest use its name, which means nothing there.  And a guest that is told
+    the same in each run does the same.
+    """
     factory = config.__dict__.pop("_tmp_path_factory")
+    invocation = config.invocation_params
+    config.invocation_params = replace(invocation, args=guest_arguments(invocation.args))
     try:
         yield
     finally:
         config._tmp_path_factory = factory
+        config.invocation_params = invocation
+
+
+def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
+    """Pytest's command line without the options that are not a guest's, and without the places of those that matter only by being there."""
+    kept, words = [], iter(words)
+    for word in words:
+        name, assigned, _value = word.partition("=")
+        if name in (*NOT_OF_A_GUEST, *WHEREVER) and not assigned:
+            next(words, None)
+        if name in WHEREVER:
+            kept.append(f"{name}=there")
+        elif name not in NOT_OF_A_GUEST:
+            kept.append(word)
+    return tuple(kept)

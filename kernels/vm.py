@@ -15,10 +15,13 @@ from pathlib import Path
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from kernels.line import Line
+from kernels.patience import Patience, processor_time
 from kernels.process import DIES_WITH_PARENT
 
 MEMORY_MB = 512
-MONITOR_DEADLINE = 20                       # seconds that QEMU may take for an order
+MONITOR_DEADLINE = 120                      # seconds of wall time that QEMU may take for an order; on a busy host it may be several
+OPENING = 20                                # seconds (kernels.patience) until it has opened its sockets
 LONGEST_SOCKET = 107                        # bytes of the path of a socket (unix(7))
 SEED = 1                                    # QEMU's own random numbers, so that two boots are alike
 # What an emulated processor does without. Until 7.2 cmpxchg16b, which SLUB prefers, leaves bits of a pointer in EFLAGS: an interrupt just
@@ -71,8 +74,9 @@ def check_device(device: str) -> None:
 class Machine:
     """A running guest; a context manager that leaves no process behind.
 
-    `directory` holds its sockets and the console's log.  `control` is the socket to the guest's process 1, `gateway` the one to
-    the worker.  `parameters` are added to the kernel's command line, `devices` are what QEMU takes after -device.
+    `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 says what it does,
+    `line` carries its orders, and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are what QEMU
+    takes after -device.
     """
 
     def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
@@ -81,6 +85,7 @@ class Machine:
         self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
         self.console = directory / "console.log"
         self.memory: Path | None = None     # file for the guest's memory, of a machine that is to be saved
+        self.line = Line(directory)
         self.stack = ExitStack()
 
     def arguments(self) -> list[str]:
@@ -96,14 +101,17 @@ class Machine:
             return arguments + ["-accel", "kvm", "-cpu", "host"]
         return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"max,{WITHOUT}"]
 
+    def _input(self) -> list[str]:
+        """The guest's input, before the devices that have it."""
+        return self.line.memory(restored=self.state is not None)
+
     def _devices(self) -> list[str]:
         at = self.directory
+        # Without ioeventfd what the guest sends is taken at once by the thread that runs it, and acknowledged at the same instruction.
         return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
-                "-device", "virtio-serial-pci",
+                "-device", "virtio-serial-pci,ioeventfd=off",
                 "-chardev", f"socket,id=control,path={at}/control,server=on,wait=off",
-                "-device", "virtserialport,chardev=control,name=kdrift.control",
-                "-chardev", f"socket,id=gateway,path={at}/gateway,server=on,wait=off",
-                "-device", "virtserialport,chardev=gateway,name=kdrift.gateway"]
+                "-device", "virtserialport,chardev=control,name=kdrift.control", *self.line.devices()]
 
     def _memory(self) -> str:
         """The memory of a machine that boots.  Raises VMError where its file has no room: QEMU would die of SIGBUS half-way."""
@@ -120,7 +128,9 @@ class Machine:
         if len(f"{self.directory}/control") > LONGEST_SOCKET:
             raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
-        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self._devices()]
+        self.line.prepare()
+        self.stack.callback(self.line.close)
+        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self._input(), *self._devices()]
         if state is not None:
             private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"
             command += ["-object", self._memory() if self.memory else private, "-incoming", "defer"]
@@ -130,10 +140,16 @@ class Machine:
             command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
         with open(self.directory / "qemu.log", "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            pass_fds=self.line.descriptors(),
                                             process_group=0)        # out of reach of the keyboard's interrupt
         self.stack.callback(self._end)
+        self.line.started()
+        self._open()
+
+    def _open(self) -> None:
+        """Connect to what QEMU listens on."""
         self.control = self._connect("control")
-        self.gateway = self._connect("gateway")
+        self.line.open()
 
     def __enter__(self) -> "Machine":
         return self
@@ -144,7 +160,7 @@ class Machine:
     def stop(self) -> None:
         """End QEMU and close its sockets; the machine may be started again."""
         self.stack.close()
-        for name in ("qmp", "control", "gateway"):
+        for name in ("qmp", "control", "input", "output"):
             (self.directory / name).unlink(missing_ok=True)
 
     def _end(self) -> None:
@@ -153,7 +169,7 @@ class Machine:
         self.process.wait()
 
     def _connect(self, name: str) -> socket.socket:
-        deadline = time.monotonic() + 20
+        patience = Patience(self.process.pid, OPENING)
         while True:
             link = socket.socket(socket.AF_UNIX)
             try:
@@ -163,25 +179,24 @@ class Machine:
                 link.close()
                 if self.process.poll() is not None:
                     raise VMError(f"QEMU ended at once: {self.complaint()}") from None
-                if time.monotonic() > deadline:
+                if patience.is_over():
                     raise VMError("QEMU does not open its sockets") from None
                 time.sleep(0.01)
 
-    def wait(self, timeout: float = 10) -> None:
-        """Wait until QEMU has ended; after `timeout` seconds it is killed."""
-        try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+    def wait(self, timeout: float = 10) -> bool:
+        """Wait until QEMU has ended by itself; after `timeout` seconds (kernels.patience) it is killed, and False is returned."""
+        patience = Patience(self.process.pid, timeout)
+        while not patience.is_over():
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(min(timeout, 0.5))
+                return True
+        self.process.kill()
+        self.process.wait()
+        return False
 
     def computed_s(self) -> float:
-        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does. Source: proc_pid_stat(5)."""
-        try:
-            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does."""
+        return processor_time(self.process.pid)
 
     def peak_mb(self) -> float | None:
         """The most memory that QEMU has occupied, in MB (VmHWM, proc(5)); None when it has ended."""
@@ -208,9 +223,9 @@ class Machine:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
     def event(self, timeout: float) -> dict | None:
-        """The next event of process 1; None when the machine ended first.  Raises VMError after `timeout` seconds, and where the
-        processor is wrong."""
-        line, deadline = b"", time.monotonic() + timeout
+        """The next event of process 1; None when the machine ended first.  Raises VMError after `timeout` seconds (kernels.patience), and
+        where the processor is wrong."""
+        line, patience = b"", Patience(self.process.pid, timeout)
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([self.control], [], [], 0.2)
             if ready:
@@ -222,7 +237,7 @@ class Machine:
                 return None
             elif self.accel == "kvm" and "KVM internal error" in (self.directory / "qemu.log").read_text(errors="replace"):
                 raise VMError("KVM internal error: the host's KVM cannot run this guest")
-            elif time.monotonic() > deadline:
+            elif patience.is_over():
                 raise VMError(f"no answer from the guest within {timeout:.0f} s")
         event = json.loads(line)
         if event.get("event") == "wrong":   # of processor.probe(): nothing is to be said of a kernel here
@@ -231,8 +246,26 @@ class Machine:
         return event
 
     def order(self, sources: bytes, **order: object) -> None:
-        """Tell process 1 what to run."""
-        self.control.sendall(json.dumps({**order, "sources": len(sources)}).encode() + b"\n" + sources)
+        """Tell process 1, which has asked, what to run.  Raises VMError."""
+        self.line.put(json.dumps({**order, "sources": len(sources)}).encode() + b"\n" + sources)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Hand out what the guest has asked for, and let the machine run if it was restored.  Raises VMError."""
+        self.line.answer()
+        if self.state is not None:
+            with self.monitor("starting the restored machine") as monitor:
+                monitor.cmd("cont")
+
+    def await_question(self, timeout: float) -> None:
+        """Wait until the guest has asked for input, and so stands still, or is parked.  Raises VMError after `timeout` seconds (kernels.patience)."""
+        patience = Patience(self.process.pid, timeout)
+        while not self.line.asked:
+            if not self.line.heed():
+                raise VMError(f"QEMU ended: {self.complaint()}")
+            if patience.is_over():
+                raise VMError(f"the guest does not ask for its orders within {timeout:.0f} s")
+            time.sleep(0.005)
 
     @contextmanager
     def monitor(self, purpose: str) -> Iterator[QEMUMonitorProtocol]:
@@ -252,10 +285,11 @@ class Machine:
                 monitor.close()
 
     def save(self, target: Path) -> None:
-        """Stop the machine for good and write its devices to `target`, beside its memory, which is a file already.
+        """Write the devices of a machine that has asked for input to `target`, beside its memory, which is a file already.
 
-        Raises VMError (a full disk, for one).
+        It stands still for good then.  Raises VMError (a full disk, for one).
         """
+        self.line.park()
         with self.monitor("saving the machine's state") as monitor:
             monitor.cmd("stop")
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
@@ -265,20 +299,16 @@ class Machine:
             if status != "completed":
                 raise VMError(f"saving the machine's state failed: {status}")
 
-    def resume(self) -> None:
-        """Let a restored machine run; it stands still until its state is read.  Raises VMError when that fails."""
+    def load(self) -> None:
+        """Read the saved state; the machine stands still afterwards, where it had asked for input.  Raises VMError."""
         with self.monitor("restoring the saved state") as monitor:
-            self.load(monitor)
-            monitor.cmd("cont")
-
-    def load(self, monitor: QEMUMonitorProtocol) -> None:
-        """Read the saved state; the machine stands still afterwards.  Raises VMError."""
-        monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
-        monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
-        while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
-            time.sleep(0.01)
-        if status not in ("paused", "postmigrate"):
-            raise VMError(f"restoring the saved state failed: {status}")
+            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+            monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
+            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+                time.sleep(0.01)
+            if status not in ("paused", "postmigrate"):
+                raise VMError(f"restoring the saved state failed: {status}")
+        self.line.restored()
 
     def force_panic(self) -> None:
         """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""

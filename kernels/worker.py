@@ -3,6 +3,37 @@
 Its source would be sent and compiled, which takes most of a second under emulation.
 """
 # ruff: noqa: F821
+
+
+class PunctualChannel:
+    """A channel to the session that is read at moments of the guest's own: all orders before the first test, then nothing until the
+    last has ended.  See kernels.inlet."""
+
+    def __init__(self, channel):
+        self._channel, self._io = channel, channel.gateway._io
+
+    def __getattr__(self, name):
+        return getattr(self._channel, name)
+
+    def send(self, message):
+        self._channel.send(message)
+        if message[0] == "workerfinished":
+            self._io.take_all()
+
+    def setcallback(self, callback, endmarker):
+        """Called where the tests are about to begin."""
+        over = False
+
+        def heed(order):
+            nonlocal over
+            over = order is endmarker or order[0] == "shutdown"
+            callback(order)
+
+        self._channel.setcallback(heed, endmarker)
+        while not over:
+            self._io.take()
+
+
 if __name__ == "__channelexec__":
     import importlib.util
     import os
@@ -11,4 +42,6 @@ if __name__ == "__channelexec__":
         from machines.relocated import RelocatedChannel
 
         channel = RelocatedChannel(channel)
+    else:
+        channel = PunctualChannel(channel)
     exec(importlib.util.find_spec("xdist.remote").loader.get_code("xdist.remote"))

@@ -17,7 +17,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 WITH_VALUE = ("--baseline", "--kernel", "--label", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
-              "--confirm", "--ssh", "--builder", "--ssh-config", "--fail-on")
+              "--confirm", "--ssh", "--builder", "--ssh-config", "--fail-on", "--seed")
 
 
 def main(arguments: list[str]) -> int:

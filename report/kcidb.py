@@ -51,7 +51,7 @@ def _test(run: dict, kernel: KernelResult, build: str, test: TestResult) -> dict
     dotted = BOOT if test.id == BOOT else ".".join(filter(None, words))
     entry = {"id": f"{build}-{_digest(run['started'], kernel.label, test.id)}", "build_id": build, "origin": ORIGIN, "path": dotted,
              "status": _STATUS[test.outcome], "start_time": run["started"], "duration": test.wall_s, "comment": test.id,
-             "misc": {"outcome": test.outcome, "clock": kernel.clock, "accel": kernel.accel, "qemu": kernel.qemu, "virtual_s": test.virtual_s,
+             "misc": {"outcome": test.outcome, "clock": kernel.clock, "seed": kernel.seed, "accel": kernel.accel, "qemu": kernel.qemu, "virtual_s": test.virtual_s,
                       "measurements": test.measurements, "signatures": test.signatures}}
     if test.message:
         entry["log_excerpt"] = test.message[:16000]

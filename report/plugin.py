@@ -157,7 +157,7 @@ class Report:
         found = []
         machines = self.config.pluginmanager.get_plugin("dsession")
         for run in self.runs:
-            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, tests=self.collector.of(run.label),
+            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, seed=self.config.option.seed, tests=self.collector.of(run.label),
                                   counters=self.collector.counters.get(run.label, []))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version

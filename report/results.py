@@ -22,6 +22,7 @@ class TestResult:
     __test__ = False                        # pytest: this is no test
     id: str
     outcome: str = "passed"
+    began_at: float = 0.0                                   # seconds since the epoch, of the kernel's clock
     virtual_s: float = 0.0
     wall_s: float = 0.0
     promise: str = ""                                       # the test's own words
@@ -51,6 +52,7 @@ class KernelResult:
     version: str | None = None
     build: str | None = None                # tells builds of one release apart: of contents, or as uname -v
     clock: str = "real"
+    seed: int = 1                           # of what is chance under the virtual clock
     accel: str = "none"
     qemu: str | None = None
     boot_s: float | None = None             # until the machine ran: booted, or restored from its saved state
@@ -111,6 +113,7 @@ class Collector:
             test.evidence += [{"title": title, "text": text} for title, text in report.sections]
             test.captures += [value for name, value in report.user_properties if name == "pcap"]
         if report.when == "setup":
+            test.began_at = round(getattr(report, "start", 0.0), 6)
             test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]

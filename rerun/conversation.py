@@ -1,19 +1,19 @@
 """The host's side of the tests' process in a guest: what it is asked, and how long an answer may take."""
-import time
 from contextlib import suppress
 
 from execnet import XSpec
 from execnet.gateway import Gateway
-from execnet.gateway_base import Popen2IO, get_execmodel
+from execnet.gateway_base import get_execmodel
 
 from kernels.launcher import ending
+from kernels.line import LineIO
+from kernels.patience import Patience
 from kernels.payload import PROJECT
 from kernels.vm import Machine, VMError
 from rerun import guest
 
 COLLECTED = 300.0                           # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
-_LONGEST_IDLE = 15.0                        # seconds of wall time in which QEMU has nothing to compute: nothing will ever come
-_LONGEST_WAIT = 180.0
+_LONGEST_IDLE = 15.0                        # seconds in which QEMU has nothing to compute (kernels.patience): nothing will ever come
 
 
 class Gone(Exception):
@@ -33,8 +33,7 @@ class Conversation:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        link = machine.gateway.makefile("rwb")
-        self._gateway = Gateway(Popen2IO(link, link, get_execmodel("thread")), XSpec("popen//id=guest"))
+        self._gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
         self.channel = None
 
     def begin(self, arguments: list[str], modules_stay: bool = False) -> list[str]:
@@ -56,18 +55,14 @@ class Conversation:
 
     def answer(self, within: float) -> object:
         """The next one, `within` so many seconds of QEMU's processor time. Raises Gone."""
-        computed, active = self.machine.computed_s(), time.monotonic()
-        ends, deadline = computed + within, active + _LONGEST_WAIT + 10 * within
+        patience = Patience(self.machine.process.pid, within, asleep=_LONGEST_IDLE)
         while True:
             try:
                 return self.channel.receive(timeout=0.5)
             except self.channel.TimeoutError:
                 if self.machine.process.poll() is not None:
                     raise self._ended() from None
-                before, computed, now = computed, self.machine.computed_s(), time.monotonic()
-                if computed > before:
-                    active = now
-                if computed > ends or now > deadline or now > active + _LONGEST_IDLE:
+                if patience.is_over():
                     raise Gone(f"silent for {within:.0f} s") from None
             except self.channel.RemoteError as error:
                 raise Gone(str(error).splitlines()[-1]) from None

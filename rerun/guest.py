@@ -7,7 +7,6 @@ def serve(channel, arguments, directory, modules_stay):
     `modules_stay`: no module is unloaded by a test, since it would come back at another address.
     """
     import os
-    import random
     import time
     import zlib
 
@@ -15,7 +14,6 @@ def serve(channel, arguments, directory, modules_stay):
     from _pytest.config import _prepareconfig
 
     os.chdir(directory)
-    longest_tick_s = 0.01           # HZ=100
 
     class Server:
         def __init__(self):
@@ -24,19 +22,24 @@ def serve(channel, arguments, directory, modules_stay):
         @pytest.hookimpl(tryfirst=True)
         def pytest_runtestloop(self, session):
             channel.send([item.nodeid for item in session.items])
-            for order, argument in channel:
+            while True:
+                channel.gateway._io.take()  # what comes before would come in the middle of a test
+                try:
+                    order, argument = channel.receive()
+                except EOFError:
+                    return True
                 for answer in getattr(self, order)(session, argument):
                     channel.send(answer)
-            return True
 
         def run(self, session, order):
             """Yield None when it begins, then of each test the outcome, message, measurements, traffic, and its beginning and end on the
-            guest's clock (ns). When within a tick a test begins decides over a delayed ACK or a timer's rounding: the seed says it."""
+            guest's clock (ns). When within a tick a test begins decides over a delayed ACK or a timer's rounding: the seed says it, and what
+            the kernel's random numbers are."""
             indexes, seed = order
-            phases = random.Random(seed)
+            __main__.sow(seed)
             yield None
             for index in indexes:
-                time.sleep(phases.uniform(0, longest_tick_s))
+                await_phase(seed, session.items[index].nodeid)
                 self.outcome, self.message, self.measurements, self.traffic = "passed", "", [], {}
                 item = session.items[index]
                 # Whoever runs it again begins without what it left the time before.
@@ -62,6 +65,9 @@ def serve(channel, arguments, directory, modules_stay):
     config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", "--traffic", *arguments], [Server()])
     config.workerinput = {"workerid": "rerun"}
     config.workeroutput = {}
+    import __main__
+    from fixtures.chance import await_phase
+
     if modules_stay:
         import fixtures.clock
         fixtures.clock._TICKING = ("kdrift_none",)

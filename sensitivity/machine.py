@@ -96,7 +96,6 @@ class MutantBench(Bench):
     def read(self, symbols: list[Symbol]) -> dict[Symbol, bytes]:
         """The functions' code."""
         with self._machine("reader", self.state) as machine:
-            with machine.monitor("restoring the saved state") as monitor:
-                machine.load(monitor)
+            machine.load()
             gdb = Gdb(machine.directory / "gdb")
             return {symbol: gdb.read(symbol.address, symbol.size) for symbol in symbols}

@@ -15,6 +15,7 @@ function showEnvironment(section) {
     release: (kernel) => kernel.release,
     package: (kernel) => [kernel.package, kernel.version].filter(Boolean).join(" "),
     clock: (kernel) => kernel.clock,
+    seed: (kernel) => kernel.seed,
     accelerator: (kernel) => kernel.accel,
     QEMU: (kernel) => kernel.qemu,
     "running after": (kernel) => seconds(kernel.boot_s),

@@ -6,7 +6,7 @@ from tests.harness.sessions import CASES, KERNEL, OTHER, one_line, run
 
 AROUND = {"test_before": "passed", "test_after": "passed"}
 PANIC = "Kernel panic - not syncing: sysrq triggered crash"
-DEADLINE = 8                                # seconds of wall time; a test before it takes one or two
+DEADLINE = 8                                # seconds; a test before it takes one or two
 
 
 @pytest.fixture(scope="module")

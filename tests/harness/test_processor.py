@@ -7,13 +7,14 @@ from contextlib import contextmanager
 import pytest
 from execnet import XSpec
 from execnet.gateway import Gateway
-from execnet.gateway_base import Popen2IO, get_execmodel
+from execnet.gateway_base import get_execmodel
 
 from kernels import processor
 from kernels.cache import Cache
 from kernels.image import boot_image, python_command
 from kernels.job import Events, Job
 from kernels.launcher import kernel_parameters, restore
+from kernels.line import LineIO
 from kernels.payload import PROJECT, pack_sources
 from kernels.spec import resolve
 from kernels.vm import WITHOUT, Machine, qemu_version
@@ -25,6 +26,7 @@ PATIENCE = 240                              # seconds of wall time; an idle host
 KNOWN_WRONG = "cmpxchg8b"
 SERVER = """
 import kdrift_processor as processor
+channel.gateway._io.take_all()
 runner = processor.Runner(processor.cases())
 channel.send((sorted(processor.features()), processor.rdtsc_goes_back()))
 channel.send(processor.survey(runner, set(channel.receive())))
@@ -39,14 +41,13 @@ def guest(directory):
     """A channel to the tests' process in a machine of KERNEL, restored from its saved state."""
     with Cache() as cache:
         kernel = resolve(KERNEL, cache)
-        sources = pack_sources(cache)       # before the machine runs: the clock of one that waits jumps
+        sources = pack_sources(cache)
         project = str(PROJECT)
         job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), project, project, str(directory), os.getpid(), "")
         with Machine(kernel.vmlinuz, boot_image(cache, kernel), kernel_parameters(kernel), directory, "virtual", "tcg") as machine:
             restore(machine, cache, job, Events(directory / "events"))
-            machine.order(sources, directory=project, cwd=project, id="guest", env={})
-            link = machine.gateway.makefile("rwb")
-            gateway = Gateway(Popen2IO(link, link, get_execmodel("thread")), XSpec("popen//id=guest"))
+            machine.order(sources, directory=project, cwd=project, id="guest", env={}, seed=1)
+            gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
             yield gateway.remote_exec(SERVER)
 
 
