@@ -26,6 +26,7 @@ from fixtures.oops import impossible
 from kernels import shell
 from kernels.cache import Cache
 from kernels.errors import CacheError
+from kernels.exact import RECORDED
 from kernels.extract import Kernel
 from kernels.image import INIT, ImageError, boot_image, python_command
 from kernels.job import Events, Job
@@ -234,7 +235,7 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
 
 def state_key(machine: Machine, job: Job) -> str:
     """Everything that the saved state depends on: the kernel, what was packed, QEMU and its arguments, the accelerator's processor."""
-    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments()]
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(), *RECORDED]
     if machine.accel == "kvm":
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]

@@ -57,8 +57,8 @@ class Empty(Machine):
 
     def command(self) -> list[str]:
         """QEMU's command line for a directory that holds vmlinuz and initrd."""
-        return ["qemu-system-x86_64", *self.arguments(), "-serial", "file:console.log", "-serial", "file:transcript", "-object", self._memory(),
-                "-kernel", "vmlinuz", "-initrd", "initrd", "-append", " ".join([*COMMAND_LINE, *self.parameters])]
+        return ["qemu-system-x86_64", *self.arguments(), *self.recorded(), "-serial", "file:console.log", "-serial", "file:transcript",
+                "-object", self._memory(), "-kernel", "vmlinuz", "-initrd", "initrd", "-append", " ".join([*COMMAND_LINE, *self.parameters])]
 
 
 @dataclass(frozen=True)

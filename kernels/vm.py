@@ -11,10 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+from kernels.exact import RECORDED, SHIFT, count_from_zero
 from kernels.line import Line
 from kernels.patience import Patience, processor_time
 from kernels.process import DIES_WITH_PARENT
@@ -96,10 +98,14 @@ class Machine:
         if self.clock == "virtual":
             return arguments + ["-accel", "tcg,tb-size=256",
                                 "-cpu", f"qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed,{WITHOUT}",
-                                "-icount", "shift=1,sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+                                "-icount", f"shift={SHIFT},sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
         if self.accel == "kvm":
             return arguments + ["-accel", "kvm", "-cpu", "host"]
         return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"max,{WITHOUT}"]
+
+    def recorded(self) -> list[str]:
+        """What QEMU is told besides, for an exact clock.  A machine that is to be saved cannot record: QEMU ends by a failed assertion."""
+        return RECORDED if self.clock == "virtual" and self.memory is None else []
 
     def _input(self) -> list[str]:
         """The guest's input, before the devices that have it."""
@@ -130,7 +136,7 @@ class Machine:
         self.state = state
         self.line.prepare()
         self.stack.callback(self.line.close)
-        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self._input(), *self._devices()]
+        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self.recorded(), *self._input(), *self._devices()]
         if state is not None:
             private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"
             command += ["-object", self._memory() if self.memory else private, "-incoming", "defer"]
@@ -290,20 +296,28 @@ class Machine:
         It stands still for good then.  Raises VMError (a full disk, for one).
         """
         self.line.park()
+        devices, part = target / "devices", target / "devices.part"
         with self.monitor("saving the machine's state") as monitor:
             monitor.cmd("stop")
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
-            monitor.cmd("migrate", uri=f"exec:cat > {target}/devices")
+            monitor.cmd("migrate", uri=f"exec:cat > {quote(str(part))} && mv {quote(str(part))} {quote(str(devices))}")
             while (status := monitor.cmd("query-migrate")["status"]) in ("setup", "active", "device"):
                 time.sleep(0.01)
             if status != "completed":
                 raise VMError(f"saving the machine's state failed: {status}")
+        deadline = time.monotonic() + MONITOR_DEADLINE
+        while not devices.exists():
+            if time.monotonic() > deadline:
+                raise VMError("saving the machine's state failed: it cannot be written")
+            time.sleep(0.01)
+        if self.clock == "virtual":
+            count_from_zero(devices)
 
     def load(self) -> None:
         """Read the saved state; the machine stands still afterwards, where it had asked for input.  Raises VMError."""
         with self.monitor("restoring the saved state") as monitor:
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
-            monitor.cmd("migrate-incoming", uri=f"exec:cat {self.state}/devices")
+            monitor.cmd("migrate-incoming", uri=f"exec:cat {quote(str(self.state))}/devices")
             while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
                 time.sleep(0.01)
             if status not in ("paused", "postmigrate"):
