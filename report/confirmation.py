@@ -48,11 +48,12 @@ class Confirmation:
 
 
 def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
-    """What is printed below a regression on `kernel`: what its attempts said, and the command that repeats the first."""
+    """What is printed below a regression on `kernel`: what its attempts said, and the command that repeats the first failure."""
     if not test.confirmation:
         return []
     confirmation = Confirmation(**test.confirmation)
     lines = [str(confirmation)]
-    if 1 in confirmation.new:               # under the others a test has no command of its own
-        lines.append("again: " + shlex.join(["./kdrift", "pytest", "--kernel", kernel.spec, test.id]))
+    if confirmation.new:
+        seed = min(confirmation.new)
+        lines.append("again: " + shlex.join(["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]))
     return lines

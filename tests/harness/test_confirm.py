@@ -2,7 +2,8 @@
 import pytest
 
 from kernels.vm import VMError
-from report.confirmation import Confirmation
+from report.confirmation import Confirmation, certainty
+from report.results import KernelResult, TestResult
 from rerun.confirm import Attempt, confirm
 
 
@@ -56,3 +57,9 @@ def test_what_could_not_be_tried_says_why():
 def test_a_confirmation_survives_its_file():
     found = confirm(["test"], Bench(2), Bench(), 3)["test"]
     assert Confirmation(**found.as_dict()) == found
+
+
+@pytest.mark.parametrize("seeds, options", [([1, 2, 3], ""), ([2, 3], "--seed 2 "), ([3], "--seed 3 ")], ids=str)
+def test_the_command_below_a_regression_has_the_first_seed_that_fails(seeds, options):
+    test = TestResult("tests/tcp/test_a.py::test_b[ipv4]", confirmation=Confirmation([1, 2, 3], seeds, []).as_dict())
+    assert certainty(test, KernelResult("6.12", "new"))[1] == f"again: ./kdrift pytest --kernel 6.12 {options}'{test.id}'"

@@ -1,0 +1,33 @@
+"""A saved state is rewritten so that it has counted no instruction, and its clock shows the same time."""
+
+import struct
+
+import pytest
+
+from kernels.exact import SECTION, SHIFT, count_from_zero
+
+OFFSET, INSTRUCTIONS = 7, (1 << 31) + 5
+
+
+def written(path, *sections):
+    path.write_bytes(b"before".join([b"", *sections]) + b"after")
+    return path
+
+
+def timer(offset, instructions):
+    return SECTION + struct.pack(">qq", offset, instructions)
+
+
+def test_a_saved_clock_shows_the_same_time_without_instructions(tmp_path):
+    state = written(tmp_path / "devices", timer(OFFSET, INSTRUCTIONS))
+    count_from_zero(state)
+    assert state.read_bytes() == written(tmp_path / "expected", timer(OFFSET + (INSTRUCTIONS << SHIFT), 0)).read_bytes()
+
+
+@pytest.mark.parametrize("clocks", [0, 2])
+def test_what_is_no_saved_state_is_refused_as_it_is(tmp_path, clocks):
+    state = written(tmp_path / "devices", *[timer(OFFSET, INSTRUCTIONS)] * clocks)
+    before = state.read_bytes()
+    with pytest.raises(ValueError):
+        count_from_zero(state)
+    assert state.read_bytes() == before
