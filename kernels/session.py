@@ -232,11 +232,6 @@ class KernelSession(DSession):
                                       "cwd": str(PROJECT), "pid": 0})
 
     @pytest.hookimpl
-    def pytest_configure_node(self, node: WorkerController) -> None:
-        """The same for every machine of every session, so that a guest does the same."""
-        node.workerinput.update(workerid="guest", mainargv=["kdrift"])
-
-    @pytest.hookimpl
     def pytest_xdist_getremotemodule(self) -> object:
         return worker
 
@@ -254,7 +249,8 @@ class KernelSession(DSession):
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
-        node.workerinput["restorable"] = self.restorable(self.run_of(node))
+        """The same for every machine of every session, so that a guest does the same."""
+        node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)))
 
     def worker_workerfinished(self, node: WorkerController) -> None:
         """The tests of a machine are done, or what one has left there (fixtures/remains.py) is not to meet the others: they go on in

@@ -14,12 +14,15 @@ COST = "wall_s"                             # what the host is allowed to change
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """What three sessions at once, beside busy loops, have recorded of each test: two of seed 1, then one of seed 2."""
+    """What three sessions at once, beside busy loops, have recorded of each test: two of seed 1, then one of seed 2.
+
+    Their directories have names of other lengths.
+    """
     with ExitStack() as stack:
         for _ in range(LOOPS):
             stack.callback(subprocess.Popen([sys.executable, "-c", "while True: pass"]).kill)
-        sessions = [stack.enter_context(Session(tmp_path_factory.mktemp("repeated"), "test_repeatable.py", "--slots=3", *seed))
-                    for seed in ([], [], ["--seed=2"])]
+        sessions = [stack.enter_context(Session(tmp_path_factory.mktemp(name), "test_repeatable.py", "--slots=3", *seed))
+                    for name, seed in (("first", []), ("another", []), ("other", ["--seed=2"]))]
         return [recorded(session.end().tests()) for session in sessions]
 
 
