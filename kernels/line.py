@@ -50,6 +50,8 @@ class Line:
         self.pieces.clear()
         self.bell, self._their_bell = socket.socketpair()
         self.gate, self._their_gate = narrow()
+        # QEMU makes it after the sockets that say that it has started.
+        (self.directory / "output").touch()
 
     def descriptors(self) -> tuple[int, int]:
         """What QEMU inherits."""
@@ -78,7 +80,7 @@ class Line:
         self._their_gate.close()
 
     def open(self) -> None:
-        """QEMU has opened its files."""
+        """Read what the guest will have written."""
         self.output = os.open(self.directory / "output", os.O_RDONLY)
 
     def close(self) -> None:

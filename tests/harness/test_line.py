@@ -22,6 +22,14 @@ def test_pieces_do_not_depend_on_how_the_bytes_have_come(size):
     assert [frame for start in range(0, len(stream), size) for frame in frames.cut(stream[start:start + size])] == FRAMES
 
 
+def test_what_a_guest_writes_can_be_read_before_qemu_has_opened_it(tmp_path):
+    """On a busy host QEMU takes connections some time before it makes the file."""
+    line = Line(tmp_path)
+    line.prepare()
+    line.open()
+    line.close()
+
+
 class Inlet:
     """Has the frames for the guest, and counts what it asks for."""
 
