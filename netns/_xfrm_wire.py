@@ -3,9 +3,10 @@
 import ipaddress
 import socket
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
+
+from ._wire import HEADER, attribute, attributes
 
 if TYPE_CHECKING:
     from .xfrm import SA, Policy, Selector, Template
@@ -25,8 +26,6 @@ _ALL_ALGORITHMS = 0xFFFFFFFF
 _NO_LIMIT = 0xFFFFFFFFFFFFFFFF
 _KEY_LENGTH, _ICV_LENGTH = 160, 128
 
-HEADER = struct.Struct("=IHHII")                # nlmsghdr: length, type, flags, sequence, port id
-_ATTRIBUTE = struct.Struct("=HH")
 _SELECTOR = struct.Struct("=16s16sHHHHHBBB3xiI")  # daddr saddr dport mask sport mask family prefixes proto ifindex user
 _LIFETIME_LIMITS = struct.Struct("=8Q")
 _LIFETIME_USED = struct.Struct("=4Q")
@@ -43,10 +42,6 @@ _AEAD = struct.Struct("=64sII")                 # name, key length and ICV lengt
 
 def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def message(kind: int, flags: int, body: bytes) -> bytes:
-    return HEADER.pack(HEADER.size + len(body), kind, flags, 0, 0) + body
 
 
 def _lifetime(seconds: tuple[int, int], packets: tuple[int, int] = (0, 0)) -> bytes:
@@ -155,19 +150,11 @@ def _acquire(body: bytes) -> Acquire:
     flow, family = _read_selector(body, at)
     at += _SELECTOR.size + _POLICY_SIZE
     *_algorithms, sequence = struct.unpack_from("=IIII", body, at)
-    attributes = dict(_attributes(body, at + 16))
-    template, policy_type = attributes.get(_ATTRIBUTE_TMPL), attributes.get(_ATTRIBUTE_POLICY_TYPE, _MAIN_POLICY)
+    found = dict(attributes(body, at + 16))
+    template, policy_type = found.get(_ATTRIBUTE_TMPL), found.get(_ATTRIBUTE_POLICY_TYPE, _MAIN_POLICY)
     return Acquire(flow, _text(family, body[_ID.size:_ID.size + 16]), _text(family, destination),
                    _TEMPLATE.unpack_from(template)[5] if template else 0, sequence,
                    policy_type[0] if len(policy_type) == len(_MAIN_POLICY) else None)
-
-
-def _attributes(body: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-    """Those from there on."""
-    while at + _ATTRIBUTE.size <= len(body):
-        length, kind = _ATTRIBUTE.unpack_from(body, at)
-        yield kind, body[at + _ATTRIBUTE.size:at + length]
-        at += (length + 3) & ~3
 
 
 def _expire(body: bytes) -> Expire:
@@ -190,10 +177,6 @@ def _network(family: int, packed: bytes, prefix: int) -> str:
     """As Selector has it: without the prefix for a single address."""
     text = _text(family, packed)
     return text if prefix == (32 if family == socket.AF_INET else 128) else f"{text}/{prefix}"
-
-
-def attribute(kind: int, data: bytes) -> bytes:
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(data), kind) + data + bytes(-len(data) % 4)
 
 
 def _address(text: str) -> bytes:

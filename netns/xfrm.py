@@ -16,6 +16,7 @@ from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
 from . import _xfrm_wire as wire
 from . import lacking
+from ._wire import message
 from ._xfrm_wire import Acquire, Expire
 from .errors import MissingFeature, NotMet
 from .found import Found
@@ -147,7 +148,7 @@ def _new(item: Policy | SA) -> tuple[int, bytes]:
 
 
 def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Policy | SA]) -> None:
-    messages = [wire.message(kind, NLM_F_REQUEST | NLM_F_ACK, body) for kind, body in requests]
+    messages = [message(kind, NLM_F_REQUEST | NLM_F_ACK, body) for kind, body in requests]
     exchange(host.namespace, _NETLINK_XFRM, messages, names)
 
 

@@ -11,6 +11,7 @@ from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 from fixtures.topologies import LAN
 from netns import _xfrm_wire as wire
 from netns import xfrm
+from netns._wire import HEADER, attribute, attributes, message
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -18,27 +19,17 @@ NETLINK_XFRM = 6
 INTERFACE, LONGEST_WINDOW = 42, 128
 # Attributes of SAs: the direction from 6.10 on, the CPU from 6.13 on; older kernels pass over them.
 SA_DIR, SA_PCPU, INCOMING = 33, 35, 1
-XFRMA_IF_ID, ATTRIBUTES_AT = 31, wire.HEADER.size + 48
+XFRMA_IF_ID, ATTRIBUTES_AT = 31, HEADER.size + 48
 EVERYTHING = 0b1111                         # replay and lifetime, values and thresholds: enum xfrm_ae_ftype_t
 
 
 def answer_to(netlink):
     """The next message. Raises OSError with the kernel's errno where it refuses."""
-    message = netlink.recv(1 << 16)
-    if wire.HEADER.unpack_from(message)[1] == NLMSG_ERROR:
-        (negative,) = struct.unpack_from("=i", message, wire.HEADER.size)
+    answer = netlink.recv(1 << 16)
+    if HEADER.unpack_from(answer)[1] == NLMSG_ERROR:
+        (negative,) = struct.unpack_from("=i", answer, HEADER.size)
         raise OSError(-negative, os.strerror(-negative))
-    return message
-
-
-def attributes(message):
-    """struct xfrm_aevent_id's attributes by number."""
-    found, at = {}, ATTRIBUTES_AT
-    while at < len(message):
-        length, kind = struct.unpack_from("=HH", message, at)
-        found[kind] = message[at + 4:at + length]
-        at += (length + 3) & ~3
-    return found
+    return answer
 
 
 @pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
@@ -52,11 +43,11 @@ def test_the_state_of_an_sa_is_told_in_full_whatever_its_size(peers):
     with peers.server.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_XFRM) as netlink:
         netlink.settimeout(10)
         for sa in sas:
-            body = wire.sa(sa) + wire.attribute(SA_DIR, bytes([INCOMING])) + wire.attribute(SA_PCPU, bytes(4))
-            netlink.send(wire.message(wire.NEWSA, NLM_F_REQUEST, body))
+            body = wire.sa(sa) + attribute(SA_DIR, bytes([INCOMING])) + attribute(SA_PCPU, bytes(4))
+            netlink.send(message(wire.NEWSA, NLM_F_REQUEST, body))
             ask = wire.sa_id(dataclasses.replace(sa, mark=None)) + bytes(16) + struct.pack("=II", EVERYTHING, 0)
-            mark = wire.attribute(21, struct.pack("=II", *sa.mark))
-            netlink.send(wire.message(wire.GETAE, NLM_F_REQUEST, ask + mark))
-            told.append(attributes(answer_to(netlink)))
+            mark = attribute(21, struct.pack("=II", *sa.mark))
+            netlink.send(message(wire.GETAE, NLM_F_REQUEST, ask + mark))
+            told.append(dict(attributes(answer_to(netlink), ATTRIBUTES_AT)))
 
     assert [struct.unpack("=I", each[XFRMA_IF_ID]) for each in told] == [(INTERFACE,)] * len(sas)
