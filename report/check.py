@@ -36,8 +36,8 @@ class Span:
 
 
 def spans(issue: Issue, packages: Iterable[str]) -> list[Span]:
-    """The entry's ranges.  `packages` are the versions that can be had."""
-    packages = sorted(packages, key=version_key)
+    """The entry's ranges.  `packages` are the versions that can be had; of rebuilds of one version, 6.1.176-1~deb11u1, the original counts."""
+    packages = sorted({version_key(each): each for each in sorted(packages, key=lambda each: (-len(each), each))}.values(), key=version_key)
     found = []
     for affected in issue.affected:
         bad = [each for each in packages if affected.holds(each)]

@@ -29,6 +29,13 @@ def test_where_a_stable_release_brought_the_bug_the_one_before_it_is_tried_too()
     assert ends("6.12.69..6.12.85", "7.2.0..7.3") == [("6.12.43-1~bpo12+1", "6.12.74-2~bpo12+1", "6.12.85-1~bpo12+1"), (None, "7.2.13-1", None)]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_one_version_built_twice_the_original_is_run_whatever_the_order(order):
+    packages = ["6.1.174-1", "6.1.174-1~deb11u1", "6.1.176-1", "6.1.176-1~deb11u1"][::order]
+    [span] = spans(issue("5.11..6.1.176"), packages)
+    assert (span.bad, span.good) == ("6.1.174-1", "6.1.176-1")
+
+
 def test_an_open_range_has_a_last_package_and_no_good_one():
     assert ends("5.10..") == [(None, "7.2.13-1", None)]
 
