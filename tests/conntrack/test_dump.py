@@ -18,6 +18,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 FAMILY = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 OTHER = {socket.AF_INET: ("192.0.2.11", "192.0.2.12", 24), socket.AF_INET6: ("2001:db8:1::11", "2001:db8:1::12", 64)}
+FLOWS = {1001: "what was asked for", 1002: "one other", 1003: "another"}    # by source port
 NETLINK_NETFILTER, CT_GET, NFGENMSG = 12, 0x101, 4
 TUPLES = {"original": 1, "reply": 2}        # CTA_TUPLE_ORIG and CTA_FILTER_ORIG_FLAGS; CTA_TUPLE_REPLY and CTA_FILTER_REPLY_FLAGS
 CTA_FILTER, CTA_TUPLE_IP, CTA_TUPLE_PROTO = 25, 1, 2
@@ -47,12 +48,12 @@ def port(kind, number):
 
 
 def filtered(host, family, side, flags, match):
-    """The source ports of the host's connections whose tuple of that side has what the attribute `match` says."""
+    """The host's connections whose tuple of that side has what the attribute `match` says, as FLOWS calls them."""
     asked = nest(TUPLES[side], match) + nest(CTA_FILTER, attribute(TUPLES[side], struct.pack("=I", flags)))
     with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         netlink.settimeout(10)
         netlink.send(message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, struct.pack("=BBH", family, 0, 0) + asked))
-        return sorted(source_port(body) for body in answers(netlink))
+        return sorted(FLOWS[source_port(body)] for body in answers(netlink))
 
 
 def answers(netlink):
@@ -103,4 +104,4 @@ def test_a_filtered_list_has_the_connections_that_match_and_no_others(net, famil
         assert len(tracker.listing("-f", FAMILY[family], "-p", "udp")) == 3
         listed = filtered(server, family, side, flags, match)
 
-    assert listed == [1001]
+    assert listed == ["what was asked for"]

@@ -75,13 +75,9 @@ def test_every_pattern_has_its_test():
     assert orphans == []
 
 
-# Its test asks conntrack(8) 1.4.7, which leaves the kernel no choice (it sends no CTA_FILTER), and so passes on 7.3~rc7.
-UNRECORDED = ["ct-dump-filter-v6-inverted"]
-
-
 def test_every_issue_has_its_signature():
     """Any failure of the test would be taken for the issue."""
-    assert [issue.id for issue in load() if not issue.signatures] == UNRECORDED
+    assert [issue.id for issue in load() if not issue.signatures] == []
 
 
 @pytest.fixture
