@@ -97,7 +97,7 @@ def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, st
     if span.bad is None:
         return OPEN, "no package of the range can be had"
     seen = {version: _seen(span.issue, stored.get(version, {})) for version in span.versions}
-    shows, other, passes = seen[span.bad]
+    shows, other, passes, _hidden = seen[span.bad]
     wrong = []
     if passes:
         wrong.append(f"too wide: passes on {span.bad}: {_some(passes)}")
@@ -111,7 +111,9 @@ def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, st
         return OPEN, f"no result of {span.bad}"
     unsure = [version for version in (span.before, span.good) if version and (seen[version].other or not seen[version].passes)]
     if unsure:
-        failed = [f"fails otherwise on {version}: {_some(seen[version].other)}" if seen[version].other else f"no result of {version}" for version in unsure]
+        failed = [f"fails otherwise on {version}: {_some(seen[version].other)}" if seen[version].other
+                  else f"another entry hides it on {version}: {_some(seen[version].hidden)}" if seen[version].hidden
+                  else f"no result of {version}" for version in unsure]
         return OPEN, "; ".join([f"shows on {span.bad}", *failed])
     if span.good is None:
         return PROVED, f"shows on {span.bad}, the last there is; no kernel is said to be without it" if not span.affected.fixed else (
@@ -121,26 +123,27 @@ def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, st
 
 @dataclass(frozen=True)
 class Seen:
-    """Tests that showed the issue, that failed otherwise, and that passed; skipped ones are nowhere."""
+    """Tests that showed the issue, that failed otherwise, that passed, and that showed another entry; skipped ones are nowhere."""
 
     shows: tuple[str, ...]
     other: tuple[str, ...]
     passes: tuple[str, ...]
+    hidden: tuple[str, ...]
 
     def __iter__(self):
-        return iter((self.shows, self.other, self.passes))
+        return iter((self.shows, self.other, self.passes, self.hidden))
 
 
 def _seen(issue: Issue, results: dict[str, TestResult]) -> Seen:
-    shows, other, passes = [], [], []
+    shows, other, passes, hidden = [], [], [], []
     for test in results.values():
         if not issue.shows_in(test.id):
             continue
         if test.outcome in ("passed", "fixed"):
             passes.append(test.id)
         elif texts := signatures_of(test):
-            (shows if any(map(issue.is_shown_by, texts)) else other).append(test.id)
-    return Seen(tuple(shows), tuple(other), tuple(passes))
+            (shows if any(map(issue.is_shown_by, texts)) else hidden if test.issue not in ("", issue.id) else other).append(test.id)
+    return Seen(tuple(shows), tuple(other), tuple(passes), tuple(hidden))
 
 
 def _some(tests: Sequence[str]) -> str:

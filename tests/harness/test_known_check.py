@@ -66,6 +66,13 @@ def results(test, shown):
     return {test: TestResult(test, "failed" if shown else "passed", message=shown, signatures=[shown] if shown else [])}
 
 
+def test_where_another_entry_makes_the_test_fail_nothing_is_said_of_this_one():
+    [span] = spans(issue("5.10..5.10.251"), PACKAGES)
+    other = TestResult("t.py::test_x", "known", signatures=["assert 1 == #"], issue="b")
+    stored = {"5.10.223-1": results("t.py::test_x", SHOWS), "5.10.251-5": {"t.py::test_x": other}}
+    assert judge(span, stored) == (OPEN, "shows on 5.10.223-1; another entry hides it on 5.10.251-5: test_x")
+
+
 def test_without_a_signature_nothing_is_proved():
     [span] = spans(issue("5.10..5.10.251", signatures=()), PACKAGES)
     assert judge(span, {"5.10.223-1": results("t.py::test_x", SHOWS), "5.10.251-5": results("t.py::test_x", "")})[0] == OPEN
