@@ -83,7 +83,10 @@ class Issue:
         return not self.signatures or any(matches(recorded, signature) for recorded in self.signatures)
 
     def fixed_in(self, version: str) -> str | None:
-        """The first version with the fix, of the kernel's own series where that has one, else of the next; None for none."""
+        """The first version with the fix: where the range ends that holds the kernel, else of its own series where that has one, else of the
+        next; None for none."""
+        if held := next((each.fixed for each in self.affected if each.holds(version)), ""):
+            return held
         key = version_key(version)
         fixes = [each.fixed for each in self.affected if each.fixed]
         same = [fix for fix in fixes if version_key(fix)[:2] == key[:2]]

@@ -36,6 +36,12 @@ def test_the_fix_is_that_of_the_kernels_own_series():
     assert [issue.fixed_in(version) for version in ("5.10.223-1", "6.1.170-3", "6.6.1", "7.0")] == ["5.10.259", "6.1.176", "6.12.94", None]
 
 
+def test_the_fix_is_where_the_range_ends_that_holds_the_kernel():
+    issue = Issue("a", "s", ("t",), (Affected("5.10", "5.10.251"), Affected("5.10.257", "5.11")))
+
+    assert [issue.fixed_in(version) for version in ("5.10.223-1", "5.10.251-5", "5.10.262-1")] == ["5.10.251", "5.10.251", "5.11"]
+
+
 def test_brackets_of_a_parameter_set_stand_for_themselves():
     issue = Issue("a", "s", ("t.py::test_x[4]", "t.py::test_y*"), ())
 
