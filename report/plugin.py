@@ -227,9 +227,10 @@ class Report:
             terminalreporter.write_line(f"{ending} {test}{' twice' if len(reports) > 1 else ''} - {why}")
             for line in console:
                 terminalreporter.write_line(f"  {line}")
-        terminalreporter.section("tests by kernels", sep="-")
-        terminalreporter.write(render(outcome_table(self.kernels), width, colour))
-        terminalreporter.write_line(LEGEND)
+        if any(kernel.tests for kernel in self.kernels):
+            terminalreporter.section("tests by kernels", sep="-")
+            terminalreporter.write(render(outcome_table(self.kernels), width, colour))
+            terminalreporter.write_line(LEGEND)
         if measured := measurement_table(self.kernels):
             terminalreporter.section("measurements", sep="-")
             terminalreporter.write(render(measured, width, colour))

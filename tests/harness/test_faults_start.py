@@ -110,6 +110,7 @@ def test_full_cache_is_one_line(tmp_path, size, reason):
     assert reason in kernel["error"]
     assert "\n" not in kernel["error"]
     one_line(session.output, reason)
+    assert "tests by kernels" not in session.output
 
 
 def test_full_temporary_directory_is_one_line(tmp_path):
