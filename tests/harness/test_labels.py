@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from kernels.cache import default_root
 from kernels.grammar import parse
 from kernels.labels import LONGEST, LabelError, Named, check_label, labels_of, same_kernels, split_label
 from kernels.session import KernelRun, find_kernels, name_columns
@@ -17,6 +18,7 @@ from report.plugin import Report
 from report.reading import ResultsError, read
 from report.results import KernelResult, TestResult, write_json
 from tests.harness.debian_archive import write_image
+from tests.harness.sessions import CASES, KERNEL, OTHER, one_line, run
 
 RUN = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 1.5, "arguments": [], "python": "3.11.2", "exit_status": 0}
 RELEASE = "6.12.0-kdrift-test"
@@ -184,3 +186,33 @@ def test_a_baseline_of_the_same_label_is_another_column(tmp_path):
 
 def test_a_label_of_the_longest_length_is_one():
     assert check_label("x" * LONGEST)
+
+
+@pytest.fixture(scope="module")
+def bad_and_good(tmp_path_factory):
+    """Two images of one file name, with their modules: test_crash.py crashes the first and not the second."""
+    directory, specs = tmp_path_factory.mktemp("images"), []
+    for name, series in (("bad", KERNEL), ("good", OTHER)):
+        package = sorted(default_root().glob(f"kernels/*/boot/vmlinuz-{series}.*"))[-1]
+        (directory / name).mkdir()
+        (directory / name / "bzImage").symlink_to(package)
+        specs.append(f"{directory}/{name}/bzImage,modules={package.parents[1]}")
+    return specs
+
+
+@pytest.mark.parametrize("new, status, found, change", [
+    ("bad", 1, "1 regression, 3 tests: 2 same, 1 regression", "regression  {test}: passed -> crashed: the kernel crashed: "),
+    ("good", 0, "no regression, 3 tests: 2 same, 1 fixed", "fixed       {test}: crashed -> passed"),
+], ids=["bad is new", "good is new"])
+def test_two_images_of_one_name_are_judged_in_the_order_given(tmp_path, bad_and_good, new, status, found, change):
+    """The verdict is about the second; a test that fails on the first alone is fixed."""
+    bad, good = bad_and_good
+    session = run(tmp_path, "test_crash.py", "--validate", "--confirm=0", kernels=[good, bad] if new == "bad" else [bad, good])
+
+    old = "good" if new == "bad" else "bad"
+    verdict = session.output.rpartition("= verdict =")[2]
+    one_line(verdict, f"{old}/bzImage -> {new}/bzImage: {found}")
+    one_line(verdict, change.format(test=f"{CASES}/test_crash.py::test_crashes_the_kernel"))
+    assert session.outcomes("bad/bzImage") == {"test_before": "passed", "test_crashes_the_kernel": "crashed", "test_after": "passed"}
+    assert set(session.outcomes("good/bzImage").values()) == {"passed"}
+    assert session.status == status
