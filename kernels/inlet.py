@@ -5,9 +5,13 @@ its own, by writing to two ports.  The first write tells the launcher (kernels.l
 allows it: it waits for room in a socket, and holds its global lock meanwhile, so that none of its threads runs a timer, moves the clock or
 interrupts the guest.  By then the answer is in the memory of an ivshmem device.
 
+A kernel may be built without ioperm(2).  It writes to the ports itself then: a method of an ACPI device does, which the kernel runs
+when the device's slot number is read from sysfs.
+
 This file is copied into the boot image, beside process 1.
 """
 import ctypes
+import functools
 import mmap
 import os
 import queue
@@ -20,21 +24,40 @@ MEMORY = ("0x1af4", "0x1110")               # vendor and device of ivshmem, whos
 HEADER = 4096                               # bytes before the answer; the first four are its length, 0 as long as there is none
 ENDED = 0xFFFFFFFF                          # the length that says that nothing will come any more
 WRITE = bytes.fromhex("89fa ee c3")         # mov edx, edi; out dx, al; ret: what is in al does not matter
+ACPI_DEVICE = Path("/sys/bus/acpi/devices/KDRF0001:00/sun")
+TABLE = bytes.fromhex("".join((             # an SSDT without its header: ACPI specification, 20.2
+    "1041055c5f53425f",                     # Scope (\_SB) {
+    "5b8248044b445246",                     #     Device (KDRF) {
+    "085f4849440d4b4452463030303100",       #         Name (_HID, "KDRF0001")
+    "5b80504f5254010be0070a02",             #         OperationRegion (PORT, SystemIO, 0x07E0, 2)
+    "5b8110504f52540142454c4c084741544508",  #        Field (PORT, ByteAcc, NoLock, Preserve) {BELL, 8, GATE, 8}
+    "14145f53554e00",                       #         Method (_SUN) {
+    "700042454c4c",                         #             BELL = 0
+    "700047415445",                         #             GATE = 0
+    "a400",                                 #             Return (0) } } }
+)))
 FRAME = 9                                   # bytes of the head of an execnet message, the last four of which are its length
 
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def write_to_port() -> Callable[[int], None]:
-    """A function that writes to the port of this number.  It may be used by threads and processes that begin later.  Raises OSError."""
+def ringer() -> Callable[[], object]:
+    """A function that writes to both ports.  It may be used by threads and processes that begin later.  Raises OSError."""
     if libc.ioperm(BELL, GATE + 1 - BELL, 1):
-        raise OSError(ctypes.get_errno(), "cannot write to ports: the kernel needs X86_IOPL_IOPERM")
+        if not ACPI_DEVICE.exists():
+            raise OSError(ctypes.get_errno(), "cannot write to ports: the kernel needs X86_IOPL_IOPERM or ACPI")
+        return functools.partial(os.pread, os.open(ACPI_DEVICE, os.O_RDONLY), 1, 0)
     code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(WRITE)
-    function = ctypes.PYFUNCTYPE(None, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-    function.code = code                    # it stays as long as the function
-    return function
+    write = ctypes.PYFUNCTYPE(None, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
+    write.code = code                       # it stays as long as the function
+
+    def ring() -> None:
+        write(BELL)
+        write(GATE)
+
+    return ring
 
 
 def map_memory() -> int:
@@ -60,12 +83,11 @@ class Inlet:
     def __init__(self) -> None:
         self.memory = map_memory()
         self.length = ctypes.c_uint32.from_address(self.memory)
-        self.write_to_port = write_to_port()
+        self.ring = ringer()
 
     def ask(self) -> bytes:
         """The next piece; b"" when nothing will come any more."""
-        self.write_to_port(BELL)
-        self.write_to_port(GATE)
+        self.ring()
         while not self.length.value:        # here the machine is saved, and begins when it is restored
             pass
         return b"" if self.length.value == ENDED else ctypes.string_at(self.memory + HEADER, self.length.value)

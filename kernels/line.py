@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from kernels.inlet import BELL, ENDED, FRAME, GATE, HEADER
+from kernels.inlet import BELL, ENDED, FRAME, GATE, HEADER, TABLE
 
 SIZE = 4 << 20                              # bytes of the memory
 PAUSE = 0.01                                # seconds between two looks at what the guest has written
@@ -48,21 +48,24 @@ class Line:
         self.parked = False                 # it does so by looking at the memory all the time, and its clock runs on
         self._position = 0
         self.pieces.clear()
+        self._table = open(os.memfd_create("ssdt"), "wb", buffering=0)
+        self._table.write(TABLE)
         self.bell, self._their_bell = socket.socketpair()
         self.gate, self._their_gate = narrow()
         # QEMU makes it after the sockets that say that it has started.
         (self.directory / "output").touch()
 
-    def descriptors(self) -> tuple[int, int]:
+    def descriptors(self) -> tuple[int, int, int]:
         """What QEMU inherits."""
-        return self._their_bell.fileno(), self._their_gate.fileno()
+        return self._their_bell.fileno(), self._their_gate.fileno(), self._table.fileno()
 
     def devices(self) -> list[str]:
         """What QEMU is told."""
-        bell, gate = self.descriptors()
+        bell, gate, table = self.descriptors()
         return ["-device", "ivshmem-plain,memdev=input,master=on",
                 "-chardev", f"socket,id=bell,fd={bell}", "-device", f"isa-debugcon,iobase={BELL:#x},chardev=bell",
                 "-chardev", f"socket,id=gate,fd={gate}", "-device", f"isa-debugcon,iobase={GATE:#x},chardev=gate",
+                "-acpitable", f"sig=SSDT,rev=2,oem_id=KDRIFT,oem_table_id=LINE,data=/proc/self/fd/{table}",
                 "-chardev", f"file,id=gateway,path={self.directory}/output",
                 "-device", "virtserialport,chardev=gateway,name=kdrift.gateway"]
 
@@ -78,13 +81,14 @@ class Line:
         """QEMU has its ends."""
         self._their_bell.close()
         self._their_gate.close()
+        self._table.close()
 
     def open(self) -> None:
         """Read what the guest will have written."""
         self.output = os.open(self.directory / "output", os.O_RDONLY)
 
     def close(self) -> None:
-        for end in (self.bell, self.gate, self._their_bell, self._their_gate):
+        for end in (self.bell, self.gate, self._their_bell, self._their_gate, self._table):
             end.close()
         if hasattr(self, "output"):
             os.close(self.output)

@@ -4,11 +4,13 @@ import contextlib
 import os
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 from execnet.gateway_base import Message, get_execmodel
 
-from kernels.inlet import ENDED, HEADER, GatewayIO
+from kernels import inlet
+from kernels.inlet import BELL, ENDED, GATE, HEADER, TABLE, GatewayIO
 from kernels.line import SIZE, Frames, Line, narrow
 from kernels.session import guest_arguments
 
@@ -96,7 +98,7 @@ class Guest:
         (directory / "input").write_bytes(bytes(SIZE))
         (directory / "output").touch()
         line.prepare()
-        self.bell, self.gate = (socket.socket(fileno=os.dup(descriptor)) for descriptor in line.descriptors())
+        self.bell, self.gate = (socket.socket(fileno=os.dup(descriptor)) for descriptor in line.descriptors()[:2])
         self.gate.setblocking(False)
         line.started()
         line.open()
@@ -147,3 +149,25 @@ def test_a_guest_that_is_parked_goes_on_without_an_answer_and_finds_it_later(tmp
     line.put(b"later")
     assert line.answer() and guest.answer() == b"later"
     assert not guest.may_go_on()
+
+
+def test_a_kernel_without_ioperm_writes_to_the_ports_itself(tmp_path, monkeypatch):
+    """Reading an attribute of its ACPI device has it do so, each time from the beginning."""
+    monkeypatch.setattr(inlet, "libc", SimpleNamespace(ioperm=lambda *_: -1))
+    monkeypatch.setattr(inlet, "ACPI_DEVICE", tmp_path / "sun")
+    with pytest.raises(OSError, match="X86_IOPL_IOPERM or ACPI"):
+        inlet.ringer()
+
+    (tmp_path / "sun").write_text("0\n")
+    ring = inlet.ringer()
+    assert [ring(), ring()] == [b"0", b"0"]
+
+
+def test_the_acpi_device_has_the_ports_and_its_parts_their_lengths():
+    """ACPI specification, 20.2.4: two bits say how many bytes follow, the lowest digit is in the first."""
+    assert TABLE[1:3] == bytes([0x40 | (len(TABLE) - 1) & 15, (len(TABLE) - 1) >> 4])
+    device = TABLE.index(b"\x5b\x82") + 2
+    assert TABLE[device:device + 2] == bytes([0x40 | (len(TABLE) - device) & 15, (len(TABLE) - device) >> 4])
+    method = TABLE.index(b"\x14\x14_SUN") + 1
+    assert TABLE[method] == len(TABLE) - method
+    assert b"PORT\x01\x0b" + BELL.to_bytes(2, "little") + bytes([0x0a, GATE + 1 - BELL]) in TABLE
