@@ -59,6 +59,6 @@ def _judge(seeds: list[int], on_new: Sequence[Future], on_old: Sequence[Future] 
         twice, *attempts = [each.result() for each in on_new]
         failed = [seed for seed, attempt in zip(seeds, attempts) if attempt.fails]
         before = None if on_old is None else [seed for seed, each in zip(seeds, on_old) if each.result().fails]
-    except VMError as error:
+    except (VMError, OSError) as error:
         return Confirmation([], trouble=str(error).splitlines()[0])
     return Confirmation(seeds, failed, before, deterministic=twice == attempts[0])

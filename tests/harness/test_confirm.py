@@ -39,11 +39,12 @@ def test_without_the_old_kernel_only_the_new_one_is_tried():
     assert str(found) == "fails 2 of 2 on new; the old kernel was not tried" and not found.certain
 
 
-def test_a_machine_that_cannot_be_restored_is_said_and_costs_no_other_test():
+@pytest.mark.parametrize("error", [VMError, OSError])
+def test_a_machine_that_cannot_be_restored_is_said_and_costs_no_other_test(error):
     class Broken(Bench):
         def attempt(self, test, seed):
             if test == "broken":
-                raise VMError("restoring the saved state failed: no space\nmore")
+                raise error("restoring the saved state failed: no space\nmore")
             return super().attempt(test, seed)
 
     found = confirm(["broken", "test"], Broken(1, 2), Bench(), 2, slots=2)
