@@ -80,12 +80,12 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--fail-on: {error}") from None
     if config.option.shell:
         check_terminal(config.option)
-    from report.plugin import Report
-    from report.recognise import Recognise
+    from session.plugin import Report
+    from session.recognise import Recognise
     if config.option.kernels or config.option.hosts or config.option.builders or config.option.vagrant is not None:
         if config.option.numprocesses:
             raise pytest.UsageError("-n is for the running kernel of this machine; with --kernel use --slots")
-        from machines.plan import find_session
+        from cli.plan import find_session
         session = find_session(config)
         runs = list(session.runs.values())
         config.pluginmanager.register(session, "dsession")
@@ -103,14 +103,14 @@ def check_terminal(option: argparse.Namespace) -> None:
         raise pytest.UsageError("--shell is for one test at a time: leave out -n")
     if option.hosts or option.builders or option.vagrant is not None:
         raise pytest.UsageError("--shell is for kernels of this machine: leave out --ssh, --builder and --vagrant")
-    from kernels.shell import terminal_missing
+    from vm.shell import terminal_missing
     if trouble := terminal_missing():
         raise pytest.UsageError(trouble)
 
 
 def check_labels(labels: list[str]) -> None:
     """Raise pytest.UsageError for what cannot be the label of the running kernel, the only column there is."""
-    from kernels.labels import LabelError, check_label
+    from report.labels import LabelError, check_label
     try:
         if len(labels) > 1:
             raise LabelError(f"--label {labels[1]}: the running kernel is the only column")
@@ -121,7 +121,7 @@ def check_labels(labels: list[str]) -> None:
 
 def enter_namespaces() -> None:
     """Leave the host's network, mounts and user behind, before any worker is started."""
-    from netns import isolate
+    from netns.hosts import isolate
     try:
         isolate.enter()
     except isolate.IsolationError as error:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from kernels.errors import AbsentError, FetchError
+from common.errors import AbsentError, FetchError
 from kernels.sources import Source
 
 ANSWER_WITHIN = 20.0  # seconds without any progress until a mirror counts as silent

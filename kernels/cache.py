@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import CacheError
+from common.errors import CacheError
 from kernels.flock import flocked
 
 AREAS = ("kernels", "images", "states")

@@ -12,9 +12,9 @@ import subprocess
 import time
 from pathlib import Path
 
+from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, sha256_of
-from kernels.errors import AbsentError, FetchError, SpecError
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
 from kernels.packages import Candidate, Index, Package, in_series, read_index, version_key

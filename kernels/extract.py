@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import FetchError, SpecError
+from common.errors import FetchError, SpecError
 
 DOCUMENTATION = ("usr/share", "etc", "boot/System.map*")
 

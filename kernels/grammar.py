@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import SpecError
+from common.errors import SpecError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from common.errors import SpecError
 from kernels.cache import Cache, sha256_of
-from kernels.errors import SpecError
 from kernels.extract import Kernel, deb_fields, image_release, packaged_version, settle, unpack
 from kernels.grammar import Spec
 from kernels.modules import files, identity

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kernels.errors import FetchError
+from common.errors import FetchError
 from kernels.extract import Kernel
 
 # Modules by directory below kernel/: everything of these is packed together with what it depends on.

@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.errors import SpecError
 from kernels.apt import Apt
-from kernels.errors import SpecError
 
 NAME = re.compile(r"linux-(?P<part>image|binary-unsigned|binary|modules)-(?P<release>\d\S*?-(?P<flavour>"
                   r"(?:cloud-|rt-)?amd64))(?P<unsigned>-unsigned)?")

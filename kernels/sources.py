@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import FetchError
+from common.errors import FetchError
 
 RELEASES = ("bullseye", "bookworm", "trixie")
 TESTING = ("forky", "sid", "experimental")

@@ -1,8 +1,8 @@
 """From a kernel specification (grammar in kernels.grammar) to a kernel on this machine."""
 
+from common.errors import FetchError, SpecError
 from kernels import debian, local
 from kernels.cache import Cache
-from kernels.errors import FetchError, SpecError
 from kernels.extract import Kernel
 from kernels.grammar import Spec, parse
 from kernels.progress import Reporter

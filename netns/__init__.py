@@ -3,15 +3,24 @@
 A plain library: it knows nothing of pytest, nor of virtual machines.
 """
 
-from . import firewall, isolate
-from .errors import (
-    CaptureLost, CommandError, HostLacks, IsolationError, MissingFeature, NetnsError, NothingCame, NotMet, WrongNumber, lacks,
+from netns.errors import (
+    CaptureLost,
+    CommandError,
+    HostLacks,
+    IsolationError,
+    MissingFeature,
+    NetnsError,
+    NothingCame,
+    NotMet,
+    WrongNumber,
+    lacks,
 )
-from .host import Host, Interface
-from .tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error, zero_window_pair
-from .timer import TICK, approx_timer, timer_slack, wheel_granularity
-from .topology import Link, Network, Route, Topology, build
-from .wait import Expected, at_least, at_most, eventually, stopwatch
+from netns.hosts import firewall, isolate
+from netns.hosts.host import Host, Interface
+from netns.hosts.topology import Link, Network, Route, Topology, build
+from netns.timer import TICK, approx_timer, timer_slack, wheel_granularity
+from netns.traffic.tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp_pair, vanish, wait_for_error, zero_window_pair
+from netns.wait import Expected, at_least, at_most, eventually, stopwatch
 
 __all__ = [
     "CaptureLost", "CommandError", "Expected", "Host", "HostLacks", "Interface", "IsolationError", "Link", "MissingFeature",

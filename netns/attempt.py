@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from .errors import NotMet
-from .wait import stopwatch
+from netns.errors import NotMet
+from netns.wait import stopwatch
 
 WAYS = ("blocking", "nonblocking", "epoll")
 _EVENTS = {"IN": select.EPOLLIN, "OUT": select.EPOLLOUT, "ERR": select.EPOLLERR, "HUP": select.EPOLLHUP,

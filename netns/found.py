@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable
 
-from .errors import WrongNumber
+from netns.errors import WrongNumber
 
 # What a message lists of what there is.
 _MOST = 20

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from .errors import CommandError, MissingFeature
+from netns.errors import CommandError, MissingFeature
 
 _NETLINK = {0: "NETLINK_ROUTE", 4: "NETLINK_SOCK_DIAG", 6: "NETLINK_XFRM (CONFIG_XFRM_USER)", 9: "NETLINK_AUDIT (CONFIG_AUDIT)", 12: "NETLINK_NETFILTER (CONFIG_NETFILTER_NETLINK)"}
 _REFUSED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .errors import NotMet
+from netns.errors import NotMet
 
 
 class Expected:

@@ -3,23 +3,20 @@
 Each figure is the measurement of a test; report/behaviour.toml says which, and what it means. Of a series in several files the newest
 kernel is taken, and of a kernel in several files all its tests. Exit status: 0; 2 for a file that cannot be used, or that has none of it.
 """
-import argparse
 import json
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from common.project import PROJECT
 from report.known import version_key
-from report.reading import ResultsError, read
-from report.results import KernelResult, write_whole
+from report.results import KernelResult
 
 ROWS = Path(__file__).with_name("behaviour.toml")
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = PROJECT / "docs"
 SHORT = 0.1                                 # seconds, below which a time is in milliseconds
-USAGE = 2                                   # exit status; see the README
 HEAD = ("Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud",
         "kernels in a virtual machine. Where a test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest",
         "and the highest value stand there; - where the kernel was not measured. The timer wheel may add up to an eighth to a timeout",
@@ -116,29 +113,3 @@ def document(rows: Sequence[dict]) -> str:
     """behaviour.json: {"rows": [...]}, as figures() has them, with each figure's version, lowest, highest and number of values."""
     plain = [row | {"figures": {series: figure._asdict() for series, figure in row["figures"].items()}} for row in rows]
     return json.dumps({"rows": plain}, indent=1) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kdrift behaviour", description="what kernels do, as a table, out of results of runs")
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of a run")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=DOCS, help="default: %(default)s")
-    options = parser.parse_args(arguments)
-    try:
-        rows = figures([kernel for path in options.files for kernel in read(path)[1]])
-        if not rows:
-            raise ResultsError(f"{options.files[0]}: no measurement of report/behaviour.toml")
-        options.output.mkdir(parents=True, exist_ok=True)
-        write_whole(options.output / "behaviour.md", markdown(rows))
-        write_whole(options.output / "behaviour.json", document(rows))
-    except (ResultsError, ValueError) as error:
-        print(f"kdrift: {error}", file=sys.stderr)
-        return USAGE
-    except OSError as error:
-        print(f"kdrift: {options.output}: {error.strerror}", file=sys.stderr)
-        return USAGE
-    print(f"{options.output}/behaviour.md, behaviour.json: {len(rows)} figures")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from common.project import PROJECT
 from report.entries import read_entries
 from report.kinds import mirrored
 from report.known import Affected, parse_range, version_key
 from report.results import KernelResult
 
-FILE = Path(__file__).parents[1] / "changes.toml"
+FILE = PROJECT / "changes.toml"
 _FIELDS = {"id", "sentence", "kinds", "tests", "kernels", "commit", "subject", "unknown"}
 _COMMIT = re.compile(r"[0-9a-f]{12,40}")
 

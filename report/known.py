@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from common.project import PROJECT
 from report.entries import read_entries
 from report.signature import matches
 
-FILE = Path(__file__).parents[1] / "known_issues.toml"
+FILE = PROJECT / "known_issues.toml"
 SIGNATURES = "known_signatures.json"         # beside it
 _FIELDS = {"id", "subject", "tests", "kernels", "commit", "commit_unknown", "note"}
 _COMMIT = re.compile(r"[0-9a-f]{12,40}")

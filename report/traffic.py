@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-FRAME = struct.Struct("<QIH?")              # as in netns/footprint.py
+FRAME = struct.Struct("<QIH?")              # as in netns/observe/footprint.py
 _IP4, _IP6 = b"\x08\x00", b"\x86\xdd"
 _TCP, _UDP, _ICMP, _ICMP6, _ESP = 6, 17, 1, 58, 50
 _NAMES = {_UDP: "udp", _ESP: "esp"}

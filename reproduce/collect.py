@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from _pytest.mark import ParameterSet
 
-PROJECT = Path(__file__).parents[1]
+from common.project import PROJECT
+
 # What the rest of pytest offers and the runner does not.
 _DIRECT = "get_direct_param_fixture_func"
 _OURS = {"request"}

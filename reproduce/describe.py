@@ -6,11 +6,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from common.project import PROJECT
 from reproduce.collect import CannotExport, Manifest, collect, describe_all
-
-PROJECT = Path(__file__).parents[1]
 
 
 def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:

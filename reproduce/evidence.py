@@ -4,9 +4,9 @@ import copy
 import re
 from pathlib import Path
 
+from common.project import PROJECT
 from report.results import KernelResult, TestResult, write_json
 
-PROJECT = Path(__file__).parents[1]
 # The file for evidence of a title; what follows " of " is a host.
 _FILES = (
     ("topology", "topology.txt"), ("flow log", "ladder.txt"), ("dropped packets", "dropped-packets.txt"), ("kernel log", "dmesg.txt"),

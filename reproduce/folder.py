@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import CacheError, FetchError, SpecError
 from kernels.cache import Cache
-from kernels.errors import CacheError, FetchError, SpecError
 from kernels.extract import Kernel
-from kernels.image import ImageError
 from kernels.spec import resolve
-from kernels.stranger import Visit, visit
-from kernels.vm import VMError
 from report.results import KernelResult, TestResult
 from reproduce import text
 from reproduce.collect import CannotExport, Manifest
 from reproduce.describe import describe_elsewhere
+from reproduce.empty import Visit, visit
 from reproduce.evidence import clean, write_evidence
 from reproduce.leaks import Private
 from reproduce.pack import write
 from reproduce.transform import TooNew
+from vm.image import ImageError
+from vm.machine import VMError
 
 REPORTED = ("failed", "crashed", "known")
 _TYPE = re.compile(r"(?:\w+\.)*(\w+)(?::|$)")
@@ -76,7 +76,7 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
             write(directory / "repro.pyz", [manifest])
             with Cache(say=lambda line: None) as cache:
                 visits = _visits(cache, directory, manifest, source, settings)
-                no_setup = _write_setup(cache, directory, manifest, source, settings)
+                no_setup = write_setup(cache, directory, manifest, source, settings)
         except (TooNew, OSError, CacheError) as error:
             why, manifest = str(error), None
     else:
@@ -151,7 +151,7 @@ def _replay(directory: Path) -> str:
     return f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. With `gdb` it waits for a debugger."
 
 
-def _write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
+def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
     """setup.sh, recorded here in private namespaces; where this kernel lacks something, on an empty machine with the other one.  Or why there is none."""
     target = directory / "setup.sh"
     here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, text=True, timeout=120)

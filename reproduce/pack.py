@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from common.project import PROJECT
 from reproduce import vendor
 from reproduce.collect import Manifest
 from reproduce.transform import for_old_python
 
-PROJECT = Path(__file__).parents[1]
 INSIDE = Path(__file__).with_name("inside")
 SHARED = ("netns", "fixtures")
 _FIRST_LINE = b"#!/usr/bin/env python3\n"

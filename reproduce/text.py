@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kernels.extract import Kernel
-from kernels.stranger import Visit
 from report.known import Issue, candidates, load, version_key
 from report.results import KernelResult, TestResult
 from reproduce.collect import Manifest
+from reproduce.empty import Visit
 from reproduce.evidence import clean
 
 _ALWAYS = ("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_VOLUNTARY", "SMP")

@@ -6,9 +6,9 @@ import sysconfig
 from functools import cache
 from pathlib import Path
 
+from common.project import PROJECT
 from reproduce.transform import for_old_python
 
-PROJECT = Path(__file__).parents[1]
 SITE = Path(sysconfig.get_path("purelib"))
 LIBRARIES = ("pyroute2", "scapy")
 # Packages whose __init__ imports all of the library, of which a few modules are needed: empty in the file.
@@ -30,8 +30,8 @@ for name in empty:
     package.__path__ = [site + "/" + name]
     sys.modules[name] = package
 import netns
-for found in pkgutil.iter_modules(netns.__path__):
-    importlib.import_module("netns." + found.name)
+for found in pkgutil.walk_packages(netns.__path__, "netns."):
+    importlib.import_module(found.name)
 files = [getattr(module, "__file__", None) for name, module in sys.modules.items() if name.split(".")[0] in libraries]
 print(json.dumps([file for file in files if file and file.endswith(".py")]))
 """

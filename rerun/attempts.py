@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+from common.project import PROJECT
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.image import python_command
-from kernels.job import Events, Job
-from kernels.launcher import kernel_parameters, saved_state
-from kernels.payload import PROJECT
-from kernels.vm import Machine
 from rerun.bench import Bench
 from rerun.confirm import Attempt
 from rerun.conversation import Gone
+from vm.image import python_command
+from vm.job import Events, Job
+from vm.launcher import kernel_parameters, saved_state
+from vm.machine import Machine
 
 
 class Attempts:

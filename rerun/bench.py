@@ -7,19 +7,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.project import PROJECT
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.image import boot_image
-from kernels.launcher import kernel_parameters
-from kernels.payload import PROJECT, pack_sources
-from kernels.vm import Machine
 from report.traffic import numbers
 from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
+from vm.image import boot_image
+from vm.launcher import kernel_parameters
+from vm.machine import Machine
+from vm.payload import pack_sources
 
 # By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the tests take.
 LONGEST = 6.0
 SLOWER = 4.0                                # times as long as the tests before it and itself take
-_BOOTED = 300                               # seconds (kernels.patience)
+_BOOTED = 300                               # seconds (vm.patience)
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,13 @@ class Bench:
                 booted: Path | None = None) -> None:
         """Boot, collect, do what else the saved machine is to have done, and save.  Raises Gone, VMError.
 
-        `booted` is the saved state of a machine that has booted (kernels.launcher.saved_state): it goes on from a copy of that.
+        `booted` is the saved state of a machine that has booted (vm.launcher.saved_state): it goes on from a copy of that.
         """
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)
         if booted:
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", booted / "ram", self.state / "ram"], check=True)
-        with self._machine("first", booted, memory=self.state / "ram") as machine:
+        with self.machine("first", booted, memory=self.state / "ram") as machine:
             if booted:
                 machine.load()
             elif machine.event(_BOOTED) is None:
@@ -77,7 +78,7 @@ class Bench:
                  **traits: object) -> Iterator[tuple[Machine, Conversation]]:
         """The machine as it was saved, with these tests to run. They are ordered while it stands still, so that they begin at the same
         instruction each time; `seed` says when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
-        with self._machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
+        with self.machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
             machine.load()
             with held(machine):
                 conversation = Conversation(machine)
@@ -109,7 +110,7 @@ class Bench:
             machine.process.kill()
 
     @contextmanager
-    def _machine(self, name: str, state: Path | None, **traits: object) -> Iterator[Machine]:
+    def machine(self, name: str, state: Path | None, **traits: object) -> Iterator[Machine]:
         """It waits for its saved state, or boots where there is none; `traits` are its attributes. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir(parents=True)

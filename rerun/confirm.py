@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
-from kernels.vm import VMError
 from report.confirmation import Confirmation
+from vm.machine import VMError
 
 FAILED = ("failed", "crashed", "lost")
 

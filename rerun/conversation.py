@@ -5,15 +5,15 @@ from execnet import XSpec
 from execnet.gateway import Gateway
 from execnet.gateway_base import get_execmodel
 
-from kernels.launcher import ending
-from kernels.line import LineIO
-from kernels.patience import Patience
-from kernels.payload import PROJECT
-from kernels.vm import Machine, VMError
+from common.project import PROJECT
 from rerun import guest
+from vm.launcher import ending
+from vm.line import LineIO
+from vm.machine import Machine, VMError
+from vm.patience import Patience
 
 COLLECTED = 300.0                           # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
-_LONGEST_IDLE = 15.0                        # seconds in which QEMU has nothing to compute (kernels.patience): nothing will ever come
+_LONGEST_IDLE = 15.0                        # seconds in which QEMU has nothing to compute (vm.patience): nothing will ever come
 
 
 class Gone(Exception):

@@ -70,7 +70,7 @@ def serve(channel, arguments, directory, modules_stay):
 
     if modules_stay:
         import fixtures.clock
-        fixtures.clock._TICKING = ("kdrift_none",)
+        fixtures.clock.TICKING = ("kdrift_none",)
     config.hook.pytest_cmdline_main(config=config)
 
 

@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from kernels.errors import CacheError
+from common.errors import CacheError
 from kernels.extract import Kernel
-from kernels.image import ImageError
-from kernels.vm import VMError
 from report.verdict import Comparison
 from rerun.attempts import Attempts, no_machines_left
 from rerun.confirm import Confirmation, confirm
 from rerun.conversation import Gone
+from vm.image import ImageError
+from vm.machine import VMError
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from kernels.vm import Machine, VMError
 from rerun.bench import Bench, Seen
 from rerun.conversation import COLLECTED, Conversation
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol, read_symbols
+from vm.machine import Machine, VMError
 
 
 class Watched(Machine):
@@ -49,8 +49,8 @@ class Watched(Machine):
         with suppress(VMError), self.monitor("holding the machine") as monitor:
             monitor.cmd(order)
 
-    def _devices(self) -> list[str]:
-        words = [*super()._devices(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
+    def ports(self) -> list[str]:
+        words = [*super().ports(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
         if self.functions:
             filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.functions)
             words += ["-d", "in_asm", "-dfilter", filters, "-D", f"{self.directory}/translated.log"]
@@ -95,7 +95,7 @@ class MutantBench(Bench):
 
     def read(self, symbols: list[Symbol]) -> dict[Symbol, bytes]:
         """The functions' code."""
-        with self._machine("reader", self.state) as machine:
+        with self.machine("reader", self.state) as machine:
             machine.load()
             gdb = Gdb(machine.directory / "gdb")
             return {symbol: gdb.read(symbol.address, symbol.size) for symbol in symbols}

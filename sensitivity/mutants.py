@@ -3,7 +3,18 @@ from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
 from capstone import CS_ARCH_X86, CS_MODE_64, Cs, CsInsn
-from capstone.x86 import X86_INS_ADD, X86_INS_AND, X86_INS_CMP, X86_INS_MOV, X86_INS_OR, X86_INS_SUB, X86_INS_TEST, X86_OP_IMM, X86_OP_REG, X86_REG_RSP
+from capstone.x86 import (
+    X86_INS_ADD,
+    X86_INS_AND,
+    X86_INS_CMP,
+    X86_INS_MOV,
+    X86_INS_OR,
+    X86_INS_SUB,
+    X86_INS_TEST,
+    X86_OP_IMM,
+    X86_OP_REG,
+    X86_REG_RSP,
+)
 
 _LONGEST = 1 << 14                          # bytes of a function
 NOP = bytes.fromhex("0f1f440000")

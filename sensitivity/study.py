@@ -13,8 +13,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from common.project import PROJECT
 from kernels.extract import Kernel
-from kernels.payload import PROJECT
 from rerun.bench import Seen
 from rerun.conversation import Gone, NeverBegan
 from sensitivity.machine import MutantBench

@@ -6,8 +6,8 @@ import pytest
 
 from netns import TICK, eventually
 from netns.attempt import refused
-from netns.audit import FAIL_PANIC, FAIL_PRINTK, FAIL_SILENT
-from netns.kmsg import KernelLog
+from netns.netlink.audit import FAIL_PANIC, FAIL_PRINTK, FAIL_SILENT
+from netns.observe.kmsg import KernelLog
 
 LIMIT = 8
 

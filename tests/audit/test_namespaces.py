@@ -4,7 +4,7 @@ Source: audit_netlink_ok() and audit_multicast_bind() in kernel/audit.c.
 """
 
 from netns import approx_timer, eventually, timer_slack
-from netns._libc import CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER
+from netns.libc import CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER
 from netns.attempt import name, refused
 
 

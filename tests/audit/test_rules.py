@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from netns.actor import Actor
 from netns.attempt import refused
 from netns.found import Found
+from netns.hosts.actor import Actor
 
 AUDIT_CAPSET = 1322
 _CAPSET = 126                               # on x86-64

@@ -8,7 +8,7 @@ import pytest
 from fixtures.audit import LOCKED
 from netns import eventually
 from netns.attempt import name
-from netns.audit import AUDIT_MAKE_EQUIV, AUDIT_TRIM, AuditSocket
+from netns.netlink.audit import AUDIT_MAKE_EQUIV, AUDIT_TRIM, AuditSocket
 
 CAPSET, CAPGET = 126, 125                   # on x86-64; any two system calls would do
 

@@ -11,8 +11,8 @@ import pytest
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 
 from fixtures.topologies import LAN
-from netns import conntrack
-from netns._wire import HEADER, attribute, attributes, message, nest
+from netns.netlink import conntrack
+from netns.netlink.message import HEADER, attribute, attributes, message, nest
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import TICK, CommandError, lacks
-from netns.closing import fence
+from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(LAN)
 

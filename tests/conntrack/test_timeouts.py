@@ -3,7 +3,9 @@
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import conntrack, firewall, segment
+from netns.hosts import firewall
+from netns.netlink import conntrack
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(ROUTED)
 

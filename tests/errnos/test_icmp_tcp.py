@@ -4,8 +4,9 @@ import pytest
 
 from fixtures.icmp_errors import ERRORS, HOST_UNREACHABLE, IGNORED, V4, V6, numbers
 from fixtures.topologies import ROUTED
-from netns import deliver, errqueue, eventually, icmp, tcp_info, tcp_pair
+from netns import deliver, eventually, tcp_info, tcp_pair
 from netns.attempt import WAYS, attempt, events, name, refused, so_error
+from netns.packets import errqueue, icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
 

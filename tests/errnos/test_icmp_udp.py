@@ -7,8 +7,9 @@ import pytest
 
 from fixtures.icmp_errors import ERRORS, IGNORED, PORT_UNREACHABLE, V4, numbers
 from fixtures.topologies import ROUTED
-from netns import errqueue, eventually, icmp
+from netns import eventually
 from netns.attempt import events, name, refused, so_error
+from netns.packets import errqueue, icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -6,9 +6,10 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import LAN
-from netns import firewall, listen, timer_slack
+from netns import listen, timer_slack
 from netns.attempt import WAYS, attempt, errno_of
-from netns.raw import outq
+from netns.hosts import firewall
+from netns.packets.raw import outq
 
 pytestmark = pytest.mark.topology(LAN)
 

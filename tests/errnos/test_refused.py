@@ -5,8 +5,10 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall, listen, segment, tcp_info, tcp_pair, timer_slack
+from netns import eventually, listen, tcp_info, tcp_pair, timer_slack
 from netns.attempt import WAYS, attempt, errno_of, events
+from netns.hosts import firewall
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
 

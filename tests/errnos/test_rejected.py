@@ -8,10 +8,12 @@ import pytest
 
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
-from netns import errqueue, eventually, firewall, icmp, reject, tcp_info, tcp_pair, timer_slack
+from netns import eventually, tcp_info, tcp_pair, timer_slack
 from netns.attempt import WAYS, attempt, name, refused, so_error
-from netns.probe import answers
-from netns.qdisc import qdisc
+from netns.hosts import firewall, reject
+from netns.hosts.qdisc import qdisc
+from netns.packets import errqueue, icmp
+from netns.packets.probe import answers
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -7,8 +7,9 @@ import pytest
 
 from fixtures.icmp_errors import HOST_UNREACHABLE
 from fixtures.topologies import ROUTED
-from netns import MissingFeature, approx_timer, icmp, stopwatch, tcp_info, tcp_pair, timer_slack, wait_for_error
+from netns import MissingFeature, approx_timer, stopwatch, tcp_info, tcp_pair, timer_slack, wait_for_error
 from netns.attempt import WAYS, attempt, events, name
+from netns.packets import icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from netns import Network
-from netns.closing import Service
+from netns.traffic.closing import Service
 
 PINNED = {
     "net.ipv4.tcp_timestamps": 1,

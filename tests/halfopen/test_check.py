@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns.attempt import refused
-from netns.closing import fence, states
+from netns.traffic.closing import fence, states
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -3,8 +3,9 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import firewall, listen
-from netns.closing import Service, states, syn_acks
+from netns import listen
+from netns.hosts import firewall
+from netns.traffic.closing import Service, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 

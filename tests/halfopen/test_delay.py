@@ -5,10 +5,11 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, deliver, segment, tcp_info, timer_slack
+from netns import approx_timer, deliver, tcp_info, timer_slack
 from netns.attempt import refused
 from netns.found import Found
-from netns.qdisc import qdisc
+from netns.hosts.qdisc import qdisc
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
 

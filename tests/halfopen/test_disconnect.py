@@ -6,9 +6,10 @@ import struct
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall
-from netns._libc import disconnect
+from netns import eventually
+from netns.libc import disconnect
 from netns.attempt import errno_of
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

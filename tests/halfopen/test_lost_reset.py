@@ -5,8 +5,11 @@ import re
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, diag, eventually, firewall, segment, stopwatch, timer_slack
-from netns.closing import fence, states, syn_acks
+from netns import approx_timer, eventually, stopwatch, timer_slack
+from netns.hosts import firewall
+from netns.netlink import diag
+from netns.packets import segment
+from netns.traffic.closing import fence, states, syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -4,8 +4,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns.attempt import refused
-from netns.closing import fence, states, time_waits
-from netns.hostsocket import HostSocket
+from netns.hosts.hostsocket import HostSocket
+from netns.traffic.closing import fence, states, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

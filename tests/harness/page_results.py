@@ -8,8 +8,8 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet, Raw
 
-from netns.capture import Frame
-from netns.packet import pcap
+from netns.observe.capture import Frame
+from netns.packets.packet import pcap
 from report.results import KernelResult, TestResult
 
 HOSTILE = "</script><!--<img src=x onerror=hit()> \x1b[31mred\x07 \x00 \u202ekcab <b>&amp;\ud800 ${hit()} @data@ '\""

@@ -6,11 +6,10 @@ import zipfile
 
 import pytest
 
-from kernels.stranger import Visit
 from report.results import KernelResult, TestResult
-from reproduce import folder as bug_folder
-from reproduce import text
+from reproduce import folder as bug_folder, text
 from reproduce.collect import Manifest
+from reproduce.empty import Visit
 from reproduce.folder import folder_name, kind_of
 from reproduce.leaks import Private, of_this_machine
 from tests.harness.sessions import CASES, KERNEL, one_line, run
@@ -109,8 +108,8 @@ def test_what_this_kernel_cannot_set_up_is_recorded_on_the_failing_one(tmp_path,
     (tmp_path / "repro.pyz").write_text("print('CANNOT RUN: the kernel has no ipip tunnels'); raise SystemExit(2)")
     monkeypatch.setattr(bug_folder, "_visit", lambda *words: there)
 
-    assert bug_folder._write_setup(None, tmp_path, None, "a kernel", None) == why
-    assert bug_folder._write_setup(None, tmp_path, None, None, None) == "CANNOT RUN: the kernel has no ipip tunnels"
+    assert bug_folder.write_setup(None, tmp_path, None, "a kernel", None) == why
+    assert bug_folder.write_setup(None, tmp_path, None, None, None) == "CANNOT RUN: the kernel has no ipip tunnels"
     written = tmp_path / "setup.sh"
     assert (written.read_text() if written.exists() else None) == script
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import CacheError
 from kernels.cache import Cache, default_root
-from kernels.errors import CacheError
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cli.chance import main as make_chance
 from report import chance, expected
 from report.changes import changes, counted
 from report.expected import ExpectedError, explain
@@ -237,7 +238,7 @@ def test_chance_is_what_moved_between_runs_of_one_kernel(tmp_path):
         write_files(tmp_path / str(number), RUN, runs[:1] if number == 1 else runs, [])
     files = [str(tmp_path / f"{number}/results.json") for number in (1, 2)]
 
-    assert chance.main([*files, "-o", str(tmp_path / "chance.json")]) == 0
+    assert make_chance([*files, "-o", str(tmp_path / "chance.json")]) == 0
 
     found = chance.load(tmp_path / "chance.json")
     assert json.loads((tmp_path / "chance.json").read_text()) == {"made_from": ["6.12, 2 runs"], "moves": {"t.py::test_a": ["tcp S"]}}
@@ -257,7 +258,7 @@ def test_a_damaged_chance_file_is_named(tmp_path, text):
 def test_a_kernel_that_ran_once_shows_no_chance(tmp_path, capsys):
     write_files(tmp_path, RUN, [kernel("6.1", {})], [])
 
-    assert chance.main([str(tmp_path / "results.json"), "-o", str(tmp_path / "chance.json")]) == 2
+    assert make_chance([str(tmp_path / "results.json"), "-o", str(tmp_path / "chance.json")]) == 2
     assert capsys.readouterr().err == "kdrift: no kernel was run twice in these files\n"
 
 

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from common.status import Exit
 from fixtures.oops import impossible
-from kernels.launcher import ending
-from report.status import Exit
 from tests.harness.sessions import run
+from vm.launcher import ending
 
 # The registers of an oops, by the kernel that wrote them.
 POSSIBLE = {

@@ -1,10 +1,10 @@
 """How certain a regression is: attempts at its test on both kernels."""
 import pytest
 
-from kernels.vm import VMError
 from report.confirmation import Confirmation, certainty
 from report.results import KernelResult, TestResult
 from rerun.confirm import Attempt, confirm
+from vm.machine import VMError
 
 
 class Bench:

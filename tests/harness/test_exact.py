@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from kernels.exact import SECTION, SHIFT, count_from_zero
+from vm.exact import SECTION, SHIFT, count_from_zero
 
 OFFSET, INSTRUCTIONS = 7, (1 << 31) + 5
 

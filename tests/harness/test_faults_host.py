@@ -8,7 +8,7 @@ import pytest
 
 from tests.harness.sessions import CASES, KERNEL, LONGEST, Session, eventually, one_line
 
-QEMU, LAUNCHER = "name=kdrift.gateway", "kernels.launcher"       # in their command lines
+QEMU, LAUNCHER = "name=kdrift.gateway", "vm.launcher"       # in their command lines
 BEFORE = "::test_before"
 PASSED = {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
 SOON = 20                                   # seconds in which all must be gone

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels.vm import Machine, kvm_trouble
 from tests.harness.sessions import KERNEL, one_line, run
+from vm.machine import Machine, kvm_trouble
 
 PRESENT = "/dev/null"                       # a device that everybody may read and write
 BEHAVIOURS = {

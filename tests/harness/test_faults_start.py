@@ -53,7 +53,7 @@ def test_bad_specification_is_a_usage_error(tmp_path, spec, reason):
 
 def test_without_qemu_nothing_starts(tmp_path):
     (tmp_path / "programs").mkdir()
-    session = run(tmp_path, CASE, program=[sys.executable, "-m", "report.command"], PATH=str(tmp_path / "programs"))
+    session = run(tmp_path, CASE, program=[sys.executable, "-m", "cli"], PATH=str(tmp_path / "programs"))
     assert session.status == USAGE
     assert only_line(session) == "ERROR: qemu-system-x86_64 is not installed (Debian package: qemu-system-x86)"
 

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from report import known_command
+from cli import known as known_command
 from report.check import BATCH, OPEN, PROVED, WRONG, batches, judge, spans
 from report.known import Affected, Issue, KnownIssuesError, read_signatures
 from report.record import record, rewrite, signatures_of

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from fixtures.evidence import is_wanted
-from kernels.session import KernelSession
 from report import known
 from report.known import Affected, Issue, KnownIssuesError, load, version_key
-from report.recognise import Recognise
 from report.results import Collector, KernelResult, outcome_of
 from report.table import issue_lines
+from session.recognise import Recognise
+from session.session import KernelSession
 
 ENTRY = '[[issue]]\nid = "a"\nsubject = "s"\ncommit = "0123456789ab"\ntests = ["t"]\nkernels = ["6.1..6.2"]\n'
 

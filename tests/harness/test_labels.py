@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from cli.merge import merge
+from hosts.session import HostRun
+from hosts.ssh import Host
 from kernels.cache import default_root
 from kernels.grammar import parse
-from kernels.labels import LONGEST, LabelError, Named, check_label, labels_of, same_kernels, split_label
-from kernels.session import KernelRun, find_kernels, name_columns
-from machines.session import HostRun
-from machines.ssh import Host
-from report.merge import merge
-from report.plugin import Report
+from report.labels import LONGEST, LabelError, Named, check_label, labels_of, same_kernels, split_label
 from report.reading import ResultsError, read
 from report.results import KernelResult, TestResult, write_json
+from session.plugin import Report
+from session.session import KernelRun, find_kernels, name_columns
 from tests.harness.debian_archive import write_image
 from tests.harness.sessions import CASES, KERNEL, OTHER, one_line, run
 
@@ -178,7 +178,7 @@ def test_a_file_whose_name_holds_an_equals_sign_is_read(tmp_path):
 def test_a_baseline_of_the_same_label_is_another_column(tmp_path):
     file = results(tmp_path / "a.json", "6.12", "1")
 
-    [baseline] = Report._read_baseline(str(file), ["6.12", "6.12 (baseline)"])
+    [baseline] = Report.read_baseline(str(file), ["6.12", "6.12 (baseline)"])
 
     assert baseline.label == "6.12 (baseline) (2)"
     assert read(file)[1][0].label == "6.12"

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from execnet.gateway_base import Message, get_execmodel
 
-from kernels import inlet
-from kernels.inlet import BELL, ENDED, GATE, HEADER, TABLE, GatewayIO
-from kernels.line import SIZE, Frames, Line, narrow
-from kernels.session import guest_arguments
+from session.session import guest_arguments
+from vm import inlet
+from vm.inlet import BELL, ENDED, GATE, HEADER, TABLE, GatewayIO
+from vm.line import SIZE, Frames, Line, narrow
 
 FRAMES = [b"\x03" + bytes([0, 0, 0, channel]) + len(data).to_bytes(4, "big") + data
           for channel, data in enumerate((b"program", b"setup", b"", b"ninebytes", b"x" * 3000))]
@@ -92,7 +92,7 @@ def test_a_guest_is_let_on_once_for_each_byte():
 
 
 class Guest:
-    """Rings and waits as kernels.inlet does, without a machine."""
+    """Rings and waits as vm.inlet does, without a machine."""
 
     def __init__(self, line, directory):
         (directory / "input").write_bytes(bytes(SIZE))

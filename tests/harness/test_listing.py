@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.kernels import main
 from kernels.cache import Cache
 from kernels.debian import key_of
-from kernels.listing import main
 from kernels.packages import Index, Package
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_prune_says_what_was_freed_and_what_is_in_use(cache, capsys):
 
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["6.12"], ["--mirror"]])
 def test_bad_usage_exits_with_2(arguments):
-    result = subprocess.run([sys.executable, "-m", "kernels", *arguments], capture_output=True, text=True, cwd=ROOT)
+    result = subprocess.run([sys.executable, "-m", "cli", "kernels", *arguments], capture_output=True, text=True, cwd=ROOT)
 
     assert result.returncode == 2 and "usage: kdrift kernels" in result.stderr
 

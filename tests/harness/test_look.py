@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from kernels import launcher, look
-from kernels.job import Events
-from kernels.vm import MEMORY_MB, VMError
+from vm import launcher, look
+from vm.job import Events
+from vm.machine import MEMORY_MB, VMError
 
 RELEASE = "6.12.0-kdrift-test"
 

@@ -113,7 +113,7 @@ def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host, options):
     """It is run once more over a new connection, and the old one's directory and processes are gone."""
     with Session(tmp_path, BUSY, *options, f"--ssh={host.name}", "-v", kernels=[], prefix=within(net)) as session:
         session.wait_for("test_before")
-        subprocess.run(["kill", str(session.wait_for_process("machines.far"))], check=True)
+        subprocess.run(["kill", str(session.wait_for_process("hosts.remote"))], check=True)
         session.end()
     assert session.outcomes(host.name) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
     assert session.tests(host.name)["test_is_busy"]["attempts"] == ["lost"]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import FetchError, SpecError
 from kernels import modules
 from kernels.cache import Cache
-from kernels.errors import FetchError, SpecError
 from kernels.extract import Kernel
 from kernels.spec import resolve
 from tests.harness.debian_archive import write_image

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kernels.patience import Patience, processor_time, waited
 from tests.harness.sessions import eventually
+from vm.patience import Patience, processor_time, waited
 
 BUSY = "while True: pass"
 LONGEST = 60                                # seconds of wall time for a stand-in to get its share of a busy host

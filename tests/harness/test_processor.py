@@ -9,16 +9,17 @@ from execnet import XSpec
 from execnet.gateway import Gateway
 from execnet.gateway_base import get_execmodel
 
-from kernels import processor
+from common.project import PROJECT
 from kernels.cache import Cache
-from kernels.image import boot_image, python_command
-from kernels.job import Events, Job
-from kernels.launcher import kernel_parameters, restore
-from kernels.line import LineIO
-from kernels.payload import PROJECT, pack_sources
 from kernels.spec import resolve
-from kernels.vm import WITHOUT, Machine, qemu_version
 from tests.harness.sessions import KERNEL, one_line, run
+from vm import processor
+from vm.image import boot_image, python_command
+from vm.job import Events, Job
+from vm.launcher import kernel_parameters, restore
+from vm.line import LineIO
+from vm.machine import WITHOUT, Machine, qemu_version
+from vm.payload import pack_sources
 
 NOT_BOOTED = 125
 PATIENCE = 240                              # seconds of wall time; an idle host takes three

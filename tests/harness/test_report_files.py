@@ -9,9 +9,9 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from report import command
+from cli import run as command
+from cli.merge import merge
 from report.files import write_files
-from report.merge import merge
 from report.reading import SCHEMA_FILE, ResultsError, read
 from report.results import KernelResult, TestResult
 from report.verdict import compare_all
@@ -146,10 +146,8 @@ def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, text, complaint):
 def test_a_damaged_file_is_exit_status_2(tmp_path, words):
     file = tmp_path / "results.json"
     file.write_text("{}")
-    module = "report.merge" if words == ["merge"] else "report.command"
-    arguments = [str(file)] if words == ["merge"] else [*words, str(file)]
 
-    ended = subprocess.run([sys.executable, "-m", module, *arguments], cwd=PROJECT, capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-m", "cli", *words, str(file)], cwd=PROJECT, capture_output=True, text=True)
 
     assert ended.returncode == 2
     [line] = [line for line in (ended.stdout + ended.stderr).splitlines() if line]

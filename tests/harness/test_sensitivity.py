@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from report.status import Exit
+from cli.sensitivity import GUARDS
+from common.status import Exit
 from rerun.bench import Seen
 from rerun.conversation import Gone
-from sensitivity.__main__ import GUARDS
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
 from sensitivity.study import Study, spread

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kernels.errors import FetchError
+from common.errors import FetchError
 from kernels.sources import Source, archives, read_sources
 from tests.harness.debian_archive import configure
 

@@ -4,10 +4,11 @@ import itertools
 
 import pytest
 
+from common.status import Exit
 from report.classes import CLASSES, MATRIX, OUTCOMES
 from report.measured import moved
 from report.results import KernelResult, TestResult
-from report.status import Exit, bisect_status, exit_status
+from report.status import bisect_status, exit_status
 from report.table import kernel_lines
 from report.verdict import compare, fail_on
 

@@ -4,9 +4,10 @@ from collections import Counter
 
 import pytest
 
+from common.status import Exit
 from report.classes import CLASSES, DRIFT, FIXED, GONE, KNOWN, NEW, REGRESSION, SAME, UNJUDGED
 from report.results import KernelResult, TestResult
-from report.status import Exit, exit_status
+from report.status import exit_status
 from report.verdict import FAIL_ON, compare
 
 hypothesis = pytest.importorskip("hypothesis", reason="./kdrift selftest installs it")

@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from fixtures.topologies import LAN
-from netns import firewall, keepalive, tcp_pair, vanish, wait_for_error
+from netns import keepalive, tcp_pair, vanish, wait_for_error
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall, keepalive, tcp_pair, wait_for_error
+from netns import eventually, keepalive, tcp_pair, wait_for_error
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

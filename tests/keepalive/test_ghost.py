@@ -6,8 +6,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, firewall, keepalive, stopwatch, tcp_info, tcp_pair, vanish, wait_for_error
+from netns import approx_timer, keepalive, stopwatch, tcp_info, tcp_pair, vanish, wait_for_error
 from netns.attempt import refused
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

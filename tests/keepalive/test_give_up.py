@@ -6,7 +6,8 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, firewall, keepalive, stopwatch, tcp_pair, timer_slack, wait_for_error
+from netns import approx_timer, eventually, keepalive, stopwatch, tcp_pair, timer_slack, wait_for_error
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import LAN
-from netns import MissingFeature, approx_timer, at_most, eventually, firewall, keepalive, listen, timer_slack
-from netns.sysctl import everywhere
+from netns import MissingFeature, approx_timer, at_most, eventually, keepalive, listen, timer_slack
+from netns.hosts import firewall
+from netns.hosts.sysctl import everywhere
 
 pytestmark = pytest.mark.topology(LAN)
 

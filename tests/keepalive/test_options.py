@@ -7,10 +7,11 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, firewall, keepalive, tcp_pair, wait_for_error
+from netns import approx_timer, keepalive, tcp_pair, wait_for_error
 from netns.attempt import refused
-from netns.closing import syn_acks
 from netns.found import FoundBy
+from netns.hosts import firewall
+from netns.traffic.closing import syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
 

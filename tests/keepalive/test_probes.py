@@ -5,7 +5,8 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, firewall, keepalive, tcp_pair, timer_slack
+from netns import approx_timer, keepalive, tcp_pair, timer_slack
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -3,7 +3,8 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import at_least, firewall, keepalive, tcp_info, tcp_pair, zero_window_pair
+from netns import at_least, keepalive, tcp_info, tcp_pair, zero_window_pair
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, firewall, keepalive, tcp_pair, timer_slack, wait_for_error
+from netns import approx_timer, keepalive, tcp_pair, timer_slack, wait_for_error
 from netns.found import FoundBy
+from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 

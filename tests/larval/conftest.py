@@ -11,8 +11,8 @@ import pytest
 
 import netns
 from fixtures.net import KEPT
-from netns import xfrm
-from netns.sysctl import absent
+from netns.hosts.sysctl import absent
+from netns.netlink import xfrm
 
 # From 6.5 on the first SYNs come every second; without that they come after 1 s, 3 s, 7 s, ... on every kernel.
 LINEAR_TIMEOUTS = "net.ipv4.tcp_syn_linear_timeouts"

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, stopwatch, xfrm
+from netns import approx_timer, stopwatch
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, stopwatch, tcp_info, timer_slack, xfrm
+from netns import approx_timer, stopwatch, tcp_info, timer_slack
 from netns.attempt import name, refused
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import xfrm
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from netns import Link, Topology, approx_timer, stopwatch, xfrm
+from netns import Link, Topology, approx_timer, stopwatch
+from netns.netlink import xfrm
 
 GATEWAY = Topology(links=(
     Link("client", "gateway", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),

@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import build, eventually, slab, xfrm
+from netns import build, eventually
+from netns.netlink import xfrm
+from netns.observe import slab
 
 
 # IPv4 alone: where the route of a held IPv6 packet is leaked its interface may be as well, and what waits for that hangs (larval_drop).

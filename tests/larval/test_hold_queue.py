@@ -5,8 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, stopwatch, timer_slack, xfrm
+from netns import approx_timer, eventually, stopwatch, timer_slack
 from netns.attempt import name, refused
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -4,7 +4,9 @@ import socket
 
 import pytest
 
-from netns import Link, Route, Topology, probe, xfrm
+from netns import Link, Route, Topology
+from netns.netlink import xfrm
+from netns.packets import probe
 
 # The client's and the server's packets are protected between the gateways; `inner` is a router without policies.
 GATEWAYS = Topology(

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, stopwatch, timer_slack, xfrm
+from netns import approx_timer, stopwatch, timer_slack
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

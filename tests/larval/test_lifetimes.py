@@ -6,8 +6,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, stopwatch, xfrm
+from netns import eventually, stopwatch
 from netns.attempt import errno_of
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,8 +6,10 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, slab, stopwatch, timer_slack, xfrm
+from netns import approx_timer, eventually, stopwatch, timer_slack
 from netns.attempt import refused
+from netns.netlink import xfrm
+from netns.observe import slab
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -9,9 +9,8 @@ import pytest
 from pyroute2.netlink import NLM_F_REQUEST, NLMSG_ERROR
 
 from fixtures.topologies import LAN
-from netns import _xfrm_wire as wire
-from netns import xfrm
-from netns._wire import HEADER, attribute, attributes, message
+from netns.netlink import xfrm, xfrm_wire as wire
+from netns.netlink.message import HEADER, attribute, attributes, message
 
 pytestmark = pytest.mark.topology(LAN)
 

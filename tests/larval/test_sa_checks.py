@@ -7,9 +7,9 @@ import pytest
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
 from fixtures.topologies import LAN
-from netns import _wire, rtnl, xfrm
-from netns import _xfrm_wire as wire
 from netns.attempt import refused
+from netns.netlink import rtnl, xfrm, xfrm_wire as wire
+from netns.netlink.message import message
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -66,7 +66,7 @@ def test_selector_with_an_impossible_prefix_is_refused(peers):
     xfrm.delete(peers.server, peers.sa())
     body = bytearray(wire.sa(peers.sa()))
     body[PREFIXLEN_S] = 129 if peers.family == socket.AF_INET6 else 33
-    message = _wire.message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, bytes(body))
+    request = message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, bytes(body))
 
     with refused("EINVAL", "the request for an SA"):
-        rtnl.exchange(peers.server.namespace, NETLINK_XFRM, [message], [body])
+        rtnl.exchange(peers.server.namespace, NETLINK_XFRM, [request], [body])

@@ -6,8 +6,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, stopwatch, xfrm
+from netns import approx_timer, stopwatch
 from netns.attempt import name, refused
+from netns.netlink import xfrm
 
 pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
 

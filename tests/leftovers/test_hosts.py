@@ -3,8 +3,9 @@
 import pytest
 
 from fixtures.net import KEPT
-from netns import eventually, slab
-from netns.kmsg import KernelLog
+from netns import eventually
+from netns.observe import slab
+from netns.observe.kmsg import KernelLog
 
 # What a network namespace has of its own goes with it, and no test makes use of the initial one: sockets, connections that were
 # half open or are waiting, tables of routes, fragments, SAs and bundles, tracked connections; and records of audit. Some have had another

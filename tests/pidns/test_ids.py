@@ -12,8 +12,8 @@ import pytest
 
 from fixtures.pidns import Guest, fields, nspid, pidfd_ids
 from netns import eventually
-from netns.actor import Actor
 from netns.attempt import errno_of, refused
+from netns.hosts.actor import Actor
 
 # What all kernels since 5.10 have, whatever their configuration.
 STATUS = """

@@ -6,7 +6,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from netns import Host, rtnl
+from netns import Host
+from netns.netlink import rtnl
 
 IDENTIFIER = 4321
 LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}

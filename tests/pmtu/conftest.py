@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from netns import Host, Network, ipvs
+from netns import Host, Network
+from netns.hosts import ipvs
 
 # Bytes of the TCP timestamps option, padded (RFC 7323).
 TIMESTAMPS = 12

@@ -6,8 +6,10 @@ import time
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import at_least, deliver, offload, pmtu, tcp_info, tcp_pair, timer_slack
+from netns import at_least, deliver, tcp_info, tcp_pair, timer_slack
 from netns.attempt import refused
+from netns.hosts import offload
+from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import Link, Route, Topology, deliver, pmtu, tcp_info, tcp_pair, xfrm
+from netns import Link, Route, Topology, deliver, tcp_info, tcp_pair
+from netns.netlink import xfrm
+from netns.packets import pmtu
 
 GATEWAYS = Topology(
     links=(

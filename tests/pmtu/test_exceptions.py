@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import pytest
 
 from fixtures.topologies import NARROW, ROUTED
-from netns import CommandError, deliver, errqueue, eventually, icmp, lacks, offload, pmtu, tcp_info, tcp_pair
+from netns import CommandError, deliver, eventually, lacks, tcp_info, tcp_pair
 from netns.attempt import errno_of
+from netns.hosts import offload
+from netns.packets import errqueue, icmp, pmtu
 
 pytestmark = pytest.mark.topology(ROUTED)
 

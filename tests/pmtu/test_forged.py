@@ -6,7 +6,8 @@ import struct
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import deliver, icmp, pmtu, tcp_info, tcp_pair
+from netns import deliver, tcp_info, tcp_pair
+from netns.packets import icmp, pmtu
 
 pytestmark = pytest.mark.topology(ROUTED)
 

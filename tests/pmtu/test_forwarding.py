@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import NARROW, ROUTED
-from netns import deliver, icmp, offload, pmtu, tcp_info, tcp_pair
+from netns import deliver, tcp_info, tcp_pair
+from netns.hosts import offload
+from netns.packets import icmp, pmtu
 
 
 @pytest.mark.topology(NARROW)

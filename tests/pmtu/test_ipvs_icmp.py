@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import DIRECTED
-from netns import icmp
+from netns.packets import icmp
 
 pytestmark = [
     pytest.mark.topology(DIRECTED),

@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import DIRECTED
-from netns import deliver, offload, pmtu, tcp_info, timer_slack
+from netns import deliver, tcp_info, timer_slack
+from netns.hosts import offload
+from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(DIRECTED)
 

@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from fixtures.topologies import SERVICE
-from netns import Link, Route, Topology, icmp, pmtu
+from netns import Link, Route, Topology
+from netns.packets import icmp, pmtu
 
 DIAMOND = Topology(
     links=(

@@ -5,7 +5,9 @@ import socket
 import pytest
 
 from fixtures.topologies import DIRECTED
-from netns import deliver, firewall, pmtu, stopwatch, tcp_info, timer_slack
+from netns import deliver, stopwatch, tcp_info, timer_slack
+from netns.hosts import firewall
+from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(DIRECTED)
 

@@ -3,8 +3,10 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, firewall, segment, tcp_info
+from netns import eventually, tcp_info
 from netns.attempt import errno_of
+from netns.hosts import firewall
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -8,9 +8,10 @@ import struct
 import pytest
 
 from fixtures.topologies import NARROW
-from netns import deliver, eventually, icmp, pmtu, tcp_info
+from netns import deliver, eventually, tcp_info
 from netns.attempt import refused
 from netns.found import Found
+from netns.packets import icmp, pmtu
 
 pytestmark = pytest.mark.topology(NARROW)
 

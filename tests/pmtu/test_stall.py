@@ -12,7 +12,8 @@ import time
 import pytest
 
 from fixtures.topologies import DIRECTED, NARROW
-from netns import approx_timer, deliver, pmtu, tcp_info, tcp_pair, timer_slack
+from netns import approx_timer, deliver, tcp_info, tcp_pair, timer_slack
+from netns.packets import pmtu
 
 # Data that waits for no timer arrives within this many seconds.
 PROMPT = 0.1

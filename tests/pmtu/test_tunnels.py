@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import pytest
 
 from fixtures.topologies import LAN, SITES
-from netns import deliver, offload, pmtu, tcp_info, tcp_pair, tunnel
+from netns import deliver, tcp_info, tcp_pair
 from netns.found import Found
+from netns.hosts import offload, tunnel
+from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(SITES)
 

@@ -6,9 +6,9 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns.attempt import refused
-from netns.qdisc import qdisc
-from netns.raw import HelloSender, outq, tx_queue, writable
-from netns.tun import Flags, tun
+from netns.hosts.qdisc import qdisc
+from netns.hosts.tun import Flags, tun
+from netns.packets.raw import HelloSender, outq, tx_queue, writable
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns.attempt import errno_of
-from netns.raw import outq, writable
+from netns.packets.raw import outq, writable
 
 pytestmark = pytest.mark.topology(LAN)
 

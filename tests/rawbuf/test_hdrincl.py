@@ -8,10 +8,10 @@ import pytest
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, timer_slack
 from netns.attempt import name, refused
-from netns.closing import fence
-from netns.qdisc import tbf
-from netns.raw import HELLO, HelloSender, OSPF, outq, writable
-from netns.tun import tun
+from netns.hosts.qdisc import tbf
+from netns.hosts.tun import tun
+from netns.packets.raw import HELLO, OSPF, HelloSender, outq, writable
+from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import Link, Topology, build, eventually
-from netns.raw import HelloReceiver, HelloSender, outq, tx_queue, writable
-from netns.tun import tun
+from netns.hosts.tun import tun
+from netns.packets.raw import HelloReceiver, HelloSender, outq, tx_queue, writable
 
 AREA = Topology(links=(
     Link("router", "east", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),

@@ -9,8 +9,8 @@ import pytest
 from fixtures.topologies import LAN
 from netns import eventually, stopwatch
 from netns.attempt import name, refused
-from netns.qdisc import tbf
-from netns.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
+from netns.hosts.qdisc import tbf
+from netns.packets.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -8,10 +8,11 @@ import time
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, rtnl
+from netns import eventually
 from netns.found import Found
-from netns.raw import HelloSender, outq, tx_queue, writable
-from netns.tun import Flags, tun
+from netns.hosts.tun import Flags, tun
+from netns.netlink import rtnl
+from netns.packets.raw import HelloSender, outq, tx_queue, writable
 
 pytestmark = pytest.mark.topology(LAN)
 

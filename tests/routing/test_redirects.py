@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import deliver, icmp, pmtu, tcp_pair
+from netns import deliver, tcp_pair
+from netns.packets import icmp, pmtu
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns.actor import Actor
-from netns.closing import fence
-from netns.sysctl import everywhere
+from netns.hosts.actor import Actor
+from netns.hosts.sysctl import everywhere
+from netns.traffic.closing import fence
 
 pytestmark = [
     pytest.mark.topology(ROUTED),

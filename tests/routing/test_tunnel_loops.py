@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import tunnel
+from netns.hosts import tunnel
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import MissingFeature, at_least, build, eventually, listen, slab, tcp_info
+from netns import MissingFeature, at_least, build, eventually, listen, tcp_info
+from netns.observe import slab
 
 pytestmark = pytest.mark.topology(LAN)
 

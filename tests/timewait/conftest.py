@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from netns import Network, conntrack
+from netns import Network
+from netns.netlink import conntrack
 
 # As the kernel's documentation gives the defaults, but for the reuse of pairs, which each test asks for by itself.
 PINNED = {

@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns.closing import time_waits
+from netns.traffic.closing import time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import segment
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
 

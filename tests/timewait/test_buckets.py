@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.closing import fence, states, time_waits
+from netns.traffic.closing import fence, states, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

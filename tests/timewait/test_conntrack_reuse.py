@@ -3,8 +3,11 @@
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import TICK, conntrack, deliver, firewall, segment, stopwatch, timer_slack
-from netns.closing import fence
+from netns import TICK, deliver, stopwatch, timer_slack
+from netns.hosts import firewall
+from netns.netlink import conntrack
+from netns.packets import segment
+from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -6,7 +6,9 @@ from contextlib import suppress
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import TICK, Expected, deliver, eventually, firewall, segment, stopwatch
+from netns import TICK, Expected, deliver, eventually, stopwatch
+from netns.hosts import firewall
+from netns.packets import segment
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -3,8 +3,9 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import deliver, segment
-from netns.closing import fence, time_waits
+from netns import deliver
+from netns.packets import segment
+from netns.traffic.closing import fence, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

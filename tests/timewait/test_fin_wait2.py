@@ -7,7 +7,7 @@ import pytest
 from fixtures.topologies import LAN
 from netns import approx_timer, deliver, eventually, stopwatch, tcp_info, timer_slack
 from netns.attempt import so_error
-from netns.closing import states
+from netns.traffic.closing import states
 
 pytestmark = pytest.mark.topology(LAN)
 

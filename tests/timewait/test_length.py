@@ -3,9 +3,10 @@
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, firewall, stopwatch, timer_slack, wheel_granularity
+from netns import approx_timer, eventually, stopwatch, timer_slack, wheel_granularity
 from netns.attempt import errno_of
-from netns.closing import fence, states, time_waits
+from netns.hosts import firewall
+from netns.traffic.closing import fence, states, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

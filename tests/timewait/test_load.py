@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import at_most
-from netns.closing import time_waits
-from netns.hostsocket import HostSocket
+from netns.hosts.hostsocket import HostSocket
+from netns.traffic.closing import time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.closing import states
+from netns.traffic.closing import states
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import TICK, deliver, stopwatch, timer_slack
-from netns.closing import time_waits
+from netns.traffic.closing import time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

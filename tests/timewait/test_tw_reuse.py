@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import TICK, MissingFeature, approx_timer, eventually, timer_slack
-from netns.closing import TCP_QUEUE_SEQ, Service, repair, time_waits
+from netns.traffic.closing import TCP_QUEUE_SEQ, Service, repair, time_waits
 
 pytestmark = pytest.mark.topology(LAN)
 

@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import SERVICE
 from netns import Host, Network, lacks
-from netns.probe import Answer, answers, probe
+from netns.packets.probe import Answer, answers, probe
 
 # No limit to ICMP errors, unless a test is about it.
 PINNED = {
@@ -44,7 +44,7 @@ class Tracer:
         self._source = client.address(family)
 
     def probe(self, kind: str, destination: str, ttl: int, **words: int) -> tuple[bytes, Answer]:
-        """What was sent, after its IP header, and the answer; `words` as in netns.probe. Raises NotMet."""
+        """What was sent, after its IP header, and the answer; `words` as in netns.packets.probe. Raises NotMet."""
         with self._client.capture() as packets:
             sent = probe(self._client, kind, self._source, destination, ttl, **words)
             packets.until("an answer to the probe", answers, within=5)

@@ -5,10 +5,11 @@ import pytest
 
 from fixtures.icmp_errors import TIME_EXCEEDED, V4
 from fixtures.topologies import ROUTED
-from netns import approx_timer, errqueue, eventually, listen, tcp_info, timer_slack
+from netns import approx_timer, eventually, listen, tcp_info, timer_slack
 from netns.attempt import WAYS, attempt, events, name, so_error
-from netns.probe import set_ttl
-from netns.qdisc import qdisc
+from netns.hosts.qdisc import qdisc
+from netns.packets import errqueue
+from netns.packets.probe import set_ttl
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -7,9 +7,10 @@ import pytest
 
 from fixtures.icmp_errors import TIME_EXCEEDED, V4
 from fixtures.topologies import ROUTED
-from netns import MissingFeature, errqueue, icmp
-from netns.icmp import checksum
-from netns.probe import set_ttl
+from netns import MissingFeature
+from netns.packets import errqueue, icmp
+from netns.packets.icmp import checksum
+from netns.packets.probe import set_ttl
 
 pytestmark = pytest.mark.topology(ROUTED)
 

@@ -5,7 +5,7 @@ import pytest
 
 from fixtures.icmp_errors import ADMIN_PROHIBITED, ECHO_REPLY, PORT_UNREACHABLE, TIME_EXCEEDED
 from fixtures.topologies import NARROW
-from netns.probe import KINDS
+from netns.packets.probe import KINDS
 
 pytestmark = pytest.mark.topology(NARROW)
 

@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.icmp_errors import ECHO_REPLY, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
 from fixtures.topologies import NARROW
-from netns import icmp
-from netns.probe import KINDS, answers
+from netns.packets import icmp
+from netns.packets.probe import KINDS, answers
 
 pytestmark = pytest.mark.topology(NARROW)
 

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import FORK
-from netns.probe import KINDS, answers, probe
+from netns.packets.probe import KINDS, answers, probe
 
 pytestmark = pytest.mark.topology(FORK)
 
@@ -16,7 +16,7 @@ BOTH, ONE = 2, 1
 
 @pytest.fixture
 def hops(net, family, fork):
-    """hops(probes): how many different routers answer probes with TTL 2, each given by the words of netns.probe."""
+    """hops(probes): how many different routers answer probes with TTL 2, each given by the words of netns.packets.probe."""
     client = net["client"]
 
     def count(probes):

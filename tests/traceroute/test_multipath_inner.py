@@ -8,8 +8,8 @@ import pytest
 
 from fixtures.icmp_errors import PORT_UNREACHABLE, V4
 from fixtures.topologies import FORK
-from netns import icmp
-from netns.probe import probe
+from netns.packets import icmp
+from netns.packets.probe import probe
 
 pytestmark = pytest.mark.topology(FORK)
 

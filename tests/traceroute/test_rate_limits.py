@@ -7,10 +7,11 @@ import pytest
 
 from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
-from netns import approx_timer, eventually, segment, stopwatch, timer_slack
+from netns import approx_timer, eventually, stopwatch, timer_slack
 from netns.attempt import errno_of, refused, so_error
-from netns.probe import answers, probe
-from netns.sysctl import everywhere
+from netns.hosts.sysctl import everywhere
+from netns.packets import segment
+from netns.packets.probe import answers, probe
 
 pytestmark = pytest.mark.topology(ROUTED)
 

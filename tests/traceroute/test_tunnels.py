@@ -6,8 +6,8 @@ import pytest
 
 from fixtures.icmp_errors import ECHO_REPLY, HOST_UNREACHABLE, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, V4
 from fixtures.topologies import DIRECTED, SITES
-from netns import ipvs, tunnel
-from netns.probe import KINDS, probe
+from netns.hosts import ipvs, tunnel
+from netns.packets.probe import KINDS, probe
 
 NETWORKS = {V4: ("192.0.2.0/24", "203.0.113.0/24"), socket.AF_INET6: ("2001:db8:1::/64", "2001:db8:4::/64")}
 INSIDE = {V4: "10.0.0.{}/30", socket.AF_INET6: "fd00::{}/64"}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from netns import Host, eventually, firewall
+from netns import Host, eventually
+from netns.hosts import firewall
 
 # The number of recvfrom(2) on x86-64, which a thread that waits in it shows (proc_pid_syscall(5)).
 _RECVFROM = "45"

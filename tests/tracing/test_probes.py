@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually, probes
-from netns.sysctl import everywhere
+from netns import eventually
+from netns.hosts.sysctl import everywhere
+from netns.observe import probes
 
 pytestmark = pytest.mark.topology(LAN)
 

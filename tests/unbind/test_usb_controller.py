@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from netns import HostLacks, MissingFeature, at_least, eventually
-from netns.kmsg import ERROR, KernelLog
+from netns.observe.kmsg import ERROR, KernelLog
 
 DRIVER = Path("/sys/bus/pci/drivers/xhci_hcd")
 USB = Path("/sys/bus/usb/devices")

@@ -24,7 +24,7 @@ def main():
         return _check(chosen.check)
     manifest = next((each for each in manifests if each["id"] == chosen.case), manifests[0])
     try:
-        from . import run               # only now: it imports the suite's sources
+        from . import run  # only now: it imports the suite's sources
         return run.run(manifest, chosen)
     except BrokenPipeError:
         os._exit(2)

@@ -7,8 +7,9 @@ import socket
 import time
 from collections import Counter
 
-import netns.host
-from netns import rtnl, topology, xfrm
+import netns.hosts.host
+from netns.hosts import topology
+from netns.netlink import rtnl, xfrm
 
 from . import setup
 
@@ -159,7 +160,7 @@ def _xfrm_add(original, words):
 
 def _plug(original):
     def plug(link, number, left, right):
-        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology._end(link, link.left), topology._end(link, link.right)))
+        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology.interface_name(link, link.left), topology.interface_name(link, link.right)))
         original(link, number, left, right)
     return plug
 
@@ -181,11 +182,11 @@ def topology_stands():
 
 
 def install():
-    host = netns.host.Host
+    host = netns.hosts.host.Host
     host.socket = _socket
     host.run, host.pin, host.sysctl = _run(host.run), _pin(host.pin), _sysctl(host.sysctl)
     xfrm.add = _xfrm_add(xfrm.add, setup.xfrm_words)
-    topology._plug = _plug(topology._plug)
+    topology.plug = _plug(topology.plug)
     rtnl.link_state = _link_state(rtnl.link_state)
 
 

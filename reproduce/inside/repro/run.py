@@ -14,7 +14,7 @@ def run(manifest, chosen):
     """The exit status."""
     prepare(manifest, chosen.disposable)
     import netns
-    from netns import isolate
+    from netns.hosts import isolate
 
     from . import narrate, setup, verdict
     try:
@@ -46,13 +46,14 @@ def prepare(manifest, disposable):
         os.environ["KDRIFT_CLOCK"] = "real"     # which says that the machine is ours, and that its clock is an ordinary one
     from fixtures import clock
     if disposable or manifest["virtual_clock"]:
-        clock._CLOCK = clock.Clock("virtual")
+        clock.CLOCK = clock.Clock("virtual")
 
 
 def run_case(manifest, narrate, chosen, recorder):
     """(status, why)."""
-    import netns
     import pytest
+
+    import netns
 
     from . import verdict
     from .case import Case
@@ -118,7 +119,7 @@ def _set_deadline(case, manifest):
 
 
 def _kernel_log():
-    from netns.kmsg import KernelLog
+    from netns.observe.kmsg import KernelLog
     try:
         return KernelLog()
     except OSError:
@@ -146,7 +147,7 @@ def _wire(network, narrate, most=60):
     """Every packet, in one order of time."""
     if network is None:
         return
-    from netns.flowlog import FlowLog
+    from netns.observe.flowlog import FlowLog
     try:
         log = FlowLog(network)
         narrate.tell("-- what the wire showed: seconds since its first packet, sender, packet\n" + log.describe(most))

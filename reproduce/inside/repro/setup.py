@@ -2,8 +2,9 @@
 
 import shlex
 
-import netns.host
-from netns import rtnl, topology, xfrm
+import netns.hosts.host
+from netns.hosts import topology
+from netns.netlink import rtnl, xfrm
 
 from .settings import meaning
 
@@ -60,8 +61,8 @@ class Recorder:
         self._note(why, text + (" <<'END'\n%s\nEND" % "\n".join(line.strip() for line in stdin.strip().splitlines()) if stdin else ""))
 
     def install(self):
-        self._hosts(netns.host.Host)
-        plug = topology._plug
+        self._hosts(netns.hosts.host.Host)
+        plug = topology.plug
 
         def plugged(link, number, left, right):
             plug(link, number, left, right)
@@ -71,7 +72,7 @@ class Recorder:
                        "ip link add name %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d"
                        % (near.name, left.role, near.mac, link.mtu, far.name, right.role, far.mac, link.mtu))
 
-        topology._plug = plugged
+        topology.plug = plugged
         self._messages()
 
     def _hosts(self, host):

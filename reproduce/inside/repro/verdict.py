@@ -4,8 +4,9 @@ import errno
 import socket
 import traceback
 
-import netns
 import pytest
+
+import netns
 
 from . import explain
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns import eventually, firewall, tcp_pair
+from netns import eventually, tcp_pair
+from netns.hosts import firewall
 
 
 @pytest.mark.topology(ROUTED)

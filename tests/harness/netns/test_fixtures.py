@@ -82,7 +82,7 @@ def test_it(net, measure):
     ("def test_it(): raise MissingFeature('no such tool')", "no such tool"),
 ])
 def test_a_skipped_test_says_what_it_lacks(run, monkeypatch, body, reason):
-    monkeypatch.setattr("fixtures.clock._CLOCK", Clock("real"))
+    monkeypatch.setattr("fixtures.clock.CLOCK", Clock("real"))
     report = run(body)
     assert report.skipped and report.longrepr[2] == f"Skipped: {reason}"
 

@@ -11,8 +11,8 @@ import pytest
 import netns
 from fixtures.topologies import LAN
 from netns.attempt import refused
-from netns.counters import Counted
 from netns.found import Found, FoundBy
+from netns.observe.counters import Counted
 
 ROOT = Path(__file__).parents[3]
 # What gives a list that may have another length than a test expects.

@@ -14,10 +14,10 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
-from netns import rtnl
-from netns._libc import CLONE_NEWNET
-from netns.actor import Actor
-from netns.namespace import NetworkNamespace
+from netns.libc import CLONE_NEWNET
+from netns.hosts.actor import Actor
+from netns.hosts.namespace import NetworkNamespace
+from netns.netlink import rtnl
 
 THREE = netns.Topology(links=(
     netns.Link("client", "router", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),

@@ -2,12 +2,12 @@
 
 import pytest
 
-from netns.audit import AuditSocket, Record, Status, netlink_row
+from netns.netlink.audit import AuditSocket, Record, Status, netlink_row
 
 
 def test_status_mask_and_fields_are_where_the_kernel_has_them():
     """struct audit_status: mask first, pid the fourth, backlog_wait_time the tenth of eleven 32-bit numbers."""
-    payload = AuditSocket._set_payload({"pid": 7, "backlog_wait_time": 9})
+    payload = AuditSocket.set_payload({"pid": 7, "backlog_wait_time": 9})
     assert Status(*memoryview(payload).cast("I")) == Status(0x24, 0, 0, 7, 0, 0, 0, 0, 0, 9, 0)
 
 

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from netns import MissingFeature, bpf
+from netns import MissingFeature
+from netns.observe import bpf
 
 
 @pytest.fixture(autouse=True)

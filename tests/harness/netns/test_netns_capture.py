@@ -129,7 +129,7 @@ def test_count_sees_what_comes_in_and_lets_it_pass(pair):
 def test_unusable_firewall_is_named(pair, monkeypatch):
     client, server, _conn, _peer = pair
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(netns.nftables, "library", lambda: None)
+    monkeypatch.setattr(netns.hosts.nftables, "library", lambda: None)
     with pytest.raises(netns.MissingFeature, match="no firewall: nft is not installed; iptables-nft is not installed"):
         with netns.firewall.drop(server, client.address(socket.AF_INET)):
             pass

@@ -6,8 +6,9 @@ import pytest
 
 import netns
 from fixtures.topologies import ROUTED
-from netns import conntrack, segment
-from netns.closing import Service, fence, states, time_waits
+from netns.netlink import conntrack
+from netns.packets import segment
+from netns.traffic.closing import Service, fence, states, time_waits
 
 
 @pytest.fixture(params=(socket.AF_INET, socket.AF_INET6), ids=("ipv4", "ipv6"))

@@ -7,8 +7,10 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN, ROUTED
-from netns import attempt, errqueue, icmp, reject
-from netns.probe import answers, probe
+from netns import attempt
+from netns.hosts import reject
+from netns.packets import errqueue, icmp
+from netns.packets.probe import answers, probe
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN, ROUTED
-from netns.drops import parse
-from netns.flowlog import FlowLog
+from netns.observe.drops import parse
+from netns.observe.flowlog import FlowLog
 
 
 def reconnect(client, server, conn, peer):

@@ -11,7 +11,7 @@ from scapy.layers.l2 import Ether
 
 from fixtures.topologies import LAN
 from netns import deliver, tcp_pair
-from netns.footprint import FRAME, footprint
+from netns.observe.footprint import FRAME, footprint
 from report.traffic import differences, numbers
 
 pytestmark = pytest.mark.topology(LAN)

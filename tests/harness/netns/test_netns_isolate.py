@@ -7,7 +7,7 @@ import pytest
 
 ENTER = """
 import os, sys, threading
-from netns import _libc, isolate
+from netns import libc, isolate
 {before}
 try:
     isolate.enter()
@@ -19,7 +19,7 @@ print(os.geteuid(), os.listdir("/run"), os.listdir("/sys/class/net") and open("/
 # Whoever runs this test, the child is user 1000 of a user namespace of its own.
 ORDINARY_USER = """
 uid, gid = os.geteuid(), os.getegid()
-_libc.unshare(_libc.CLONE_NEWUSER)
+libc.unshare(libc.CLONE_NEWUSER)
 for file, text in (("setgroups", "deny"), ("uid_map", f"1000 {uid} 1"), ("gid_map", f"1000 {gid} 1")):
     with open(f"/proc/self/{file}", "w") as mapping:
         mapping.write(text)

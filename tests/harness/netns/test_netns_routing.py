@@ -6,7 +6,8 @@ import pytest
 
 import netns
 from fixtures.topologies import FORK, LAN, NARROW, ROUTED
-from netns import icmp, offload, pmtu, tunnel
+from netns.hosts import offload, tunnel
+from netns.packets import icmp, pmtu
 
 
 def test_hosts_reach_each_other_through_routers(family):

@@ -7,9 +7,9 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
-from netns.qdisc import qdisc
-from netns.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
-from netns.tun import Flags, features, tun
+from netns.hosts.qdisc import qdisc
+from netns.hosts.tun import Flags, features, tun
+from netns.packets.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
 
 
 def test_device_lives_for_the_block_and_is_quiet():
@@ -24,13 +24,13 @@ def test_device_lives_for_the_block_and_is_quiet():
 def test_missing_flag_is_named(monkeypatch):
     with netns.build(LAN) as network:
         known = features(network["client"])
-        monkeypatch.setattr("netns.tun.features", lambda _host: known & ~Flags.NAPI)
+        monkeypatch.setattr("netns.hosts.tun.features", lambda _host: known & ~Flags.NAPI)
         with pytest.raises(netns.MissingFeature, match="NAPI"), tun(network["client"], "stub", Flags.TUN | Flags.NAPI):
             pass
 
 
 def test_forbidden_device_is_named(monkeypatch):
-    monkeypatch.setattr("netns.tun._DEVICE", "/proc/1/mem/none")
+    monkeypatch.setattr("netns.hosts.tun._DEVICE", "/proc/1/mem/none")
     with netns.build(LAN) as network, pytest.raises(netns.MissingFeature, match="may not be opened"):
         features(network["client"])
 

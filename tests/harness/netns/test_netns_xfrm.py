@@ -7,7 +7,7 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
-from netns import xfrm
+from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 

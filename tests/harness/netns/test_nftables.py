@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from netns import CommandError, nftables
-from netns.host import Host
+from netns import CommandError
+from netns.hosts import nftables
+from netns.hosts.host import Host
 
 RULES = """
     add table inet a

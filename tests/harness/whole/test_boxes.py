@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from hosts import boxes
 from kernels.cache import Cache
 from kernels.spec import resolve
-from machines import boxes
 
 ROOT = Path(__file__).parents[3]
 NAMES = list(boxes.RELEASES)
@@ -21,10 +21,10 @@ pytestmark = pytest.mark.timeout(1800)      # the first test has all of it to wa
 SCRIPT = """\
 set -e
 { for name in $NAMES; do vagrant box add --name kdrift/$name "$BOXES/$name.box"; done; vagrant up $NAMES; } >&2
-"$PYTHON" -m report.command pytest --vagrant -k keepalive --report "$REPORT/installed"
+"$PYTHON" -m cli pytest --vagrant -k keepalive --report "$REPORT/installed"
 vagrant status --machine-readable > "$REPORT/after"
 vagrant destroy -f $NAMES >&2
-"$PYTHON" -m report.command pytest --vagrant debian12 --vagrant-destroy --kernel "$KERNEL" --offline -k test_answered_probe --report "$REPORT/other"
+"$PYTHON" -m cli pytest --vagrant debian12 --vagrant-destroy --kernel "$KERNEL" --offline -k test_answered_probe --report "$REPORT/other"
 vagrant status --machine-readable > "$REPORT/end"
 """
 
@@ -46,7 +46,7 @@ def trial(made, tmp_path_factory):
         (directory / f"{name}.box").symlink_to(path)
     environment = {**os.environ, "NAMES": " ".join(NAMES), "BOXES": str(directory), "REPORT": str(directory),
                    "PYTHON": sys.executable, "KERNEL": KERNEL, **{f"KDRIFT_BOX_{name.upper()}": f"kdrift/{name}" for name in NAMES}}
-    status = subprocess.run([sys.executable, "-m", "machines.sealed", "sh", "-c", SCRIPT], cwd=ROOT, env=environment).returncode
+    status = subprocess.run([sys.executable, "-m", "hosts.private_libvirt", "sh", "-c", SCRIPT], cwd=ROOT, env=environment).returncode
     assert status == 0
     return directory, release
 

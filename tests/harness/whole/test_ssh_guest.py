@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from kernels.cache import Cache
-from kernels.image import boot_image, cpio, libraries, python_command, tool, with_links
-from kernels.process import DIES_WITH_PARENT
 from kernels.spec import resolve
-from kernels.vm import WITHOUT, qemu
 from tests.harness import sessions
 from tests.harness.sessions import KERNEL, Session, eventually, run
 from tests.harness.ssh_server import Server, network, sshd_program, within, write_keys, write_server
+from vm.image import boot_image, cpio, libraries, python_command, tool, with_links
+from vm.machine import WITHOUT, qemu
+from vm.process import DIES_WITH_PARENT
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.skipif(os.geteuid() != 0, reason="needs a network of its own")]
 MODULES = ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"]       # each needs those before it

@@ -1,0 +1,36 @@
+"""`./kdrift chance FILE...` makes chance.json (report.chance) from results.json of runs."""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from common.status import Exit
+from report.chance import FILE, ChanceError, found_in
+from report.reading import ResultsError, read
+from report.results import write_whole
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kdrift chance", description="what moves by itself between runs of one kernel")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of runs, best in several orders")
+    parser.add_argument("--add", action="store_true", help="keep what the file already says")
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, default=FILE, help="default: %(default)s")
+    options = parser.parse_args(arguments)
+    try:
+        made_from, topics = found_in([read(path)[1] for path in options.files])
+        if not made_from:
+            raise ChanceError("no kernel was run twice in these files")
+        if options.add:
+            document = json.loads(options.output.read_bytes())
+            made_from = sorted({*document["made_from"], *made_from})
+            before = document["moves"]
+            topics = {name: sorted({*topics.get(name, ()), *before.get(name, ())}) for name in sorted({*topics, *before})}
+        write_whole(options.output, json.dumps({"made_from": made_from, "moves": topics}, indent=1) + "\n")
+    except (ResultsError, ChanceError) as error:
+        print(f"kdrift: {error}", file=sys.stderr)
+        return Exit.USAGE
+    except OSError as error:
+        print(f"kdrift: {options.output}: {error.strerror}", file=sys.stderr)
+        return Exit.USAGE
+    print(f"{options.output}: {sum(map(len, topics.values()))} moves of {len(topics)} tests, from {'; '.join(made_from)}")
+    return 0

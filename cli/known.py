@@ -1,0 +1,150 @@
+"""`./kdrift known`: the bugs that known_issues.toml lists, how they show themselves, and whether the file is right.
+
+    ./kdrift known                                      the entries
+    ./kdrift known --record [--anew] FILE...            put the failures in these results.json into known_signatures.json
+    ./kdrift known --check [ID...] --report DIR         run what is at the ends of the ranges; what is in DIR is not run again
+
+Exit status: 0 nothing is wrong; 1 --check found a range that is; 2 usage, or a file that cannot be used; 3 a kernel could not be had or
+run, and its ranges are not checked; 130 interrupted.
+"""
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from common.errors import CacheError, FetchError
+from common.project import PROJECT
+from common.status import Exit
+from kernels.cache import Cache
+from kernels.debian import Archive
+from kernels.progress import Reporter
+from report.check import OPEN, PROVED, WRONG, Batch, add, batches, judge, read_stored, spans
+from report.known import FILE, Issue, KnownIssuesError, load
+from report.reading import ResultsError, read
+from report.record import rewrite
+
+FOUND_WRONG = 1
+
+
+def main(arguments: list[str]) -> int:
+    options = _arguments().parse_args(arguments)
+    try:
+        if options.record:
+            return _record([Path(name) for name in options.names], options.anew)
+        if options.check:
+            return _check(options)
+        if options.names:
+            raise KnownIssuesError("names are for --record and --check")
+        _list(load())
+    except (KnownIssuesError, ResultsError) as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"{error.filename or options.report}: {error.strerror}")
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    return 0
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kdrift known", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", metavar="FILE or ID", nargs="*", help="results.json of runs for --record, entries for --check (default: all)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--record", action="store_true", help="record how listed failures show themselves")
+    what.add_argument("--check", action="store_true", help="prove the ranges")
+    parser.add_argument("--anew", action="store_true", help="with --record: what these kernels show of an entry replaces what they showed before")
+    parser.add_argument("--report", metavar="DIR", type=Path, help="with --check: where results are kept")
+    parser.add_argument("--slots", metavar="N", type=int, default=1, help="with --check: machines at a time (default: 1)")
+    parser.add_argument("--offline", action="store_true", help="with --check: only what the cache holds")
+    parser.add_argument("--mirror", metavar="URI", help="with --check: the Debian archive to use")
+    return parser
+
+
+def _list(issues: tuple[Issue, ...]) -> None:
+    for issue in issues:
+        recorded = f"{len(issue.signatures)} signature{'s' * (len(issue.signatures) != 1)}" if issue.signatures else "NO SIGNATURE RECORDED"
+        print(f"{issue.id}: {issue.subject}")
+        print(f"    {issue.commit[:12] or issue.commit_unknown or 'no commit'}; {recorded}; {', '.join(f'{each.first}..{each.fixed}' for each in issue.affected)}")
+
+
+def _record(files: list[Path], anew: bool) -> int:
+    if not files:
+        raise KnownIssuesError("--record needs the results.json of a run")
+    kernels = [kernel for path in files for kernel in read(path)[1]]
+    new, gone = rewrite(kernels, load(with_signatures=False), FILE.parent, anew)
+    for word, lines in (("new ", new), ("gone", gone)):
+        for line in lines:
+            print(f"{word} {line}")
+    load.cache_clear()
+    for issue in load():
+        if not issue.signatures:
+            print(f"none {issue.id}: no signature recorded")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    if options.report is None:
+        raise KnownIssuesError("--check needs --report DIR, where results are kept")
+    issues = load()
+    if strange := set(options.names) - {issue.id for issue in issues}:
+        raise KnownIssuesError(f"{min(strange)} is no entry of {FILE.name}")
+    options.report.mkdir(parents=True, exist_ok=True)
+    packages = _packages(options)
+    wanted = [span for issue in issues if issue.id in (options.names or [issue.id]) for span in spans(issue, packages)]
+    stored = read_stored(options.report)
+    lost = False
+    for number, batch in enumerate(todo := batches(wanted, _all_tests(), stored), 1):
+        print(f"{number} of {len(todo)}: {batch.version}: {', '.join(batch.issues)}", flush=True)
+        if why := _run(batch, options, stored):
+            print(f"    {why}", flush=True)
+            lost = True
+    verdicts = [(span, *judge(span, stored)) for span in wanted]
+    for state in (PROVED, OPEN, WRONG):
+        for span, found, why in verdicts:
+            if found == state:
+                print(f"{state:11} {span}: {why}")
+    counts = {state: sum(found == state for _span, found, _why in verdicts) for state in (PROVED, OPEN, WRONG)}
+    print(f"{len(verdicts)} ranges of {len({span.issue.id for span in wanted})} entries: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    return FOUND_WRONG if counts[WRONG] else Exit.LOST if lost else 0
+
+
+def _packages(options: argparse.Namespace) -> set[str]:
+    """Versions of the cloud flavour, which the suite runs: what the archive has, or offline what the cache has."""
+    progress = Reporter()
+    try:
+        with Cache(say=progress.say) as cache:
+            archive = Archive(cache, offline=options.offline, progress=progress, mirror=options.mirror)
+            if options.offline:
+                return {facts["version"] for _key, facts in archive.kernels() if "cloud" in facts["package"]}
+            return {each.head.version for each in archive.index().candidates if each.head.flavour == "cloud-amd64" and each.head.signed}
+    except (FetchError, CacheError) as error:
+        raise KnownIssuesError(str(error)) from None
+
+
+def _all_tests() -> list[str]:
+    """The ids of the suite's tests, from pytest."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "tests"], cwd=PROJECT, capture_output=True, text=True)
+    found = [line for line in done.stdout.splitlines() if "::" in line]
+    if done.returncode or not found:
+        raise KnownIssuesError(f"pytest cannot collect the tests: {(done.stdout + done.stderr).strip().splitlines()[-1:]}")
+    return found
+
+
+def _run(batch: Batch, options: argparse.Namespace, stored: dict) -> str:
+    """Run the batch and take in its results; why there are none, or nothing."""
+    name = "".join(char if char.isalnum() or char in ".-+" else "_" for char in batch.version)
+    number = next(number for number in range(1000) if not (options.report / f"{name}.{number}").exists())
+    directory = options.report / f"{name}.{number}"
+    words = [sys.executable, "-m", "cli", "pytest", "-q", f"--kernel={batch.version}", f"--slots={options.slots}", f"--report={directory.resolve()}"]
+    words += ["--offline"] * options.offline + ([f"--mirror={options.mirror}"] if options.mirror else [])
+    done = subprocess.run([*words, *batch.tests], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        kernels = read(directory / "results.json")[1]
+    except ResultsError:
+        return f"no results, exit status {done.returncode}: {(done.stdout.strip().splitlines() or ['no output'])[-1]}"
+    add(stored, kernels)
+    return next((kernel.error.partition("\n")[0] for kernel in kernels if kernel.error), "")
+
+
+def _refuse(why: str) -> int:
+    print(f"kdrift: {why}", file=sys.stderr)
+    return Exit.USAGE

@@ -1,0 +1,119 @@
+"""`./kdrift merge FILE[=LABEL,...]... [--report DIR] [--validate]`: one run out of those of separate jobs.
+
+Kernels stand in the order of the files; tests of one kernel that were spread over several files come together. Labels rename the
+kernels of a file, in their order. Exit status: as if all had been one run; 2 for a file that cannot be used, for two kernels of one
+label, or a test that two files have on one kernel.
+"""
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.status import Exit
+from report.chance import ChanceError
+from report.expected import ExpectedError
+from report.files import write_files
+from report.labels import LabelError, check_label
+from report.reading import ResultsError, read
+from report.results import KernelResult
+from report.status import exit_status
+from report.table import issue_lines, kernel_lines
+from report.verdict import FAIL_BY_DEFAULT, compare_all, fail_on
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="kdrift merge", description="join results files of separate runs")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="results.json of a run; FILE=LABEL gives its kernel another label, FILE=LABEL,LABEL two kernels")
+    parser.add_argument("--report", metavar="DIR", type=Path, help="write the reports of the whole there")
+    parser.add_argument("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
+    parser.add_argument("--fail-on", metavar="CLASS,...", type=_classes, default=FAIL_BY_DEFAULT,
+                        help="with --validate: what makes the exit status 1 (default: regression,gone)")
+    parser.add_argument("--exact", action="store_true", help="with --validate: compare measurements without their tolerances")
+    options = parser.parse_args(arguments)
+    try:
+        run, kernels = merge(options.files)
+        if options.report:
+            options.report.mkdir(parents=True, exist_ok=True)
+    except ResultsError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        return _refuse(f"--report {options.report}: {error.strerror}")
+    try:
+        comparisons = compare_all(kernels, options.fail_on, options.exact) if options.validate else []
+    except (ExpectedError, ChanceError) as error:
+        return _refuse(str(error))
+    run["exit_status"] = int(exit_status(kernels, comparisons))
+    if options.report:
+        write_files(options.report, run, kernels, comparisons)
+    for line in (*kernel_lines(kernels), *issue_lines(kernels), *(line for comparison in comparisons for line in comparison.lines())):
+        print(line)
+    return run["exit_status"]
+
+
+def merge(files: Sequence[str | Path]) -> tuple[dict, list[KernelResult]]:
+    """One run and its kernels.  `files` are paths, each with labels or without.  Raises ResultsError."""
+    runs, kernels, names = [], {}, []
+    for word in files:
+        path, labels = _split(os.fspath(word))
+        names.append(path.name)
+        run, found = read(path)
+        runs.append(run)
+        _rename(path, found, labels)
+        for kernel in found:
+            _join(kernels.setdefault(kernel.label, kernel), kernel, path)
+    whole = {"started": min(run["started"] for run in runs), "duration_s": round(sum(run["duration_s"] for run in runs), 3),
+             "arguments": ["merge", *names], "python": sys.version.split()[0], "exit_status": 0}
+    if early := [f"{name}: {run['unfinished']}" for name, run in zip(names, runs, strict=True) if run.get("unfinished")]:
+        whole["unfinished"] = "; ".join(early)
+    return whole, list(kernels.values())
+
+
+def _split(word: str) -> tuple[Path, list[str]]:
+    """A file and the labels of its kernels.  A path may hold a "="; labels have no "/" here."""
+    name, equals, labels = word.rpartition("=")
+    if not equals or "/" in labels or os.path.lexists(word):
+        return Path(word), []
+    return Path(name), labels.split(",")
+
+
+def _rename(path: Path, kernels: list[KernelResult], labels: list[str]) -> None:
+    if labels and len(labels) != len(kernels):
+        raise ResultsError(f"{path}: {len(labels)} labels for {len(kernels)} kernels ({', '.join(kernel.label for kernel in kernels)})")
+    try:
+        for kernel, label in zip(kernels, labels, strict=bool(labels)):
+            kernel.label = check_label(label)
+    except LabelError as error:
+        raise ResultsError(f"{path}: {error}") from None
+    if twice := {label for label in labels if labels.count(label) > 1}:
+        raise ResultsError(f"{path}: label {min(twice)!r} stands there twice")
+
+
+def _join(kernel: KernelResult, more: KernelResult, path: Path) -> None:
+    if more is kernel:
+        return
+    if (more.release, more.version) != (kernel.release, kernel.version) or more.build and kernel.build and more.build != kernel.build:
+        raise ResultsError(f"{path}: {more.label} is another kernel ({_what(more)}) than in another file ({_what(kernel)}): "
+                           f"give it another label, {path}=LABEL")
+    if twice := kernel.by_id().keys() & more.by_id().keys():
+        raise ResultsError(f"{path}: {more.label} has {min(twice)} in another file as well")
+    kernel.tests += more.tests
+    done = kernel.by_id()                   # what one job left out another may have run
+    kernel.unrun = [name for name in dict.fromkeys([*kernel.unrun, *more.unrun]) if name not in done]
+    kernel.error = kernel.error or more.error
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    try:
+        return fail_on(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _what(kernel: KernelResult) -> str:
+    return f"{kernel.version or kernel.release or 'not had'}" + (f", build {kernel.build[:40]}" if kernel.build else "")
+
+
+def _refuse(why: str) -> int:
+    print(f"kdrift: {why}", file=sys.stderr)
+    return Exit.USAGE

@@ -1,0 +1,1 @@
+"""What every room uses and that knows of none: where the project is, errors, exit statuses."""

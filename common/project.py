@@ -1,0 +1,4 @@
+"""Where kdrift is."""
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]

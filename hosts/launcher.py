@@ -1,0 +1,194 @@
+"""Work on another machine behind one execnet gateway: the process that pytest-xdist takes for a Python interpreter.
+
+    python -m hosts.launcher VISIT       standard input and output: execnet's protocol
+
+One ssh connection carries all: first a Python and the project, then what execnet says.  What answers is this process's own
+standard output, which ssh inherits; events come back on ssh's standard error.
+"""
+import json
+import os
+import queue
+import select
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from common.errors import CacheError
+from hosts.bundle import pack_machinery, python_bundle
+from hosts.ssh import FAILED, Host, HostError, complaint, in_a_shell
+from kernels.cache import Cache
+from vm.image import ImageError, boot_image
+from vm.job import Events, Job
+from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, await_end, end_with_session, slot
+from vm.process import DIES_WITH_PARENT
+
+ENDING = 8                                  # seconds that the other machine may take to clean up; see session.session
+UNPACK = """\
+directory=$(mktemp -d "${{TMPDIR:-/tmp}}/kdrift-XXXXXXXX") || exit
+trap 'rm -rf "$directory"' EXIT
+trap 'exit 1' HUP INT TERM PIPE
+mkdir "$directory/project" "$directory/tmp"
+head -c {python} | tar -xzf - -C "$directory" && head -c {machinery} | tar -xf - -C "$directory/project" || exit
+head -c {sources} > "$directory/sources.tar" || exit
+export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$directory/site" PYTHONDONTWRITEBYTECODE=1
+"$directory/python" -m hosts.remote "$directory" {settings}
+"""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What the session tells this process.  `job` is the file of a virtual machine's job, None for a worker on the host itself."""
+
+    host: Host
+    session: str                            # the session's directory
+    owner: int                              # the session's process
+    events: str                             # file for the events
+    project: str                            # the session's; `cwd` is where below it the tests run
+    slots: int                              # workers at a time on this host
+    cwd: str = "."
+    own_machine: bool = False
+    job: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> "Visit":
+        data = json.loads(path.read_text())
+        return cls(**{**data, "host": Host(**data["host"])})
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self)))
+
+    def place(self) -> Path:
+        """The directory with this host's slots."""
+        place = Path(self.session, f"host-{self.host.name.replace('/', '_')}")
+        place.mkdir(exist_ok=True)
+        return place
+
+
+def main(file: str) -> None:
+    visit = Visit.read(Path(file))
+    events = Events(visit.events)
+    try:
+        end_with_session(visit.owner)
+        answer_bootstrap()
+        with Cache(say=lambda line: events.add(note=line)) as cache, slot(visit.place(), visit.slots, events):
+            work(visit, cache, events)
+    except SessionOver as over:
+        if over.args[0] == OWNER_GONE:
+            shutil.rmtree(visit.session, ignore_errors=True)
+    except (HostError, ImageError, CacheError, OSError) as error:
+        events.add(end="boot", why=str(error))
+    except BaseException:
+        events.add(end="lost", why="the launcher failed: " + traceback.format_exc())
+        raise
+
+
+def work(visit: Visit, cache: Cache, events: Events) -> None:
+    settings = {"work": "worker", "project": visit.project, "cwd": visit.cwd, "own_machine": visit.own_machine}
+    image = None
+    if visit.job:
+        job = Job.read(Path(visit.job))
+        events.add(state="image")
+        image = boot_image(cache, job.kernel)
+        settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}", "group": f"sent {job.kernel.key} {job.python}"}
+    parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "sources.tar").read_bytes()]
+    python, machinery, sources = map(len, parts)
+    events.add(state="sending")
+    remote = UNPACK.format(python=python, machinery=machinery, sources=sources, settings=shlex.quote(json.dumps(settings, default=str)))
+    with Connection(visit.host, in_a_shell(remote, as_root=visit.own_machine), events) as connection:
+        for part in parts:
+            connection.send(part)
+        if image and connection.answers.get():
+            events.add(state="sending")
+            send_image(connection, image, job, Path(visit.session))
+        connection.pass_on()
+
+
+def send_image(connection: "Connection", image: Path, job: Job, directory: Path) -> None:
+    """The boot image and the kernel, as a compressed archive behind a line with its size."""
+    with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar.gz") as archive:
+        with tarfile.open(archive.name, "w:gz", compresslevel=1, dereference=True) as tar:
+            tar.add(image, "initrd")
+            tar.add(job.kernel.vmlinuz, "vmlinuz")
+        connection.send(f"{os.path.getsize(archive.name)}\n".encode())
+        while data := archive.read(1 << 20):
+            connection.send(data)
+
+
+class Connection:
+    """One ssh process; a context manager that closes it, and says in the events how it ended if nobody asked it to."""
+
+    def __init__(self, host: Host, remote: str, events: Events):
+        self.host, self.events = host, events
+        self.words: list[str] = []              # that are no events
+        self.answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.ssh = subprocess.Popen([*DIES_WITH_PARENT, *host.command(remote)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+                                    process_group=0)            # out of reach of the keyboard's interrupt
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            self.ssh.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            self.ssh.wait(ENDING)
+        except subprocess.TimeoutExpired:
+            self.ssh.kill()
+            self.ssh.wait()
+        self.listener.join(1)
+        if kind is None and not self.events.last("end"):
+            self.events.add(**self._ending())
+
+    def _ending(self) -> dict:
+        last = complaint(self.words)
+        if self.ssh.returncode == FAILED:
+            return {"end": "lost", "why": last, "host_lost": True}
+        if not self.events.last("far"):
+            return {"end": "boot", "why": last}
+        return {"end": "lost", "why": f"the worker on {self.host.name} ended", "console": self.words[-30:]}
+
+    def _listen(self) -> None:
+        """Events are for the session; a need is for this process."""
+        for line in self.ssh.stderr:
+            try:
+                event = {**json.loads(line)}
+            except (ValueError, TypeError):
+                self.words.append(line.decode(errors="replace").rstrip())
+                continue
+            event.pop("at", None)               # of another clock
+            if "need" in event:
+                self.answers.put(event["need"])
+            self.events.add(far=True, **event)
+        self.answers.put(0)
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.ssh.stdin.write(data)
+            self.ssh.stdin.flush()
+        except BrokenPipeError:
+            pass                                # how ssh ended says more
+
+    def pass_on(self) -> None:
+        """Pass what execnet says until the other side ends."""
+        while self.ssh.poll() is None:
+            ready, _, _ = select.select([0], [], [], 0.1)
+            if ready:
+                data = os.read(0, 1 << 16)
+                if not data:
+                    await_end()
+                self.send(data)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,177 @@
+"""What runs on the other machine: `python -m hosts.remote DIRECTORY SETTINGS`, in a directory that the shell removes afterwards.
+
+Standard input and output are execnet's protocol, standard error carries events, one JSON object a line.  A child does the work: a
+worker of pytest's in private namespaces, or a virtual machine.  This process sees to it that nothing of it outlives the connection.
+"""
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+import tarfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+POLLRDHUP = 0x2000
+GRACE = 0.5                                 # seconds for the work to end by itself when the connection is closed
+PATIENCE = 5                                # seconds for what a test has to give back
+
+
+def main(settings: dict) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    signal.signal(signal.SIGTERM, ended)
+    signal.signal(signal.SIGHUP, ended)
+    # A test that is interrupted gives back what it has changed; a virtual machine's launcher heeds SIGTERM.
+    work, order = {"worker": (work_for_pytest, signal.SIGINT), "machine": (run_machine, signal.SIGTERM)}[settings["work"]]
+    child = start(work, settings)
+    events = Tail(Path(settings["directory"], "events"))
+    try:
+        watch(child, order, events)
+    finally:
+        end_all()
+        events.pass_on()
+
+
+def ended(*_: object) -> None:
+    raise SystemExit
+
+
+def say(**event: object) -> None:
+    with suppress(OSError):                 # nobody listens any more
+        os.write(2, json.dumps({"at": time.time(), **event}).encode() + b"\n")
+
+
+def start(work: Callable[[dict], None], settings: dict) -> int:
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        status = 1
+        try:
+            work(settings)
+            status = 0
+        except Refused as refused:
+            say(end="boot", why=str(refused))
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    return child
+
+
+class Refused(Exception):
+    """This machine cannot do the work; one line says why."""
+
+
+class Tail:
+    """What a virtual machine's launcher has added to its file of events."""
+
+    def __init__(self, path: Path):
+        self.path, self.read = path, 0
+
+    def pass_on(self) -> None:
+        with suppress(FileNotFoundError, BrokenPipeError):
+            data = self.path.read_bytes()[self.read:]
+            whole = data[:data.rfind(b"\n") + 1]
+            os.write(2, whole)
+            self.read += len(whole)
+
+
+def watch(child: int, order: int, events: Tail) -> None:
+    """Until the work is done.  When the connection is closed it is given a moment to notice, then an order to end."""
+    poller = select.poll()
+    poller.register(0, POLLRDHUP)
+    poller.register(1, 0)
+    while not poller.poll(100):
+        events.pass_on()
+        if has_ended(child, within=0):
+            return
+    if not has_ended(child, GRACE):
+        os.kill(child, order)
+        has_ended(child, PATIENCE)
+
+
+def has_ended(child: int, within: float) -> bool:
+    deadline = time.monotonic() + within
+    while os.waitpid(child, os.WNOHANG) == (0, 0):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def end_all() -> None:
+    """End every process below this one, however it has moved away from its parent: orphans become children of this one."""
+    with suppress(ChildProcessError, FileNotFoundError):
+        while True:
+            for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+            os.waitpid(-1, 0)
+
+
+def work_for_pytest(settings: dict) -> None:
+    """One worker, as in a guest, but in private namespaces."""
+    directory = Path(settings["directory"])
+    project = directory / "project"
+    with tarfile.open(directory / "sources.tar") as sources:
+        sources.extractall(project)
+    importlib.invalidate_caches()
+    from execnet.gateway_base import get_execmodel, init_popen_io, serve
+
+    from netns.hosts import isolate
+    os.environ["KDRIFT_PROJECTS"] = json.dumps([settings["project"], str(project)])
+    if settings["own_machine"]:
+        os.environ["KDRIFT_CLOCK"] = "real"     # as in a guest: the whole machine is there for the tests
+    os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
+    try:
+        isolate.enter()
+    except isolate.IsolationError as error:
+        raise Refused(str(error)) from None
+    os.chdir(project / settings["cwd"])
+    say(state="running")
+    serve(init_popen_io(get_execmodel("main_thread_only")), id="far-worker")
+
+
+def run_machine(settings: dict) -> None:
+    """A virtual machine, as vm.launcher runs it, with boot images that the session sends where the cache does not have them."""
+    from common.errors import CacheError
+    from kernels.cache import Cache
+    from kernels.extract import Kernel
+    from vm import launcher
+    from vm.job import Job
+    directory = settings["directory"]
+    try:
+        with Cache(say=lambda line: say(note=line)) as cache:
+            image = cache.build("images", settings["image"], receive_image, {"group": settings["group"]})
+            say(need=0)
+            kernel = Kernel(**{**settings["job"].pop("kernel"), "vmlinuz": image / "vmlinuz", "modules": None})
+            job = Job(**{**settings["job"], "kernel": kernel, "initrd": str(image / "initrd"), "slots": 1, "session": directory,
+                         "owner": os.getppid(), "events": f"{directory}/events"})
+            job.write(Path(directory, "job"))
+            launcher.main(f"{directory}/job", bootstrap=lambda: None)
+    except CacheError as error:
+        raise Refused(str(error)) from None
+
+
+def receive_image(target: Path) -> None:
+    say(need=1)
+    with open(0, "rb", buffering=0, closefd=False) as line:
+        size = int(b"".join(iter(lambda: line.read(1), b"\n")))
+    archive = target / "sent"
+    with open(archive, "wb") as file:
+        while size:
+            data = os.read(0, min(size, 1 << 20))
+            if not data:
+                raise Refused("the connection ended while the boot image was sent")
+            size -= file.write(data)
+    with tarfile.open(archive) as tar:
+        tar.extractall(target)
+    archive.unlink()
+
+
+if __name__ == "__main__":
+    main({**json.loads(sys.argv[2]), "directory": sys.argv[1]})

@@ -1,0 +1,165 @@
+"""A pytest session whose tests run on other machines as well: hosts reached by ssh, and builders that boot kernels."""
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from xdist.workermanage import WorkerController
+
+from common.project import PROJECT
+from hosts.launcher import Visit
+from hosts.ssh import Facts, Host, HostError, probe
+from kernels.extract import Kernel
+from report.labels import split_label
+from session.session import KernelRun, KernelSession
+from vm.job import Events
+
+LEFT_OUT = "the audit tests and those that take a device from its driver"
+
+
+@dataclass
+class HostRun(KernelRun):
+    """The kernel that a host runs.  `own_machine`: tests may change more of it than private namespaces hold."""
+
+    host: Host | None = None
+    own_machine: bool = False
+
+    def path(self) -> None:
+        return None
+
+    def introduction(self) -> str:
+        """What is to be known before anything starts there."""
+        rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
+        return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
+
+
+@dataclass
+class Builder:
+    """A host that boots kernels; `alive` until a connection to it is lost."""
+
+    host: Host
+    processors: int
+    alive: bool = True
+    runs: set[str] = field(default_factory=set)     # numbers of the kernels on it
+
+    def load(self) -> float:
+        """Kernels for each processor."""
+        return len(self.runs) / self.processors
+
+
+def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]:
+    """Raises pytest.UsageError."""
+    try:
+        return [Host.parse(name, config) for name in names]
+    except ValueError as error:
+        raise pytest.UsageError(f"{option} {error}") from None
+
+
+def split_hosts(option: str, words: list[str]) -> tuple[list[str], list[str]]:
+    """The hosts' names, and the label of each or nothing.  Raises pytest.UsageError."""
+    try:
+        found = [split_label(word, Host.parse) for word in words]
+    except ValueError as error:
+        raise pytest.UsageError(f"{option} {error}") from None
+    return [name for name, _label in found], [label for _name, label in found]
+
+
+def find_hosts(hosts: list[Host], labels: list[str], own_machine: bool, first: int) -> list[HostRun]:
+    """A column per host, numbered from `first`; one that cannot be reached keeps its place with an error."""
+    runs = []
+    for number, (host, label) in enumerate(zip(hosts, labels, strict=True)):
+        run = HostRun(str(first + number), host.name, clock="real", chosen=label, host=host, own_machine=own_machine)
+        try:
+            run.kernel = kernel_of(host, probe(host))
+        except HostError as error:
+            run.error = str(error)
+        runs.append(run)
+    return runs
+
+
+def kernel_of(host: Host, facts: Facts) -> Kernel:
+    """A host's kernel as far as results are concerned.  Debian's build names the version of the package."""
+    packaged = re.search(r"Debian (\S+)", facts.build)
+    return Kernel(host.name, facts.release, None, packaged[1] if packaged else None, Path(), None, "", build=facts.build)
+
+
+def find_builders(hosts: list[Host]) -> list[Builder]:
+    """Raises pytest.UsageError where one cannot be used: what was asked for is not to be had."""
+    builders = []
+    for host in hosts:
+        try:
+            facts = probe(host)
+        except HostError as error:
+            raise pytest.UsageError(f"--builder {host.name}: {error}") from None
+        if not facts.qemu:
+            raise pytest.UsageError(f"--builder {host.name}: qemu-system-x86_64 is not installed there (Debian package: qemu-system-x86)")
+        builders.append(Builder(host, facts.processors))
+    return builders
+
+
+class FarSession(KernelSession):
+    """Kernels are spread over the builders, where there are any; hosts run the tests themselves."""
+
+    def __init__(self, config: pytest.Config, runs: list[KernelRun], builders: list[Builder]):
+        super().__init__(config, runs)
+        self.builders = builders
+        self.boots_here = not builders
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        for run in self.runs.values():
+            if isinstance(run, HostRun) and run.kernel:
+                self.config.get_terminal_writer().line(run.introduction())
+        super().pytest_sessionstart(session)
+
+    def start_machine(self, run: KernelRun) -> None:
+        lost = self.builders and not isinstance(run, HostRun) and not any(builder.alive for builder in self.builders)
+        if lost:
+            run.error = "no builder is left: " + run.machines[-1].last("end")["why"]
+            self.sched.give_up(run.number)
+        else:
+            super().start_machine(run)
+
+    def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
+        if isinstance(run, HostRun):
+            where = Path(self.job["cwd"])
+            cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
+            self.visit(run.host, events, slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
+        elif self.builders:
+            builder = min((each for each in self.builders if each.alive), key=Builder.load)
+            builder.runs.add(run.number)
+            events.add(note=f"runs on {builder.host.name}")
+            machine = job.with_suffix(".machine")
+            super().write_job(run, events, machine)
+            self.visit(builder.host, events, slots=builder.processors, job=str(machine)).write(job)
+        else:
+            return super().write_job(run, events, job)
+        return "hosts.launcher"
+
+    def visit(self, host: Host, events: Events, **rest: object) -> Visit:
+        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), **rest)
+
+    def restorable(self, run: KernelRun) -> bool:
+        return not isinstance(run, HostRun)
+
+    def worker_workerfinished(self, node: WorkerController) -> None:
+        self.leave_builder(self.run_of(node))           # before the next machine of the kernel is put on one
+        super().worker_workerfinished(node)
+
+    def worker_errordown(self, node: WorkerController, error: object) -> None:
+        """The end of a machine; where its builder is lost, that is no failed start of the kernel's."""
+        run = self.run_of(node)
+        builder = self.leave_builder(run)
+        failed_starts = run.failed_starts
+        if builder and (run.machines[-1].last("end") or {}).get("host_lost"):
+            builder.alive = False
+        super().worker_errordown(node, error)
+        if builder and not builder.alive:
+            run.failed_starts = failed_starts
+
+    def leave_builder(self, run: KernelRun) -> Builder | None:
+        """The builder that the kernel was on."""
+        builder = next((each for each in self.builders if run.number in each.runs), None)
+        if builder:
+            builder.runs.remove(run.number)
+        return builder

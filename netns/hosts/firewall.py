@@ -1,0 +1,159 @@
+"""Packets made to disappear, each way with a counter that proves that it did it."""
+
+import json
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from netns.errors import CommandError, HostLacks, MissingFeature, lacks
+from netns.hosts.host import Host
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule in force. `packets()` is how many it has matched so far."""
+
+    packets: Callable[[], int]
+
+
+def drop(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
+    """For the time of the block the host drops every TCP segment from the address `source` as it comes in.
+
+    ARP and neighbour discovery go on, so the sender has nothing to go by. `flavour` is one of FLAVOURS, or the first
+    that the machine has. Raises MissingFeature where the machine lacks it.
+    """
+    return _incoming(host, source, "drop", flavour)
+
+
+def drop_resets(host: Host, source: str) -> AbstractContextManager[Rule]:
+    """As drop(), but only the segments with RST. Raises MissingFeature where the machine lacks nftables."""
+    return _nft(host, source, "drop", match="tcp flags & rst == rst")
+
+
+def reject(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
+    """As drop(), but the host answers each segment with ICMP host unreachable (ICMPv6 address unreachable)."""
+    return _incoming(host, source, "reject", flavour)
+
+
+@contextmanager
+def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
+    """The server's end of the link is down. `packets()` is the TCP segments that left the client and never arrived."""
+    with server.link_down(client.role):
+        before = client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs")
+        yield Rule(lambda: client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs") - before)
+
+
+def nothing_leaves(host: Host, policy: str) -> AbstractContextManager[Rule]:
+    """The host drops each packet that it sends, by a rule where the chain's `policy` is "accept", or by the policy "drop" itself.
+    Raises MissingFeature where the machine lacks nftables."""
+    table = "inet kdrift-silence"
+    rules = [f"add rule {table} output drop"] if policy == "accept" else []
+    return _nft_table(host, table, f"add chain {table} output {{ type filter hook output priority 0; policy {policy}; }}", *rules)
+
+
+def count(host: Host, family: int) -> AbstractContextManager[Rule]:
+    """Every packet of the address family that comes in for the host passes one chain of nftables, and is counted: the
+    host's only netfilter hook, unless it has others. Raises MissingFeature."""
+    table = f"{'ip' if family == socket.AF_INET else 'ip6'} kdrift-count"
+    return _nft_table(host, table, f"add chain {table} input {{ type filter hook input priority 0; }}", f"add rule {table} input counter")
+
+
+def redirect(host: Host, address: str, port: int, to_port: int, unless_marked: int) -> AbstractContextManager[Rule]:
+    """TCP connections of the host to the address and port come to its own port `to_port` instead (REDIRECT), save
+    those of sockets with the mark `unless_marked`. Raises MissingFeature."""
+    family = "ip6" if ":" in address else "ip"
+    table = f"{family} kdrift-redirect"
+    match = f"{family} daddr {address} tcp dport {port} meta mark != {unless_marked}"
+    return _nft_table(host, table, f"add chain {table} output {{ type nat hook output priority -100; }}",
+                      f"add rule {table} output {match} counter redirect to :{to_port}")
+
+
+@contextmanager
+def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Iterator[Rule]:
+    with ExitStack() as stack:
+        if flavour is None:
+            yield _any(stack, host, source, verdict)
+        else:
+            yield stack.enter_context(_ADD[flavour](host, source, verdict))
+
+
+def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
+    lacking = []
+    for flavour in FLAVOURS:
+        try:
+            return stack.enter_context(_ADD[flavour](host, source, verdict))
+        except MissingFeature as error:
+            lacking.append(error)
+    # A kernel that has one of them would be used by its tool, if that were here.
+    kind = HostLacks if any(isinstance(error, HostLacks) for error in lacking) else MissingFeature
+    raise kind("no firewall: " + "; ".join(map(str, lacking)))
+
+
+def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> AbstractContextManager[Rule]:
+    table = "inet kdrift"
+    family, unreachable = (
+        ("ip6", "icmpv6 type addr-unreachable") if ":" in source else ("ip", "icmp type host-unreachable")
+    )
+    action = f"reject with {unreachable}" if verdict == "reject" else "drop"
+    return _nft_table(host, table, f"add chain {table} input {{ type filter hook input priority 0; }}",
+                      f"add rule {table} input {family} saddr {source} {match} counter {action}")
+
+
+@contextmanager
+def _nft_table(host: Host, table: str, *lines: str) -> Iterator[Rule]:
+    """A table of nftables with these chains and rules, for the time of the block."""
+    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin="\n".join([f"add table {table}", *lines]) + "\n")
+    try:
+        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
+    finally:
+        host.run(["nft", "delete", "table", *table.split()])
+
+
+def _nft_packets(listing: str) -> int:
+    rules = [entry["rule"] for entry in json.loads(listing)["nftables"] if "rule" in entry]
+    return sum(part["counter"]["packets"] for rule in rules for part in rule["expr"] if "counter" in part)
+
+
+@contextmanager
+def _iptables(flavour: str, host: Host, source: str, verdict: str) -> Iterator[Rule]:
+    tool, unreachable = (
+        (flavour.replace("iptables", "ip6tables"), "icmp6-addr-unreachable") if ":" in source
+        else (flavour, "icmp-host-unreachable")
+    )
+    action = ["REJECT", "--reject-with", unreachable] if verdict == "reject" else ["DROP"]
+    rule = ["INPUT", "-p", "tcp", "-s", source, "-j", *action]
+    _try(host, [tool, "-w", "-A", *rule], [tool, "-w", "-S", "INPUT"])
+    try:
+        yield Rule(lambda: _iptables_packets(host.run([tool, "-w", "-v", "-S", "INPUT"])))
+    finally:
+        host.run([tool, "-w", "-D", *rule])
+
+
+_ADD = {
+    "nft": _nft,
+    "iptables-nft": partial(_iptables, "iptables-nft"),
+    "iptables-legacy": partial(_iptables, "iptables-legacy"),
+}
+FLAVOURS = tuple(_ADD)
+
+
+def _iptables_packets(listing: str) -> int:
+    return sum(int(packets) for packets in re.findall(r"^-A INPUT .*-c (\d+) \d+", listing, re.MULTILINE))
+
+
+def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -> None:
+    """Run the command; if even the harmless one fails, the machine lacks the feature."""
+    try:
+        host.run(command, stdin)
+    except MissingFeature:
+        raise
+    except (CommandError, subprocess.TimeoutExpired):
+        try:
+            host.run(harmless)
+        except CommandError as error:
+            raise lacks("no firewall", error) from error
+        raise

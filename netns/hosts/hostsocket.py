@@ -1,0 +1,76 @@
+"""Sockets that say whose they are when what they wait for does not come."""
+
+import socket
+from collections.abc import Callable
+
+from netns.errors import NothingCame
+
+_KINDS = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP", socket.SOCK_RAW: "raw"}
+
+
+def _timed(name: str, what: str) -> Callable:
+    """The method of this name, whose timeout says `what` the socket has waited for."""
+    method = getattr(socket.socket, name)
+
+    def call(self: "HostSocket", *arguments: object, **options: object) -> object:
+        if name == "connect":
+            self._target = arguments[0]
+        try:
+            return method(self, *arguments, **options)
+        except TimeoutError as error:
+            # The kernel's own ETIMEDOUT has an errno, and is not ours to explain.
+            if error.errno is not None:
+                raise self._named(error)
+            raise NothingCame(f"{self.role}: {what.format(self=self)} within {self.gettimeout():g} s") from None
+        except OSError as error:
+            raise self._named(error)
+    call.__name__ = call.__qualname__ = name
+    return call
+
+
+class HostSocket(socket.socket):
+    """A socket of the host in this `role`. What its timeout ends raises NothingCame, which is a TimeoutError."""
+
+    role = "?"
+    _target: object = None
+
+    recv = _timed("recv", "nothing came for {self.name}")
+    recvfrom = _timed("recvfrom", "nothing came for {self.name}")
+    recvmsg = _timed("recvmsg", "nothing came for {self.name}")
+    connect = _timed("connect", "no connection of {self.name}")
+    send = _timed("send", "no room to send on {self.name}")
+    sendall = _timed("sendall", "no room to send all on {self.name}")
+    sendto = _timed("sendto", "no room to send on {self.name}")
+    _accept = _timed("_accept", "nobody connected to {self.name}")
+
+    @property
+    def name(self) -> str:
+        """What it is, and the addresses of both ends as far as they are known."""
+        here, there = self._end(self.getsockname), self._end(self.getpeername)
+        words = (("at", here), ("connected to", there), ("for", "" if there else self._end(lambda: self._target)))
+        ends = [f" {word} {end}" for word, end in words if end]
+        return f"the {_KINDS.get(self.type, 'other')} socket{''.join(ends)}"
+
+    def _named(self, error: OSError) -> OSError:
+        """The error with this socket in its text, as an error about a file has the file's name. Nothing is asked of the kernel, for
+        the test goes on: getsockname() of UDP may look up the route again (ip4_datagram_release_cb())."""
+        there = self._end(lambda: self._target)
+        error.filename = f"{self.role}: the {_KINDS.get(self.type, 'other')} socket{' for ' + there if there else ''}"
+        return error
+
+    @staticmethod
+    def _end(ask: Callable[[], object]) -> str:
+        try:
+            address, port, *_rest = ask()
+        except (OSError, TypeError, ValueError):
+            return ""
+        return f"{address} port {port}" if port else ""
+
+    def accept(self) -> tuple["HostSocket", object]:
+        """As socket.accept(), but for the class of the new socket."""
+        descriptor, address = self._accept()
+        made = HostSocket(self.family, self.type, self.proto, fileno=descriptor)
+        made.role = self.role
+        if socket.getdefaulttimeout() is None and self.gettimeout():
+            made.setblocking(True)
+        return made, address

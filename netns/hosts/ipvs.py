@@ -1,0 +1,32 @@
+"""IPVS: a director that hands connections for a virtual address to real servers through tunnels.
+
+Built with the administrator's tools. Source: ipvsadm(8), Documentation/networking/ipvs-sysctl.rst.
+"""
+
+from collections.abc import Sequence
+
+from netns.hosts.host import Host
+from netns.hosts.tunnel import fallback
+
+
+def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str], scheduler: str = "rr") -> None:
+    """TCP connections to the virtual address and port go to the real servers' addresses, each in a tunnel.
+
+    Raises MissingFeature where the kernel has no IPVS or no such scheduler.
+    """
+    at = _endpoint(virtual, port)
+    rules = [f"-A -t {at} -s {scheduler}", *(f"-a -t {at} -r {_endpoint(address, port)} -i" for address in real)]
+    director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
+    director.hold(virtual)
+
+
+def real_server(host: Host, virtual: str) -> None:
+    """The host takes the virtual address's packets out of the tunnel and answers them itself (tunl0 or ip6tnl0).
+
+    Raises MissingFeature where the kernel has no such tunnel.
+    """
+    fallback(host, "ip6tnl" if ":" in virtual else "ipip", virtual)
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

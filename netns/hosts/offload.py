@@ -1,0 +1,26 @@
+"""What a host leaves to its network interfaces: segmentation."""
+
+import ctypes
+import fcntl
+import socket
+import struct
+
+from netns.hosts.host import Host
+
+_SIOCETHTOOL = 0x8946
+# include/uapi/linux/ethtool.h
+_ETHTOOL_STSO = 0x0000001F
+
+
+def segment_in_software(host: Host) -> None:
+    """The host cuts its TCP data into segments before its captures and its peers see them.
+
+    A veth interface takes segments of up to 64 kB (GSO) and nobody cuts them: what is captured is then not what a
+    network would carry. Source: Documentation/networking/segmentation-offloads.rst, ethtool(8). Raises OSError.
+    """
+    off = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STSO, 0))
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        for interface in host.interfaces.values():
+            # struct ifreq: the name, then a pointer to the command.
+            request = struct.pack("16sP16x", interface.name.encode(), ctypes.addressof(off))
+            fcntl.ioctl(control, _SIOCETHTOOL, request)

@@ -1,0 +1,66 @@
+"""Sysctls that some kernels have for all namespaces together, and those of a host that are not as they would be by themselves."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from netns.errors import HostLacks, MissingFeature, lacks
+from netns.hosts.host import Host
+from netns.hosts.namespace import NetworkNamespace
+
+_NETWORK = "/proc/sys/net"
+_LONGEST = 1 << 16
+
+
+@contextmanager
+def everywhere(name: str, value: int) -> Iterator[None]:
+    """The sysctl has this value for the time of the block. Raises MissingFeature where this process may not write
+    it."""
+    file = Path("/proc/sys", name.replace(".", "/"))
+    try:
+        before = file.read_text()
+        file.write_text(str(value))
+    except OSError as error:
+        raise lacks(f"{name} is not of the network namespace here, and cannot be written", error) from error
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def absent(name: str) -> MissingFeature:
+    """The error for a sysctl that is not there and that the kernel hides from user namespaces: HostLacks in one of those.
+
+    Source: net/xfrm/xfrm_sysctl.c and net/netfilter/nf_conntrack_standalone.c, "Don't export sysctls to unprivileged users".
+    """
+    if Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]:
+        return MissingFeature(f"the kernel has no {name}")
+    return HostLacks(f"there is no {name}: the kernel has none, or hides it, as only the machine's own root sees it")
+
+
+def defaults() -> dict[str, str]:
+    """The sysctls below net of a new namespace."""
+    with NetworkNamespace() as fresh, fresh.entered():
+        files = (f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names)
+        return _read(file.removeprefix("/proc/sys/").replace("/", ".") for file in files)
+
+
+def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """The host's sysctls whose values are not the `usual` ones of defaults(): name -> (value, default)."""
+    with host.entered():
+        values = _read(usual)
+    return {name: (value, usual[name]) for name, value in values.items() if value != usual[name]}
+
+
+def _read(names: Iterable[str]) -> dict[str, str]:
+    """Those of these sysctls that can be read."""
+    found = {}
+    for name in names:
+        with suppress(OSError):             # it can only be written, or not here
+            descriptor = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_RDONLY)
+            try:
+                found[name] = os.read(descriptor, _LONGEST).decode().strip()
+            finally:
+                os.close(descriptor)
+    return found

@@ -1,0 +1,110 @@
+"""Connection tracking on a host that forwards: what it makes of the packets that pass. Source: conntrack(8)."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from netns.errors import CommandError, lacks
+from netns.found import Found
+from netns.hosts.host import Host
+from netns.hosts.sysctl import absent
+
+_TABLE = "inet kdrift-tracker"
+_SYSCTL = "net.netfilter.nf_conntrack_"
+_FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A TCP connection as `conntrack -L` lists it: its state, the whole seconds until it is forgotten, the ports of
+    the side that opened it and of the other, the packets each way, and whether it was seen to work (ASSURED)."""
+
+    state: str
+    timeout: int
+    ports: tuple[int, int]
+    packets: tuple[int, int]
+    assured: bool
+
+
+class Tracker:
+    """The tracker of one host. It changes no packet, unless it drops those that fit into no connection."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def entries(self, family: socket.AddressFamily) -> Found:
+        """What is tracked now; what has expired is forgotten at the latest by this look."""
+        lines = self.listing("-p", "tcp", "-f", _FAMILIES[family])
+        return Found(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
+
+    def listing(self, *options: str) -> list[str]:
+        """The lines of `conntrack -L` with these options. Raises MissingFeature where the kernel does not tell of its entries."""
+        return self._run("-L", *options).splitlines()
+
+    def forget(self) -> None:
+        """Forget all connections, as a restart of the host would."""
+        self._run("-F")
+
+    def _run(self, *words: str) -> str:
+        try:
+            return self.host.run(["conntrack", *words])
+        except CommandError as error:
+            # Without its netlink side conntrack(8) is told EINVAL, whatever it asks for.
+            if self.host.failure(["conntrack", "-L"]):
+                raise lacks("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
+            raise
+
+    def count(self) -> int:
+        """Entries that take up memory, expired ones included, which a worker clears away now and then."""
+        return int(self.host.sysctl(_SYSCTL + "count"))
+
+    def timeout(self, state: str) -> int:
+        """Seconds that an entry in this state is kept without a packet."""
+        return int(self.host.sysctl(f"{_SYSCTL}tcp_timeout_{state.lower()}"))
+
+    def pin(self, **values: object) -> None:
+        """Set sysctls by their names after nf_conntrack_. Raises MissingFeature for one that is not there."""
+        try:
+            self.host.pin({_SYSCTL + name: value for name, value in values.items()})
+        except FileNotFoundError as error:
+            raise absent(str(error.filename)) from error
+
+    def invalid(self) -> int:
+        """Packets that fit into no connection so far."""
+        listing = json.loads(self.host.run(["nft", "-j", "list", "table", *_TABLE.split()]))
+        rules = [each["rule"]["expr"] for each in listing["nftables"] if "rule" in each]
+        return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
+
+
+@contextmanager
+def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
+    """The host tracks the connections that it forwards, for the time of the block, and counts their packets.
+
+    With `drop_invalid` it does not forward what fits into no connection. Raises MissingFeature.
+    """
+    rules = f"""
+        add table {_TABLE}
+        add chain {_TABLE} forward {{ type filter hook forward priority 0; }}
+        add rule {_TABLE} forward ct state invalid counter {"drop" if drop_invalid else ""}
+    """
+    try:
+        host.run(["nft", "-f", "-"], stdin=rules)
+    except CommandError as error:
+        raise lacks("no connection tracking", error) from error
+    tracker = Tracker(host)
+    try:
+        tracker.pin(acct=1)
+        yield tracker
+    finally:
+        host.run(["nft", "delete", "table", *_TABLE.split()])
+
+
+def _entry(line: str) -> Entry:
+    words = line.split()
+    numbers = {name: [int(each) for each in re.findall(rf" {name}=(\d+)", line)]
+               for name in ("sport", "dport", "packets")}
+    return Entry(state=words[3], timeout=int(words[2]), ports=(numbers["sport"][0], numbers["dport"][0]),
+                 packets=tuple(numbers["packets"]), assured="[ASSURED]" in words)

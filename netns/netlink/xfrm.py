@@ -1,0 +1,140 @@
+"""IPsec on a host: policies, security associations (SAs), and what the kernel tells those who negotiate keys.
+
+Written over NETLINK_XFRM, because pyroute2 has no xfrm and a policy for one socket is no command of `ip`; `ip xfrm`
+stays free to be the witness. Source: include/uapi/linux/xfrm.h, ip-xfrm(8), RFC 4301.
+"""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
+
+from netns import lacking
+from netns.errors import MissingFeature, NotMet
+from netns.found import Found
+from netns.hosts.host import Host
+from netns.netlink import xfrm_wire as wire
+from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Selector, Template
+from netns.netlink.message import message
+from netns.netlink.rtnl import exchange
+
+__all__ = [
+    "Acquire", "Expire", "KeyManager", "Policy", "SA", "Selector", "Template", "add", "delete", "set_on_socket",
+    "update",
+]
+
+_NETLINK_XFRM = 6
+_IP_XFRM_POLICY, _IPV6_XFRM_POLICY = 17, 35
+# What a kernel without esp4, esp6 or the algorithm answers.
+_LACKING = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS, errno.ENOENT)
+
+
+def add(host: Host, *items: Policy | SA) -> None:
+    """Give the host these policies and SAs, in order, at once.
+
+    An SA replaces the larval one that waits for it. Raises FileExistsError (EEXIST) for one that is there,
+    MissingFeature where the kernel lacks ESP or the algorithm, OSError for any other refusal.
+    """
+    try:
+        _request(host, [_new(item) for item in items], items)
+    except OSError as error:
+        if not isinstance(error, MissingFeature) and error.errno in _LACKING and any(isinstance(item, SA) for item in items):
+            raise MissingFeature(f"the kernel lacks ESP with rfc4106(gcm(aes)): {os.strerror(error.errno)}") from error
+        raise
+
+
+def update(host: Host, item: Policy | SA) -> None:
+    """Put a policy in the place of the one with its selector and direction, or complete a larval SA that has an SPI.
+
+    Raises OSError: ESRCH for an SA that is not there.
+    """
+    if isinstance(item, Policy):
+        _request(host, [(wire.UPDPOLICY, wire.policy_with_template(item))], [item])
+    else:
+        _request(host, [(wire.UPDSA, wire.sa(item))], [item])
+
+
+def delete(host: Host, *items: Policy | SA) -> None:
+    """Raises OSError: ENOENT for a policy, ESRCH for an SA that is not there."""
+    _request(host, [
+        (wire.DELPOLICY, wire.policy_id(item)) if isinstance(item, Policy) else (wire.DELSA, wire.sa_id(item))
+        for item in items
+    ], items)
+
+
+def set_on_socket(sock: socket.socket, policy: Policy) -> None:
+    """The policy holds for this socket alone and before all others (IP_XFRM_POLICY; include/uapi/linux/in.h).
+
+    Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature where the kernel lacks NETLINK_XFRM.
+    """
+    # Until somebody has opened such a socket, xfrm_user may not be loaded, and without it no policy is understood: EINVAL.
+    with lacking.in_request(lacking.netlink(_NETLINK_XFRM)):
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
+    level, option = (
+        (socket.IPPROTO_IP, _IP_XFRM_POLICY) if sock.family == socket.AF_INET
+        else (socket.IPPROTO_IPV6, _IPV6_XFRM_POLICY)
+    )
+    sock.setsockopt(level, option, wire.policy(policy) + (wire.template(policy.template) if policy.template else b""))
+
+
+def _new(item: Policy | SA) -> tuple[int, bytes]:
+    if isinstance(item, Policy):
+        return wire.NEWPOLICY, wire.policy_with_template(item)
+    return wire.NEWSA, wire.sa(item)
+
+
+def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Policy | SA]) -> None:
+    messages = [message(kind, NLM_F_REQUEST | NLM_F_ACK, body) for kind, body in requests]
+    exchange(host.namespace, _NETLINK_XFRM, messages, names)
+
+
+class KeyManager:
+    """Hears what an IKE daemon would: each ACQUIRE and EXPIRE of the host, from its start on.
+
+    As long as one listens, a packet that needs a missing SA leaves a larval SA behind; without one it does not.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._heard: list[Acquire | Expire] = []
+        self._returned = 0
+        self._socket = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
+        self._socket.bind((0, wire.GROUP_ACQUIRE | wire.GROUP_EXPIRE))
+        self._socket.setblocking(False)
+
+    def heard(self) -> list[Acquire | Expire]:
+        """All so far, oldest first. Raises OSError ENOBUFS if some were lost."""
+        while True:
+            try:
+                datagram = self._socket.recv(1 << 16)
+            except BlockingIOError:
+                return list(self._heard)
+            event = wire.event(datagram)
+            if event is not None:
+                self._heard.append(event)
+
+    def acquires(self) -> Found:
+        told = (event for event in self.heard() if isinstance(event, Acquire))
+        return Found(f"ACQUIREs that key managers of {self._host.role} were told of", told)
+
+    def expires(self) -> list[Expire]:
+        return [event for event in self.heard() if isinstance(event, Expire)]
+
+    def next(self, within: float) -> Acquire | Expire:
+        """The oldest that next() has not returned yet; waits up to `within` seconds for it. Raises NotMet."""
+        began = time.monotonic()
+        while len(self.heard()) == self._returned:
+            gone = time.monotonic() - began
+            if gone >= within:
+                raise NotMet(f"key managers of {self._host.role} were told nothing for {within:g} s; before that: {self._heard}")
+            select.select([self._socket], [], [], within - gone)
+        self._returned += 1
+        return self._heard[self._returned - 1]
+
+    def close(self) -> None:
+        """Nobody listens any more."""
+        self._socket.close()

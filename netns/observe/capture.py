@@ -1,0 +1,202 @@
+"""A packet ring that records a whole host: no process, no thread, and no timer in the kernel.
+
+TPACKET_V2, not V3: V3 retires its blocks by a periodic timer, which would keep a clock that skips idle time from
+skipping. Source: Documentation/networking/packet_mmap.rst, packet(7).
+"""
+
+import mmap
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from netns.errors import CaptureLost, NotMet
+from netns.found import Found
+from netns.hosts.namespace import NetworkNamespace
+from netns.observe.trace import Trace
+from netns.packets.packet import Frame, Packet, pcap
+
+_SOL_PACKET = 263
+_PACKET_RX_RING = 5
+_PACKET_STATISTICS = 6
+_PACKET_VERSION = 10
+_TPACKET_V2 = 1
+_ETH_P_ALL = 0x0003
+_TP_STATUS_USER = 1
+_TP_STATUS_CSUMNOTREADY = 8
+# ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): what has an Ethernet header.
+_ETHERNET = (1, 772)
+
+# 512 bytes hold the ring's own header and 446 bytes of the packet; 1 MiB in all.
+_FRAME = 512
+_FRAMES = 2048
+_BLOCK = 65536
+
+# struct tpacket2_hdr, then struct sockaddr_ll.
+_HEADER = struct.Struct("=IIIHHIIHH4x HHiHBB8s")
+
+
+class PacketRing:
+    """Records what a host sends and receives on all its interfaces, firewalled packets included.
+
+    A packet that a firewall drops on its way in is seen, one that it drops on its way out is not.
+    """
+
+    def __init__(self, role: str, namespace: NetworkNamespace) -> None:
+        self.role, self.namespace = role, namespace
+        self.frames: list[Frame] = []
+        self.lost = 0
+        self._next = 0
+        self._trace = Trace()
+
+    def __enter__(self) -> "PacketRing":
+        with self.namespace.entered():
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
+        request = struct.pack("=IIII", _BLOCK, _FRAMES * _FRAME // _BLOCK, _FRAME, _FRAMES)
+        self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
+        self._ring = mmap.mmap(self._socket.fileno(), _FRAMES * _FRAME)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ring.close()
+        self._socket.close()
+
+    def wait(self, seconds: float) -> None:
+        """Until there is a packet to drain, or the time is over."""
+        select.select([self._socket], [], [], seconds)
+
+    def drain(self) -> None:
+        """Move the recorded packets out of the ring, for a test that lasts for thousands of them."""
+        ring, unpack = self._ring, _HEADER.unpack_from
+        while True:
+            offset = self._next * _FRAME
+            status, length, kept, start, _net, seconds, nanoseconds, _tci, _tpid, \
+                _family, protocol, interface, hardware, direction, _halen, _address = unpack(ring, offset)
+            if not status & _TP_STATUS_USER:
+                break
+            start += offset
+            data = ring[start:start + kept]
+            if hardware not in _ETHERNET:
+                # A tunnel's packets begin with IP; with an Ethernet header of zeros all read alike, in a pcap file too.
+                data = bytes(12) + protocol.to_bytes(2, sys.byteorder) + data
+                length += 14
+            self.frames.append(Frame(
+                seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data, bool(status & _TP_STATUS_CSUMNOTREADY)))
+            ring[offset:offset + 4] = b"\0\0\0\0"
+            self._next = (self._next + 1) % _FRAMES
+        # The kernel starts these two numbers anew with each reading.
+        _received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        self.lost += dropped
+
+    @contextmanager
+    def span(self, protocol: str | None) -> Iterator["Capture"]:
+        self.drain()
+        capture = Capture(self, protocol, len(self.frames), self.lost)
+        try:
+            yield capture
+        finally:
+            capture.stop()
+
+    def trace(self) -> Trace:
+        """Everything recorded so far, decoded."""
+        self.drain()
+        with self.namespace.entered():
+            names = dict(socket.if_nameindex())
+        self._trace.extend(self.frames[len(self._trace.packets):], names)
+        return self._trace
+
+    def pcap(self, limit: int) -> tuple[bytes, int]:
+        """The latest packets as a pcap file of at most `limit` bytes, and how many earlier ones did not fit."""
+        self.drain()
+        return pcap(self.frames, limit)
+
+
+class Capture:
+    """The packets of one span of a host's ring. Decoded at the first look.
+
+    Looking raises CaptureLost if the ring overflowed meanwhile: then nothing can be said about what is not there.
+    """
+
+    def __init__(self, ring: PacketRing, protocol: str | None, first: int, lost_before: int) -> None:
+        self._ring = ring
+        self._protocol = protocol
+        self._first = first
+        self._lost_before = lost_before
+        self._stopped_at: int | None = None
+        self._lost = 0
+
+    def stop(self) -> None:
+        """Later packets no longer belong to this capture."""
+        self._ring.drain()
+        self._stopped_at = len(self._ring.frames)
+        self._lost = self._ring.lost - self._lost_before
+
+    def packets(self) -> Found:
+        """The packets, oldest first. Raises CaptureLost."""
+        return Found(self.what, self._all())
+
+    @property
+    def what(self) -> str:
+        """Its name in messages."""
+        return self._named("of")
+
+    def _named(self, relation: str) -> str:
+        return f"{self._protocol + ' ' if self._protocol else ''}packets {relation} {self._ring.role}"
+
+    def _all(self) -> list[Packet]:
+        if self._stopped_at is None:
+            self._ring.drain()
+        lost = self._lost if self._stopped_at is not None else self._ring.lost - self._lost_before
+        if lost:
+            raise CaptureLost(f"{self._ring.role}: the packet ring lost {lost} packets")
+        # What came before says which sequence numbers a connection is at.
+        chosen = self._ring.trace().packets[self._first:self._stopped_at]
+        return [packet for packet in chosen if self._protocol in (None, packet.protocol)]
+
+    def sent(self) -> Found:
+        return Found(self._named("sent by"), (packet for packet in self._all() if packet.sent))
+
+    def received(self) -> Found:
+        return Found(self._named("received by"), (packet for packet in self._all() if not packet.sent))
+
+    def probes(self) -> Found:
+        """The keepalive probes that the host sent: no data, and a sequence number that the peer has acknowledged."""
+        return Found(f"keepalive probes sent by {self._ring.role}", (packet for packet in self.sent() if packet.is_probe))
+
+    def exactly(self, count: int) -> list[Packet]:
+        """The packets, which are so many. Raises WrongNumber."""
+        return self.packets().exactly(count)
+
+    def only(self) -> Packet:
+        """The one packet. Raises WrongNumber."""
+        return self.packets().only()
+
+    def until(self, what: str, satisfied: Callable[["Capture"], bool], within: float) -> None:
+        """Wait until `satisfied(capture)`, asked again after each packet; `what` names what is waited for: "2 keepalive probes".
+        `within` is seconds.
+
+        Raises NotMet with the name and the packets seen, CaptureLost; TypeError without a name.
+        """
+        if not isinstance(what, str):
+            raise TypeError("until() needs a name for what is waited for")
+        began = time.monotonic()
+        while not satisfied(self):
+            gone = time.monotonic() - began
+            if gone >= within:
+                packets = self.packets()
+                raise NotMet(f"after {within:g} s not seen: {what}; {packets.what}: {len(packets)}{':' if packets else ''}"
+                             + "".join(f"\n{packet}" for packet in packets))
+            self._ring.wait(within - gone)
+
+    def __iter__(self) -> Iterator[Packet]:
+        return iter(self.packets())
+
+    def __len__(self) -> int:
+        return len(self.packets())
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.packets()))

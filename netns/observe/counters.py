@@ -1,0 +1,167 @@
+"""The kernel's protocol counters of one network namespace."""
+
+from collections.abc import Iterable
+from functools import cache, partial
+from itertools import chain
+
+from netns.errors import MissingFeature
+from netns.observe import procnet
+
+_SOCKSTATS = ("sockstat", "sockstat6")
+_NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
+_BY_TYPE = "Type"
+_INTERFACE = "dev_snmp6"
+# Not every kernel counts these: CONFIG_XFRM_STATISTICS.
+_XFRM = "xfrm_stat"
+
+
+class Counters:
+    """Counters by name: "Tcp.OutSegs", "TcpExt.TCPKeepAlive", "Ip6.InReceives", "sockstat.TCP.inuse", "XfrmOutNoStates".
+
+    Reading takes the raw text only; it is parsed at the first look. A counter that the kernel does not have raises
+    MissingFeature; of ICMP messages by type ("IcmpMsg.InType3") it lists those that have come, and the others are 0.
+    Source: proc_net(5), Documentation/networking/snmp_counter.rst, xfrm_proc.rst.
+    """
+
+    def __init__(self, texts: dict[str, bytes]) -> None:
+        self._texts = texts
+        self._tables: dict[str, dict[str, bytes]] = {}
+
+    @classmethod
+    def read(cls) -> "Counters":
+        """The counters of the namespace that the calling thread is in."""
+        return cls({file: _read(file) for file in _FILES})
+
+    @classmethod
+    def read_interface(cls, name: str) -> "Counters":
+        """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4.
+        Empty where it has none, or is gone."""
+        try:
+            return cls({_INTERFACE: procnet.read(f"{_INTERFACE}/{name}")})
+        except FileNotFoundError:
+            return cls({})
+
+    @classmethod
+    def read_one(cls, name: str) -> int:
+        """One counter of the namespace that the calling thread is in; only the file that has it is read."""
+        file = _file(name)
+        return cls({file: _read(file)})[name]
+
+    def __getitem__(self, name: str) -> int:
+        table = self._table(_file(name))
+        if name not in table and _BY_TYPE not in name:
+            raise MissingFeature(f"the kernel has no counter {name}")
+        return int(table.get(name, 0))
+
+    def since(self, earlier: "Counters") -> "Counted":
+        """What changed since then, by name."""
+        before = earlier._values
+        return Counted(self, {
+            name: value - before.get(name, 0) for name, value in self._values.items() if value != before.get(name, 0)
+        })
+
+    def names(self) -> list[str]:
+        """All that this kernel has."""
+        return sorted(self._values)
+
+    def nonzero(self) -> "Counted":
+        """Only these are made numbers of: most counters of a host are 0."""
+        return Counted(self, {
+            name: int(digits) for file, text in self._texts.items() for name, digits in _PARSERS[file](text) if digits != b"0"
+        })
+
+    @property
+    def _values(self) -> dict[str, int]:
+        return {name: int(digits) for file in self._texts for name, digits in self._table(file).items()}
+
+    def _table(self, file: str) -> dict[str, bytes]:
+        """A file's counters in digits. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
+        if file not in self._tables:
+            self._tables[file] = dict(_PARSERS[file](self._texts[file]))
+        return self._tables[file]
+
+
+class Counted(dict):
+    """Counters by name, but those that are 0: these are not listed, and are 0 to whoever asks. Asking for one that the kernel does
+    not have raises MissingFeature."""
+
+    def __init__(self, counters: Counters, values: dict[str, int]) -> None:
+        super().__init__(values)
+        self._counters = counters
+
+    def __missing__(self, name: str) -> int:
+        return 0 * self._counters[name]
+
+
+def _read(file: str) -> bytes:
+    try:
+        return procnet.read(file)
+    except FileNotFoundError:
+        if file != _XFRM:
+            raise
+        return b""
+
+
+def _file(name: str) -> str:
+    group, dot, _column = name.partition(".")
+    if not dot:
+        return _XFRM
+    if group in _SOCKSTATS:
+        return group
+    if group.endswith("6"):
+        return "snmp6"
+    return "netstat" if group in _NETSTAT else "snmp"
+
+
+# Names are made once; what is left for each of thousands of readings is little beside what the kernel takes to write it.
+_Parsed = Iterable[tuple[str, bytes]]
+
+
+def _paired(text: bytes) -> _Parsed:
+    """snmp and netstat: a line of names, then one of numbers, for each group."""
+    lines = text.splitlines()
+    return chain.from_iterable(zip(_columns(names), numbers.split()[1:]) for names, numbers in zip(lines[::2], lines[1::2]))
+
+
+@cache
+def _columns(line: bytes) -> list[str]:
+    group, *columns = line.decode().split()
+    return [f"{group[:-1]}.{column}" for column in columns]
+
+
+def _listed(text: bytes) -> _Parsed:
+    """snmp6 and xfrm_stat: a name and a number on each line."""
+    words = text.split()
+    return zip(map(_grouped, words[::2]), words[1::2])
+
+
+@cache
+def _grouped(name: bytes) -> str:
+    text = name.decode()
+    group = next((prefix for prefix in ("UdpLite6", "Icmp6", "Udp6", "Ip6") if text.startswith(prefix)), None)
+    return f"{group}.{text.removeprefix(group)}" if group else text
+
+
+def _sockets(file: str, text: bytes) -> _Parsed:
+    """A group on each line, then names and numbers in turn."""
+    for line in text.splitlines():
+        group, *pairs = line.split()
+        yield from zip(_socket_columns(file, group, tuple(pairs[::2])), pairs[1::2])
+
+
+@cache
+def _socket_columns(file: str, group: bytes, keys: tuple[bytes, ...]) -> list[str]:
+    return [f"{file}.{group.decode()[:-1]}.{key.decode()}" for key in keys]
+
+
+def _of_interface(text: bytes) -> _Parsed:
+    """As _listed(), below the interface's index."""
+    return _listed(text.partition(b"\n")[2])
+
+
+# Each file of a namespace, and what makes counters of it.
+_FILES = {
+    "snmp": _paired, "netstat": _paired, "snmp6": _listed,
+    **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _listed,
+}
+_PARSERS = {**_FILES, _INTERFACE: _of_interface}

@@ -1,0 +1,93 @@
+"""A socket's error queue: what IP_RECVERR and IPV6_RECVERR keep of each error, beside its errno.
+
+Source: ip(7), ipv6(7), include/uapi/linux/errqueue.h.
+"""
+
+import select
+import socket
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+
+from netns.errors import MissingFeature, NotMet
+from netns.found import Found
+
+_LEVEL = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
+_RECVERR = {socket.AF_INET: 11, socket.AF_INET6: 25}
+_RECVERR_RFC4884 = {socket.AF_INET: 26, socket.AF_INET6: 31}
+_ERROR = struct.Struct("=IBBBxIHBx")        # struct sock_extended_err, its union as struct sock_ee_data_rfc4884
+_OFFENDER = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
+
+
+class Origin(IntEnum):
+    """Who found the error."""
+
+    NONE = 0
+    LOCAL = 1
+    ICMP = 2
+    ICMP6 = 3
+
+
+@dataclass(frozen=True)
+class QueuedError:
+    """One error: its errno, the ICMP type and code, the MTU or pointer that the message has, and the offender: the
+    address that the ICMP message came from, None for a local error.
+
+    `destination` is the address and port that the failed packet was for. `payload` is what the message quotes of it
+    after its transport header; with receive_extensions() also what follows, where extensions begin at the offset
+    `extensions`, or not `valid` (RFC 4884, 4).
+    """
+
+    errno: int
+    origin: Origin
+    kind: int
+    code: int
+    info: int
+    extensions: int
+    valid: bool
+    offender: str | None
+    destination: tuple[str, int] | None
+    payload: bytes
+
+
+def receive_errors(sock: socket.socket, on: bool = True) -> None:
+    """Keep errors in the queue, and report also those that would otherwise be ignored: IP_RECVERR, IPV6_RECVERR."""
+    sock.setsockopt(_LEVEL[sock.family], _RECVERR[sock.family], int(on))
+
+
+def receive_extensions(sock: socket.socket) -> None:
+    """Say where the extensions of ICMP messages begin (IP_RECVERR_RFC4884). Raises MissingFeature."""
+    try:
+        sock.setsockopt(_LEVEL[sock.family], _RECVERR_RFC4884[sock.family], 1)
+    except OSError as error:
+        raise MissingFeature(f"the kernel has no IP_RECVERR_RFC4884: {error.strerror}") from error
+
+
+def pending(sock: socket.socket) -> QueuedError | None:
+    """The oldest error in the queue, which is taken out; None if there is none."""
+    try:
+        payload, ancillary, _flags, address = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    data = Found("control messages IP_RECVERR of an error queue", (
+        data for level, kind, data in ancillary if (level, kind) == (_LEVEL[sock.family], _RECVERR[sock.family]))).only()
+    number, origin, kind, code, info, extensions, flags = _ERROR.unpack_from(data)
+    return QueuedError(number, Origin(origin), kind, code, info, extensions, not flags, _offender(data[_ERROR.size:]),
+                       address[:2] if address else None, payload)
+
+
+def next_error(sock: socket.socket, within: float = 5) -> QueuedError:
+    """As pending(), but wait for it, `within` seconds. Raises NotMet."""
+    poll = select.poll()
+    poll.register(sock, 0)
+    if poll.poll(within * 1000) and (error := pending(sock)):
+        return error
+    raise NotMet(f"{getattr(sock, 'role', '?')}: the socket's error queue is empty after {within:g} s")
+
+
+def _offender(address: bytes) -> str | None:
+    (family,) = struct.unpack_from("=H", address)
+    if family not in _OFFENDER:
+        return None
+    start, length = _OFFENDER[socket.AddressFamily(family)]
+    return socket.inet_ntop(family, address[start:start + length])

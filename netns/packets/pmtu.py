@@ -1,0 +1,83 @@
+"""What a host knows of the paths it uses, and what it is told about them: RFC 1191, RFC 8201."""
+
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from netns.found import Found, what_of
+from netns.hosts.host import Host
+from netns.hosts.sysctl import everywhere
+from netns.packets.packet import Packet
+
+# Type and code.
+_FRAGMENTATION_NEEDED, _PACKET_TOO_BIG = b"\3\4", b"\2\0"
+_EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.ipv6.route.mtu_expires"}
+
+
+@dataclass(frozen=True)
+class PathMtu:
+    """What `ip route get` says of a destination: `mtu` in bytes if an exception or the route has one, `expires` in
+    whole seconds (rounded down) for an exception, `locked` if packets go without DF, and the next hop, `redirected` if a
+    redirect has named it."""
+
+    mtu: int | None
+    expires: int | None
+    locked: bool
+    via: str | None
+    device: str | None
+    redirected: bool
+
+
+def path(host: Host, destination: str, *selectors: str) -> PathMtu:
+    """The path as the host would use it now. `selectors` are more words for `ip route get`. Raises CommandError."""
+    # The text, because ip -j does not print the lock.
+    answer = host.run(["ip", "-o", "route", "get", destination, *selectors])
+    mtu = re.search(r" mtu (lock )?(\d+)", answer)
+    expires = re.search(r" expires (\d+)sec", answer)
+    words = answer.split()
+    return PathMtu(
+        mtu=int(mtu[2]) if mtu else None,
+        expires=int(expires[1]) if expires else None,
+        locked=bool(mtu and mtu[1]),
+        via=words[words.index("via") + 1] if "via" in words else None,
+        device=words[words.index("dev") + 1],
+        redirected="redirected" in answer,
+    )
+
+
+def announced(packet: Packet) -> int | None:
+    """The MTU that an ICMP fragmentation needed (RFC 1191, 4) or ICMPv6 Packet Too Big (RFC 4443, 3.2) announces, in
+    bytes; None for any other packet."""
+    if packet.icmp is None:
+        return None
+    if packet.protocol == "icmp":
+        return int.from_bytes(packet.icmp[6:8], "big") if packet.icmp[:2] == _FRAGMENTATION_NEEDED else None
+    return int.from_bytes(packet.icmp[4:8], "big") if packet.icmp[:2] == _PACKET_TOO_BIG else None
+
+
+def too_big(packets: Iterable[Packet]) -> Found:
+    """Those that announce a smaller MTU."""
+    return Found(f"errors that announce an MTU among {what_of(packets)}", (packet for packet in packets if announced(packet) is not None))
+
+
+@contextmanager
+def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[None]:
+    """Exceptions that the host learns within the block live for so many seconds; the default is 600.
+
+    Kernels before 5.18 have one value of mtu_expires for IPv4, in the machine's first namespace. Raises MissingFeature
+    where this process may not write it there.
+    """
+    name = _EXPIRY[family]
+    try:
+        before = host.sysctl(name)
+    except FileNotFoundError:
+        with everywhere(name, seconds):
+            yield
+        return
+    host.sysctl(name, seconds)
+    try:
+        yield
+    finally:
+        host.sysctl(name, before)

@@ -1,0 +1,359 @@
+"""A pytest session over kernels: one virtual machine per kernel as a pytest-xdist worker."""
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import execnet
+import pytest
+from execnet.gateway import RInfo
+from xdist.dsession import DSession
+from xdist.workermanage import NodeManager, WorkerController
+
+from common.errors import CacheError, FetchError, SpecError
+from common.project import PROJECT
+from common.status import Exit
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from kernels.grammar import parse
+from kernels.modules import build_of
+from kernels.spec import resolve
+from report.labels import LabelError, Named, check_label, labels_of, same_kernels, split_label
+from session import worker
+from session.scheduler import KernelScheduling
+from vm.image import python_command
+from vm.job import Events, Job
+from vm.machine import VMError, check_device, kvm_trouble, qemu
+from vm.payload import pack_sources
+
+ENDING = 10                                 # seconds that a launcher may take to end
+# Options with a value that a guest has no use for, and those of which it only looks whether they are there.
+NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
+                  "--confirm", "--fail-on", "--label")
+WHEREVER = ("--report", "--bug-report", "--baseline")
+MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
+
+
+@dataclass
+class KernelRun:
+    """One kernel of the session.  `label` is its column, unique in the session; `chosen` the label that the user gave it."""
+
+    number: str
+    spec: str
+    label: str = ""
+    kernel: Kernel | None = None
+    clock: str = "virtual"                  # that its tests run on: virtual or real
+    error: str | None = None                # why it could not be had or booted
+    machines: list[Events] = field(default_factory=list)
+    failed_starts: int = 0
+    restores: int = 0                       # machines that were given up because of what a test had left in them
+    first_test_at: float | None = None      # seconds since the epoch
+    chosen: str = ""
+
+    def named(self) -> Named:
+        """What its label stands for."""
+        kernel = self.kernel
+        return Named(self.spec, self.path(), kernel.release if kernel else "", kernel.key if kernel else "", self.chosen)
+
+    def path(self) -> Path | None:
+        """Its file or tree, where it was given as one."""
+        return parse(self.spec).path
+
+    def running(self) -> dict:
+        """What is known of its machine once it runs: boot_s, qemu."""
+        return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+
+    def first_test_s(self) -> float | None:
+        """Seconds of wall time from the start of its machine to its first test."""
+        event = self.machines[0].first("restoring", "booting") if self.machines else None
+        return round(self.first_test_at - event["at"], 3) if event and self.first_test_at else None
+
+    def peak_mb(self) -> float | None:
+        """The most memory that one of its machines occupied, in MB."""
+        return max((event["peak_mb"] for events in self.machines if (event := events.last("peak_mb"))), default=None)
+
+    def state(self) -> str:
+        """What its machine does now, in a word."""
+        event = self.machines[-1].last("state") if self.machines else None
+        return event["state"] if event else "waiting"
+
+    def notes(self) -> list[str]:
+        notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]
+        if self.restores:
+            times = f"{self.restores} time{'s' * (self.restores > 1)}"
+            notes.append(f"the machine was restored {times}: a test had left something behind, or timed out")
+        return notes
+
+
+def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
+    """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
+
+    `words` are specifications, with a label or without.  A kernel that exists and cannot be had keeps its place with an error: the
+    others still run.  `boots_here`: on this machine's QEMU.
+    """
+    try:
+        found = [split_label(word, parse) for word in words]
+        runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
+        for run in runs:
+            if parse(run.spec).kind == "running":
+                raise SpecError("running: leave out --kernel to test the running kernel")
+        if boots_here:
+            qemu()
+            for device in options.devices:
+                check_device(device)
+        with Cache() as cache:
+            for run in runs:
+                try:
+                    kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
+                    run.kernel = replace(kernel, build=build_of(kernel))
+                except FetchError as error:
+                    run.error = str(error)
+    except (SpecError, VMError, FetchError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return runs
+
+
+def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
+    """Give each column its label; `labels` are those of --label, in the columns' order.  Raises pytest.UsageError."""
+    try:
+        if len(labels) > len(runs):
+            raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
+        for run, label in zip(runs, labels, strict=False):
+            if run.chosen:
+                raise LabelError(f"{run.spec} has two labels, {run.chosen} and {label}")
+            run.chosen = check_label(label)
+        for run, label in zip(runs, labels_of([run.named() for run in runs]), strict=True):
+            run.label = label
+    except LabelError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+class KernelSession(DSession):
+    """pytest-xdist's session, with kernels for workers and a policy for machines that end early.
+
+    A test that was running when its machine crashed or was lost is run once more in a restored machine; the rest goes on there.
+    """
+
+    boots_here = True                       # the machines run on this machine's QEMU
+
+    def __init__(self, config: pytest.Config, runs: list[KernelRun]):
+        super().__init__(config)
+        if self.terminal:                   # progress is shown by kernel, see session.progress
+            config.pluginmanager.unregister(self.trdist)
+            self.terminal = None
+        self.runs = {run.number: run for run in runs}
+        self.started: dict[tuple[str, str], float] = {}
+        self.uncollected: set[tuple[str, str]] = set()
+        self.launchers: list[subprocess.Popen] = []
+        self.directory: Path | None = None
+
+    def unrun_of(self, run: KernelRun) -> list[str]:
+        """Tests that were chosen for a kernel and did not run."""
+        return self.sched.unrun(run.number) if self.sched else []
+
+    def run_of(self, node: WorkerController) -> KernelRun:
+        return self.runs[node.gateway.spec.kernel]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+        try:
+            directory = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+            self.config.add_cleanup(directory.cleanup)
+            self.directory = Path(directory.name)
+            with Cache(say=lambda line: None) as cache:
+                (self.directory / "sources.tar").write_bytes(pack_sources(cache))
+        except (OSError, CacheError) as error:
+            pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
+        runs = list(self.runs.values())
+        for line in same_kernels([run.label for run in runs], [run.named() for run in runs]):
+            self.config.get_terminal_writer().line(line)
+        option = self.config.option
+        accel = "kvm" if option.clock == "real" else "tcg"
+        if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
+            self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
+            accel = "tcg"
+        if option.shell and option.slots > 1:
+            self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
+        slots = 1 if option.shell else option.slots
+        self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
+                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
+                    "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
+        os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
+        self.wanted = [run for run in self.runs.values() if run.kernel]
+        self.nodemanager = NodeManager(self.config, specs=[])
+        self.nodemanager.testrunuid = "kdrift"      # xdist's own is another in each run, and the guests would hold it
+        for run in self.wanted:
+            self.start_machine(run)
+
+    @pytest.hookimpl
+    def pytest_sessionfinish(self) -> None:
+        for launcher in self.launchers:
+            launcher.terminate()            # one that still has a machine ends it, whatever it is doing
+        super().pytest_sessionfinish()
+        for launcher in self.launchers:
+            try:
+                launcher.wait(ENDING)
+            except subprocess.TimeoutExpired:
+                launcher.kill()             # the machine dies with it
+                launcher.wait()
+        for run in self.runs.values():
+            for events in run.machines:
+                events.keep()
+
+    def start_machine(self, run: KernelRun) -> None:
+        """Start a worker for a kernel; it answers when its machine has a slot and runs."""
+        name = f"{run.number}-{len(run.machines)}"
+        events = Events(self.directory / f"{name}.events")
+        run.machines.append(events)
+        job = self.directory / f"{name}.job"
+        module = self.write_job(run, events, job)
+        spec = execnet.XSpec(f"popen//python={sys.executable} -m {module} {job}//kernel={run.number}")
+        self.nodemanager.group.allocate_id(spec)
+        with as_a_guest_sees_it(self.config):
+            node = self.nodemanager.setup_node(spec, self.queue.put)
+        self.launchers.append(node.gateway._io.popen)
+        self._active_nodes.add(node)
+
+    def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
+        """Write what the launcher is to do; the launcher's module."""
+        Job(kernel=run.kernel, events=str(events.path), **self.job).write(job)
+        return "vm.launcher"
+
+    @pytest.hookimpl
+    def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
+        # The worker's own answer would be waited for, machine after machine.
+        gateway._cache_rinfo = RInfo({"executable": sys.executable, "version_info": tuple(sys.version_info), "platform": sys.platform,
+                                      "cwd": str(PROJECT), "pid": 0})
+
+    @pytest.hookimpl
+    def pytest_xdist_getremotemodule(self) -> object:
+        return worker
+
+    @pytest.hookimpl
+    def pytest_xdist_make_scheduler(self) -> KernelScheduling:
+        return KernelScheduling([run.number for run in self.wanted])
+
+    @pytest.hookimpl
+    def pytest_runtestloop(self) -> bool:
+        return super().pytest_runtestloop() if self.wanted else True
+
+    def restorable(self, run: KernelRun) -> bool:
+        """Whether another machine can take the place of one that is not fit for use any more."""
+        return True
+
+    @pytest.hookimpl
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """The same for every machine of every session, so that a guest does the same."""
+        node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)))
+
+    def worker_workerfinished(self, node: WorkerController) -> None:
+        """The tests of a machine are done, or what one has left there (fixtures/remains.py) is not to meet the others: they go on in
+        a restored one. That is no second attempt of any test."""
+        run, spent = self.run_of(node), node.workeroutput.get("spent")
+        if spent:
+            node.workeroutput["shouldstop"] = False     # this machine alone
+            self.sched.remove_node(node)
+        super().worker_workerfinished(node)
+        node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
+        node.ensure_teardown()
+        if spent and run.number in self.sched.unfinished and not self.shouldstop:
+            run.restores += 1
+            self.start_machine(run)
+
+    def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
+        """A file that could not be collected, or was skipped as a whole; said once for each kernel."""
+        run = self.run_of(node)
+        if (run.number, rep.nodeid) not in self.uncollected:
+            self.uncollected.add((run.number, rep.nodeid))
+            rep.kernel = run
+            self.config.hook.pytest_collectreport(report=rep)
+            self._handlefailures(rep)
+
+    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+        run = self.run_of(node)
+        run.first_test_at = run.first_test_at or time.time()
+        self.started[run.number, nodeid] = time.monotonic()
+
+    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+        """Pytest's own progress, file by file, makes no sense for kernels side by side."""
+
+    def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
+        run = self.run_of(node)
+        rep.kernel = run
+        rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
+        super().worker_testreport(node, rep)
+        if rep.when == "teardown":          # a machine that ends from here on does not end under this test
+            self.sched.mark_test_complete(node, rep.item_index)
+
+    def worker_errordown(self, node: WorkerController, error: object) -> None:
+        """A machine ended by itself: say how, and decide how the kernel's tests go on."""
+        run = self.run_of(node)
+        self._active_nodes.remove(node)
+        node.ensure_teardown()
+        end = run.machines[-1].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        test = self.sched.remove_node(node) if node in self.sched.nodes else None
+        if run.number not in self.sched.unfinished:
+            return
+        if end["end"] == "boot":
+            run.error = end["why"]
+        elif test:
+            again = self.sched.rerun(run.number)
+            self.report_ending(run, test, end, again)
+            if run.number in self.sched.unfinished:
+                self.start_machine(run)
+            return
+        else:
+            run.failed_starts += 1
+            if run.failed_starts < MOST_STARTS:
+                self.start_machine(run)
+                return
+            run.error = "\n".join([end["why"], *end.get("console", [])])
+        self.sched.give_up(run.number)
+
+    def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
+        """The report of a test whose machine ended under it."""
+        what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
+        lines = [f"{what}: {end['why']}", *end.get("console", [])]
+        path = test.split("::")[0]
+        report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
+                                   longrepr="\n".join(lines), when="call")
+        report.kernel, report.ending, report.hung, report.again = run, end["end"], "hung" in end, again
+        report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
+        self.config.hook.pytest_runtest_logreport(report=report)
+
+
+@contextmanager
+def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
+    """The configuration that pytest-xdist hands to a worker, without what is this host's or this session's affair.
+
+    xdist would make a directory for tmp_path here and have the guest use its name, which means nothing there.  And a guest that is told
+    the same in each run does the same.
+    """
+    factory = config.__dict__.pop("_tmp_path_factory")
+    invocation = config.invocation_params
+    config.invocation_params = replace(invocation, args=guest_arguments(invocation.args))
+    try:
+        yield
+    finally:
+        config._tmp_path_factory = factory
+        config.invocation_params = invocation
+
+
+def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
+    """Pytest's command line without the options that are not a guest's, and without the places of those that matter only by being there."""
+    kept, words = [], iter(words)
+    for word in words:
+        name, assigned, _value = word.partition("=")
+        if name in (*NOT_OF_A_GUEST, *WHEREVER) and not assigned:
+            next(words, None)
+        if name in WHEREVER:
+            kept.append(f"{name}=there")
+        elif name not in NOT_OF_A_GUEST:
+            kept.append(word)
+    return tuple(kept)

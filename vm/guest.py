@@ -1,0 +1,181 @@
+"""Process 1 of the guest: mounts, modules, imports, then one pytest worker.
+
+The kernel starts this file as `rdinit` with the project's own Python.  It talks to the launcher through two virtio-serial
+ports: `kdrift.control` (JSON lines) and `kdrift.gateway` (execnet's own protocol).  What it is told it asks for (vm.inlet): an
+order in JSON, the sources as a tar archive, then execnet's messages.  `ready` is followed by the first question, at which the machine
+stands still and may be saved; what comes later belongs to one session.
+"""
+import ctypes
+import fcntl
+import gc
+import hashlib
+import importlib
+import io
+import json
+import os
+import pkgutil
+import resource
+import socket
+import subprocess
+import sys
+import tarfile
+import traceback
+from pathlib import Path
+
+import kdrift_look  # vm/look.py, processor.py and inlet.py, packed beside this file
+import kdrift_processor
+from kdrift_inlet import GatewayIO, Inlet
+
+SETTINGS = "/etc/kdrift.json"
+MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
+    ("proc", "/proc", "proc", True),
+    ("sysfs", "/sys", "sysfs", True),
+    ("devtmpfs", "/dev", "devtmpfs", True),
+    ("devpts", "/dev/pts", "devpts", False),
+    ("tracefs", "/sys/kernel/tracing", "tracefs", False),
+    ("debugfs", "/sys/kernel/debug", "debugfs", False),
+    ("bpf", "/sys/fs/bpf", "bpf", False),
+    ("cgroup2", "/sys/fs/cgroup", "cgroup2", False),
+]
+# What the kernel does unasked. Timers of its housekeeping would wake an idle guest every second or two and make its clock slow to skip.
+QUIET = {
+    # A tunnel's module once loaded would put its devices into every namespace that is made, all of which are also taken down.
+    "/proc/sys/net/core/fb_tunnels_only_for_init_net": "1",
+    "/proc/sys/vm/stat_interval": "86400",
+    "/proc/sys/vm/dirty_writeback_centisecs": "0",
+    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second, on 5.10 even so: 90 % of all wake-ups of an idle 6.12
+    # The guard of ordinary tasks against real-time ones, of which there are none, looks a second after each (6.12 and later).
+    "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
+}
+RNDRESEEDCRNG = 0x5207                      # of linux/random.h
+MOST_FILES = 1 << 20                        # a test may hold many thousand sockets
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(source: str, target: str, kind: str) -> bool:
+    os.makedirs(target, exist_ok=True)
+    return libc.mount(source.encode(), target.encode(), kind.encode(), 0, None) == 0
+
+
+def prepare_system() -> None:
+    """Raise OSError when a file system that every test needs cannot be mounted."""
+    for source, target, kind, needed in MOUNTS:
+        if not mount(source, target, kind) and needed and not os.path.ismount(target):
+            raise OSError(ctypes.get_errno(), f"cannot mount {kind} at {target}")
+    socket.sethostname("kdrift")
+    for name, value in QUIET.items():
+        if os.path.exists(name):
+            Path(name).write_text(value)
+
+
+def port(name: str) -> str:
+    """The device of a named virtio-serial port; its driver is loaded first where it is a module."""
+    for attempt in range(2):
+        for entry in Path("/sys/class/virtio-ports").glob("*"):
+            if (entry / "name").read_text().strip() == name:
+                return f"/dev/{entry.name}"
+        if attempt == 0:
+            subprocess.run(["/sbin/modprobe", "-a", "virtio_pci", "virtio_console"], check=False)
+    raise kdrift_look.unfit(f"virtio-serial port {name}", "virtio_console", "VIRTIO_CONSOLE")
+
+
+def preload(packages: list[str]) -> None:
+    """Import what every session imports, so that it is in the saved state.  `name.*` stands for all modules of a package."""
+    for name in packages:
+        package = importlib.import_module(name.removesuffix(".*"))
+        if name.endswith(".*"):
+            for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+                if not found.name.endswith("__main__"):
+                    importlib.import_module(found.name)
+    gc.collect()
+    gc.freeze()
+
+
+class Control:
+    """The launcher's line to the guest."""
+
+    def __init__(self) -> None:
+        self.file = open(port("kdrift.control"), "r+b", buffering=0)
+        self.inlet = Inlet()
+
+    def send(self, **event: object) -> None:
+        self.file.write(json.dumps(event).encode() + b"\n")
+
+    def receive(self) -> tuple[dict, bytes]:
+        """The order, and the sources."""
+        data = self.inlet.ask()
+        line, _, rest = data.partition(b"\n")
+        order, pieces = json.loads(line), [rest]
+        while sum(map(len, pieces)) < order["sources"]:
+            pieces.append(self.inlet.ask())
+        return order, b"".join(pieces)
+
+
+def sow(seed: int) -> None:
+    """Make the kernel's random numbers the seed's own (random(4)): ports, sequence numbers, keys of hashes.
+
+    The first seed leaves them as they are.
+    """
+    if seed != 1:
+        with open("/dev/urandom", "r+b", buffering=0) as pool:
+            pool.write(hashlib.sha256(str(seed).encode()).digest())
+            fcntl.ioctl(pool, RNDRESEEDCRNG)
+
+
+def become_worker(order: dict, inlet: Inlet) -> None:
+    """In the child: execnet serves until the other side ends."""
+    gateway = os.open(port("kdrift.gateway"), os.O_RDWR)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.environ.update(order["env"])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
+    os.chdir(order["cwd"])
+    from execnet.gateway_base import get_execmodel, serve
+    serve(GatewayIO(inlet, gateway, get_execmodel("main_thread_only")), id=order["id"] + "-worker")
+
+
+def wait_for(child: int) -> int:
+    """Reap every process until `child` ends; its exit status."""
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def main() -> None:
+    prepare_system()
+    settings = json.loads(Path(SETTINGS).read_text())
+    os.environ.update(settings["env"])
+    control = Control()
+    if wrong := kdrift_processor.probe():
+        control.send(event="wrong", name=wrong[0], flags=wrong[1], right=wrong[2])
+        return
+    kdrift_look.essentials()
+    preload(settings["preload"])
+    control.send(event="ready", release=os.uname().release, lacks=kdrift_look.lacks())
+    order, packed = control.receive()
+    sow(order["seed"])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
+        sources.extractall(order["directory"])
+    child = os.fork()
+    if child == 0:
+        os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell: until the worker ends the line is its own
+        try:
+            become_worker(order, control.inlet)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    control.send(event="done", status=wait_for(child))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except OSError as error:
+        print(f"kdrift: {error}", file=sys.stderr, flush=True)      # the launcher's reason
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    libc.reboot(0x01234567)                 # RB_AUTOBOOT: QEMU runs with -no-reboot, so this ends it

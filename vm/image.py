@@ -1,0 +1,210 @@
+"""The boot image: one initramfs with the host's Python, the tools, and one kernel's modules.
+
+Everything a test touches is in memory: while a guest waits for a disk or a shared directory of the host it is idle, and an idle
+guest's clock jumps.  Files keep their own absolute paths, so that a path means the same on both sides.
+"""
+import errno
+import fnmatch
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from common.errors import FetchError
+from kernels import modules
+from kernels.cache import Cache
+from kernels.extract import Kernel
+
+TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
+                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat",
+         "bash", "ls", "grep", "sleep", "ping", "ps"]         # for --shell
+# Where the kernel and scripts expect things: links of the host's file system, where they are links.
+FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
+DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes", "/lib/terminfo"]
+# What nothing in a guest imports; by directory or file name.
+STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages",
+                   "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
+                   "xxlimited*", "*.a", "readline.*", "_dbm.*", "_gdbm.*", "nis.*"}
+SITE_LEFT_OUT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "tests", "*.opt-?.pyc",
+                 "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs", "capstone",  # for the host
+                 "contrib", "tls", "msrpce", "windows", "tools", "modules"}     # of scapy
+PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
+           "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",
+           "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser", "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
+           "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
+               "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+GUEST = Path(__file__).with_name("guest.py")
+BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # what process 1 imports
+INIT = "/kdrift-init.py"
+
+
+class ImageError(Exception):
+    """The boot image cannot be built; the message names what is missing or broken."""
+
+
+def tool(name: str) -> str | None:
+    return shutil.which(name, path=ENVIRONMENT["PATH"])
+
+
+def python_command() -> str:
+    """The interpreter as the guest starts it: the virtual environment's own, at its own path."""
+    return os.path.join(sys.prefix, "bin", "python3")
+
+
+def build_userland(target: Path) -> None:
+    """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
+    paths = with_links(_userland_files())
+    cpio(target / "userland.cpio", Path("/"), paths)
+
+
+def userland_key() -> str:
+    """Changes when any file that would be packed changes (by path, size and modification time)."""
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (GUEST, *BESIDE.values(), Path(__file__), Path(modules.__file__))))
+    for path in sorted(_roots()):
+        status = os.stat(path)
+        digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
+    """Write `initrd` for one kernel: the userland, then its modules, its settings and process 1."""
+    stage = target / "stage"
+    stage_modules(stage, kernel)
+    (stage / "etc").mkdir(parents=True, exist_ok=True)
+    (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
+    (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+                                      "tcpdump:x:100:65534:it gives root up:/:/bin/sh\n")
+    shutil.copy(GUEST, stage / INIT.lstrip("/"))
+    for name, source in BESIDE.items():
+        shutil.copy(source, stage / name)
+    for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
+        if not os.path.islink(f"/{directory}"):
+            (stage / directory).mkdir(exist_ok=True)
+    paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
+    cpio(target / "kernel.cpio", stage, paths)
+    join(target / "initrd", userland / "userland.cpio", target / "kernel.cpio")
+    (target / "kernel.cpio").unlink()
+    shutil.rmtree(stage)
+
+
+def boot_image(cache: Cache, kernel: Kernel) -> Path:
+    """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
+    base = userland_key()
+    userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
+    directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
+                            {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}"})
+    return directory / "initrd"
+
+
+def _roots() -> list[str]:
+    """The places the userland is made of, few enough to look at on every start."""
+    site = sysconfig.get_path("purelib")
+    found = [path for name in TOOLS if (path := tool(name))] + [site] + [os.path.join(site, name) for name in os.listdir(site)]
+    return found + [os.path.realpath(sys.executable)] + [path for pattern in DATA for path in glob.glob(pattern)]
+
+
+def _userland_files() -> list[str]:
+    stdlib = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
+    site = sysconfig.get_path("purelib")
+    files = [python_command(), os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
+    files += tree(stdlib, STDLIB_LEFT_OUT) + tree(site, SITE_LEFT_OUT)
+    files += [path for pattern in DATA for place in glob.glob(pattern) for path in tree(place, set())]
+    files += [path for name in TOOLS if (path := tool(name))]
+    binaries = [path for path in files if is_elf(path)]
+    return files + libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
+
+
+def tree(top: str, left_out: set[str]) -> list[str]:
+    if not os.path.isdir(top):
+        return [top]
+    unwanted = re.compile("|".join(map(fnmatch.translate, left_out)) or "(?!)")
+    found = []
+    for directory, names, files in os.walk(top):
+        names[:] = [name for name in names if not unwanted.match(name)]
+        found += [os.path.join(directory, name) for name in files if not unwanted.match(name)]
+    return found
+
+
+def is_elf(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def libraries(binaries: list[str]) -> list[str]:
+    listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
+    missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
+    if missing:
+        raise ImageError(f"libraries that the tools need are not on this machine: {', '.join(missing)}")
+    return sorted({word for line in listing.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
+
+
+def with_links(files: list[str]) -> list[str]:
+    """Absolute paths with every directory and symbolic link on the way to them, parents first."""
+    seen: dict[str, None] = {}
+
+    def add(path: str) -> None:
+        if path in seen or path == "/":
+            return
+        add(os.path.dirname(path))
+        seen[path] = None
+
+    for path in files:
+        for step in _resolved_steps(path):
+            add(step)
+    return [path.lstrip("/") for path in seen]
+
+
+def _resolved_steps(path: str) -> list[str]:
+    """A path, and the paths it stands for when links on its way are followed, one link at a time."""
+    steps = []
+    while True:
+        parts, current = path.split("/"), ""
+        for index, part in enumerate(parts[1:], 2):
+            current += "/" + part
+            if os.path.islink(current):
+                steps.append(current)
+                target = os.path.normpath(os.path.join(os.path.dirname(current), os.readlink(current)))
+                path = "/".join([target, *parts[index:]])
+                break
+        else:
+            return steps + [path]
+
+
+def stage_modules(stage: Path, kernel: Kernel) -> None:
+    """The kernel's modules that tests may need, where a machine looks for them below `stage`.  Raises ImageError."""
+    if kernel.modules is None:
+        return
+    root = stage / os.path.realpath("/lib").lstrip("/")     # where the userland's own link /lib leads to
+    try:
+        modules.stage(root.parent, kernel)
+    except FetchError as error:
+        raise ImageError(str(error)) from None
+
+
+def join(target: Path, *archives: Path) -> None:
+    """Write one initramfs of several archives: the kernel unpacks them one after the other (initramfs-buffer-format.rst)."""
+    with open(target, "wb") as out:
+        for archive in archives:
+            with open(archive, "rb") as source:
+                shutil.copyfileobj(source, out, 1 << 20)
+
+
+def cpio(target: Path, top: Path, paths: list[str]) -> None:
+    """An archive of these paths below `top`, as the kernel unpacks it.  Raises ImageError."""
+    program = shutil.which("cpio")
+    if program is None:
+        raise ImageError("cpio is not installed")
+    with open(target, "wb") as out:
+        run = subprocess.run([program, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
+                             stderr=subprocess.PIPE, input="\0".join(paths).encode())
+    if run.returncode and b"No space left" in run.stderr:
+        raise OSError(errno.ENOSPC, "cpio", str(target))        # the cache says what to do about it
+    if run.returncode:
+        raise ImageError(f"cpio failed: {run.stderr.decode().strip().splitlines()[-1]}")

@@ -1,0 +1,327 @@
+"""One virtual machine behind one execnet gateway: the process that pytest-xdist takes for a Python interpreter.
+
+    python -m vm.launcher JOB ...      standard input and output: execnet's protocol
+
+It waits for a slot, gets the boot image and the saved state (from the cache, or makes them), restores the machine and then
+passes bytes between execnet and the guest.  The machine never outlives this process, and this process never outlives its
+standard input.
+"""
+import fcntl
+import hashlib
+import os
+import re
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from common.errors import CacheError
+from fixtures.oops import impossible
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from vm import shell
+from vm.exact import RECORDED
+from vm.image import INIT, ImageError, boot_image, python_command
+from vm.job import Events, Job
+from vm.line import Frames
+from vm.machine import COMMAND_LINE, MEMORY_MB, Machine, VMError, qemu_version
+from vm.patience import Patience
+from vm.process import signal_when_parent_ends
+
+# Seconds (vm.patience) until the guest has imported everything, under emulation; --deadline if longer.
+BOOT_DEADLINE = 180
+KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
+GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
+UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
+BESIDE_MB = 90                              # that the kernel and Python take beside it
+ASKING_DEADLINE = 20                        # from `ready` to where the guest asks for its orders
+LOOK = 20                                   # milliseconds after which what the guest has written is looked at
+OWNER_GONE = signal.SIGUSR1
+ENDS = (signal.SIGTERM, OWNER_GONE)
+PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
+
+
+class SessionOver(Exception):
+    """Whoever wanted the machine wants it no more, or is gone."""
+
+
+def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
+    job = Job.read(Path(job_file))
+    events = Events(job.events)
+    try:
+        end_with_session(job.owner)
+        (bootstrap or answer_bootstrap)()
+        with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
+            run(job, events, Path(directory))
+    except SessionOver as over:
+        if over.args[0] == OWNER_GONE:      # it was killed, so its directory is ours to remove
+            shutil.rmtree(job.session, ignore_errors=True)
+    except (VMError, ImageError, CacheError, OSError) as error:
+        events.add(end="lost" if events.first("running") else "boot", why=str(error))
+    except BaseException:
+        events.add(end="lost", why="the launcher failed: " + traceback.format_exc())
+        raise
+
+
+def end_with_session(owner: int) -> None:
+    """From now on SIGTERM, which the session sends, raises SessionOver; so does OWNER_GONE, from the kernel when it is killed.
+
+    Two signals, because getppid(2) does not tell them apart: the children of a killed process with threads first belong to
+    another of its threads.  An interrupt from the keyboard reaches the whole process group; what it means is for the session to say.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in ENDS:
+        signal.signal(number, session_over)
+    signal_when_parent_ends(OWNER_GONE)
+    if os.getppid() != owner:
+        session_over(OWNER_GONE)
+
+
+def session_over(received: int, *_: object) -> None:
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
+    raise SessionOver(received)
+
+
+def await_end() -> NoReturn:
+    """A pipe to the session is closed, so one of the signals is on its way; only then it is known whether the session was killed."""
+    while True:
+        time.sleep(0.05)
+
+
+def answer_bootstrap() -> None:
+    """Take execnet's bootstrap line and say that it worked: the guest has the same code imported in its saved state.
+
+    Answering at once lets the session start all its machines without waiting for each.
+    """
+    while os.read(0, 1) not in (b"\n", b""):
+        pass
+    write_all(1, b"1")
+
+
+@contextmanager
+def slot(directory: Path, slots: int, events: Events) -> Iterator[None]:
+    """Hold one of so many slots; the kernel gives the lock back whatever way this process ends."""
+    files = [open(directory / f"slot-{number}", "w") for number in range(slots)]
+    try:
+        events.add(state="waiting")
+        while True:
+            for file in files:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield
+                return
+            time.sleep(0.05)
+    finally:
+        for file in files:
+            file.close()
+
+
+def run(job: Job, events: Events, directory: Path) -> None:
+    with Cache(say=lambda line: events.add(note=line)) as cache:
+        events.add(state="image")
+        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel)
+        without_kvm = Path(job.session, "without-kvm")
+        for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
+            began = time.monotonic()
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel, job.devices) as machine:
+                try:
+                    start(machine, cache, job, events)
+                except VMError as error:
+                    if accel == "tcg":
+                        raise
+                    without_kvm.touch()
+                    events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
+                    continue
+                events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
+                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
+                              id="guest", env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
+                try:
+                    supervise(machine, job, events)
+                finally:
+                    if peak := machine.peak_mb():
+                        events.add(peak_mb=peak)
+                return
+
+
+def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
+    """What this kernel is told besides what all are: process 1, and whether unsigned modules are refused."""
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python or python_command()}", "--", INIT]
+
+
+def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Bring a machine to where it waits for orders."""
+    if job.fresh_boot:
+        events.add(state="booting")
+        say_lacks(boot(machine, job.deadline), events)
+    else:
+        restore(machine, cache, job, events)
+
+
+def boot(machine: Machine, deadline: float) -> list[str]:
+    """Start a machine and wait until its process 1 is ready; what its kernel lacks, and tests will be skipped for.
+
+    Raises VMError with the reason that process 1 gave, or with the console's last lines.
+    """
+    check_room(machine.initrd)
+    machine.start()
+    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
+    if event is None:
+        machine.wait()
+        if machine.process.returncode:
+            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
+        words = last_words(machine)
+        if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
+            raise VMError(said[-1])
+        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words else "the kernel did not boot and printed nothing")
+    machine.await_question(ASKING_DEADLINE)
+    return event["lacks"]
+
+
+def check_room(initrd: Path) -> None:
+    """Raises VMError for a boot image that the machine's memory cannot hold: QEMU or the kernel would end in words of their own."""
+    size = initrd.stat().st_size >> 20
+    if UNPACKING * size + BESIDE_MB > MEMORY_MB:
+        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack {(MEMORY_MB - BESIDE_MB) // UNPACKING}: "
+                      "strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+
+
+def say_lacks(lacks: list[str], events: Events) -> None:
+    if lacks:
+        events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
+
+
+def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Start from the saved state, which is made anew where QEMU does not take it.  Raises VMError."""
+    for attempt in (1, 2):
+        state = saved_state(machine, cache, job, events)
+        events.add(state="restoring")
+        try:
+            machine.start(state)
+            machine.load()
+            say_lacks(cache.meta(state)["lacks"], events)
+            return
+        except VMError as error:
+            machine.stop()
+            cache.discard(state)
+            if attempt == 2:
+                raise
+            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+
+
+def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
+    """The directory of the machine's saved state: the cache's, or one that is made now.  Raises VMError."""
+    def save(target: Path) -> dict:
+        events.add(state="booting")
+        with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
+                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
+            first.memory = target / "ram"
+            lacks = boot(first, job.deadline)
+            first.save(target)
+            return {"lacks": lacks}
+
+    facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    return cache.build("states", state_key(machine, job), save, facts)
+
+
+def state_key(machine: Machine, job: Job) -> str:
+    """Everything that the saved state depends on: the kernel, what was packed, QEMU and its arguments, the accelerator's processor."""
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(), *RECORDED]
+    if machine.accel == "kvm":
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def supervise(machine: Machine, job: Job, events: Events) -> None:
+    """Pass bytes until either side ends, and say how it ended."""
+    patience = Patience(machine.process.pid, job.deadline)
+    done = None
+    frames = Frames()
+    poller = select.poll()
+    watched = {0, machine.line.bell.fileno(), machine.control.fileno()}
+    for descriptor in watched:
+        poller.register(descriptor, select.POLLIN)
+    lives = True
+    while lives:
+        for descriptor, _ in poller.poll(LOOK):
+            if descriptor == machine.line.bell.fileno():
+                lives = machine.line.heed()
+                continue
+            data = receive(descriptor)
+            if descriptor == 0:
+                if not data:
+                    await_end()
+                for frame in frames.cut(data):
+                    machine.line.put(frame)
+            elif not data:
+                poller.unregister(descriptor)
+            elif shell.wanted(data):
+                with suppress(VMError):         # whatever became of the machine is seen here
+                    shell.serve(machine, job.owner)
+                patience.renew()
+            else:
+                done = data.decode(errors="replace").strip()
+        if data := machine.line.received():
+            patience.renew()
+            write_all(1, data)
+        if machine.line.asked:
+            patience.renew()                    # it is the session that is waited for
+            machine.line.answer()
+        if patience.is_over():
+            try:
+                machine.force_panic()
+                words = ["where it was when an NMI stopped it:", *last_words(machine)]
+            except VMError as error:
+                words = [str(error)]
+            events.add(end="lost", hung=True, why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
+            return
+    machine.wait()
+    events.add(**ending(machine, done))
+
+
+def ending(machine: Machine, done: str | None) -> dict:
+    """How a machine ended that nobody asked to end."""
+    console = last_words(machine)
+    if line := impossible(machine.console_tail(400)):
+        return {"end": "lost", "why": f"no processor has such registers, the emulator is wrong: {line.strip()}", "console": console}
+    if any(PANIC.search(line) for line in console):
+        return {"end": "crashed", "why": next(line for line in console if PANIC.search(line)), "console": console}
+    if done:
+        return {"end": "lost", "why": f"the guest's worker ended before its tests: {done}", "console": console}
+    return {"end": "lost", "why": f"QEMU ended: {machine.complaint()}", "console": console}
+
+
+def last_words(machine: Machine, most: int = 30) -> list[str]:
+    """The end of the console; from the first line of a panic where there is one."""
+    lines = machine.console_tail(200)
+    first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
+    return lines[first:first + most] if first is not None else lines[-most:]
+
+
+def receive(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except ConnectionResetError:
+        return b""
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    try:
+        while data:
+            data = data[os.write(descriptor, data):]
+    except BrokenPipeError:
+        await_end()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

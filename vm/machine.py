@@ -1,0 +1,356 @@
+"""One QEMU process: its command line, its clock, saving and restoring it."""
+import functools
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from shlex import quote
+
+from qemu.qmp import QMPError
+from qemu.qmp.legacy import QEMUMonitorProtocol
+
+from vm.exact import RECORDED, SHIFT, count_from_zero
+from vm.line import Line
+from vm.patience import Patience, processor_time
+from vm.process import DIES_WITH_PARENT
+
+MEMORY_MB = 512
+MONITOR_DEADLINE = 120                      # seconds of wall time that QEMU may take for an order; on a busy host it may be several
+OPENING = 20                                # seconds (vm.patience) until it has opened its sockets
+LONGEST_SOCKET = 107                        # bytes of the path of a socket (unix(7))
+SEED = 1                                    # QEMU's own random numbers, so that two boots are alike
+# What an emulated processor does without. Until 7.2 cmpxchg16b, which SLUB prefers, leaves bits of a pointer in EFLAGS: an interrupt just
+# behind it sets TF, NT or IOPL from them on its return (vm/processor.py).
+WITHOUT = "-cx16"
+COMMAND_LINE = [
+    "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
+    # Timer interrupts of an idle guest, and costs that only matter on real processors.
+    "nowatchdog", "tsc=nowatchdog", "psi=0", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", "PYTHONHASHSEED=0",
+    # Each kind of object has a cache of its own, so that what is left of one can be counted (netns/observe/slab.py).
+    "slab_nomerge",
+    # A panic or an oops ends the machine; an injected NMI turns a hang into a panic with a backtrace.
+    "panic=-1", "oops=panic", "unknown_nmi_panic",
+    # Addresses are the same in every boot, for tools that patch or trace the kernel.
+    "nokaslr",
+    # And in every process: QEMU translates code anew for each address that it meets it at, which took 4/5 of the time of a command.
+    "norandmaps",
+]
+
+
+class VMError(Exception):
+    """The machine could not be started, saved or restored; one line says why."""
+
+
+def qemu() -> str:
+    """Path of QEMU.  Raises VMError when it is not installed."""
+    found = shutil.which("qemu-system-x86_64")
+    if found is None:
+        raise VMError("qemu-system-x86_64 is not installed (Debian package: qemu-system-x86)")
+    return found
+
+
+@functools.cache
+def qemu_version() -> str:
+    """The version QEMU prints of itself, such as `7.2.22`."""
+    run = subprocess.run([qemu(), "--version"], capture_output=True, text=True)
+    words = run.stdout.split()
+    if run.returncode or "version" not in words:
+        raise VMError(f"{qemu()} does not answer --version: {(run.stderr or run.stdout).strip()[:200]}")
+    return words[words.index("version") + 1]
+
+
+def check_device(device: str) -> None:
+    """Raises VMError for a device that QEMU does not know."""
+    known = subprocess.run([qemu(), "-device", "help"], capture_output=True, text=True).stdout
+    if f'name "{device.split(",")[0]}"' not in known:
+        raise VMError(f"--device {device}: QEMU has no such device (`qemu-system-x86_64 -device help` lists them)")
+
+
+class Machine:
+    """A running guest; a context manager that leaves no process behind.
+
+    `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 says what it does,
+    `line` carries its orders, and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are what QEMU
+    takes after -device.
+    """
+
+    def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
+                 devices: Sequence[str] = ()):
+        self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
+        self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
+        self.console = directory / "console.log"
+        self.memory: Path | None = None     # file for the guest's memory, of a machine that is to be saved
+        self.line = Line(directory)
+        self.stack = ExitStack()
+
+    def arguments(self) -> list[str]:
+        """What makes the machine what it is; a saved state fits only the same arguments."""
+        arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(MEMORY_MB), "-smp", "1",
+                     "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
+        arguments += [word for device in self.devices for word in ("-device", device)]
+        if self.clock == "virtual":
+            return arguments + ["-accel", "tcg,tb-size=256",
+                                "-cpu", f"qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed,{WITHOUT}",
+                                "-icount", f"shift={SHIFT},sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+        if self.accel == "kvm":
+            return arguments + ["-accel", "kvm", "-cpu", "host"]
+        return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"max,{WITHOUT}"]
+
+    def recorded(self) -> list[str]:
+        """What QEMU is told besides, for an exact clock.  A machine that is to be saved cannot record: QEMU ends by a failed assertion."""
+        return RECORDED if self.clock == "virtual" and self.memory is None else []
+
+    def inputs(self) -> list[str]:
+        """The guest's input, before the devices that have it."""
+        return self.line.memory(restored=self.state is not None)
+
+    def ports(self) -> list[str]:
+        at = self.directory
+        # Without ioeventfd what the guest sends is taken at once by the thread that runs it, and acknowledged at the same instruction.
+        return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
+                "-device", "virtio-serial-pci,ioeventfd=off",
+                "-chardev", f"socket,id=control,path={at}/control,server=on,wait=off",
+                "-device", "virtserialport,chardev=control,name=kdrift.control", *self.line.devices()]
+
+    def memory_backend(self) -> str:
+        """The memory of a machine that boots.  Raises VMError where its file has no room: QEMU would die of SIGBUS half-way."""
+        if self.memory is None:
+            return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
+        free = shutil.disk_usage(self.memory.parent).free >> 20
+        if free < MEMORY_MB:
+            raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance with "
+                          "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+        return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
+
+    def start(self, state: Path | None = None) -> None:
+        """Boot, or restore a saved state; with `memory`, from a copy of that state's memory there, so that it can be saved again."""
+        if len(f"{self.directory}/control") > LONGEST_SOCKET:
+            raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
+        self.state = state
+        self.line.prepare()
+        self.stack.callback(self.line.close)
+        command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self.recorded(), *self.inputs(), *self.ports()]
+        if state is not None:
+            private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"
+            command += ["-object", self.memory_backend() if self.memory else private, "-incoming", "defer"]
+        else:
+            line = " ".join([*COMMAND_LINE, *self.parameters])
+            command += ["-object", self.memory_backend()]
+            command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
+        with open(self.directory / "qemu.log", "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            pass_fds=self.line.descriptors(),
+                                            process_group=0)        # out of reach of the keyboard's interrupt
+        self.stack.callback(self._end)
+        self.line.started()
+        self.connect()
+
+    def connect(self) -> None:
+        """Connect to what QEMU listens on."""
+        self.control = self._connect("control")
+        self.line.open()
+
+    def __enter__(self) -> "Machine":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End QEMU and close its sockets; the machine may be started again."""
+        self.stack.close()
+        for name in ("qmp", "control", "input", "output"):
+            (self.directory / name).unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def _connect(self, name: str) -> socket.socket:
+        patience = Patience(self.process.pid, OPENING)
+        while True:
+            link = socket.socket(socket.AF_UNIX)
+            try:
+                link.connect(str(self.directory / name))
+                return self.stack.enter_context(link)
+            except OSError:
+                link.close()
+                if self.process.poll() is not None:
+                    raise VMError(f"QEMU ended at once: {self.complaint()}") from None
+                if patience.is_over():
+                    raise VMError("QEMU does not open its sockets") from None
+                time.sleep(0.01)
+
+    def wait(self, timeout: float = 10) -> bool:
+        """Wait until QEMU has ended by itself; after `timeout` seconds (vm.patience) it is killed, and False is returned."""
+        patience = Patience(self.process.pid, timeout)
+        while not patience.is_over():
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(min(timeout, 0.5))
+                return True
+        self.process.kill()
+        self.process.wait()
+        return False
+
+    def computed_s(self) -> float:
+        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does."""
+        return processor_time(self.process.pid)
+
+    def peak_mb(self) -> float | None:
+        """The most memory that QEMU has occupied, in MB (VmHWM, proc(5)); None when it has ended."""
+        try:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+        except OSError:
+            return None
+        line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+        return round(int(line.split()[1]) / 1024, 1) if line else None
+
+    def complaint(self) -> str:
+        """The last line that QEMU printed about itself, or else how it ended."""
+        lines = (self.directory / "qemu.log").read_text(errors="replace").splitlines()
+        if complaints := [line for line in lines if line.strip() and ": warning: " not in line]:
+            return complaints[-1]
+        status = self.process.poll()
+        return f"killed by {signal.Signals(-status).name}" if status and status < 0 else f"status {status}"
+
+    def console_tail(self, lines: int = 40) -> list[str]:
+        """The last lines of the guest's console."""
+        if not self.console.exists():
+            return []
+        text = self.console.read_bytes()[-64000:].decode(errors="replace")
+        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+    def event(self, timeout: float) -> dict | None:
+        """The next event of process 1; None when the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
+        where the processor is wrong."""
+        line, patience = b"", Patience(self.process.pid, timeout)
+        while not line.endswith(b"\n"):
+            ready, _, _ = select.select([self.control], [], [], 0.2)
+            if ready:
+                data = self.control.recv(1)
+                if not data:
+                    return None
+                line += data
+            elif self.process.poll() is not None:
+                return None
+            elif self.accel == "kvm" and "KVM internal error" in (self.directory / "qemu.log").read_text(errors="replace"):
+                raise VMError("KVM internal error: the host's KVM cannot run this guest")
+            elif patience.is_over():
+                raise VMError(f"no answer from the guest within {timeout:.0f} s")
+        event = json.loads(line)
+        if event.get("event") == "wrong":   # of processor.probe(): nothing is to be said of a kernel here
+            raise VMError(f"QEMU {qemu_version()} is wrong about {event['name']}: EFLAGS is {event['flags']:#x} afterwards and should be "
+                          f"{event['right']:#x}; no kernel can be judged with it, another version of QEMU may be right")
+        return event
+
+    def order(self, sources: bytes, **order: object) -> None:
+        """Tell process 1, which has asked, what to run.  Raises VMError."""
+        self.line.put(json.dumps({**order, "sources": len(sources)}).encode() + b"\n" + sources)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Hand out what the guest has asked for, and let the machine run if it was restored.  Raises VMError."""
+        self.line.answer()
+        if self.state is not None:
+            with self.monitor("starting the restored machine") as monitor:
+                monitor.cmd("cont")
+
+    def await_question(self, timeout: float) -> None:
+        """Wait until the guest has asked for input, and so stands still, or is parked.  Raises VMError after `timeout` seconds (vm.patience)."""
+        patience = Patience(self.process.pid, timeout)
+        while not self.line.asked:
+            if not self.line.heed():
+                raise VMError(f"QEMU ended: {self.complaint()}")
+            if patience.is_over():
+                raise VMError(f"the guest does not ask for its orders within {timeout:.0f} s")
+            time.sleep(0.005)
+
+    @contextmanager
+    def monitor(self, purpose: str) -> Iterator[QEMUMonitorProtocol]:
+        """QEMU's monitor.  Raises VMError where QEMU refuses an order, has ended, or is silent for MONITOR_DEADLINE seconds."""
+        monitor = QEMUMonitorProtocol(str(self.directory / "qmp"))
+        monitor.settimeout(MONITOR_DEADLINE)
+        try:
+            monitor._sync(monitor._qmp.connect(str(self.directory / "qmp")), MONITOR_DEADLINE)     # connect() knows no deadline
+            yield monitor
+        except TimeoutError:
+            raise VMError(f"{purpose} failed: QEMU does not answer") from None
+        except (QMPError, OSError) as error:
+            self.wait(1)
+            raise VMError(f"{purpose} failed: {self.complaint()}") from error
+        finally:
+            with suppress(QMPError, OSError, EOFError):
+                monitor.close()
+
+    def save(self, target: Path) -> None:
+        """Write the devices of a machine that has asked for input to `target`, beside its memory, which is a file already.
+
+        It stands still for good then.  Raises VMError (a full disk, for one).
+        """
+        self.line.park()
+        devices, part = target / "devices", target / "devices.part"
+        with self.monitor("saving the machine's state") as monitor:
+            monitor.cmd("stop")
+            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+            monitor.cmd("migrate", uri=f"exec:cat > {quote(str(part))} && mv {quote(str(part))} {quote(str(devices))}")
+            while (status := monitor.cmd("query-migrate")["status"]) in ("setup", "active", "device"):
+                time.sleep(0.01)
+            if status != "completed":
+                raise VMError(f"saving the machine's state failed: {status}")
+        deadline = time.monotonic() + MONITOR_DEADLINE
+        while not devices.exists():
+            if time.monotonic() > deadline:
+                raise VMError("saving the machine's state failed: it cannot be written")
+            time.sleep(0.01)
+        if self.clock == "virtual":
+            count_from_zero(devices)
+
+    def load(self) -> None:
+        """Read the saved state; the machine stands still afterwards, where it had asked for input.  Raises VMError."""
+        with self.monitor("restoring the saved state") as monitor:
+            monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+            monitor.cmd("migrate-incoming", uri=f"exec:cat {quote(str(self.state))}/devices")
+            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+                time.sleep(0.01)
+            if status not in ("paused", "postmigrate"):
+                raise VMError(f"restoring the saved state failed: {status}")
+        self.line.restored()
+
+    def force_panic(self) -> None:
+        """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""
+        with self.monitor("stopping the guest") as monitor:
+            monitor.cmd("inject-nmi")
+        self.wait()
+
+
+def kvm_trouble(device: str = "/dev/kvm", deadline: float = 8) -> str | None:
+    """Why KVM does not run a guest here, in a few words; None where it does.
+
+    The device may exist and still abort or hang at the first instruction.  So the firmware of an empty machine has to write to the
+    debug port within `deadline` seconds of wall time.
+    """
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"{device} cannot be used"
+    read, write = os.pipe()
+    with open(read, "rb", buffering=0) as output:
+        command = [*DIES_WITH_PARENT, qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none",
+                   "-chardev", f"file,id=debug,path=/dev/fd/{write}", "-device", "isa-debugcon,iobase=0x402,chardev=debug"]
+        probe = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                 pass_fds=[write], process_group=0)
+        os.close(write)
+        try:
+            ready, _, _ = select.select([output], [], [], deadline)
+            if not ready:
+                return f"{device} does not run a guest within {deadline:g} s"
+            return None if output.read(1) else f"{device} does not run a guest"
+        finally:
+            probe.kill()
+            probe.wait()

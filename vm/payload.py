@@ -1,0 +1,66 @@
+"""The project's own sources for the guests, with their bytecode.
+
+They are sent when a session starts and are no part of the saved state, so that an edited test runs at once.  Compiling them and
+rewriting their assertions takes two seconds under emulation; so it is done here, by pytest itself, once per edit.
+"""
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from common.project import PROJECT
+from kernels.cache import Cache
+
+SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]
+SKIPPED = {"__pycache__", ".pytest_cache"}
+
+
+def pack_sources(cache: Cache) -> bytes:
+    """A tar archive of the sources, with the host's paths below the project and its times."""
+    files = _files()
+    bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": f"bytecode {PROJECT}"})
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for file in files:
+            tar.add(PROJECT / file, str(file), recursive=False)
+        for compiled in sorted(bytecode.rglob("*.pyc")):
+            # PYTHONPYCACHEPREFIX keeps bytecode in a tree of its own; the guest looks for it beside the source.
+            source = Path("/", compiled.relative_to(bytecode)).relative_to(PROJECT)
+            tar.add(compiled, str(source.parent / "__pycache__" / source.name), recursive=False)
+    return archive.getvalue()
+
+
+def _files() -> list[Path]:
+    found = []
+    for name in SOURCES:
+        top = PROJECT / name
+        for directory, names, files in os.walk(top):
+            names[:] = sorted(set(names) - SKIPPED)
+            found += [Path(directory, file).relative_to(PROJECT) for file in sorted(files)]
+        if top.is_file():
+            found.append(Path(name))
+    return found
+
+
+def _key(files: list[Path]) -> str:
+    """Bytecode belongs to a source of one size and modification time."""
+    digest = hashlib.sha256(f"{sys.version} {PROJECT}".encode())
+    for file in files:
+        status = os.stat(PROJECT / file)
+        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _compile(target: Path) -> None:
+    """Let pytest collect everything and keep what it compiles.  A source that does not compile is left to the guest, which reports it."""
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    places = [str(path) for path in sorted((PROJECT / "tests").iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]
+    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--collect-only", "-o", "pythonpath=.", *places]
+    subprocess.run(words, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for compiled in target.rglob("*.pyc"):
+        if not Path("/", compiled.relative_to(target)).is_relative_to(PROJECT) or ".venv" in compiled.parts:
+            compiled.unlink()
