@@ -10,8 +10,11 @@ from types import FrameType
 
 import pytest
 
+from common.errors import SpecError
 from common.project import PROJECT
 from common.status import Exit
+from kernels.grammar import parse
+from report.labels import split_label
 from report.results import KernelResult
 from report.status import bisect_status, of_pytest
 
@@ -19,6 +22,7 @@ DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
 WITH_VALUE = ("--baseline", "--kernel", "--label", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
               "--confirm", "--ssh", "--builder", "--ssh-config", "--fail-on", "--seed")
+PATHS = ("--baseline", "--report", "--bug-report", "--ssh-config")
 
 
 def main(arguments: list[str]) -> int:
@@ -43,11 +47,28 @@ def main(arguments: list[str]) -> int:
 def run(options: list[str]) -> int:
     """Pytest in this process, from the project's directory or one below it."""
     if not Path.cwd().is_relative_to(PROJECT):
+        options = [from_here(option) for option in options]
         os.chdir(PROJECT)
     seen = Seen()
     signal.signal(signal.SIGTERM, interrupted)
     status = of_pytest(pytest.main(options, plugins=[seen]))
     return bisect_status(status, seen.kernels, seen.compared) if "--bisect" in options else status
+
+
+def from_here(option: str) -> str:
+    """The option with the absolute path of what it names relative to the current directory: a file, a directory or a kernel."""
+    name, equals, value = option.partition("=")
+    if name in PATHS and equals:
+        return f"{name}={Path(value).expanduser().absolute()}"
+    if name == "--kernel" and equals:
+        try:
+            what, label = split_label(value, parse)
+            spec = parse(what)
+        except SpecError:
+            return option                   # whoever reads it says what is wrong
+        if spec.path:
+            return f"{name}={spec.path}" + "".join(f",modules={each}" for each in spec.modules) + f"={label}" * bool(label)
+    return option
 
 
 def interrupted(number: int, frame: FrameType | None) -> None:

@@ -17,7 +17,7 @@ from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, sha256_of
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
-from kernels.packages import Candidate, Index, Package, in_series, read_index, version_key
+from kernels.packages import Candidate, Index, Package, in_series, read_index, debian_version_key
 from kernels.progress import Reporter
 from kernels.sources import archives
 
@@ -64,7 +64,7 @@ class Archive:
     def kernels(self) -> list[tuple[str, dict]]:
         """Key and facts of every cached Debian kernel, oldest version first."""
         entries = [(entry.key, entry.meta) for entry in self.cache.entries("kernels") if entry.meta.get("suite")]
-        return sorted(entries, key=lambda entry: (version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
+        return sorted(entries, key=lambda entry: (debian_version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
 
     def fetch(self, candidate: Candidate) -> Path:
         """The cache entry of a candidate, downloaded and unpacked if need be. Raises FetchError."""

@@ -84,7 +84,7 @@ class Candidate:
     @property
     def rank(self) -> tuple:
         """Sorts the best last: by version, then cloud before full, then signed before unsigned."""
-        return (version_key(self.head.version), self.head.flavour == "cloud-amd64", self.head.signed)
+        return (debian_version_key(self.head.version), self.head.flavour == "cloud-amd64", self.head.signed)
 
 
 class Index:
@@ -197,15 +197,15 @@ def _has_image(head: Package, known: dict[tuple[str, str], Package]) -> bool:
 
 
 def _nearest(wanted: str, candidates: list[Candidate]) -> str:
-    series = sorted({candidate.series for candidate in candidates}, key=version_key)
+    series = sorted({candidate.series for candidate in candidates}, key=debian_version_key)
     if not series:
         return "the package index is empty"
-    key = version_key(re.match(r"[\d.]*", wanted)[0].rstrip(".") or "0")
-    place = sum(version_key(name) < key for name in series)
+    key = debian_version_key(re.match(r"[\d.]*", wanted)[0].rstrip(".") or "0")
+    place = sum(debian_version_key(name) < key for name in series)
     return f"the nearest series are {', '.join(series[max(0, place - 2):place + 2])}"
 
 
-def version_key(version: str) -> tuple:
+def debian_version_key(version: str) -> tuple:
     """A sort key with the order of Debian versions (deb-version(7))."""
     epoch, _, rest = version.rpartition(":") if ":" in version else ("0", "", version)
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")

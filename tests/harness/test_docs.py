@@ -1,0 +1,97 @@
+"""What README and docs say can be typed and followed: commands, options, tests, links."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from _pytest.config import get_config
+
+from cli.run import joined
+from common.project import PROJECT
+
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"^ {4}(?:[A-Z_]+=\S+ )*\./kdrift (.+)$|`\./kdrift ([^`]+)`", re.MULTILINE)
+OF_PYTEST = ("pytest", "validate", "selftest")
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
+
+
+def commands():
+    """The words of each command, without comments, by the page and the command as they stand there."""
+    for page in PAGES:
+        for match in COMMAND.finditer(page.read_text()):
+            text = match[1] or match[2]
+            words = shlex.split(text, comments=True)
+            if words and not {"[", "..."} & set("".join(words)):        # those show a form
+                yield f"{page.name}: {text.partition('  ')[0]}", words
+
+
+COMMANDS = dict(commands())
+
+
+@pytest.fixture(scope="module")
+def tests():
+    """The ids of the suite's tests."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "tests"], cwd=PROJECT,
+                          capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_pages_have_commands():
+    assert len(COMMANDS) > 20
+
+
+@pytest.fixture
+def parser(monkeypatch):
+    """Pytest's, with the options of its plugins and the suite's."""
+    monkeypatch.chdir(PROJECT)
+    config = get_config(["-c", str(PROJECT / "pytest.ini")])
+    config.pluginmanager.load_setuptools_entrypoints("pytest11")
+    config.pluginmanager.import_plugin("conftest")
+    return config._parser
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_of_a_command_exist(command, parser):
+    name, *words = COMMANDS[command]
+    done = subprocess.run([PROJECT / "kdrift", "--help"], capture_output=True, text=True)
+    assert f"./kdrift {name} " in done.stdout or name == "--help"
+    if name in OF_PYTEST:
+        _known, unknown = parser.parse_known_and_unknown_args(joined(words))
+        assert unknown == []
+
+
+def test_every_option_of_the_suite_is_in_the_table(parser):
+    table = (PROJECT / "docs/options.md").read_text()
+    names = [option.names()[0] for option in parser.getgroup("kdrift").options]
+    assert len(names) > 20
+    assert [name for name in names if f"`{name}" not in table and f", `{name}" not in table] == []
+
+
+@pytest.mark.parametrize("command", [command for command, words in COMMANDS.items() if "-k" in words])
+def test_keywords_of_a_command_choose_tests(command, tests):
+    """By the words alone: `or` and `and` need all of them to be somewhere."""
+    words = COMMANDS[command]
+    for word in words[words.index("-k") + 1].replace("(", " ").replace(")", " ").split():
+        assert word in ("or", "and", "not") or any(word in test for test in tests)
+
+
+@pytest.mark.parametrize("command", [command for command, words in COMMANDS.items() if any("::" in word for word in words)])
+def test_a_test_that_a_command_names_exists(command, tests):
+    assert {word for word in COMMANDS[command] if "::" in word} <= set(tests)
+
+
+def anchor(heading):
+    """As a forge makes it of a heading."""
+    return "#" + re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for path, fragment in LINK.findall(page.read_text()):
+        target = (page.parent / path) if path else page
+        assert target.exists(), path
+        if fragment:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert fragment in map(anchor, headings), fragment
