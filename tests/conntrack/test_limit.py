@@ -1,4 +1,4 @@
-"""At most so many connections from one address: iptables-extensions(8), connlimit; nft(8), ct count."""
+"""Limits on the number of connections: iptables-extensions(8), connlimit; nft(8), ct count."""
 
 import socket
 
@@ -30,9 +30,9 @@ def limit_by_nft(host, _family):
 
 @pytest.mark.parametrize("limit", [limit_by_iptables, limit_by_nft], ids=["connlimit", "ct count"])
 @pytest.mark.parametrize("origin", ["localhost", "a peer"])
-def test_no_more_connections_come_about_than_the_limit_allows(net, family, clock, limit, origin):
-    """Wherever they come from; one that is reset makes room again. Kernels without "netfilter: nf_conncount: fix
-    tracking of connections from localhost" do not count those over lo."""
+def test_connections_over_the_limit_are_refused(net, family, clock, limit, origin):
+    """From peers and from localhost; a connection that is reset makes room again. Kernels without "netfilter:
+    nf_conncount: fix tracking of connections from localhost" do not count those over lo."""
     client, server = net.nodes("client", "server")
     try:
         limit(server, family)
@@ -57,6 +57,6 @@ def test_no_more_connections_come_about_than_the_limit_allows(net, family, clock
     conns[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     conns[0].close()
     fence(client, server, server.address(family))
-    clock.sleep(2 * TICK)                   # The count is put right once in a jiffy at most.
+    clock.sleep(2 * TICK)                   # The kernel updates the count at most once per jiffy.
     again = [connected() for _ in range(2)]
     assert [conn is not None for conn in again] == [True, False]

@@ -1,4 +1,4 @@
-"""How long an entry is kept that has seen no answer: nf_conntrack_tcp_timeout_syn_sent, nf_conntrack-sysctl.rst."""
+"""The timeout of an entry without a reply: nf_conntrack_tcp_timeout_syn_sent, nf_conntrack-sysctl.rst."""
 
 import pytest
 
@@ -10,9 +10,9 @@ from netns.packets import segment
 pytestmark = pytest.mark.topology(ROUTED)
 
 
-def test_a_syn_that_is_sent_again_does_not_keep_an_unanswered_connection(net, family, clock):
-    """The time runs from the first one, or nobody else could have the address and port as long as somebody tries
-    (nf_conntrack_tcp_packet()): of 20 s two and a half are over."""
+def test_retransmitted_syn_does_not_extend_an_unanswered_conntrack_entry(net, family, clock):
+    """The timeout runs from the first SYN, or a client that retries would block the address and port for others
+    (nf_conntrack_tcp_packet()): 2.5 s of 20 s are over."""
     client, server, router = net.nodes("client", "server", "router")
     ends = (client.address(family), 40000), (server.address(family), 9)
     with conntrack.tracking(router) as tracker, firewall.drop(server, client.address(family)), \

@@ -1,4 +1,4 @@
-"""A real server takes no more connections than its upper threshold: ipvsadm(8), -x and -y."""
+"""Upper connection thresholds of a real server: ipvsadm(8), -x and -y."""
 
 import pytest
 
@@ -8,7 +8,7 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 
 class Balanced:
-    """Port 80 of the router, which one real server answers."""
+    """A virtual service on port 80 of the router, with one real server."""
 
     def __init__(self, net, family):
         self._client, server, self._director = net.nodes("client", "server", "router")
@@ -23,11 +23,11 @@ class Balanced:
         self._director.run(["ipvsadm", "-A", "-t", at, "-s", "rr"])
 
     def threshold(self, edit, upper):
-        """At most so many connections, 0 for any number."""
+        """Set the upper threshold; 0 means no limit."""
         self._director.run(["ipvsadm", edit, *self._real_server, "-x", str(upper)])
 
     def connect(self):
-        """Whether a new connection comes about; it stays."""
+        """Open a connection and keep it; False if it is refused."""
         conn = self._client.socket(self._family)
         conn.settimeout(5)
         try:
@@ -44,8 +44,8 @@ class Balanced:
     ([0, 2], 2, [False]),
     ([4, 2, 3], 4, [False]),
 ], ids=["as it was made", "raised", "lifted", "introduced", "lowered, then raised to less than there are"])
-def test_an_upper_threshold_holds_as_it_was_last_set(net, family, uppers, connections, then):
-    """For the connections there are, too. Kernels without "ipvs: properly update the overload flag on dest edit" go by
+def test_real_server_obeys_the_upper_threshold_last_set(net, family, uppers, connections, then):
+    """It counts existing connections, too. Kernels without "ipvs: properly update the overload flag on dest edit" go by
     the direction of the change."""
     service = Balanced(net, family)
     service.threshold("-a", uppers[0])

@@ -1,4 +1,4 @@
-"""A client whose packets to the server need ESP, and that has no SA for it yet."""
+"""A client whose policy requires ESP to the server, and that has no SA yet."""
 
 import array
 import fcntl
@@ -14,12 +14,12 @@ from fixtures.net import KEPT
 from netns.hosts.sysctl import absent
 from netns.netlink import xfrm
 
-# From 6.5 on the first SYNs come every second; without that they come after 1 s, 3 s, 7 s, ... on every kernel.
+# Since 6.5 the first SYN retransmissions are 1 s apart. With 0 they come after 1 s, 3 s, 7 s, ... on every kernel.
 LINEAR_TIMEOUTS = "net.ipv4.tcp_syn_linear_timeouts"
 
 
 class Receiver:
-    """The server's UDP socket, whose silence is an answer: NotMet says where the packet may have been lost."""
+    """The server's UDP socket. When no datagram arrives, NotMet gives the Xfrm counters of both hosts."""
 
     PATIENCE = 30
 
@@ -47,10 +47,10 @@ class Receiver:
 
 
 class Peers:
-    """Client and server that are to speak ESP. Of what it takes, add_policy() does the client's part except for the SA
-    that supply() brings, ready() does the rest.
+    """Client and server of ESP traffic. add_policy() adds the client's policy, supply() the client's outbound SA,
+    ready() everything else.
 
-    The policies are for TCP or UDP alone, so that neighbour discovery needs no SA.
+    The policies cover only TCP or UDP, so that neighbour discovery needs no SA.
     """
 
     PORT = 4000
@@ -62,7 +62,7 @@ class Peers:
         self.target = (self.there, self.PORT)
 
     def policy(self, kind: socket.SocketKind, port: int = PORT, reqid: int = 1) -> xfrm.Policy:
-        """What the client sends to this port of the server needs ESP."""
+        """The client's packets to this port of the server require ESP."""
         protocol = socket.IPPROTO_TCP if kind == socket.SOCK_STREAM else socket.IPPROTO_UDP
         selector = xfrm.Selector(self.here, self.there, protocol, dport=port)
         return xfrm.Policy(selector, xfrm.Template(self.here, self.there, reqid))
@@ -73,20 +73,20 @@ class Peers:
         return policy
 
     def sa(self, reqid: int = 1) -> xfrm.SA:
-        """The one that the client lacks."""
+        """The client's outbound SA."""
         return xfrm.SA(self.here, self.there, self.SPI_OUT + reqid - 1, reqid)
 
     def supply(self, reqid: int = 1) -> None:
         xfrm.add(self.client, self.sa(reqid))
 
     def ready(self, *reqids: int) -> None:
-        """The server takes the client's ESP, answers from PORT in ESP, and the client takes that."""
+        """The server accepts the client's ESP and answers from PORT in ESP; the client accepts that."""
         back = xfrm.SA(self.there, self.here, self.SPI_IN)
         xfrm.add(self.server, back, *self.answers(), *map(self.sa, reqids or (1,)))
         xfrm.add(self.client, back)
 
     def answers(self) -> list[xfrm.Policy]:
-        """The server's policies."""
+        """The server's outbound policies."""
         template = xfrm.Template(self.there, self.here)
         return [
             xfrm.Policy(xfrm.Selector(self.there, self.here, protocol, sport=self.PORT), template)
@@ -108,13 +108,13 @@ class Peers:
         return Receiver(self, port)
 
     def udp_client(self) -> socket.socket:
-        """Bound, so that each of its packets belongs to one flow."""
+        """A bound socket, so that all its packets belong to one flow."""
         client = self.client.socket(self.family, socket.SOCK_DGRAM)
         client.bind((self.here, 0))
         return client
 
     def sa_count(self) -> int:
-        """How many SAs the client has, larval ones included."""
+        """The number of the client's SAs, larval ones included."""
         return int(self.client.run(["ip", "xfrm", "state", "count"]).split()[-1])
 
 
@@ -129,18 +129,18 @@ def peers(net, family):
     return Peers(client, server, family)
 
 
-# Nothing but the defect itself tells a kernel that has it, and that stops the machine: 5.10.262 has it, 6.1.192 and later have not.
+# Only the defect itself reveals an affected kernel, and it stops the machine: 5.10.262 is affected, 6.1.192 and later are not.
 _LETS_GO = (6, 1)
 
 
 @pytest.fixture
 def larval_drop(net, family, clock):
-    """larval_drop(0 or 1) sets net.core.xfrm_larval_drop on a host, and how long an ACQUIRE stands, in seconds
+    """larval_drop(0 or 1) sets net.core.xfrm_larval_drop on a host, and net.core.xfrm_acq_expires in seconds
     (Documentation/networking/xfrm_sysctl.rst).
 
-    On 5.10 a packet that was held over IPv6 leaves a reference to its interface behind for ever. The namespace can
-    then not be taken down ("unregister_netdevice: waiting for lo to become free"), and what waits for that hangs with
-    it: the loading of nf_tables, a new namespace. So there such a namespace is kept, and only on a machine of our own.
+    On 5.10 a packet held over IPv6 leaks a reference to its interface. The namespace can then not be removed
+    ("unregister_netdevice: waiting for lo to become free"), and whatever waits for that hangs: loading nf_tables,
+    creating a namespace. There the fixture keeps the namespace, and requires a machine of its own.
     """
     keeps = tuple(map(int, os.uname().release.split(".")[:2])) < _LETS_GO and family == socket.AF_INET6
 
@@ -158,7 +158,7 @@ def larval_drop(net, family, clock):
 
 @pytest.fixture
 def charged():
-    """charged(socket): the bytes of memory that its unsent packets take, headers included (SIOCOUTQ, udp(7))."""
+    """charged(socket): the bytes of memory that its unsent packets occupy, headers included (SIOCOUTQ, udp(7))."""
     def ask(sock: socket.socket) -> int:
         answer = array.array("i", [0])
         fcntl.ioctl(sock, termios.TIOCOUTQ, answer)
@@ -168,7 +168,7 @@ def charged():
 
 @pytest.fixture
 def writable():
-    """writable(socket, within): wait until the socket takes data again; False if it does not within so many seconds."""
+    """writable(socket, within): wait until the socket is writable; False after that many seconds."""
     def wait(sock: socket.socket, within: float) -> bool:
         return bool(select.select([], [sock], [], within)[1])
     return wait

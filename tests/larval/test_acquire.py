@@ -1,4 +1,4 @@
-"""What a key manager is told when an SA is missing (XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE), and the larval SA behind it."""
+"""What the kernel tells a key manager about a missing SA (XFRM_MSG_ACQUIRE, XFRM_MSG_EXPIRE), and the larval SA."""
 
 import socket
 
@@ -13,12 +13,12 @@ MAIN = 0                                    # XFRM_POLICY_TYPE_MAIN
 
 
 def whole_seconds(seconds):
-    """xfrm_timer_handler() counts in whole seconds of the wall clock, and may find that one of them is not over yet."""
+    """xfrm_timer_handler() counts whole seconds of the wall clock; it waits again if a second is not over yet."""
     return approx_timer(seconds, late=1.5)
 
 
 def test_acquire_describes_flow_and_template(peers, larval_drop, drop):
-    """Addresses, protocol and ports of the packet, the reqid of the policy's template, and that it is no sub-policy
+    """The ACQUIRE has the packet's addresses, protocol and ports, the template's reqid, and the main policy type
     (include/uapi/linux/xfrm.h)."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
@@ -35,9 +35,8 @@ def test_acquire_describes_flow_and_template(peers, larval_drop, drop):
     assert (acquire.sequence != 0, acquire.policy_type) == (True, MAIN)
 
 
-def test_one_acquire_for_all_packets_of_a_missing_sa(peers, larval_drop, drop):
-    """While the larval SA stands, neither more datagrams, nor another flow, nor repeated looks into the hold queue ask
-    again."""
+def test_all_packets_that_miss_the_same_sa_cause_one_acquire(peers, larval_drop, drop):
+    """While the larval SA exists, neither more datagrams nor a second flow cause another ACQUIRE."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_DGRAM)
@@ -50,7 +49,7 @@ def test_one_acquire_for_all_packets_of_a_missing_sa(peers, larval_drop, drop):
 
 
 def test_each_policy_acquires_its_own_sa(peers, larval_drop, drop):
-    """Two policies whose templates differ in reqid: two larval SAs, two ACQUIREs."""
+    """Two policies whose templates differ in reqid cause two larval SAs and two ACQUIREs."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_DGRAM, reqid=1)
@@ -65,7 +64,7 @@ def test_each_policy_acquires_its_own_sa(peers, larval_drop, drop):
 
 
 def test_without_a_key_manager_no_larval_sa_is_left(peers, larval_drop, drop):
-    """Nobody to ask, nothing to wait for: the packet's fate is the same, and the SA database stays empty."""
+    """The SAD stays empty until a key manager listens; then a packet causes an ACQUIRE and a larval SA."""
     larval_drop(drop)
     peers.add_policy(socket.SOCK_DGRAM)
     client = peers.udp_client()
@@ -80,8 +79,8 @@ def test_without_a_key_manager_no_larval_sa_is_left(peers, larval_drop, drop):
     assert peers.sa_count() == 1
 
 
-def test_unanswered_acquire_expires_and_is_made_anew(peers, larval_drop, measure, drop):
-    """After xfrm_acq_expires (2 s here) the larval SA is gone and reported, hard; the next packet asks anew."""
+def test_packet_after_an_expired_acquire_causes_a_new_acquire(peers, larval_drop, measure, drop):
+    """After xfrm_acq_expires (2 s here) the larval SA ends with a hard EXPIRE; the next packet causes an ACQUIRE."""
     larval_drop(drop, acq_expires=2)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_DGRAM)
@@ -101,7 +100,7 @@ def test_unanswered_acquire_expires_and_is_made_anew(peers, larval_drop, measure
 
 
 @pytest.mark.virtual_clock("an ACQUIRE stands for 30 s by default")
-def test_default_life_of_an_acquire_is_30_seconds(peers, larval_drop, measure, drop):
+def test_larval_sa_expires_after_30_seconds_by_default(peers, larval_drop, measure, drop):
     """net.core.xfrm_acq_expires (Documentation/networking/xfrm_sysctl.rst)."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
@@ -114,9 +113,9 @@ def test_default_life_of_an_acquire_is_30_seconds(peers, larval_drop, measure, d
     assert measure(f"larval.acquire_expired_default.drop_{drop}", took.seconds, "s", tolerance=1) == whole_seconds(30)
 
 
-def test_an_sa_that_comes_ends_the_acquire(peers, larval_drop, drop):
-    """The SA takes the larval one's place: one SA before and after, and no EXPIRE when its time would have been over;
-    that of a second policy, younger, does expire."""
+def test_added_sa_replaces_the_larval_sa_without_an_expire(peers, larval_drop, drop):
+    """The SAD has one SA more than before the ACQUIRE, and no EXPIRE for it follows. The younger larval SA of a second
+    policy does expire."""
     larval_drop(drop, acq_expires=1)
     peers.ready()
     manager = xfrm.KeyManager(peers.client)

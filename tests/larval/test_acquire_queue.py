@@ -1,4 +1,4 @@
-"""ACQUIRE and the hold queue together: who asks again for packets that already wait."""
+"""When the hold timer or a retransmission causes another ACQUIRE, and the port in it."""
 
 import socket
 
@@ -11,9 +11,9 @@ from netns.netlink import xfrm
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_a_look_into_the_queue_asks_anew_after_an_expiry(peers, larval_drop, clock, charged):
-    """The ACQUIRE expires after 1 s, the packet stays held; the look at 1.5 s asks again, without any new packet, and
-    the SA that then comes releases it at the look of 3.1 s."""
+def test_hold_timer_causes_a_new_acquire_after_the_first_expired(peers, larval_drop, clock, charged):
+    """The ACQUIRE expires after 1 s, the packet stays held. The hold timer at 1.5 s causes a new ACQUIRE without a new
+    packet; the one at 3.1 s finds the SA and releases the packet."""
     larval_drop(0, acq_expires=1)
     peers.ready()
     manager = xfrm.KeyManager(peers.client)
@@ -35,9 +35,8 @@ def test_a_look_into_the_queue_asks_anew_after_an_expiry(peers, larval_drop, clo
     assert took.seconds == approx_timer(0.1, 0.2, 0.4, 0.8, 1.6)
 
 
-def test_a_dropped_syn_asks_anew_after_an_expiry(peers, larval_drop, clock):
-    """With larval_drop=1 it is the retransmission of the SYN that asks: at 1 s while the ACQUIRE of 2 s stands it does
-    not, at 3 s it does."""
+def test_syn_retransmission_causes_a_new_acquire_after_the_first_expired(peers, larval_drop, clock):
+    """larval_drop=1: the retransmission at 1 s causes none, as the first ACQUIRE is valid for 2 s; that at 3 s does."""
     larval_drop(1, acq_expires=2)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_STREAM)
@@ -54,9 +53,9 @@ def test_a_dropped_syn_asks_anew_after_an_expiry(peers, larval_drop, clock):
 
 
 @pytest.mark.parametrize("drop", [0, 1])
-def test_connect_asks_before_it_has_a_port(peers, larval_drop, drop):
-    """The first lookup of an unbound connect() serves to choose its address, and the port comes after that: the
-    ACQUIRE has sport 0 (tcp_v4_connect(), tcp_v6_connect()). A key daemon must not narrow the SA down to it."""
+def test_connect_of_an_unbound_socket_causes_an_acquire_with_sport_0(peers, larval_drop, drop):
+    """The first route lookup of an unbound connect() selects its address; the port is chosen after that
+    (tcp_v4_connect(), tcp_v6_connect()). A key daemon must not narrow the SA to port 0."""
     larval_drop(drop)
     manager = xfrm.KeyManager(peers.client)
     peers.add_policy(socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""TCP connect() while the SA is missing: what it returns, when, and when the connection comes about."""
+"""TCP connect() without an SA: what it returns, when, and when the connection is established."""
 
 import socket
 import struct
@@ -13,11 +13,11 @@ from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
-# (larval_drop, seconds until the SA is there, timers until the connection stands)
+# (larval_drop, seconds until the SA is added, timers until the connection is ESTABLISHED)
 ARRIVALS = [
-    (1, 0, (1,)),               # the next SYN, one second after the first
+    (1, 0, (1,)),               # the first SYN retransmission, after 1 s
     (1, 2, (1, 2)),
-    (0, 0, (0.1,)),             # the next look into the hold queue
+    (0, 0, (0.1,)),             # the next hold timer
     (0, 0.5, (0.1, 0.2, 0.4)),
     (0, 2, (0.1, 0.2, 0.4, 0.8, 1.6)),
 ]
@@ -25,9 +25,9 @@ ARRIVALS = [
 
 @pytest.mark.parametrize("heard", [False, True], ids=("no key manager", "key manager"))
 @pytest.mark.parametrize("drop", [0, 1])
-def test_nonblocking_connect_never_blocks(peers, larval_drop, measure, drop, heard):
-    """EINPROGRESS at once, whether the SYN is dropped or held (connect(2)): with larval_drop=0 it once slept until the
-    SA came."""
+def test_nonblocking_connect_without_sa_returns_einprogress_at_once(peers, larval_drop, measure, drop, heard):
+    """EINPROGRESS, whether the SYN is dropped or held (connect(2)): with larval_drop=0 it once slept until the SA was
+    added."""
     larval_drop(drop)
     peers.add_policy(socket.SOCK_STREAM)
     manager = xfrm.KeyManager(peers.client) if heard else None
@@ -40,15 +40,15 @@ def test_nonblocking_connect_never_blocks(peers, larval_drop, measure, drop, hea
     assert measure(f"larval.connect_nonblocking.drop_{drop}", took.seconds, "s", timer_slack(0)) == approx_timer(0)
     assert tcp_info(conn).state == "SYN_SENT"
     assert packets.packets() == []
-    # The lookup did miss the SA: it is counted where the SYN is dropped, and the key manager has heard of it.
+    # The lookup did miss the SA: XfrmOutNoStates counts it if the SYN is dropped, and the key manager got an ACQUIRE.
     missed = measure(f"larval.no_states_per_connect.drop_{drop}", peers.client.counter("XfrmOutNoStates"), "lookups")
     assert (missed > 0) == bool(drop)
     assert manager is None or manager.acquires() != []
 
 
 @pytest.mark.parametrize("drop", [0, 1])
-def test_blocking_connect_gives_up_when_its_syn_retries_are_over(peers, larval_drop, clock, measure, drop):
-    """A SYN that is dropped or held is a SYN without an answer: ETIMEDOUT, with one retry after 1 + 2 s (tcp(7))."""
+def test_blocking_connect_without_sa_fails_with_etimedout_after_syn_retries(peers, larval_drop, clock, measure, drop):
+    """A dropped or held SYN is an unanswered SYN: with one retry, ETIMEDOUT after 1 + 2 s (tcp(7))."""
     larval_drop(drop)
     peers.client.pin({"net.ipv4.tcp_syn_retries": 1})
     peers.add_policy(socket.SOCK_STREAM)
@@ -62,8 +62,8 @@ def test_blocking_connect_gives_up_when_its_syn_retries_are_over(peers, larval_d
 
 
 @pytest.mark.parametrize("drop", [0, 1])
-def test_blocking_connect_heeds_its_send_timeout(peers, larval_drop, drop):
-    """SO_SNDTIMEO of 0.5 s ends the wait with EINPROGRESS (socket(7)): it is the socket that waits, not a lookup."""
+def test_so_sndtimeo_ends_a_blocking_connect_without_sa(peers, larval_drop, drop):
+    """SO_SNDTIMEO of 0.5 s ends the wait with EINPROGRESS (socket(7)): the socket waits, not the route lookup."""
     larval_drop(drop)
     peers.add_policy(socket.SOCK_STREAM)
     conn = peers.client.socket(peers.family)
@@ -76,11 +76,11 @@ def test_blocking_connect_heeds_its_send_timeout(peers, larval_drop, drop):
 
 
 @pytest.mark.parametrize("drop, after, timers", ARRIVALS)
-def test_connection_comes_about_once_the_sa_is_there(
+def test_nonblocking_connect_completes_after_the_sa_is_added(
     peers, larval_drop, clock, measure, writable, drop, after, timers
 ):
-    """With larval_drop=1 at the next retransmission of the SYN, with 0 at the next look into the hold queue, 0.1 s,
-    0.3 s, 0.7 s, ... after the SYN (net/xfrm/xfrm_policy.c, XFRM_QUEUE_TMO_MIN)."""
+    """With larval_drop=1 at the next retransmission of the SYN, with 0 when the hold timer next fires, 0.1 s, 0.3 s,
+    0.7 s, ... after the SYN (net/xfrm/xfrm_policy.c, XFRM_QUEUE_TMO_MIN)."""
     larval_drop(drop)
     peers.ready()
     peers.add_policy(socket.SOCK_STREAM)
@@ -96,14 +96,14 @@ def test_connection_comes_about_once_the_sa_is_there(
     measured = f"larval.connected.drop_{drop}.sa_after_{after}"
     assert measure(measured, took.seconds, "s", timer_slack(*timers)) == approx_timer(*timers)
     assert tcp_info(conn).state == "ESTABLISHED"
-    # One SYN and its answer: while a SYN is held no other joins it, and one that was dropped never shows.
+    # One SYN and its SYN-ACK: no second SYN joins a held one, and a dropped SYN is never sent.
     assert [packet.sent for packet in packets if packet.protocol == "esp"][:2] == [True, False]
     assert [packet for packet in packets if packet.protocol == "tcp"] == []
 
 
 @pytest.mark.parametrize("drop, timers", [(0, (0.1, 0.2)), (1, (1,))])
-def test_blocking_connect_succeeds_once_the_sa_is_there(peers, larval_drop, clock, drop, timers):
-    """The SA comes after 0.2 s; the application sees nothing but a connect() that took its time."""
+def test_blocking_connect_succeeds_after_the_sa_is_added(peers, larval_drop, clock, drop, timers):
+    """The SA is added after 0.2 s; the application sees only a slow connect()."""
     larval_drop(drop)
     peers.ready()
     peers.add_policy(socket.SOCK_STREAM)

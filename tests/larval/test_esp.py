@@ -1,4 +1,4 @@
-"""When the SA is there, what the policy asks for is done: ESP both ways (RFC 4303), and nothing readable."""
+"""With the SAs in place, traffic of the policy is ESP in both directions (RFC 4303), without plaintext."""
 
 import dataclasses
 import socket
@@ -14,7 +14,7 @@ PLAINTEXT = b"plaintext that nobody may read"
 
 
 def assert_only_esp(packets, peers):
-    """All that passed, except for ARP and neighbour discovery, is ESP with the SPI of its direction."""
+    """All packets except ARP and neighbour discovery are ESP with the SPI of their direction."""
     passed = [packet for packet in packets if packet.protocol not in (None, "icmpv6")]
     assert [packet for packet in passed if packet.protocol != "esp"] == []
     assert {packet.spi for packet in passed if packet.sent} == {peers.SPI_OUT}
@@ -22,8 +22,8 @@ def assert_only_esp(packets, peers):
     assert [packet for packet in passed if PLAINTEXT in packet.frame.data] == []
 
 
-def test_tcp_passes_as_esp_both_ways(peers):
-    """Handshake, data and acknowledgements are protocol 50; only the two hosts see TCP."""
+def test_tcp_is_carried_by_esp_in_both_directions(peers):
+    """Handshake, data and ACKs are protocol 50; no TCP is visible on the wire."""
     peers.ready()
     peers.add_policy(socket.SOCK_STREAM)
     peers.supply()
@@ -39,8 +39,8 @@ def test_tcp_passes_as_esp_both_ways(peers):
     assert_only_esp(packets, peers)
 
 
-def test_udp_passes_as_esp_both_ways(peers):
-    """One datagram, one packet of protocol 50: 8 bytes of ESP header, 8 of IV, the padded datagram, 16 of ICV."""
+def test_udp_is_carried_by_esp_in_both_directions(peers):
+    """Each datagram is one packet of protocol 50: 8 bytes of ESP header, 8 of IV, the padded datagram, 16 of ICV."""
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
     peers.supply()
@@ -53,13 +53,14 @@ def test_udp_passes_as_esp_both_ways(peers):
 
     assert_only_esp(packets, peers)
     lengths = [len(packet.ip.payload) for packet in packets if packet.protocol == "esp"]
-    # RFC 4303, 2.4: datagram, pad length and next header together fill words of four bytes.
+    # RFC 4303, 2.4: datagram, pad length and next header are padded to a multiple of four bytes.
     padded = (8 + len(PLAINTEXT) + 2 + 3) // 4 * 4
     assert lengths == [8 + 8 + padded + 16] * 2
 
 
-def test_a_tunnel_hides_the_whole_packet(peers):
-    """In tunnel mode the datagram goes with its IP header (RFC 4303, 3.1.2); the receiver takes it by its policy only."""
+def test_tunnel_mode_esp_carries_the_whole_ip_packet(peers):
+    """Tunnel mode encrypts the datagram with its IP header (RFC 4303, 3.1.2); the receiver drops it without an inbound
+    policy."""
     selector = xfrm.Selector(peers.here, peers.there, socket.IPPROTO_UDP, dport=peers.PORT)
     template = xfrm.Template(peers.here, peers.there, mode="tunnel")
     sa = dataclasses.replace(peers.sa(), mode="tunnel")
@@ -79,8 +80,8 @@ def test_a_tunnel_hides_the_whole_packet(peers):
     assert len(packet.ip.payload) == 8 + 8 + padded + 16
 
 
-def test_only_packets_of_the_policy_need_the_sa(peers):
-    """While the SA is missing, what the selector does not cover passes in the clear (RFC 4301, 5.1)."""
+def test_traffic_outside_the_selector_needs_no_sa(peers):
+    """While the SA is missing, traffic outside the policy's selector passes in the clear (RFC 4301, 5.1)."""
     peers.add_policy(socket.SOCK_DGRAM)
     other, client = peers.udp_server(peers.PORT + 1), peers.udp_client()
     with peers.client.capture("udp") as packets:

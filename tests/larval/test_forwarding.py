@@ -1,4 +1,4 @@
-"""A security gateway: packets of others wait for its SA as its own do (RFC 4301, 5.1; tunnel mode)."""
+"""A security gateway in tunnel mode: forwarded packets that need a missing SA (RFC 4301, 5.1)."""
 
 import socket
 
@@ -17,7 +17,7 @@ LIMIT = 101
 
 
 def passage(net, family):
-    """(sender, receiver, target, supply): sockets of client and server, and what brings the gateway its SA."""
+    """(sender, receiver, target, supply): sockets of client and server, and a function that adds the gateway's SA."""
     client, gateway, server = net.nodes("client", "gateway", "server")
     gateway.pin({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
     source, target = client.address(family), server.address(family)
@@ -36,8 +36,8 @@ def passage(net, family):
     return sender, receiver, (target, PORT), lambda: xfrm.add(gateway, sa)
 
 
-def test_forwarded_packets_are_held_until_the_sa_comes(net, family, larval_drop, clock):
-    """They leave in order at the next look into the queue, through the tunnel."""
+def test_forwarded_packets_are_held_until_the_sa_is_added(net, family, larval_drop, clock):
+    """They leave in order through the tunnel when the hold timer next fires."""
     larval_drop(0, role="gateway")
     sender, receiver, target, supply = passage(net, family)
     clock.align(1)
@@ -55,7 +55,7 @@ def test_forwarded_packets_are_held_until_the_sa_comes(net, family, larval_drop,
 
 
 def test_forwarded_packets_are_dropped_with_larval_drop(net, family, larval_drop):
-    """XfrmOutNoStates counts each; one that comes after the SA passes."""
+    """XfrmOutNoStates counts each; a packet sent after adding the SA passes."""
     larval_drop(1, role="gateway")
     sender, receiver, target, supply = passage(net, family)
 
@@ -68,14 +68,14 @@ def test_forwarded_packets_are_dropped_with_larval_drop(net, family, larval_drop
     assert receiver.recv(100) == b"in time"
 
 
-def test_forwarded_packets_beyond_the_queue_are_dropped(net, family, larval_drop, clock):
-    """Nobody can be told EAGAIN: the first 101 arrive, the others do not."""
+def test_forwarded_packets_beyond_the_hold_queue_limit_are_dropped(net, family, larval_drop, clock):
+    """No local sender can get EAGAIN: the first 101 arrive, the others do not."""
     larval_drop(0, role="gateway")
     sender, receiver, target, supply = passage(net, family)
 
     for number in range(LIMIT + 5):
         sender.sendto(b"%d" % number, target)
-    # A busy gateway takes the packets up later than the sender sent them.
+    # A busy gateway may process the packets later than the sender sent them.
     clock.sleep(0.5)
     supply()
     assert [receiver.recv(100) for _ in range(LIMIT)] == [b"%d" % number for number in range(LIMIT)]

@@ -1,4 +1,4 @@
-"""That nothing is left of a route over which packets were held."""
+"""The route of a held packet does not leak."""
 
 import socket
 
@@ -10,10 +10,10 @@ from netns.netlink import xfrm
 from netns.observe import slab
 
 
-# IPv4 alone: where the route of a held IPv6 packet is leaked its interface may be as well, and what waits for that hangs (larval_drop).
+# IPv4 only: with the route of a held IPv6 packet its interface may leak too, and whatever waits for it hangs (larval_drop).
 @pytest.mark.virtual_clock("routes are freed when the last RCU callback has run; the machine is ours alone")
-def test_the_route_of_a_held_packet_is_freed_with_its_host(clock):
-    """A gateway that is up for years holds a packet for each SA that is late (xfrm_larval_drop=0)."""
+def test_route_of_a_held_packet_is_freed_with_its_namespace(clock):
+    """A gateway that runs for years holds packets for each SA that is late (xfrm_larval_drop=0)."""
     before = slab.in_use(slab.ROUTES)
     with build(LAN) as net:
         client, server = net.nodes("client", "server")

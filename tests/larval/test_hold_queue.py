@@ -1,4 +1,4 @@
-"""The queue in which packets wait for their SA (larval_drop=0): its clock, its order, its limits."""
+"""The hold queue for packets without an SA (larval_drop=0): its timer, its order, its limits."""
 
 import socket
 
@@ -11,22 +11,22 @@ from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
-# XFRM_MAX_QUEUE_LEN in net/xfrm/xfrm_policy.c is 100, and the test is for more than that.
+# XFRM_MAX_QUEUE_LEN in net/xfrm/xfrm_policy.c is 100; the kernel checks for more than that.
 MOST = 101
-# The looks into the queue: XFRM_QUEUE_TMO_MIN is 0.1 s, each interval twice the one before; the one after which no
-# other is due is that of at least XFRM_QUEUE_TMO_MAX, 60 s.
+# The hold timer's intervals: the first is XFRM_QUEUE_TMO_MIN, 0.1 s, and each doubles the one before. The last is the
+# first of at least XFRM_QUEUE_TMO_MAX, 60 s.
 INTERVALS = [0.1 * 2**k for k in range(11)]
 
 
 def fill_send_buffer(sock, target):
-    """One datagram that leaves no room in the smallest send buffer: writable again means that the kernel freed it."""
+    """One datagram fills the smallest send buffer: the socket is writable again when the kernel frees it."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)
     sock.sendto(bytes(1200), target)
 
 
 @pytest.mark.parametrize("after, looks", [(0, 1), (0.2, 2), (0.5, 3), (1, 4), (2, 5), (10, 7)])
-def test_held_datagram_leaves_at_the_next_look(peers, larval_drop, clock, measure, after, looks):
-    """0.1 s, 0.3 s, 0.7 s, 1.5 s, 3.1 s, ... after it was sent; that the SA is there does not make it leave earlier."""
+def test_held_datagram_leaves_when_the_hold_timer_next_fires(peers, larval_drop, clock, measure, after, looks):
+    """0.1 s, 0.3 s, 0.7 s, 1.5 s, 3.1 s, ... after the send; adding the SA does not release the datagram earlier."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -46,8 +46,8 @@ def test_held_datagram_leaves_at_the_next_look(peers, larval_drop, clock, measur
     assert [packet.spi for packet in packets.sent()] == [peers.SPI_OUT]
 
 
-def test_held_datagrams_all_leave_in_their_order(peers, larval_drop, charged):
-    """None is lost, none doubled, each is ESP; afterwards the socket owns no memory any more."""
+def test_held_datagrams_leave_in_order_without_loss(peers, larval_drop, charged):
+    """None is lost or duplicated, each is ESP, and nothing stays charged to the socket."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -66,8 +66,8 @@ def test_held_datagrams_all_leave_in_their_order(peers, larval_drop, charged):
 
 
 @pytest.mark.parametrize("flags", [0, socket.MSG_DONTWAIT], ids=("blocking", "nonblocking"))
-def test_full_queue_refuses_with_eagain(peers, larval_drop, clock, measure, flags):
-    """The 102nd datagram gets EAGAIN at once, of a blocking send too; the 101 before it arrive with the SA."""
+def test_send_to_a_full_hold_queue_fails_with_eagain(peers, larval_drop, clock, measure, flags):
+    """The 102nd send fails with EAGAIN at once, blocking or not; the 101 datagrams before it arrive with the SA."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -88,8 +88,8 @@ def test_full_queue_refuses_with_eagain(peers, larval_drop, clock, measure, flag
     assert server.recv(100) == b"room again"
 
 
-def test_flows_of_one_policy_share_its_queue(peers, larval_drop):
-    """The limit counts packets of all sockets: when one has filled the queue, the other gets EAGAIN for its first."""
+def test_flows_of_one_policy_share_one_hold_queue(peers, larval_drop):
+    """The limit counts packets of all sockets: when one has filled the queue, the first send of another gets EAGAIN."""
     larval_drop(0)
     peers.add_policy(socket.SOCK_DGRAM)
     first, second = peers.udp_client(), peers.udp_client()
@@ -100,15 +100,15 @@ def test_flows_of_one_policy_share_its_queue(peers, larval_drop):
         second.sendto(b"x", peers.target)
 
 
-def test_tcp_takes_a_full_queue_for_a_lost_syn(peers, larval_drop, clock, measure, writable):
-    """connect() gives EINPROGRESS, not the queue's EAGAIN; a SYN follows after 1 s. It may have to wait for a look of
-    its own, or the kernel finds the SA with it (7.2, over IPv6 only)."""
+def test_tcp_treats_a_full_hold_queue_as_a_lost_syn(peers, larval_drop, clock, measure, writable):
+    """connect() returns EINPROGRESS, not the queue's EAGAIN; the SYN is retransmitted after 1 s. That SYN may be held
+    until the hold timer fires, or find the SA at once (7.2, over IPv6 only)."""
     larval_drop(0)
     peers.ready()
     everything = xfrm.Selector(peers.here, peers.there)
     filler, _listener, conn = peers.udp_client(), peers.tcp_listener(), peers.tcp_client()
     conn.bind((peers.here, 0))
-    # Neighbour discovery needs no SA if it is done already.
+    # Resolve the neighbour before neighbour discovery needs an SA.
     filler.sendto(b"x", peers.target)
     xfrm.add(peers.client, xfrm.Policy(everything, xfrm.Template(peers.here, peers.there)))
     clock.align(1)
@@ -126,8 +126,8 @@ def test_tcp_takes_a_full_queue_for_a_lost_syn(peers, larval_drop, clock, measur
         in (approx_timer(1, INTERVALS[0]), approx_timer(1))
 
 
-def test_socket_stays_full_while_its_datagrams_are_held(peers, larval_drop, clock, charged, writable):
-    """Held memory is the sender's: a full send buffer is not writable until the look that finds the SA."""
+def test_held_datagrams_stay_charged_to_the_send_buffer(peers, larval_drop, clock, charged, writable):
+    """A socket with a full send buffer is not writable until the hold timer finds the SA."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -147,9 +147,9 @@ def test_socket_stays_full_while_its_datagrams_are_held(peers, larval_drop, cloc
 
 
 @pytest.mark.virtual_clock("the hold queue is purged after 204.7 s")
-def test_held_datagrams_are_given_up_after_204_seconds(peers, larval_drop, clock, measure, charged, writable):
-    """The look at 204.7 s, the first after an interval of more than 60 s, purges the queue: nothing is left to release
-    when the SA comes later, and the queue takes new packets."""
+def test_hold_queue_is_purged_after_204_seconds(peers, larval_drop, clock, measure, charged, writable):
+    """The hold timer at 204.7 s, the first after an interval of more than 60 s, purges the queue: an SA added later
+    finds nothing to release, and the queue takes new packets."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -168,12 +168,12 @@ def test_held_datagrams_are_given_up_after_204_seconds(peers, larval_drop, clock
 
 
 def sockets_in_use(host):
-    """All sockets of the host, the one that records its packets included."""
+    """The number of the host's sockets, its capture socket included."""
     return host.counter("sockstat.sockets.used")
 
 
-def test_close_leaves_held_datagrams_to_be_sent(peers, larval_drop):
-    """What was sent is sent: the datagram outlives its descriptor in the queue, and then the socket is gone."""
+def test_held_datagram_is_sent_after_close(peers, larval_drop):
+    """The datagram stays in the queue after close(); once it is sent, the socket is freed."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -181,7 +181,7 @@ def test_close_leaves_held_datagrams_to_be_sent(peers, larval_drop):
 
     client.sendto(b"last words", peers.target)
     client.close()
-    # The sockets of earlier requests take a moment to go (RCU).
+    # RCU frees the sockets of earlier requests a little later.
     eventually("sockets in use at client", lambda: sockets_in_use(peers.client), 2, within=5)
     peers.supply()
 
@@ -189,8 +189,8 @@ def test_close_leaves_held_datagrams_to_be_sent(peers, larval_drop):
     eventually("sockets in use at client", lambda: sockets_in_use(peers.client), 1, within=5)
 
 
-def test_close_leaves_a_held_syn_to_be_sent(peers, larval_drop):
-    """It is sent although nobody waits for the answer any more; the answer is then met with a reset."""
+def test_held_syn_is_sent_after_close(peers, larval_drop):
+    """The SYN is sent although its socket is closed; a RST answers the SYN-ACK."""
     larval_drop(0)
     peers.ready()
     peers.add_policy(socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""ICMP errors of routers behind a security gateway, whose addresses no policy names: RFC 4301, 6."""
+"""ICMP errors from routers behind a security gateway, whose addresses match no policy: RFC 4301, 6."""
 
 import socket
 
@@ -8,7 +8,7 @@ from netns import Link, Route, Topology
 from netns.netlink import xfrm
 from netns.packets import probe
 
-# The client's and the server's packets are protected between the gateways; `inner` is a router without policies.
+# ESP protects packets between client and server on the way between the gateways; `inner` is a router without policies.
 GATEWAYS = Topology(
     links=(
         Link("client", "left", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
@@ -30,7 +30,7 @@ TTL_OF_INNER = 3
 
 
 def protect(net, family):
-    """All that the client and the server send each other is in ESP between the gateways, errors about it included."""
+    """Traffic between client and server is ESP between the gateways, ICMP errors about it included."""
     client, server, left, right = net.nodes("client", "server", "left", "right")
     ends = left.address(family, "right"), right.address(family, "left")
     ways = ((left, right, client, server, ends, 1), (right, left, server, client, ends[::-1], 2))
@@ -43,9 +43,9 @@ def protect(net, family):
 
 
 @pytest.mark.parametrize("kind", probe.KINDS)
-def test_an_error_goes_the_protected_way_of_the_packet_that_it_is_about(net, family, kind):
-    """The client hears of it, and nothing is in the clear between the gateways. Kernels without "xfrm: introduce
-    forwarding of ICMP Error messages" look for a policy for the router's own address, and find none."""
+def test_icmp_error_takes_the_esp_tunnel_of_the_packet_that_it_quotes(net, family, kind):
+    """The client receives it, with no ICMP in the clear between the gateways. Kernels without "xfrm: introduce
+    forwarding of ICMP Error messages" look up a policy for the router's own address, and find none."""
     client, server, right, inner = net.nodes("client", "server", "right", "inner")
     protect(net, family)
 

@@ -1,4 +1,4 @@
-"""The receiver's side: an SPI that is reserved, but has no keys yet."""
+"""Incoming ESP for an SPI that is reserved but has no keys yet, or is unknown."""
 
 import socket
 
@@ -11,16 +11,16 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def reserve(host, sa):
-    """A larval SA that has its SPI already: what a key daemon makes before it proposes (RFC 7296, 2.8)."""
+    """Create a larval SA with an SPI, as a key daemon does before its proposal (RFC 7296, 2.8)."""
     host.run([
         "ip", "xfrm", "state", "allocspi", "src", sa.source, "dst", sa.destination, "proto", "esp",
         "reqid", str(sa.reqid), "mode", sa.mode, "min", hex(sa.spi), "max", hex(sa.spi),
     ])
 
 
-def test_packets_for_a_larval_sa_are_dropped_and_counted(peers):
-    """The peer may be faster than the negotiation: XfrmAcquireError (Documentation/networking/xfrm_proc.rst), and once
-    the keys are there its next packet is taken."""
+def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
+    """The peer may send before the negotiation is over; XfrmAcquireError counts it
+    (Documentation/networking/xfrm_proc.rst). With keys installed, its next packet is accepted."""
     peers.add_policy(socket.SOCK_DGRAM)
     peers.supply()
     reserve(peers.server, peers.sa())
@@ -35,8 +35,8 @@ def test_packets_for_a_larval_sa_are_dropped_and_counted(peers):
     assert peers.server.counter("XfrmInNoStates") == 0
 
 
-def test_packets_for_no_sa_are_dropped_and_counted(peers):
-    """The receiver has not even reserved the SPI: XfrmInNoStates."""
+def test_esp_packet_for_an_unknown_spi_is_dropped_and_counted(peers):
+    """XfrmInNoStates counts it; once the SA is added, packets pass."""
     peers.add_policy(socket.SOCK_DGRAM)
     peers.supply()
     server, client = peers.udp_server(), peers.udp_client()

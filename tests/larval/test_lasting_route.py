@@ -1,5 +1,5 @@
-"""A socket that began in the hold queue remembers the route through it (xfrm_bundle_ok() in net/xfrm/xfrm_policy.c
-calls a bundle with DST_XFRM_QUEUE good as long as the route below it is)."""
+"""A socket whose first packet was held caches the route to the hold queue (xfrm_bundle_ok() in net/xfrm/xfrm_policy.c
+accepts a bundle with DST_XFRM_QUEUE as long as the route below it is valid)."""
 
 import socket
 
@@ -11,12 +11,12 @@ from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
 
-# What a packet waits for: the first look into the queue, or nothing on a kernel that looks for the SA anew.
+# A packet waits for the first hold timer, or not at all on a kernel that looks the SA up again.
 ONE_LOOK, NOTHING = approx_timer(0.1), approx_timer(0)
 
 
 def connected_through_the_queue(peers, kind, writable):
-    """A pair of sockets, the client's connected before the SA came."""
+    """The policy and two sockets; the client's connected before the SA was added."""
     peers.ready()
     policy = peers.add_policy(kind)
     if kind == socket.SOCK_DGRAM:
@@ -34,7 +34,7 @@ def connected_through_the_queue(peers, kind, writable):
 
 
 def delays(client, server):
-    """Seconds that each of five small messages takes."""
+    """The delays of five small messages in seconds."""
     result = []
     for _ in range(5):
         with stopwatch() as took:
@@ -45,8 +45,8 @@ def delays(client, server):
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=("tcp", "udp"))
-def test_each_message_waits_for_one_look_until_a_policy_changes(peers, larval_drop, measure, writable, kind):
-    """Although the SA is there, each message may take 0.1 s; any change of a policy makes the socket look anew."""
+def test_cached_hold_queue_route_delays_messages_by_at_most_100_ms(peers, larval_drop, measure, writable, kind):
+    """Although the SA exists, each message may take 0.1 s; after an update of the policy none is delayed."""
     larval_drop(0)
     policy, client, server = connected_through_the_queue(peers, kind, writable)
 
@@ -59,8 +59,8 @@ def test_each_message_waits_for_one_look_until_a_policy_changes(peers, larval_dr
     assert [each for each in after if each != NOTHING] == []
 
 
-def test_a_new_socket_does_not_wait(peers, larval_drop, writable):
-    """The SA is found by the next connection at once, whatever the first one remembers."""
+def test_new_udp_socket_finds_the_sa_without_delay(peers, larval_drop, writable):
+    """It finds the SA at once, whatever route the first socket has cached."""
     larval_drop(0)
     connected_through_the_queue(peers, socket.SOCK_DGRAM, writable)
     server, client = peers.udp_server(peers.PORT + 1), peers.udp_client()

@@ -1,4 +1,4 @@
-"""Policies and SAs that end by themselves, and what a key manager is told of it."""
+"""Expiry of policies and SAs, and what the key manager hears of it."""
 
 import dataclasses
 import socket
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def ready(peers, **limits):
-    """An SA with these limits, which a connected socket uses, and the server's socket."""
+    """A connected socket that uses an SA with these limits, and the server's socket."""
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
     xfrm.add(peers.client, dataclasses.replace(peers.sa(), **limits))
@@ -27,8 +27,8 @@ def expire(peers, hard):
     return xfrm.Expire(peers.there, peers.SPI_OUT, reqid=1, sequence=0, hard=hard)
 
 
-def test_a_policy_that_ends_by_itself_binds_no_socket_any_more(peers):
-    """Not even a connected one, which had its route with the policy: the next packet leaves in the clear."""
+def test_connected_socket_sends_in_the_clear_after_its_policy_expired(peers):
+    """The socket does not reuse the route that it cached with the policy."""
     peers.ready()
     xfrm.add(peers.client, dataclasses.replace(peers.policy(socket.SOCK_DGRAM), seconds=1), peers.sa())
     server, client = peers.udp_server(), peers.udp_client()
@@ -46,9 +46,9 @@ def test_a_policy_that_ends_by_itself_binds_no_socket_any_more(peers):
 
 
 @pytest.mark.virtual_clock("seconds are counted exactly")
-def test_an_sa_for_so_many_seconds_is_told_of_before_it_ends(peers, measure):
-    """A soft EXPIRE after 2 s, in which new keys can be agreed upon, the hard one after 5 s (RFC 4301, 4.4.2.1). The kernel
-    counts whole seconds."""
+def test_sa_with_time_limits_sends_a_soft_and_a_hard_expire(peers, measure):
+    """A soft EXPIRE after 2 s leaves time to rekey; the hard one comes after 5 s (RFC 4301, 4.4.2.1). The kernel counts
+    whole seconds."""
     manager = xfrm.KeyManager(peers.client)
     with stopwatch() as soft:
         client, server = ready(peers, seconds=(2, 5))
@@ -63,8 +63,8 @@ def test_an_sa_for_so_many_seconds_is_told_of_before_it_ends(peers, measure):
     assert peers.client.run(["ip", "xfrm", "state", "list", "src", peers.here]) == ""
 
 
-def test_an_sa_for_so_many_packets_sends_no_more(peers):
-    """A soft EXPIRE with the third packet of five, a hard one when a sixth is refused with EINVAL, which is counted."""
+def test_sa_with_packet_limits_refuses_packets_beyond_the_hard_limit(peers):
+    """The third of five packets causes a soft EXPIRE. A sixth fails with EINVAL, causes a hard one, and is counted."""
     manager = xfrm.KeyManager(peers.client)
     client, server = ready(peers, packets=(2, 5))
 

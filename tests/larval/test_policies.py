@@ -1,4 +1,4 @@
-"""What becomes of held packets when policies change, and that two policies do not get in each other's way."""
+"""Held packets when policies change, and policies that must not affect each other."""
 
 import dataclasses
 import socket
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def hold(peers, clock):
-    """A policy, and a socket and server with one datagram between them, held 0.8 s: the next look is in 0.7 s."""
+    """A policy, the client's and the server's socket. One datagram is held for 0.8 s; the hold timer fires in 0.7 s."""
     peers.ready(1, 2)
     policy = peers.add_policy(socket.SOCK_DGRAM)
     server, client = peers.udp_server(), peers.udp_client()
@@ -24,8 +24,8 @@ def hold(peers, clock):
     return policy, client, server
 
 
-def test_update_sends_held_packets_at_once(peers, larval_drop, clock, measure):
-    """xfrm_policy_requeue(): the new policy takes the queue over and looks into it without delay."""
+def test_policy_update_sends_held_packets_at_once(peers, larval_drop, clock, measure):
+    """xfrm_policy_requeue(): the new policy takes over the queue and processes it without delay."""
     larval_drop(0)
     policy, _client, server = hold(peers, clock)
     peers.supply()
@@ -37,7 +37,7 @@ def test_update_sends_held_packets_at_once(peers, larval_drop, clock, measure):
     assert measure("larval.released_by_update", took.seconds, "s", timer_slack(0)) == approx_timer(0)
 
 
-def test_update_to_a_template_with_an_sa_sends_held_packets_by_that(peers, larval_drop, clock):
+def test_policy_update_to_a_template_with_an_sa_sends_held_packets_with_it(peers, larval_drop, clock):
     """Held for one SA (reqid 1), sent with the other (reqid 2)."""
     larval_drop(0)
     policy, _client, server = hold(peers, clock)
@@ -52,8 +52,8 @@ def test_update_to_a_template_with_an_sa_sends_held_packets_by_that(peers, larva
     assert [packet.spi for packet in packets.sent()] == [peers.SPI_OUT + 1]
 
 
-def test_update_without_the_sa_begins_the_wait_anew(peers, larval_drop, clock):
-    """The packet stays held; the looks come 0 s, 0.2 s, 0.6 s, ... after the update: the intervals are short again."""
+def test_policy_update_without_sa_restarts_the_hold_timer(peers, larval_drop, clock):
+    """The packet stays held; the timer fires 0 s, 0.2 s, 0.6 s, ... after the update: its intervals are short again."""
     larval_drop(0)
     policy, _client, server = hold(peers, clock)
 
@@ -63,12 +63,12 @@ def test_update_without_the_sa_begins_the_wait_anew(peers, larval_drop, clock):
         peers.supply()
         assert server.recv(100) == b"held"
 
-    # xfrm_policy_requeue() sets the interval to 0.1 s and looks at once; the interval is doubled before the next.
+    # xfrm_policy_requeue() sets the interval to 0.1 s and fires the timer at once; the interval doubles before the next.
     assert took.seconds == approx_timer(0, 0.2)
 
 
-def test_update_to_blocking_gives_held_packets_up(peers, larval_drop, clock, charged):
-    """What may not be sent any more is freed at once; new packets get EPERM and are counted."""
+def test_policy_update_to_block_drops_held_packets(peers, larval_drop, clock, charged):
+    """The kernel frees held packets at once; new ones fail with EPERM and are counted."""
     larval_drop(0)
     policy, client, _server = hold(peers, clock)
     assert charged(client) > 0
@@ -83,8 +83,8 @@ def test_update_to_blocking_gives_held_packets_up(peers, larval_drop, clock, cha
     assert peers.client.counter("XfrmOutPolBlock") == blocked + 1
 
 
-def test_delete_gives_held_packets_up(peers, larval_drop, clock, charged):
-    """They are freed at once and never sent, neither as ESP nor in the clear; what follows passes in the clear."""
+def test_policy_delete_drops_held_packets(peers, larval_drop, clock, charged):
+    """They are freed at once and never sent, neither as ESP nor in the clear; the next datagram passes in the clear."""
     larval_drop(0)
     policy, client, server = hold(peers, clock)
     assert charged(client) > 0
@@ -101,8 +101,8 @@ def test_delete_gives_held_packets_up(peers, larval_drop, clock, charged):
     assert [packet.protocol for packet in packets.sent() if packet.protocol in ("esp", "udp")] == ["udp"]
 
 
-def test_two_policies_have_a_queue_each(peers, larval_drop, clock, charged):
-    """The SA of one releases that one's packets alone; a full queue of one leaves room in the other's."""
+def test_each_policy_has_its_own_hold_queue(peers, larval_drop, clock, charged):
+    """An SA releases only the packets of its policy; one policy's full queue leaves room in the other's."""
     larval_drop(0)
     peers.ready(1, 2)
     peers.add_policy(socket.SOCK_DGRAM, peers.PORT, reqid=1)
@@ -123,9 +123,9 @@ def test_two_policies_have_a_queue_each(peers, larval_drop, clock, charged):
         assert [first.recv(100) for _ in range(101)] == [b"first"] * 101
 
 
-def test_the_policy_of_lower_priority_value_decides(peers, larval_drop):
-    """Of two policies for the same packets that of the smaller number is asked (ip-xfrm(8)): a second policy that
-    allows the packet as it is opens the way past the missing SA."""
+def test_policy_with_the_lower_priority_value_wins(peers, larval_drop):
+    """Of two policies that match, the one with the lower number applies (ip-xfrm(8)): a second policy without a
+    template lets packets pass despite the missing SA."""
     larval_drop(1)
     policy = peers.policy(socket.SOCK_DGRAM)
     xfrm.add(peers.client, dataclasses.replace(policy, priority=10))
@@ -140,8 +140,8 @@ def test_the_policy_of_lower_priority_value_decides(peers, larval_drop):
 
 
 @pytest.mark.virtual_clock("objects are freed when the last RCU callback has run; the machine is ours alone")
-def test_the_policy_of_a_socket_is_freed_with_it(peers):
-    """A key daemon that makes a socket for each exchange runs for years."""
+def test_socket_policy_is_freed_with_its_socket(peers):
+    """A key daemon may open a socket for each exchange, for years."""
     before, count = slab.in_use(slab.unnamed()), 200
     for _ in range(count):
         with peers.client.socket(peers.family, socket.SOCK_DGRAM) as each:

@@ -1,4 +1,4 @@
-"""A policy for one socket (IP_XFRM_POLICY, IPV6_XFRM_POLICY), as key daemons use it."""
+"""Policies of single sockets (IP_XFRM_POLICY, IPV6_XFRM_POLICY), as key daemons use them."""
 
 import dataclasses
 import socket
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])
 
 @pytest.mark.parametrize("blocking", [True, False], ids=("blocking", "nonblocking"))
 def test_connect_without_sa_fails_with_eagain(peers, larval_drop, drop, blocking):
-    """No queue and no silence: EAGAIN at once, whatever larval_drop says; the lookup fails before either is asked."""
+    """EAGAIN at once, whatever larval_drop says: the lookup fails before the SYN could be dropped or held."""
     larval_drop(drop)
     conn = peers.client.socket(peers.family)
     conn.setblocking(blocking)
@@ -28,8 +28,8 @@ def test_connect_without_sa_fails_with_eagain(peers, larval_drop, drop, blocking
     assert took.seconds == approx_timer(0)
 
 
-def test_connect_succeeds_after_the_sa_came(peers, larval_drop, drop):
-    """The same socket, asked again, connects in ESP; another socket, without the policy, in the clear."""
+def test_connect_succeeds_after_the_sa_is_added(peers, larval_drop, drop):
+    """A second connect() of the same socket uses ESP; that of a socket without the policy is in the clear."""
     larval_drop(drop)
     peers.ready()
     xfrm.delete(peers.server, *peers.answers())
@@ -49,7 +49,7 @@ def test_connect_succeeds_after_the_sa_came(peers, larval_drop, drop):
 
 
 def test_datagram_without_sa_fails_with_eagain(peers, larval_drop, charged, drop):
-    """UDP too: nothing is sent, nothing held."""
+    """UDP too: nothing stays charged to the socket."""
     larval_drop(drop)
     client = peers.udp_client()
     xfrm.set_on_socket(client, peers.policy(socket.SOCK_DGRAM))
@@ -60,9 +60,9 @@ def test_datagram_without_sa_fails_with_eagain(peers, larval_drop, charged, drop
     assert charged(client) == 0
 
 
-def test_bypass_lets_the_key_daemon_through(peers, larval_drop, drop):
-    """A socket allowed to pass as it is reaches the peer while all others wait for the SA: how IKE can negotiate it
-    (RFC 4301, 4.4.1: bypass)."""
+def test_bypass_policy_of_a_socket_lets_the_key_daemon_send_in_the_clear(peers, larval_drop, drop):
+    """A socket with a bypass policy reaches the peer while other sockets wait for the SA: so IKE can negotiate it (RFC
+    4301, 4.4.1)."""
     larval_drop(drop)
     policy = peers.add_policy(socket.SOCK_DGRAM)
     server, daemon, other = peers.udp_server(), peers.udp_client(), peers.udp_client()

@@ -1,4 +1,4 @@
-"""UDP while the SA is missing: sent into nothing, or held."""
+"""UDP without an SA: datagrams are dropped or held."""
 
 import socket
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 @pytest.mark.parametrize("blocking", [True, False], ids=("blocking", "nonblocking"))
-def test_larval_drop_loses_datagrams_in_silence(peers, larval_drop, charged, blocking):
-    """Each send succeeds at once and is counted as XfrmOutNoStates; the datagram is gone."""
+def test_larval_drop_silently_drops_datagrams(peers, larval_drop, charged, blocking):
+    """Each send succeeds at once and counts as XfrmOutNoStates; the datagram is gone."""
     larval_drop(1)
     peers.add_policy(socket.SOCK_DGRAM)
     client = peers.udp_client()
@@ -27,8 +27,8 @@ def test_larval_drop_loses_datagrams_in_silence(peers, larval_drop, charged, blo
     assert charged(client) == 0
 
 
-def test_after_larval_drop_the_next_datagram_finds_the_sa(peers, larval_drop):
-    """What was sent before the SA never arrives; the first one after it does, as ESP."""
+def test_next_datagram_after_a_larval_drop_uses_the_added_sa(peers, larval_drop):
+    """A datagram sent before the SA never arrives; the first one after it does, as ESP."""
     larval_drop(1)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -42,8 +42,8 @@ def test_after_larval_drop_the_next_datagram_finds_the_sa(peers, larval_drop):
     assert [packet.spi for packet in packets.sent()] == [peers.SPI_OUT]
 
 
-def test_connected_socket_without_sa_is_not_told_either(peers, larval_drop, charged):
-    """connect() of UDP asks for a route and its SA, finds none, and still succeeds; send() too."""
+def test_larval_drop_returns_no_error_to_a_connected_socket(peers, larval_drop, charged):
+    """UDP connect() looks up a route and its SA, finds no SA, and still succeeds; so does send()."""
     larval_drop(1)
     peers.add_policy(socket.SOCK_DGRAM)
     client = peers.udp_client()
@@ -57,8 +57,8 @@ def test_connected_socket_without_sa_is_not_told_either(peers, larval_drop, char
     assert charged(client) == 0
 
 
-def test_connected_socket_gets_through_once_the_sa_is_there(peers, larval_drop):
-    """The route that the socket remembers from before is not used any more (dst_check())."""
+def test_connected_socket_uses_the_sa_once_it_is_added(peers, larval_drop):
+    """The socket does not reuse the route that it cached before (dst_check())."""
     larval_drop(1)
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
@@ -73,8 +73,8 @@ def test_connected_socket_gets_through_once_the_sa_is_there(peers, larval_drop):
 
 
 @pytest.mark.parametrize("blocking", [True, False], ids=("blocking", "nonblocking"))
-def test_hold_queue_keeps_datagrams(peers, larval_drop, charged, blocking):
-    """With larval_drop=0 a send succeeds at once, the datagram stays charged to its socket, and nothing is counted."""
+def test_send_without_sa_succeeds_and_the_hold_queue_keeps_the_datagram(peers, larval_drop, charged, blocking):
+    """larval_drop=0: each send succeeds at once, the datagram stays charged to its socket, and nothing is counted."""
     larval_drop(0)
     peers.add_policy(socket.SOCK_DGRAM)
     client = peers.udp_client()

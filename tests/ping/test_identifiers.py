@@ -1,4 +1,4 @@
-"""ICMP echo without root, as `ping` does it: sockets of IPPROTO_ICMP, whose port is the echo identifier."""
+"""Unprivileged ICMP echo as in ping(8): sockets of IPPROTO_ICMP, whose port is the echo identifier."""
 
 import socket
 import struct
@@ -13,14 +13,14 @@ IDENTIFIER = 4321
 LOCALHOST = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 PROTOCOL = {socket.AF_INET: socket.IPPROTO_ICMP, socket.AF_INET6: socket.IPPROTO_ICMPV6}
 ECHO_REQUEST = {socket.AF_INET: 8, socket.AF_INET6: 128}
-# A table of 64 rows holds the identifiers of all namespaces: of so many, some share a row (ping_hashfn()).
+# One table of 64 buckets holds the identifiers of all namespaces: of so many, some share one (ping_hashfn()).
 HOSTS = 40
 
 
 @pytest.mark.parametrize("reuse", [0, 1], ids=["one socket each", "SO_REUSEADDR"])
-def test_an_echo_identifier_belongs_to_its_host(family, reuse):
-    """Every host may use it, and gets its own replies. Kernels without "inet: ping: check sock_net() in
-    ping_get_port() and ping_lookup()" refuse it, or give a reply to a socket of another host."""
+def test_echo_identifier_is_private_to_its_namespace(family, reuse):
+    """Every host can bind it, and gets its own replies. Kernels without "inet: ping: check sock_net() in
+    ping_get_port() and ping_lookup()" refuse the bind, or deliver a reply to another host's socket."""
     with ExitStack() as stack:
         hosts = [stack.enter_context(Host(f"host{number}")) for number in range(HOSTS)]
         sockets = []

@@ -1,4 +1,4 @@
-"""What the path MTU tests share: pinned sysctls, and a service behind a director."""
+"""Fixtures of the path MTU tests: pinned sysctls, and a service behind an IPVS director."""
 
 import select
 import socket
@@ -12,7 +12,7 @@ from netns.hosts import ipvs
 # Bytes of the TCP timestamps option, padded (RFC 7323).
 TIMESTAMPS = 12
 
-# Whatever the results depend on, as the kernel's documentation gives the defaults; no limit to ICMP errors.
+# All sysctls that the results depend on, with their documented defaults, but without ICMP rate limits.
 PINNED = {
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.ip_forward_use_pmtu": 0,
@@ -51,7 +51,7 @@ def pinned(net: Network) -> None:
 
 @dataclass(frozen=True)
 class Service:
-    """A virtual address and port, answered by several real servers. `overhead` is what the tunnel adds to a packet."""
+    """A virtual address and port of several real servers. `overhead` is what the tunnel adds to a packet, in bytes."""
 
     family: socket.AddressFamily
     address: str
@@ -61,19 +61,19 @@ class Service:
     overhead: int
 
     def connect(self, client: Host) -> tuple[socket.socket, socket.socket]:
-        """A new connection: the client's socket and that of the real server it was handed to."""
+        """A new connection: the client's socket and that of its real server."""
         conn = client.socket(self.family)
         conn.settimeout(10)
         conn.connect((self.address, self.port))
         return conn, self.accept()
 
     def largest(self, mtu: int) -> int:
-        """Bytes of payload in a TCP segment with timestamps, in a packet of that MTU."""
+        """Bytes of payload in a TCP segment with timestamps, in a packet of this MTU."""
         return mtu - (20 if self.family == socket.AF_INET else 40) - 20 - TIMESTAMPS
 
     @property
     def tunnel_mtu(self) -> int:
-        """Bytes of the largest packet that the tunnel takes, over links of 1500."""
+        """Bytes of the largest packet that fits into the tunnel over links of 1500."""
         return 1500 - self.overhead
 
     def accept(self) -> socket.socket:
@@ -84,8 +84,8 @@ class Service:
 
 @pytest.fixture
 def service(net: Network, family: socket.AddressFamily) -> Service:
-    """Port 80 of a virtual address: the director tunnels each connection to one of two real servers in turn; they hold
-    the address on the tunnel's end and answer the client directly."""
+    """Port 80 of a virtual address: the director tunnels connections to two real servers in turn. They have the address
+    on their tunnel device and answer the client directly."""
     address, overhead = ("203.0.113.1", 20) if family == socket.AF_INET else ("2001:db8:ff::1", 40)
     director, *servers = net.nodes("director", "server1", "server2")
     listeners = []

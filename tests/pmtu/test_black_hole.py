@@ -1,4 +1,4 @@
-"""A path whose routers drop what does not fit and tell nobody: TCP's own probing (RFC 4821, tcp_mtu_probing)."""
+"""PMTU black holes: routers drop packets without an ICMP error, TCP probes (RFC 4821, tcp_mtu_probing)."""
 
 import socket
 import time
@@ -15,32 +15,32 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 HEADERS = {socket.AF_INET: 20 + 20 + 12, socket.AF_INET6: 40 + 20 + 12}
 
-# Timeouts until a black hole is suspected: 3 by default; with 1 the tests wait less.
+# Timeouts until TCP suspects a black hole: 3 by default, 1 here to save time.
 RETRIES = 1
 
 
 @pytest.fixture
 def black_hole(net):
-    """The server's interface will take 1300 bytes, the router sends it 1500: veth drops what is over its peer's MTU."""
+    """The server's interface will accept 1300 bytes, the router sends 1500: veth drops packets over its peer's MTU."""
     client, server = net.nodes("client", "server")
-    # Whole GSO packets would pass.
+    # Unsegmented GSO packets would pass.
     offload.segment_in_software(client)
     offload.segment_in_software(net["router"])
     return server
 
 
 def connect(net, family, probing, black_hole):
-    """A connection whose MSS was negotiated before its path turned black."""
+    """A connection whose MSS was negotiated before its path became a black hole."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.tcp_mtu_probing": probing, "net.ipv4.tcp_retries1": RETRIES})
     conn, peer = tcp_pair(client, server, family)
-    # IPv6 takes no interface under 1280 bytes.
+    # IPv6 needs an MTU of at least 1280 bytes.
     black_hole.run(["ip", "link", "set", "dev", "to-router", "mtu", "1300"])
     return conn, peer
 
 
-def test_without_probing_the_data_never_arrives(net, family, black_hole):
-    """tcp_mtu_probing=0: the full segment is sent again and again; a small one on a new connection arrives."""
+def test_full_sized_data_never_passes_a_black_hole_without_mtu_probing(net, family, black_hole):
+    """tcp_mtu_probing=0: TCP repeats the full-sized segment; 1000 bytes on a new connection arrive."""
     client, server = net.nodes("client", "server")
     conn, peer = connect(net, family, 0, black_hole)
     with client.capture() as packets:
@@ -55,8 +55,8 @@ def test_without_probing_the_data_never_arrives(net, family, black_hole):
     deliver(*tcp_pair(client, server, family), 1000)
 
 
-def test_probing_on_suspicion_finds_a_smaller_size(net, family, black_hole, measure):
-    """1: after tcp_retries1 timeouts a black hole is suspected; the MSS falls to tcp_base_mss (1024), data arrives."""
+def test_mtu_probing_on_suspicion_escapes_a_black_hole(net, family, black_hole, measure):
+    """1: after tcp_retries1 timeouts TCP suspects a black hole; the MSS falls to tcp_base_mss (1024), data arrives."""
     client = net["client"]
     conn, peer = connect(net, family, 1, black_hole)
     began = time.monotonic()
@@ -68,8 +68,8 @@ def test_probing_on_suspicion_finds_a_smaller_size(net, family, black_hole, meas
     assert tcp_info(conn).snd_mss <= 1024
 
 
-def test_probing_always_begins_small(net, family, black_hole):
-    """2: the MSS begins at tcp_base_mss (1024) and there is no black hole to fall into: no timeout, no loss."""
+def test_mtu_probing_always_starts_from_tcp_base_mss(net, family, black_hole):
+    """2: the initial MSS of tcp_base_mss (1024) avoids the black hole: no retransmission timeout."""
     client = net["client"]
     conn, peer = connect(net, family, 2, black_hole)
     assert tcp_info(conn).snd_mss <= 1024

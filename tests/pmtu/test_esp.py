@@ -1,4 +1,4 @@
-"""IPsec: what ESP leaves of a link (RFC 4301 section 8), told to whoever sends."""
+"""IPsec: the path MTU that ESP leaves of a link (RFC 4301 section 8)."""
 
 import socket
 
@@ -23,12 +23,12 @@ GATEWAYS = Topology(
 )
 NETWORK = {("client", socket.AF_INET): "192.0.2.0/24", ("client", socket.AF_INET6): "2001:db8:1::/64",
            ("server", socket.AF_INET): "203.0.113.0/24", ("server", socket.AF_INET6): "2001:db8:3::/64"}
-# ESP with AES-GCM: 8 bytes of header, 8 of IV, 16 of ICV, and a trailer of 2 that pads to 4 (RFC 4303, RFC 4106).
+# ESP with AES-GCM: 8 bytes of header, 8 of IV, 16 of ICV, and a trailer of 2, padded to 4 (RFC 4303, RFC 4106).
 HEADER, IV, ICV, TRAILER = 8, 8, 16, 2
 
 
 def left_by_esp(family, tunnel):
-    """Bytes of the largest packet: of the inner one of a tunnel, of the plain one of a transport SA."""
+    """Bytes of the largest packet before ESP: the inner one in tunnel mode, the plain one in transport mode."""
     ip = 20 if family == socket.AF_INET else 40
     room = (1500 - ip - HEADER - IV - ICV) // 4 * 4 - TRAILER
     return room if tunnel else room + ip
@@ -52,9 +52,9 @@ def protect(near, far, ends, selectors, mode):
 
 
 @pytest.mark.topology(GATEWAYS)
-def test_a_sender_behind_a_gateway_learns_what_the_esp_tunnel_leaves(net, family):
-    """The gateway answers what does not fit with the MTU of the tunnel's inside (xfrm4_tunnel_check_size()), and all
-    data goes by ESP."""
+def test_sender_behind_a_gateway_learns_the_mtu_of_the_esp_tunnel(net, family):
+    """The gateway answers oversized packets with the tunnel's inner MTU (xfrm4_tunnel_check_size()); no ESP packet
+    exceeds 1500 bytes."""
     client, server, left, right = net.nodes("client", "server", "left", "right")
     protect(left, right, {left: left.address(family, "right"), right: right.address(family, "left")},
             {left: NETWORK["client", family], right: NETWORK["server", family]}, "tunnel")
@@ -71,7 +71,7 @@ def test_a_sender_behind_a_gateway_learns_what_the_esp_tunnel_leaves(net, family
 
 @pytest.mark.topology(LAN)
 def test_tcp_over_transport_mode_leaves_room_for_esp(net, family):
-    """The host's own segments are made to fit: no error, no fragment, and ESP packets of 1500 bytes at most."""
+    """TCP sizes its segments for ESP: no error, no fragment, and ESP packets of 1500 bytes at most."""
     client, server = net.nodes("client", "server")
     addresses = {host: host.address(family) for host in (client, server)}
     protect(client, server, addresses, addresses, "transport")

@@ -1,4 +1,4 @@
-"""What a host keeps of a path MTU that it has learned: where it is valid, and what ends it."""
+"""Path MTU exceptions of a host: which destinations they cover, and what removes them."""
 
 import socket
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.topology(ROUTED)
 LEAST = {socket.AF_INET: 552, socket.AF_INET6: 1280}
 PREFIX = {socket.AF_INET: "198.51.100.0/24", socket.AF_INET6: "2001:db8:2::/64"}
 FLAG = {socket.AF_INET: "-4", socket.AF_INET6: "-6"}
-# Of a router that answers no ARP and neighbour solicitations.
+# A router that answers no ARP requests or neighbour solicitations.
 SILENCE = """
 table arp kdrift-silent { chain input { type filter hook input priority 0; policy drop; }; }
 table ip6 kdrift-silent { chain input { type filter hook input priority 0; icmpv6 type nd-neighbor-solicit drop; }; }
@@ -25,7 +25,7 @@ table ip6 kdrift-silent { chain input { type filter hook input priority 0; icmpv
 
 @contextmanager
 def quotable(net, family, destination):
-    """A packet to the destination as an error would quote it; a UDP socket of the client could have sent it."""
+    """A UDP packet to the destination as an ICMP error would quote it; a client socket has its source port."""
     client = net["client"]
     with client.socket(family, socket.SOCK_DGRAM) as udp:
         udp.bind((client.address(family), 0))
@@ -33,24 +33,24 @@ def quotable(net, family, destination):
 
 
 def learn(net, family, mtu):
-    """The router tells the client that the path to the server has this MTU; what the client makes of it."""
+    """The router announces this MTU for the path to the server; returns the client's path to it."""
     client, server, router = net.nodes("client", "server", "router")
     with quotable(net, family, server.address(family)) as quoted:
         icmp.send_too_big(router, client, mtu, quoted)
     return pmtu.path(client, server.address(family))
 
 
-def test_an_exception_is_one_destinations(net, family):
-    """Its neighbour of the same prefix, over the same route, keeps 1500 (RFC 1191 section 6.2)."""
+def test_exception_applies_to_one_destination_only(net, family):
+    """Another address of the same prefix and route has no exception (RFC 1191 section 6.2)."""
     client, server = net.nodes("client", "server")
     assert learn(net, family, 1300).mtu == 1300
 
     assert pmtu.path(client, server.address(family) + "1").mtu is None
 
 
-def test_the_lifetime_counts_down_and_a_new_error_renews_it(net, family, clock):
-    """600 s by default (mtu_expires). A smaller MTU learned later has 600 s of its own over IPv4; over IPv6 it shares
-    what is left (dst_set_expires() only shortens), or not in a kernel that does better."""
+def test_exception_lasts_600_seconds_and_a_new_ipv4_error_renews_it(net, family, clock):
+    """mtu_expires is 600 s by default. Over IPv4 a smaller MTU learned later restarts it; over IPv6 it may keep the
+    time that is left (dst_set_expires() only shortens)."""
     client, server = net.nodes("client", "server")
     assert learn(net, family, 1300).expires in (598, 599, 600)
     clock.sleep(3)
@@ -60,8 +60,8 @@ def test_the_lifetime_counts_down_and_a_new_error_renews_it(net, family, clock):
     assert learn(net, family, 1290).expires in renewed
 
 
-def test_an_expired_exception_is_gone(net, family, clock):
-    """After mtu_expires the route's own MTU is valid again."""
+def test_exception_is_gone_after_mtu_expires(net, family, clock):
+    """With mtu_expires of 2 s: valid after 1 s, gone after 2.1 s."""
     client, server = net.nodes("client", "server")
     with pmtu.expiry(client, family, 2):
         assert learn(net, family, 1300).mtu == 1300
@@ -72,9 +72,8 @@ def test_an_expired_exception_is_gone(net, family, clock):
     assert pmtu.path(client, server.address(family)).mtu is None
 
 
-def test_it_goes_with_a_router_that_does_not_answer(net, family):
-    """Who finds the first router gone is to look for another way, whose MTU is another: ipv4_link_failure(),
-    ip6_link_failure()."""
+def test_exception_is_removed_when_the_gateway_is_unreachable(net, family):
+    """A host without its gateway needs another path, with another MTU: ipv4_link_failure(), ip6_link_failure()."""
     client, server, router = net.nodes("client", "server", "router")
     assert learn(net, family, 1300).mtu == 1300
     router.run(["nft", "-f", "-"], stdin=SILENCE)
@@ -88,9 +87,9 @@ def test_it_goes_with_a_router_that_does_not_answer(net, family):
         assert path_mtu(udp, family, server.address(family)) == 1500
 
 
-def test_an_mtu_below_the_least_is_not_taken_as_it_is(net, family):
-    """IPv4: the exception gets min_pmtu (552) and is locked: packets go without DF, to be fragmented by whoever needs
-    it. IPv6: below 1280 there is no link (RFC 8201 section 4: such an error is ignored)."""
+def test_mtu_below_the_minimum_is_raised_and_locked_over_ipv4_and_ignored_over_ipv6(net, family):
+    """IPv4: the exception gets min_pmtu (552) and is locked: packets have no DF, so that routers can fragment them.
+    IPv6: no link is below 1280 (RFC 8201 section 4: the error is ignored)."""
     client, server = net.nodes("client", "server")
     path = learn(net, family, LEAST[family] - 1)
 
@@ -107,15 +106,15 @@ def test_an_mtu_below_the_least_is_not_taken_as_it_is(net, family):
     assert max(packet.ip.len for packet in data) == 552
 
 
-def test_the_least_mtu_itself_is_taken(net, family):
-    """552 (IPv6 1280) is not locked: DF stays."""
+def test_minimum_mtu_is_accepted_and_not_locked(net, family):
+    """552 over IPv4, 1280 over IPv6."""
     path = learn(net, family, LEAST[family])
 
     assert (path.mtu, path.locked) == (LEAST[family], False)
 
 
-def test_flushing_the_cache_drops_exceptions(net, family):
-    """`ip route flush cache` (sysctl route.flush), at its first use too."""
+def test_route_cache_flush_removes_exceptions(net, family):
+    """`ip route flush cache` (sysctl route.flush), at its first use."""
     client, server = net.nodes("client", "server")
     assert learn(net, family, 1300).mtu == 1300
 
@@ -124,8 +123,8 @@ def test_flushing_the_cache_drops_exceptions(net, family):
     assert pmtu.path(client, server.address(family)).mtu is None
 
 
-def test_another_route_does_not_have_the_old_ones_exceptions(net, family):
-    """A more specific route is a path of its own; a replaced one as well, and its mtu is the path's."""
+def test_new_or_replaced_route_does_not_inherit_exceptions(net, family):
+    """A more specific route has none; nor has a replaced one, whose own mtu applies."""
     client, server, router = net.nodes("client", "server", "router")
     gateway = router.address(family, "client")
     assert learn(net, family, 1300).mtu == 1300
@@ -137,8 +136,8 @@ def test_another_route_does_not_have_the_old_ones_exceptions(net, family):
     assert pmtu.path(client, server.address(family)).mtu == 1450
 
 
-def test_a_link_that_was_down_has_no_exceptions(net):
-    """The routes over it are gone, and what was learned about them."""
+def test_link_down_removes_exceptions(net):
+    """The link's routes are removed, and their exceptions with them."""
     client, server, router = net.nodes("client", "server", "router")
     assert learn(net, socket.AF_INET, 1300).mtu == 1300
     with client.link_down("router"):
@@ -148,8 +147,8 @@ def test_a_link_that_was_down_has_no_exceptions(net):
     assert pmtu.path(client, server.address(socket.AF_INET)).mtu is None
 
 
-def test_a_replaced_nexthop_object_drops_exceptions(net, family):
-    """A route over a nexthop object (ip-nexthop(8)) learns as any other, and forgets when the object is replaced."""
+def test_replacing_a_nexthop_object_removes_exceptions(net, family):
+    """A route over a nexthop object (ip-nexthop(8)) gets an exception and loses it when the object is replaced."""
     client, server, router = net.nodes("client", "server", "router")
     gateway = router.address(family, "client")
     nexthop = ["id", "7", "via", gateway, "dev", "to-router"]
@@ -168,10 +167,10 @@ def test_a_replaced_nexthop_object_drops_exceptions(net, family):
 
 
 @pytest.mark.topology(NARROW)
-def test_an_old_connection_sends_full_segments_when_its_exception_was_removed(net, family, clock, measure):
-    """A lookup that finds an exception expired removes it; an old connection's next segments have the full size, or
-    the one they had. Seen on IPv4 instead: segments of tcp_min_snd_mss - 12 = 36 bytes for one round trip, because the
-    route that the connection still holds is parked on a device with an MTU of 68 (dst_dev_put(), blackhole_netdev)."""
+def test_connection_keeps_or_regains_its_mss_after_its_exception_is_removed(net, family, clock, measure):
+    """A lookup removes an expired exception; the connection's next segments have the full size or the previous one.
+    IPv4 also showed segments of tcp_min_snd_mss - 12 = 36 bytes for one round trip, because the connection's old route
+    is parked on a device with an MTU of 68 (dst_dev_put(), blackhole_netdev)."""
     client, server = net.nodes("client", "server")
     offload.segment_in_software(client)
     with pmtu.expiry(client, family, 2):
@@ -190,10 +189,10 @@ def test_an_old_connection_sends_full_segments_when_its_exception_was_removed(ne
 
 
 @pytest.mark.parametrize("count", [500, pytest.param(20000, marks=pytest.mark.mass)])
-def test_many_exceptions_stay_bounded_and_go_with_a_flush(net, family, measure, count):
-    """A bucket of the table (2048, IPv6 1024) keeps a handful and evicts the oldest: a flood of errors costs bounded
-    memory; few destinations lose none. Above gc_thresh IPv6 lets go what leads over a neighbour that is not known as a router
-    (rt6_age_examine_exception()): this one is."""
+def test_number_of_exceptions_is_bounded_and_a_flush_removes_all(net, family, measure, count):
+    """Each hash bucket (2048, IPv6 1024) keeps a few and evicts the oldest: a flood of errors costs bounded memory, and
+    few destinations lose none. Above gc_thresh IPv6 drops exceptions whose gateway is not known as a router
+    (rt6_age_examine_exception()); here it is."""
     client, router, server = net.nodes("client", "router", "server")
     source = client.address(family)
     deliver(*tcp_pair(client, server, family), 1)
@@ -204,7 +203,7 @@ def test_many_exceptions_stay_bounded_and_go_with_a_flush(net, family, measure, 
                     for number in range(count)]
     for destination in destinations:
         quoted = icmp.udp_quote(source, udp.getsockname()[1], destination, 9)
-        # Only the last one has to be waited for.
+        # Wait only for the last one.
         icmp.send_too_big(router, client, 1300, quoted, confirm=destination == destinations[-1])
 
     kept = sum(path_mtu(udp, family, destination) == 1300 for destination in destinations)
@@ -216,14 +215,15 @@ def test_many_exceptions_stay_bounded_and_go_with_a_flush(net, family, measure, 
 
 
 def path_mtu(udp, family, destination):
-    """IP_MTU or IPV6_MTU of the socket once it is connected to the destination (ip(7), ipv6(7))."""
+    """IP_MTU or IPV6_MTU of the socket after connect() to the destination (ip(7), ipv6(7))."""
     udp.connect((destination, 9))
     level, option = (socket.IPPROTO_IP, 14) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 24)
     return udp.getsockopt(level, option)
 
 
-def test_a_redirect_and_a_path_mtu_live_side_by_side(net):
-    """The redirect (RFC 1122, 3.2.2.2) changes the next hop of one destination, an error its MTU, in either order."""
+def test_redirect_and_path_mtu_of_one_destination_coexist(net):
+    """A redirect (RFC 1122, 3.2.2.2) changes the next hop and keeps the MTU; an error changes the MTU and keeps the
+    next hop."""
     family = socket.AF_INET
     client, server, router = net.nodes("client", "server", "router")
     client.pin({"net.ipv4.conf.all.accept_redirects": 1, "net.ipv4.conf.to-router.accept_redirects": 1,

@@ -1,4 +1,4 @@
-"""ICMP errors that nobody on the path sent: which of them a host believes (RFC 5927, RFC 8201 section 6)."""
+"""Forged ICMP errors: which of them a host accepts (RFC 5927, RFC 8201 section 6)."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ SOURCE_PORT, SEQUENCE = 0, 4
 
 @pytest.fixture
 def flight(net, family):
-    """A connection from client to server that has delivered a byte, that byte's packet, and the client's addresses."""
+    """A connection that has delivered one byte: client's and server's socket, and the quote of the byte's packet."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
     with client.capture("tcp") as packets:
@@ -38,7 +38,7 @@ def sequence(quoted, family):
 
 
 def tell(net, family, mtu, quoted):
-    """The router sends the error; what the client counted, and its path to the server afterwards."""
+    """The router sends the error; returns what the client counted, and its path to the server."""
     client, server, router = net.nodes("client", "server", "router")
     before = client.counters()
     icmp.send_too_big(router, client, mtu, quoted)
@@ -46,8 +46,8 @@ def tell(net, family, mtu, quoted):
     return counted, pmtu.path(client, server.address(family))
 
 
-def test_an_error_about_the_next_byte_is_believed(net, family, flight):
-    """The sequence number is one that the connection may have in flight: the way every other test here fails to be."""
+def test_icmp_error_about_the_next_byte_is_accepted(net, family, flight):
+    """The quoted sequence number may be in flight: the valid case that the other tests here vary."""
     conn, peer, quoted = flight
     counted, path = tell(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
 
@@ -55,8 +55,8 @@ def test_an_error_about_the_next_byte_is_believed(net, family, flight):
     deliver(conn, peer, 5000)
 
 
-def test_a_sequence_number_that_is_not_in_flight_is_counted_and_ignored(net, family, flight):
-    """Only SND.UNA <= SEG.SEQ <= SND.NXT is believed (tcp_v4_err(), RFC 5927 section 4.1): OutOfWindowIcmps + 1."""
+def test_icmp_error_with_sequence_not_in_flight_is_counted_and_ignored(net, family, flight):
+    """Only SND.UNA <= SEG.SEQ <= SND.NXT is accepted (tcp_v4_err(), RFC 5927 section 4.1): OutOfWindowIcmps + 1."""
     conn, peer, quoted = flight
     for acknowledged_next_or_far_away in (0, 2, 1 << 20, -(1 << 20)):
         wrong = (sequence(quoted, family) + acknowledged_next_or_far_away) % 2**32
@@ -66,7 +66,7 @@ def test_a_sequence_number_that_is_not_in_flight_is_counted_and_ignored(net, fam
     deliver(conn, peer, 5000)
 
 
-def test_an_unknown_port_is_counted_and_ignored(net, family, flight):
+def test_icmp_error_about_an_unknown_port_is_counted_and_ignored(net, family, flight):
     """No socket, no exception: InErrors + 1."""
     conn, peer, quoted = flight
     counted, path = tell(net, family, 1300, altered(quoted, family, SOURCE_PORT, "!H", 9))
@@ -75,8 +75,8 @@ def test_an_unknown_port_is_counted_and_ignored(net, family, flight):
     deliver(conn, peer, 5000)
 
 
-def test_an_mtu_that_is_no_smaller_is_ignored(net, family, flight):
-    """An error can make a path narrower, never wider (RFC 1191 section 3, RFC 8201 section 4)."""
+def test_icmp_error_never_raises_the_path_mtu(net, family, flight):
+    """An error can only lower the path MTU (RFC 1191 section 3, RFC 8201 section 4)."""
     conn, peer, quoted = flight
     quoted = altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1)
     before = tcp_info(conn).snd_mss
@@ -91,16 +91,16 @@ def test_an_mtu_that_is_no_smaller_is_ignored(net, family, flight):
     deliver(conn, peer, 5000)
 
 
-def test_a_cut_of_one_byte_counts(net, family, flight):
-    """1499 instead of 1500 is a path MTU like any other."""
+def test_icmp_error_can_lower_the_path_mtu_by_one_byte(net, family, flight):
+    """From 1500 to 1499."""
     _conn, _peer, quoted = flight
     _counted, path = tell(net, family, 1499, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
 
     assert path.mtu == 1499
 
 
-def test_a_quote_too_short_to_name_the_ports_is_ignored(net, family, flight):
-    """Eight bytes of the transport header are needed (RFC 792); this one has four."""
+def test_icmp_error_with_a_truncated_tcp_header_is_ignored(net, family, flight):
+    """The quote needs eight bytes of the transport header (RFC 792); this one has four."""
     conn, peer, quoted = flight
     _counted, path = tell(net, family, 1300, quoted[:(20 if family == socket.AF_INET else 40) + 4])
 

@@ -1,4 +1,4 @@
-"""What a router does with packets that do not fit where they should go (RFC 1812, 5.2.6; RFC 8200, 5)."""
+"""What a router does with packets larger than the path ahead (RFC 1812, 5.2.6; RFC 8200, 5)."""
 
 import socket
 
@@ -12,9 +12,9 @@ from netns.packets import icmp, pmtu
 
 @pytest.mark.topology(NARROW)
 @pytest.mark.parametrize("gso", [False, True], ids=["segments", "gso"])
-def test_a_narrow_link_in_the_middle_is_told_to_the_sender(net, family, gso):
-    """Segments of 1500 bytes, also those that are still in one piece (GSO), meet a link of 1400: an error with 1400,
-    and all data arrives by smaller segments. Each error is about one packet that was not forwarded."""
+def test_router_reports_a_narrow_link_to_the_sender(net, family, gso):
+    """Segments of 1500 bytes, also within GSO packets, meet a link of 1400: the errors announce 1400, and all data
+    arrives in smaller segments. Each error is about one packet that was not forwarded."""
     client, server, router = net.nodes("client", "server", "router")
     if not gso:
         offload.segment_in_software(client)
@@ -33,8 +33,8 @@ def test_a_narrow_link_in_the_middle_is_told_to_the_sender(net, family, gso):
 
 
 @pytest.mark.topology(NARROW)
-def test_a_datagram_without_df_is_fragmented_on_the_way(net):
-    """By the router before the narrow link: two fragments, one datagram at the end."""
+def test_router_fragments_a_datagram_without_df(net):
+    """The router before the narrow link sends two fragments; the server reassembles them."""
     client, server, router = net.nodes("client", "server", "router")
     ours, theirs = (host.socket(socket.AF_INET, socket.SOCK_DGRAM) for host in (client, server))
     ours.setsockopt(socket.IPPROTO_IP, 10, 0)
@@ -48,8 +48,8 @@ def test_a_datagram_without_df_is_fragmented_on_the_way(net):
 
 
 @pytest.mark.topology(ROUTED)
-def test_a_routes_mtu_counts_for_forwarded_packets(net, family):
-    """`ip route ... mtu 1300` at the router: narrower than its link, and told to the sender."""
+def test_route_mtu_applies_to_forwarded_packets(net, family):
+    """`ip route ... mtu 1300` on the router: lower than the link's MTU, and the sender learns it."""
     client, server, router = net.nodes("client", "server", "router")
     router.run(["ip", "route", "add", server.address(family), "dev", "to-server", "mtu", "1300"])
     conn, peer = tcp_pair(client, server, family)
@@ -61,9 +61,9 @@ def test_a_routes_mtu_counts_for_forwarded_packets(net, family):
 
 @pytest.mark.topology(ROUTED)
 @pytest.mark.parametrize("use, told", [(0, None), (1, 1300)], ids=["default", "use_pmtu"])
-def test_a_routers_own_exceptions_count_only_where_asked_for(net, use, told):
-    """ip_forward_use_pmtu=0 (ip-sysctl.rst): a router does not trust errors about its own traffic for that of others,
-    since anyone could forge them; 1: it does."""
+def test_router_applies_its_exceptions_to_forwarding_only_with_ip_forward_use_pmtu(net, use, told):
+    """ip_forward_use_pmtu=0 (ip-sysctl.rst): errors about the router's own traffic, which anyone could forge, do not
+    affect forwarded packets; 1: they do."""
     client, server, router = net.nodes("client", "server", "router")
     router.pin({"net.ipv4.ip_forward_use_pmtu": use})
     source, destination = router.address(socket.AF_INET, "server"), server.address(socket.AF_INET)
@@ -79,7 +79,7 @@ def test_a_routers_own_exceptions_count_only_where_asked_for(net, use, told):
 
 @pytest.mark.topology(ROUTED)
 def test_time_exceeded_comes_before_fragmentation_needed(net):
-    """A packet with a TTL of 1 that is too large as well: the TTL is looked at first (ip_forward())."""
+    """A packet with a TTL of 1 is too large as well: the TTL is checked first (ip_forward())."""
     client, server, router = net.nodes("client", "server", "router")
     router.run(["ip", "route", "add", server.address(socket.AF_INET), "dev", "to-server", "mtu", "1300"])
     udp = client.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""ICMP errors about the tunnel between director and real server, which the director hands on: ip_vs_in_icmp()."""
+"""ICMP errors about the tunnel to a real server, which the director relays to the client: ip_vs_in_icmp()."""
 
 import socket
 
@@ -9,7 +9,7 @@ from netns.packets import icmp
 
 pytestmark = [
     pytest.mark.topology(DIRECTED),
-    # ip_vs_in_icmp_v6() knows no tunnels.
+    # ip_vs_in_icmp_v6() does not handle tunnels.
     pytest.mark.parametrize("family", [socket.AF_INET], ids=["ipv4"], indirect=True),
 ]
 
@@ -20,13 +20,13 @@ ROOM, FULL = bytes([7, 39, 4]) + bytes(37), bytes([7, 11, 12]) + bytes(9)
 
 @pytest.mark.parametrize("options", [b"", FULL, ROOM], ids=["plain", "full", "room"])
 @pytest.mark.parametrize("kind, code", [FRAGMENTATION_NEEDED, HOST_UNREACHABLE, TIME_EXCEEDED])
-def test_the_client_gets_the_error_about_its_own_packet(net, service, kind, code, options):
-    """Without the tunnel's header, and without IP options that answer those of the router. Kernels without "ipvs:
-    clear IPv4 options after rebasing tunnel ICMP errors" take bytes of the client's TCP header for options."""
+def test_director_relays_a_tunnel_error_quoting_the_clients_own_packet(net, service, kind, code, options):
+    """The client's error has neither the tunnel's header nor IP options in reply to the router's. Kernels without
+    "ipvs: clear IPv4 options after rebasing tunnel ICMP errors" take bytes of the client's TCP header for options."""
     client, director, router = net.nodes("client", "director", "router")
     conn = client.socket(socket.AF_INET)
-    # Where the options were there are the ports now: the low byte of the client's is what such a kernel takes for a
-    # length, the server's for a position in it.
+    # The ports are now where the options were: such a kernel takes the low byte of the client's port for an option
+    # length, and the server's port for the pointer.
     conn.bind((client.address(socket.AF_INET), 0x8008))
     with director.capture() as packets:
         conn.connect((service.address, service.port))

@@ -1,4 +1,4 @@
-"""A service behind an IPVS director that tunnels to its real servers: the client must learn of the tunnel's MTU."""
+"""A service behind an IPVS director that tunnels to its real servers: the client must learn the tunnel's MTU."""
 
 import socket
 
@@ -11,21 +11,21 @@ from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(DIRECTED)
 
-# The retransmission timeout is 200 ms at least (TCP_RTO_MIN): what happens before is no timeout's work.
+# The RTO is at least 200 ms (TCP_RTO_MIN): no timeout causes an earlier retransmission.
 AT_ONCE = 0.1
 ETHERNET = 14
 
 
 def segments(packets, conn):
-    """The data segments of a connection among the packets that its host sent, tunnelled ones apart."""
+    """The data segments of a connection among the packets that its host sent, except tunnelled ones."""
     port = conn.getsockname()[1]
     return packets.sent().which(
         "with data of the connection", lambda packet: packet.segment and packet.sport == port and packet.length)
 
 
-def test_a_full_sized_segment_brings_an_icmp_error_with_the_tunnels_mtu(net, service):
-    """1500 bytes and the outer header do not fit: the director answers with 1480 (IPv6 1460), RFC 1191 and 8201; ipvs
-    sysctl pmtu_disc. The client keeps it for the virtual address for 600 s."""
+def test_director_answers_a_full_sized_segment_with_the_tunnel_mtu(net, service):
+    """1500 bytes and the outer header do not fit: the error announces 1480 (IPv6 1460), RFC 1191 and 8201; ipvs sysctl
+    pmtu_disc. The client keeps it for the virtual address for 600 s."""
     client = net["client"]
     conn, peer = service.connect(client)
     with client.capture() as packets:
@@ -38,8 +38,9 @@ def test_a_full_sized_segment_brings_an_icmp_error_with_the_tunnels_mtu(net, ser
     assert path.expires in (598, 599, 600)
 
 
-def test_the_lost_segment_is_sent_again_at_once(net, service, measure):
-    """tcp_simple_retransmit() on the error, without a timeout: the segment is cut to the new MSS, its rest follows."""
+def test_tcp_retransmits_the_dropped_segment_at_once(net, service, measure):
+    """tcp_simple_retransmit() on the error, without a timeout: TCP cuts the segment to the new MSS, the rest
+    follows."""
     client = net["client"]
     offload.segment_in_software(client)
     conn, peer = service.connect(client)
@@ -56,8 +57,8 @@ def test_the_lost_segment_is_sent_again_at_once(net, service, measure):
     assert (counters["TcpExt.TCPTimeouts"], counters["Tcp.RetransSegs"] >= 1) == (0, True)
 
 
-def test_the_mss_follows_the_tunnel(net, service):
-    """Of the connection that met the error and of those made after it: no further error, no further loss."""
+def test_mss_of_old_and_new_connections_fits_the_tunnel(net, service):
+    """The connection that got the error, and those opened after it: no further error, no further loss."""
     client = net["client"]
     first, first_peer = service.connect(client)
     deliver(first, first_peer, service.largest(1500))
@@ -73,9 +74,8 @@ def test_the_mss_follows_the_tunnel(net, service):
     assert client.counter("Tcp.RetransSegs") <= 2
 
 
-def test_what_arrives_by_the_tunnel_is_answered_directly(net, service):
-    """The real server's packets go from the virtual address to the client and not through the director; 1500 bytes
-    fit there."""
+def test_real_server_answers_the_client_directly(net, service):
+    """The real server sends 1500 bytes from the virtual address to the client, not through the director."""
     client, director = net.nodes("client", "director")
     conn, peer = service.connect(client)
     with director.capture("tcp") as at_director, client.capture("tcp") as at_client:
@@ -86,8 +86,8 @@ def test_what_arrives_by_the_tunnel_is_answered_directly(net, service):
     assert len(at_director.received()) >= 1
 
 
-def test_both_real_servers_get_their_connections(net, service):
-    """Round robin, each through a tunnel of its own; one exception serves both (it is the virtual address's)."""
+def test_director_balances_connections_over_both_real_servers(net, service):
+    """Round robin gives each two of four connections."""
     client = net["client"]
     pairs = [service.connect(client) for _ in range(4)]
     for conn, peer in pairs:
@@ -96,9 +96,9 @@ def test_both_real_servers_get_their_connections(net, service):
     assert [server.counter("Tcp.PassiveOpens") for server in service.servers] == [2, 2]
 
 
-def test_large_segments_are_not_fragmented_behind_the_director(net, service):
-    """Segments that wait to be cut by the hardware (GSO) are checked against the tunnel's MTU as well: "ipvs: fix MTU
-    check for GSO packets in tunnel mode"."""
+def test_gso_packets_over_the_tunnel_mtu_are_not_fragmented(net, service):
+    """The director checks the segments of GSO packets against the tunnel's MTU as well: "ipvs: fix MTU check for GSO
+    packets in tunnel mode"."""
     client = net["client"]
     conn, peer = service.connect(client)
     with client.capture() as packets:
@@ -111,8 +111,8 @@ def test_large_segments_are_not_fragmented_behind_the_director(net, service):
         assert (counters["Ip.ReasmReqds"], counters["Ip6.ReasmReqds"]) == (0, 0)
 
 
-def test_a_director_that_cuts_in_software_cuts_what_it_tunnels(net, service):
-    """Large segments (GSO) are cut behind the outer header where the interface cannot do it: none is lost or too long
+def test_director_segments_tunnelled_gso_packets_in_software(net, service):
+    """Without hardware offload GSO packets are segmented behind the outer header: none is lost or too long
     (Documentation/networking/segmentation-offloads.rst, SKB_GSO_IPXIP4)."""
     client, director = net.nodes("client", "director")
     offload.segment_in_software(director)
@@ -128,18 +128,19 @@ def test_a_director_that_cuts_in_software_cuts_what_it_tunnels(net, service):
 
 
 @pytest.mark.virtual_clock("an exception lives for 600 s")
-def test_the_mss_grows_back_after_the_default_expiry(net, service, clock):
-    """600 s (mtu_expires, ip-sysctl.rst) after the last error the client tries the full size again, and learns anew."""
+def test_client_retries_the_full_mss_after_600_seconds(net, service, clock):
+    """600 s (mtu_expires, ip-sysctl.rst) after the last error the client sends a full-sized segment, and learns the MTU
+    again."""
     try:
-        # Rates that nobody reads are estimated 25 times a second, most of what these 600 s cost (since 6.2).
+        # Estimating unused rates 25 times a second is most of what these 600 s cost (since 6.2).
         net["director"].pin({"net.ipv4.vs.run_estimation": 0})
     except FileNotFoundError:
         pass
     _grows_back(net, service, clock, 600)
 
 
-def test_the_mss_grows_back_after_a_short_expiry(net, service, clock):
-    """As with the default, in 2 s."""
+def test_client_retries_the_full_mss_after_a_short_mtu_expires(net, service, clock):
+    """With mtu_expires of 2 s."""
     with pmtu.expiry(net["client"], service.family, 2):
         _grows_back(net, service, clock, 2)
 
@@ -153,7 +154,7 @@ def _grows_back(net, service, clock, expiry):
     deliver(conn, peer, service.largest(1500))
     assert tcp_info(conn).snd_mss == service.largest(service.tunnel_mtu)
     clock.sleep(1.1)
-    # Over IPv6 the segment that finds the route expired has still the old size.
+    # Over IPv6 the segment that finds the route expired still has the old size.
     deliver(conn, peer, 1)
 
     with client.capture() as packets:
@@ -164,9 +165,9 @@ def _grows_back(net, service, clock, expiry):
     assert pmtu.path(client, service.address).mtu == service.tunnel_mtu
 
 
-def test_without_pmtu_disc_the_director_fragments(net, service):
-    """pmtu_disc=0 (ipvs-sysctl.rst): a packet that does not fit the tunnel is fragmented though it has DF, the real
-    server puts it together, and the client learns nothing. Over IPv6 a router never fragments: the error comes."""
+def test_director_without_pmtu_disc_fragments_over_ipv4_only(net, service):
+    """pmtu_disc=0 (ipvs-sysctl.rst): the director fragments packets that do not fit the tunnel despite DF, the real
+    server reassembles them, and the client learns nothing. Over IPv6 a router never fragments: the error comes."""
     client, director = net.nodes("client", "director")
     director.pin({"net.ipv4.vs.pmtu_disc": 0})
     offload.segment_in_software(client)
@@ -183,11 +184,11 @@ def test_without_pmtu_disc_the_director_fragments(net, service):
         assert {pmtu.announced(error) for error in pmtu.too_big(packets)} == {service.tunnel_mtu}
 
 
-def test_a_client_on_the_director_learns_the_tunnels_mtu(net, service):
-    """What the director itself sends to the virtual address gets no ICMP error: IPVS writes the exception at once
+def test_client_on_the_director_learns_the_tunnel_mtu(net, service):
+    """For the director's own packets to the virtual address IPVS writes the exception without an ICMP error
     (__ip_vs_get_out_rt(), ip_vs_xmit.c), and the data arrives."""
     director = net["director"]
-    # The answers come from an address that the director itself holds.
+    # The answers come from an address that is local to the director.
     director.pin({"net.ipv4.conf.to-router.accept_local": 1})
     conn = director.socket(service.family)
     conn.settimeout(10)

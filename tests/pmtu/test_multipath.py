@@ -1,4 +1,4 @@
-"""Two paths of the same cost to one destination, one of them narrow."""
+"""Two equal-cost paths to one destination, one of them narrow."""
 
 import socket
 
@@ -28,17 +28,17 @@ IP_MTU, IPV6_MTU = 14, 24
 
 @pytest.fixture
 def both_ways(net, family):
-    """The client's route to the server's own address goes over both routers, chosen by ports and addresses."""
+    """The client's route to a service address uses both routers; the hash covers ports and addresses."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.fib_multipath_hash_policy": 1, "net.ipv6.fib_multipath_hash_policy": 1})
     server.hold(SERVICE[family])
     return client
 
 
-def test_an_error_about_a_flow_over_two_paths_is_taken(net, family, both_ways):
-    """The kernel looks the path of the quoted packet up and notes it there, or for both, and then the flow itself goes
-    by it. Where it is one, that can be the other than the flow's: over IPv6, and over IPv4 in 5.10, ports are not
-    looked at: then it is chance, by the flow's port, and no measure of a kernel."""
+def test_icmp_error_about_a_multipath_flow_creates_an_exception(net, family, both_ways):
+    """The kernel stores the MTU for the path of the quoted packet, or for both paths, so that the flow uses it. A
+    single path may not be the flow's: IPv6, and IPv4 in 5.10, ignore the ports in this lookup. The flow's port then
+    decides by chance, so the test does not measure it."""
     client = both_ways
     source = client.address(family)
     with client.socket(family, socket.SOCK_DGRAM) as udp:

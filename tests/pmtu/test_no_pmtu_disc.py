@@ -1,4 +1,4 @@
-"""The sysctl ip_no_pmtu_disc: whom a host believes that a packet did not fit (ip-sysctl.rst, modes 0 to 3)."""
+"""The sysctl ip_no_pmtu_disc: which fragmentation needed errors a host accepts (ip-sysctl.rst, modes 0 to 3)."""
 
 import socket
 
@@ -13,7 +13,7 @@ DISC = "net.ipv4.ip_no_pmtu_disc"
 
 
 def exception_of(net, kind):
-    """The path to the server after the router complained about a packet of this kind."""
+    """(mtu, locked) of the path to the server after the router's error about such a packet."""
     client, server, router = net.nodes("client", "server", "router")
     source, destination = client.address(socket.AF_INET), server.address(socket.AF_INET)
     before = client.counters()
@@ -22,7 +22,7 @@ def exception_of(net, kind):
         with client.capture("tcp") as packets:
             deliver(conn, peer, 1)
         quoted = bytearray(icmp.quote(packets.sent()[0]))
-        # The next byte's sequence number: one that may be in flight.
+        # The next byte's sequence number may be in flight.
         quoted[24:28] = ((packets.sent()[0].seq + 1) % 2**32).to_bytes(4, "big")
         icmp.send_too_big(router, client, 1300, bytes(quoted))
     else:
@@ -41,8 +41,8 @@ def exception_of(net, kind):
     (2, (None, False), (None, False)),
     (3, (1300, False), (None, False)),
 ])
-def test_the_mode_says_which_errors_are_believed(net, mode, tcp, udp):
-    """0: all. 1: none as it is, the path gets min_pmtu and is locked. 2: none at all. 3: those of protocols that check
+def test_ip_no_pmtu_disc_decides_which_errors_are_accepted(net, mode, tcp, udp):
+    """0: all. 1: none as announced, the path gets min_pmtu and is locked. 2: none. 3: those of protocols that check
     them, as TCP checks the sequence number."""
     client = net["client"]
     client.pin({DISC: mode})
@@ -54,9 +54,9 @@ def test_the_mode_says_which_errors_are_believed(net, mode, tcp, udp):
 
 @pytest.mark.topology(NARROW)
 @pytest.mark.parametrize("mode", [1, 2])
-def test_where_errors_do_not_count_segments_go_without_df(net, mode):
-    """Modes 1 and 2 switch discovery off for new sockets: the narrow link's router may fragment, and the data
-    arrives; nobody complains."""
+def test_tcp_sends_without_df_in_ip_no_pmtu_disc_modes_1_and_2(net, mode):
+    """Modes 1 and 2 disable discovery for new sockets: the router fragments for the narrow link without an error, and
+    the data arrives."""
     client, server = net.nodes("client", "server")
     client.pin({DISC: mode})
     offload.segment_in_software(client)
@@ -71,9 +71,9 @@ def test_where_errors_do_not_count_segments_go_without_df(net, mode):
 
 @pytest.mark.topology(ROUTED)
 @pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
-def test_mode_3_survives_an_error_about_a_protocol_that_nobody_registered(net):
-    """A fragmentation needed that quotes protocol 253 is counted and dropped: "icmp: fix NULL pointer dereference in
-    icmp_tag_validation()"."""
+def test_ip_no_pmtu_disc_3_drops_an_error_about_an_unregistered_protocol(net):
+    """A fragmentation needed error that quotes protocol 253 is counted and dropped: "icmp: fix NULL pointer dereference
+    in icmp_tag_validation()"."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({DISC: 3})
     source, destination = client.address(socket.AF_INET), server.address(socket.AF_INET)

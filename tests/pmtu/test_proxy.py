@@ -1,4 +1,4 @@
-"""A client whose connections a local proxy takes over, as reported: REDIRECT to a local port, a second one outwards."""
+"""A client with a local proxy, as reported: REDIRECT to a local port, and a second connection outwards."""
 
 import socket
 
@@ -38,15 +38,16 @@ def proxied(net, service):
 
 
 def pass_on(application, inwards, outwards, peer, count):
-    """`count` bytes from the application through the proxy to the real server; how many seconds the second leg took."""
+    """Send `count` bytes from the application through the proxy to the real server; returns the second leg's
+    seconds."""
     deliver(application, inwards, count)
     with stopwatch() as took:
         deliver(outwards, peer, count)
     return took.seconds
 
 
-def test_a_proxys_outward_connection_learns_the_tunnels_mtu(net, service, proxied):
-    """The error comes through the connection tracking of the client; the application's own leg is not concerned."""
+def test_proxys_outward_connection_learns_the_tunnel_mtu(net, service, proxied):
+    """The error passes the client's conntrack; the MSS of the application's own connection stays."""
     client = net["client"]
     application, inwards, outwards, peer = proxied()
     before = tcp_info(application).snd_mss
@@ -59,9 +60,9 @@ def test_a_proxys_outward_connection_learns_the_tunnels_mtu(net, service, proxie
     assert client.counter("TcpExt.TCPTimeouts") == 0
 
 
-def test_a_proxys_idle_connection_stalls_no_longer_than_the_persist_timer(net, service, proxied, measure):
-    """As in test_stall.py, and what the report was about: a request through a connection that the proxy keeps open
-    takes 200 ms more after another one has shrunk the path."""
+def test_proxys_idle_connection_stalls_no_longer_than_the_persist_timer(net, service, proxied, measure):
+    """The reported case, as in test_stall.py: a request over a connection that the proxy keeps open takes 200 ms more
+    after another one has lowered the path MTU."""
     first, second = proxied(), proxied()
     pass_on(*first, service.largest(1500))
 

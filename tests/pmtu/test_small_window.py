@@ -1,4 +1,4 @@
-"""A peer that never offers a large window."""
+"""A peer that never advertises a large window."""
 
 import pytest
 
@@ -10,12 +10,13 @@ from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
 
-DEFAULT_MSS = 536                           # of a SYN without the option: RFC 9293, 3.7.1
+DEFAULT_MSS = 536                           # for a SYN without the option: RFC 9293, 3.7.1
 
 
 @pytest.mark.parametrize("window, largest", [(536, 536), (537, 268), (1000, 500)])
-def test_a_segment_fills_no_more_than_half_of_a_small_window(net, family, window, largest):
-    """So that one is under way while another is acknowledged; up to 536 bytes it may be all of it (tcp_bound_to_half_wnd())."""
+def test_segment_fills_at_most_half_of_a_window_over_536_bytes(net, family, window, largest):
+    """One segment can be sent while another is acknowledged; up to 536 bytes a segment may fill the window
+    (tcp_bound_to_half_wnd())."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.tcp_timestamps": 0})
     conn, there = client.socket(family), (server.address(family), 4000)

@@ -1,4 +1,4 @@
-"""What a UDP socket asks of path MTU discovery (IP_MTU_DISCOVER, ip(7)), and what it is told (IP_RECVERR, IP_MTU)."""
+"""Path MTU discovery modes of a UDP socket (IP_MTU_DISCOVER, ip(7)), and what it reports (IP_RECVERR, IP_MTU)."""
 
 import errno
 import select
@@ -27,7 +27,7 @@ HEADERS = {socket.AF_INET: 28, socket.AF_INET6: 48}
 
 
 def udp_to_server(net, family, mode, recverr=False):
-    """A UDP socket of the client, connected to one of the server, with this discovery mode; and the server's."""
+    """A client UDP socket with this discovery mode, connected to a server socket; and that socket."""
     client, server = net.nodes("client", "server")
     ours, theirs = (host.socket(family, socket.SOCK_DGRAM) for host in (client, server))
     theirs.bind((server.address(family), 0))
@@ -43,7 +43,7 @@ def mtu_of(conn, family):
 
 
 def learn(net, family):
-    """A packet of 1500 bytes that must not be fragmented meets the link of 1400."""
+    """Send 1500 bytes that must not be fragmented over the link of 1400; returns the socket."""
     ours, _theirs = udp_to_server(net, family, DO)
     ours.send(bytes(1500 - HEADERS[family]))
     eventually("IP_MTU of the client's socket", lambda: mtu_of(ours, family), 1400, within=5)
@@ -51,7 +51,7 @@ def learn(net, family):
 
 
 def error_queued(conn):
-    """(errno, origin, type, code, info) of the first error on the socket's queue: struct sock_extended_err."""
+    """(errno, origin, type, code, info) of the first error in the socket's queue: struct sock_extended_err."""
     poll = select.poll()
     poll.register(conn, select.POLLERR)
     assert poll.poll(5000), "no error came within 5 s"
@@ -64,9 +64,9 @@ def error_queued(conn):
 @pytest.mark.parametrize("mode, fragments, df", [
     (DONT, 2, False), (WANT, 2, False), (INTERFACE, 0, False), (OMIT, 0, False), (PROBE, 0, True),
 ], ids=["dont", "want", "interface", "omit", "probe"])
-def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, fragments, df):
-    """1500 bytes over a path known to take 1400. DONT and WANT fragment them at once; INTERFACE and OMIT send what
-    the interface takes and leave fragmenting to the router; PROBE sends them whole with DF. IPv6 has no DF."""
+def test_discovery_mode_decides_how_a_datagram_over_the_path_mtu_is_sent(net, family, mode, fragments, df):
+    """1500 bytes over a known path MTU of 1400. DONT and WANT fragment at once; INTERFACE and OMIT send up to the
+    interface's MTU and leave fragmentation to the router; PROBE sends them whole with DF. IPv6 has no DF."""
     client, server = net.nodes("client", "server")
     learn(net, family)
     ours, theirs = udp_to_server(net, family, mode)
@@ -84,16 +84,16 @@ def test_a_datagram_over_the_path_mtu_goes_as_the_mode_says(net, family, mode, f
     assert pmtu.path(client, server.address(family)).mtu == 1400
 
 
-def test_loopback_takes_the_largest_packet_that_there_is(net, family):
-    """IPv4's length field ends at 65535 bytes, lo's MTU is one more; IPv6's counts without the header."""
+def test_path_mtu_of_loopback_is_65535_over_ipv4_and_65536_over_ipv6(net, family):
+    """IPv4's total length ends at 65535 bytes, lo's MTU is one more; IPv6's payload length excludes the header."""
     client = net["client"]
     with client.socket(family, socket.SOCK_DGRAM) as ours:
         ours.connect((client.address(family), 9))
         assert mtu_of(ours, family) == (65535 if family == socket.AF_INET else 65536)
 
 
-def test_a_socket_that_does_without_routes_learns_of_its_neighbour(net, family):
-    """SO_DONTROUTE (socket(7)): an error about what it sent to a host of its own network is taken, too."""
+def test_udp_socket_with_so_dontroute_learns_the_path_mtu_to_a_neighbour(net, family):
+    """SO_DONTROUTE (socket(7)): it accepts an error about a packet to a host of its own network."""
     client, router = net.nodes("client", "router")
     ours = client.socket(family, socket.SOCK_DGRAM)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
@@ -104,8 +104,8 @@ def test_a_socket_that_does_without_routes_learns_of_its_neighbour(net, family):
     assert mtu_of(ours, family) == 1300
 
 
-def test_a_connection_that_does_without_routes_learns_of_its_neighbour(net, family):
-    """As a datagram's socket: what the neighbour takes is from then on its path MTU."""
+def test_tcp_connection_with_so_dontroute_learns_the_path_mtu_to_a_neighbour(net, family):
+    """As for UDP: the announced MTU becomes the path MTU."""
     client, router = net.nodes("client", "router")
     conn = client.socket(family)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
@@ -124,15 +124,15 @@ def test_a_connection_that_does_without_routes_learns_of_its_neighbour(net, fami
 
 
 @pytest.mark.parametrize("mode", [INTERFACE, OMIT], ids=["interface", "omit"])
-def test_interface_and_omit_are_not_moved_by_a_spoofed_error(net, family, measure, mode):
-    """Errors about their packets are ignored "to prevent accepting spoofed ones" (include/uapi/linux/in.h): what they
-    send stays whole. Whether the host's other sockets are moved is measured: later kernels let them be."""
+def test_interface_and_omit_modes_ignore_a_spoofed_error(net, family, measure, mode):
+    """They ignore errors "to prevent accepting spoofed ones" (include/uapi/linux/in.h): their packets stay whole.
+    Whether the error affects the host's other sockets is measured: in later kernels it does not."""
     client, server, router = net.nodes("client", "server", "router")
     ours, _theirs = udp_to_server(net, family, mode)
     source, destination = ours.getsockname(), ours.getpeername()
     quoted = icmp.udp_quote(source[0], source[1], destination[0], destination[1])
     icmp.send_too_big(router, client, 1300, quoted)
-    # Over IPv4 the error itself is reported to the socket, as any other would be.
+    # Over IPv4 the socket gets the error itself like any other.
     ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     with client.capture("udp") as packets:
         ours.send(bytes(1400 - HEADERS[family]))
@@ -142,8 +142,9 @@ def test_interface_and_omit_are_not_moved_by_a_spoofed_error(net, family, measur
     measure("pmtu.spoofed_error_moves_the_route", int(moved), "exceptions")
 
 
-def test_a_datagram_that_must_not_be_fragmented_is_refused(net, family):
-    """DO: one byte more than the path takes is EMSGSIZE, the most it takes arrives (ip(7), IP_PMTUDISC_DO)."""
+def test_mode_do_refuses_a_datagram_over_the_path_mtu(net, family):
+    """One byte more than the path MTU is EMSGSIZE, a datagram of exactly the path MTU arrives (ip(7),
+    IP_PMTUDISC_DO)."""
     learn(net, family)
     ours, theirs = udp_to_server(net, family, DO)
     with refused("EMSGSIZE", f"send() of {1400 - HEADERS[family] + 1} bytes over a path MTU of 1400"):
@@ -153,8 +154,8 @@ def test_a_datagram_that_must_not_be_fragmented_is_refused(net, family):
     assert len(theirs.recv(2000)) == 1400 - HEADERS[family]
 
 
-def test_a_connected_socket_tells_its_path_mtu(net, family):
-    """IP_MTU (IPV6_MTU): the link's before, the path's after; without a destination ENOTCONN."""
+def test_ip_mtu_returns_the_path_mtu_of_a_connected_socket(net, family):
+    """IP_MTU (IPV6_MTU): first the link's MTU, after an error the path's; ENOTCONN without a destination."""
     client = net["client"]
     ours, _theirs = udp_to_server(net, family, DO)
     assert mtu_of(ours, family) == 1500
@@ -165,8 +166,8 @@ def test_a_connected_socket_tells_its_path_mtu(net, family):
         mtu_of(idle, family)
 
 
-def test_the_error_queue_tells_of_the_router_that_complained(net, family):
-    """IP_RECVERR: EMSGSIZE, from ICMP, with its type and code, and the MTU as info (ip(7))."""
+def test_error_queue_reports_a_routers_icmp_error(net, family):
+    """IP_RECVERR: EMSGSIZE, origin ICMP, with its type and code, and the MTU as info (ip(7))."""
     ours, _theirs = udp_to_server(net, family, DO, recverr=True)
     ours.send(bytes(1500 - HEADERS[family]))
 
@@ -174,8 +175,8 @@ def test_the_error_queue_tells_of_the_router_that_complained(net, family):
     assert error_queued(ours) == (errno.EMSGSIZE, *origin, 1400)
 
 
-def test_the_error_queue_tells_of_what_the_host_itself_refused(net, family):
-    """The same for a datagram that never left: origin local, the MTU as info."""
+def test_error_queue_reports_a_datagram_that_the_host_refused(net, family):
+    """EMSGSIZE for a datagram that never left: origin local, the MTU as info."""
     learn(net, family)
     ours, _theirs = udp_to_server(net, family, DO, recverr=True)
     with refused("EMSGSIZE", f"send() of {1500 - HEADERS[family]} bytes over a path MTU of 1400"):

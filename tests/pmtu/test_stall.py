@@ -1,9 +1,8 @@
-"""A connection that is idle while another one learns a smaller path MTU: how its next data gets through.
+"""An idle connection while another one learns a smaller path MTU: how its next data gets through.
 
-Its MSS is still the old one, so its segment is too large for the host's own route: the host tells itself so, and
-nothing in flight means nothing to retransmit. The persist timer, 200 ms (TCP_RTO_MIN) or the RTO, sends the data. The
-tests accept a kernel that does better, but none that takes longer, and hold the delaying one to all that is known of
-the delay.
+Its MSS is still the old one, so its segment is too large for the host's own route. The host reports the error to
+itself, and nothing is in flight to retransmit. The persist timer, 200 ms (TCP_RTO_MIN) or the RTO, sends the data. The
+tests accept a kernel without the delay, but none with a longer one, and check all known properties of the delay.
 """
 
 import socket
@@ -20,7 +19,7 @@ PROMPT = 0.1
 
 
 def stalled(client, conn, peer, count):
-    """Send `count` bytes on the idle connection: how long until the peer has them, the packets, what was counted."""
+    """Send `count` bytes on the idle connection; returns the delay until the peer has them, packets and counters."""
     before = client.counters()
     with client.capture() as packets:
         began = time.monotonic()
@@ -30,7 +29,7 @@ def stalled(client, conn, peer, count):
 
 
 def to_itself(packets):
-    """The ICMP errors about the MTU that the host sent itself: source and destination are the same address."""
+    """The ICMP errors about the MTU that the host sent to itself: source and destination are the same."""
     return [packet for packet in pmtu.too_big(packets) if packet.source == packet.destination]
 
 
@@ -39,7 +38,7 @@ def assert_prompt_or_stalled(family, delay, packets, counted, mtu, many=False):
         assert to_itself(packets) == []
         return
     assert delay == approx_timer(0.2)
-    # The data was never in flight: no retransmission, no timeout, no window probe counts it.
+    # The data was never in flight: no counter of retransmissions, timeouts or window probes moves.
     assert {name: counted.get(name, 0) for name in ("Tcp.RetransSegs", "TcpExt.TCPTimeouts", "TcpExt.TCPWinProbe")} == {
         "Tcp.RetransSegs": 0, "TcpExt.TCPTimeouts": 0, "TcpExt.TCPWinProbe": 0}
     if family == socket.AF_INET:
@@ -54,8 +53,8 @@ def assert_prompt_or_stalled(family, delay, packets, counted, mtu, many=False):
 
 @pytest.mark.topology(DIRECTED)
 @pytest.mark.parametrize("segments", [1, 6], ids=["one-segment", "gso"])
-def test_data_of_an_idle_connection_waits_at_most_for_the_persist_timer(net, service, measure, segments):
-    """Behind the director: 200 ms after another connection shrank the virtual address's path to the tunnel's MTU."""
+def test_idle_connection_stalls_no_longer_than_the_persist_timer(net, service, measure, segments):
+    """Behind the director: 200 ms after another connection lowered the virtual address's path MTU to the tunnel's."""
     client = net["client"]
     learner, learner_peer = service.connect(client)
     idle, idle_peer = service.connect(client)
@@ -73,8 +72,8 @@ def test_data_of_an_idle_connection_waits_at_most_for_the_persist_timer(net, ser
 
 
 @pytest.mark.topology(NARROW)
-def test_the_stall_needs_no_ipvs(net, family, measure):
-    """A narrow link on the way does the same."""
+def test_idle_connection_over_a_narrow_link_stalls_no_longer_than_the_persist_timer(net, family, measure):
+    """A narrow link has the same effect as IPVS."""
     client, server = net.nodes("client", "server")
     learner, learner_peer = tcp_pair(client, server, family)
     idle, idle_peer = tcp_pair(client, server, family)
@@ -89,9 +88,9 @@ def test_the_stall_needs_no_ipvs(net, family, measure):
 
 
 @pytest.mark.topology(NARROW)
-def test_with_data_in_flight_the_next_acknowledgement_sends_the_rest(net, family, measure):
-    """A byte is on its way when the full segment meets the route: its acknowledgement, which the peer delays by 40 ms
-    (TCP_DELACK_MIN), releases the data, and no other timer is needed."""
+def test_ack_of_data_in_flight_releases_the_stalled_data(net, family, measure):
+    """One byte is in flight when the full segment meets the route: its ACK, which the peer delays by 40 ms
+    (TCP_DELACK_MIN), releases the data before any other timer."""
     client, server = net.nodes("client", "server")
     learner, learner_peer = tcp_pair(client, server, family)
     busy, busy_peer = tcp_pair(client, server, family)
@@ -109,8 +108,8 @@ def test_with_data_in_flight_the_next_acknowledgement_sends_the_rest(net, family
 
 
 @pytest.mark.topology(NARROW)
-def test_the_stall_recurs_when_the_exception_expired_and_was_learned_again(net, family, clock, measure):
-    """A connection that has got its full MSS back is too large once more when another one learns the path anew."""
+def test_relearned_exception_stalls_an_idle_connection_for_at_most_200_ms(net, family, clock, measure):
+    """A connection that has regained its full MSS is too large again when another one relearns the path MTU."""
     client, server = net.nodes("client", "server")
     with pmtu.expiry(client, family, 2):
         learner, learner_peer = tcp_pair(client, server, family)

@@ -1,4 +1,4 @@
-"""A tunnel between two routers: the sender learns what is left of the link for its packets."""
+"""A tunnel between two routers: the sender learns the MTU that the tunnel leaves."""
 
 import socket
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ NETWORK = {("client", V4): "192.0.2.0/24", ("client", V6): "2001:db8:1::/64",
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of tunnel: ip-link(8)'s name and words for it, what it carries over what, and the bytes that it adds."""
+    """A kind of tunnel: ip-link(8)'s type and options, inner and outer family, and the bytes that it adds."""
 
     name: str
     inner: socket.AddressFamily
@@ -50,7 +50,7 @@ KINDS = (
 
 
 def connect_sites(net, kind, *words):
-    """The tunnel, and a route into it at both ends. `words` are options of this test."""
+    """Create the tunnel, and a route into it at both ends. `words` are further options."""
     left, right = net.nodes("left", "right")
     ends = {"left": left.address(kind.outer, "core"), "right": right.address(kind.outer, "core")}
     for host, other, far in ((left, "right", "server"), (right, "left", "client")):
@@ -60,21 +60,21 @@ def connect_sites(net, kind, *words):
         via = f" via {inside[0].format(3 - number)}" if kind.name == "vxlan" else ""
         tunnel.add(host, "tunnel", kind.name, *options, address=f"{inside[0].format(number)}/{inside[1]}",
                    routes=(network + via,))
-        # Its packets must come back by the tunnel, and errors be sent.
+        # Packets must return through the tunnel, and errors be sent.
         host.pin({"net.ipv4.conf.tunnel.rp_filter": 0})
 
 
 def fragments(net):
-    """How many fragments were made anywhere on the way."""
+    """The number of fragments that all routers created."""
     return sum(net[role].counter(name) for role in ("left", "core", "right") for name in ("Ip.FragCreates",
                                                                                             "Ip6.FragCreates"))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_the_sender_learns_what_the_tunnel_leaves(net, kind):
-    """1500 bytes less the outer headers, then 1400 less these when the core's link became narrower: its error about
-    the outer packet makes the tunnel's end tell the sender (RFC 2003 section 5.1, RFC 2473 section 7). Not a single
-    fragment, and all data arrives. VXLAN has no DF over IPv4: there the core's link fragments."""
+def test_sender_learns_the_mtu_of_the_tunnel(net, kind):
+    """1500 bytes less the outer headers, then 1400 less these after the core's link became narrower: the core's error
+    about the outer packet makes the tunnel endpoint send one (RFC 2003 section 5.1, RFC 2473 section 7). No fragments,
+    and all data arrives. VXLAN has no DF over IPv4: there the core fragments."""
     client, server, core = net.nodes("client", "server", "core")
     offload.segment_in_software(client)
     connect_sites(net, kind)
@@ -109,9 +109,9 @@ def tunnelled(packets, kind):
     (IPIP, (), False, True), (IPIP, ("nopmtudisc",), True, True), (IPIP, ("nopmtudisc",), False, False),
     (IPIP, ("pmtudisc", "ttl", "77"), False, True), (GRE, ("nopmtudisc", "ignore-df"), True, False),
 ], ids=["default", "nopmtudisc-df", "nopmtudisc-nodf", "ttl-nodf", "gre-ignore-df"])
-def test_the_outer_header_has_df_as_configured(net, kind, words, df, outer_df):
-    """pmtudisc (the default): always. nopmtudisc: as the inner one, unless ignore-df (ip-link(8), RFC 2003 section
-    3.1). A TTL is taken as given."""
+def test_outer_header_has_df_as_configured(net, kind, words, df, outer_df):
+    """pmtudisc (the default): always. nopmtudisc: as the inner header, unless ignore-df (ip-link(8), RFC 2003 section
+    3.1). A configured TTL is used."""
     client, server = net.nodes("client", "server")
     tunnel.add(client, "tunnel", kind.name, "local", client.address(V4), "remote", server.address(V4), *words,
                address="10.0.0.1/30")
@@ -127,9 +127,9 @@ def test_the_outer_header_has_df_as_configured(net, kind, words, df, outer_df):
         assert outer.ttl == 77
 
 
-def test_a_tunnel_that_ignores_df_is_fragmented_and_works(net):
-    """nopmtudisc and ignore-df: segments that fill the tunnel are fragmented by the narrow core link, nobody hears of
-    it, and all data arrives."""
+def test_packets_of_a_tunnel_with_ignore_df_are_fragmented_and_arrive(net):
+    """nopmtudisc and ignore-df: the core fragments segments that fill the tunnel, the sender gets no error about it,
+    and all data arrives."""
     client, server, core = net.nodes("client", "server", "core")
     offload.segment_in_software(client)
     connect_sites(net, GRE, "nopmtudisc", "ignore-df")

@@ -21,9 +21,9 @@ def broadcaster(host):
 
 @pytest.mark.parametrize("bound", ["unbound", "to an address", "to a device"])
 @pytest.mark.parametrize("to", [EVERYBODY, SUBNET], ids=["limited", "subnet"])
-def test_a_broadcast_goes_to_everybody_on_the_link(net, to, bound):
-    """To the MAC address of all, and not to the gateway of the default route. Kernels without "net: ipv4: fix
-    regression in local-broadcast routes" ask the gateway."""
+def test_broadcast_is_sent_to_the_broadcast_mac_address(net, to, bound):
+    """It is not sent to the gateway of the default route, as by kernels without "net: ipv4: fix regression in
+    local-broadcast routes"."""
     client = net["client"]
     sock = broadcaster(client)
     if bound == "to an address":
@@ -39,8 +39,8 @@ def test_a_broadcast_goes_to_everybody_on_the_link(net, to, bound):
 
 
 @pytest.mark.parametrize("kind", ["broadcast", "unicast", "multicast"])
-def test_a_route_may_have_an_mtu_of_its_own_whatever_it_is_for(net, kind):
-    """Datagrams are cut to it. Kernels without "net: ipv4: fix incorrect MTU in broadcast routes" leave out
+def test_route_mtu_applies_to_broadcast_unicast_and_multicast(net, kind):
+    """Datagrams are fragmented to it. Kernels without "net: ipv4: fix incorrect MTU in broadcast routes" ignore it for
     broadcast."""
     client = net["client"]
     to, route = {
@@ -55,5 +55,5 @@ def test_a_route_may_have_an_mtu_of_its_own_whatever_it_is_for(net, kind):
     with client.capture() as packets:
         sock.sendto(bytes(1322), (to, 4000))
 
-    # 1330 bytes with the UDP header, in pieces of eight bytes and whole packets of at most 1300.
+    # 1330 bytes with the UDP header: packets of at most 1300, fragments of multiples of eight bytes.
     assert [packet.ip.len for packet in packets.sent() if packet.ip and packet.ip.dst == to] == [1300, 70]

@@ -1,4 +1,4 @@
-"""Nexthops that IPv4 and IPv6 routes share: ip-nexthop(8)."""
+"""Nexthop objects of IPv4 routes: ip-nexthop(8)."""
 
 import socket
 
@@ -14,7 +14,7 @@ ALL_MLDV2_ROUTERS = "ff02::16"  # RFC 3810, 5.2.14
 
 
 def sent(packets):
-    """What a host has sent, but for the reports of its multicast groups."""
+    """What a host has sent, except for MLD reports."""
     return [packet for packet in packets.sent() if not (packet.ip and packet.ip.dst == ALL_MLDV2_ROUTERS)]
 
 
@@ -25,9 +25,9 @@ def sent(packets):
     ("-6 via fe80::1 dev to-router", "to-router"),
 ])
 @pytest.mark.virtual_clock("an affected kernel may crash: it takes a machine of its own")
-def test_an_ipv4_route_takes_a_nexthop_of_either_family(net, nexthop, device):
-    """Packets leave by its device, the host's own. Kernels without "net: ipv6: fix panic when IPv4 route references
-    loopback IPv6 nexthop" keep what they know of such a nexthop in memory that belongs to all hosts: a packet leaves
+def test_ipv4_route_uses_a_nexthop_object_of_either_family(net, nexthop, device):
+    """Packets leave by the nexthop's device on the same host. Kernels without "net: ipv6: fix panic when IPv4 route
+    references loopback IPv6 nexthop" keep state of such a nexthop in memory shared by all namespaces: a packet leaves
     by another host's device, or the kernel crashes."""
     client, server = net.nodes("client", "server")
     for host in (client, server):

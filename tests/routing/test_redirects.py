@@ -1,4 +1,4 @@
-"""Redirects, and when they are forgotten: RFC 1122 (3.2.2.2), RFC 4861 (8)."""
+"""ICMP redirects and their expiry: RFC 1122 (3.2.2.2), RFC 4861 (8)."""
 
 import socket
 
@@ -13,14 +13,14 @@ pytestmark = pytest.mark.topology(ROUTED)
 V4, V6 = socket.AF_INET, socket.AF_INET6
 BETTER = {V4: "192.0.2.77", V6: "fe80::77"}
 PREFIX = {V4: 24, V6: 64}
-EXPERIMENT = 253                            # an IP protocol that nobody else uses: RFC 3692
+EXPERIMENT = 253                            # an IP protocol for experiments: RFC 3692
 FLUSH = "net.ipv6.route.flush"
 
 
 @pytest.fixture(autouse=True)
 def gateways(net):
-    """The client takes redirects; it reaches the server by the router's link-local address, and the router answers to
-    another address, too."""
+    """The client accepts redirects and reaches the server by the router's link-local address; the router has another
+    address, too."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({f"net.ipv4.conf.{each}.{name}": value for each in ("all", "to-router")
                 for name, value in (("accept_redirects", 1), ("secure_redirects", 0), ("rp_filter", 0))})
@@ -36,7 +36,7 @@ def gateways(net):
 
 
 def quote_of(net, family, kind):
-    """The beginning of a packet of this kind that the client has sent to the server, from a socket that stays open."""
+    """The quote of a packet of this kind from the client to the server, whose socket stays open."""
     client, server = net.nodes("client", "server")
     with client.capture() as packets:
         if kind == "tcp":
@@ -52,9 +52,9 @@ def quote_of(net, family, kind):
 
 
 @pytest.mark.parametrize("kind", ["udp", "raw", "tcp"])
-def test_a_redirect_is_obeyed_whatever_the_packet_was(net, family, kind):
-    """The next packet to this destination goes to the better router. Kernels without "ipv6: Fix redirect exception
-    creation for UDP/RAW sockets" obey those about TCP alone."""
+def test_redirect_about_a_udp_raw_or_tcp_packet_is_followed(net, family, kind):
+    """The route to this destination uses the better router. Kernels without "ipv6: Fix redirect exception creation for
+    UDP/RAW sockets" follow only redirects about TCP."""
     client, server, router = net.nodes("client", "server", "router")
 
     icmp.send_redirect(router, client, BETTER[family], quote_of(net, family, kind))
@@ -63,8 +63,8 @@ def test_a_redirect_is_obeyed_whatever_the_packet_was(net, family, kind):
 
 
 @pytest.mark.virtual_clock("a redirect is kept for 300 s")
-def test_a_redirect_is_forgotten_after_five_minutes(net, clock):
-    """net.ipv4.route.gc_timeout, after which the exception counts no more (find_exception())."""
+def test_ipv4_redirect_expires_after_300_seconds(net, clock):
+    """net.ipv4.route.gc_timeout: an older exception is ignored (find_exception())."""
     client, server, router = net.nodes("client", "server", "router")
     icmp.send_redirect(router, client, BETTER[V4], quote_of(net, V4, "udp"))
     clock.sleep(295)
@@ -75,9 +75,9 @@ def test_a_redirect_is_forgotten_after_five_minutes(net, clock):
 
 
 @pytest.mark.parametrize("before, now, forgotten", [(100000, 1, True), (1, 100000, False)])
-def test_a_flush_forgets_what_was_not_used_for_as_long_as_it_says(net, clock, before, now, forgotten):
-    """Redirects of this age in jiffies, when `net.ipv6.route.flush` is written: ipv6_sysctl_rtcache_flush(). Kernels
-    without "net/ipv6: Fix the RT cache flush via sysctl using a previous delay" go by what was written before."""
+def test_ipv6_route_flush_uses_the_delay_written_to_it(net, clock, before, now, forgotten):
+    """`net.ipv6.route.flush` removes redirects of this age in jiffies: ipv6_sysctl_rtcache_flush(). Kernels without
+    "net/ipv6: Fix the RT cache flush via sysctl using a previous delay" use the value written before."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({FLUSH: before})
     icmp.send_redirect(router, client, BETTER[V6], quote_of(net, V6, "tcp"))

@@ -1,4 +1,5 @@
-"""Packets that a router is to look at although they are not for it: RFC 2113, RFC 2711. RSVP and multicast routing live on it."""
+"""Router alert: packets that a router examines although they are not for it (RFC 2113, RFC 2711). RSVP and multicast
+routing need it."""
 
 import socket
 import struct
@@ -17,13 +18,13 @@ ALERT = bytes.fromhex("94040000")
 
 
 def hop_by_hop(value):
-    """A router alert of this value, padded."""
+    """A hop-by-hop header with this router alert."""
     return struct.pack("!BBBBHBB", 0, 0, 5, 2, value, 1, 0)
 
 
-def test_a_packet_that_asks_for_it_goes_to_the_routers_program_and_no_other_does(net, family):
-    """The program has it instead of the packet's destination, and forwards it or not. IPv6 has kinds of alerts, of which a program
-    asks for one; over IPv4 it is those of its protocol."""
+def test_only_packets_with_a_router_alert_go_to_the_routers_socket(net, family):
+    """The router's socket gets them instead of the destination, and may forward them. Over IPv6 it selects one value of
+    the alert, over IPv4 those of its protocol."""
     client, server, router = net.nodes("client", "server", "router")
     program = router.socket(family, socket.SOCK_RAW, RSVP if family == socket.AF_INET else socket.IPPROTO_RAW)
     inbox = server.socket(family, socket.SOCK_RAW, RSVP)
@@ -32,7 +33,7 @@ def test_a_packet_that_asks_for_it_goes_to_the_routers_program_and_no_other_does
     there = (server.address(family), 0)
 
     def send(mark, alert):
-        """With an alert of this kind, None for none."""
+        """With this router alert, or none."""
         if family == socket.AF_INET:
             sender.setsockopt(socket.IPPROTO_IP, socket.IP_OPTIONS, b"" if alert is None else ALERT)
         else:

@@ -1,4 +1,4 @@
-"""Which of its own addresses a host or router gives."""
+"""Which of their addresses hosts and routers use as source."""
 
 import socket
 
@@ -15,10 +15,9 @@ ECN = {"Not-ECT": 0, "ECT(1)": 1, "ECT(0)": 2, "CE": 3}
 
 
 @pytest.mark.parametrize("ecn", ECN.values(), ids=ECN)
-def test_a_router_records_the_address_of_the_route_that_the_packet_takes(net, ecn):
-    """Record Route (RFC 791) names the source address of the route that was chosen by TOS, in which the two bits of
-    ECN do not count (RFC 3168). Kernels without "ipv4: Fix incorrect source address in Record Route option" let one
-    of them count."""
+def test_record_route_gives_the_source_address_of_the_route_chosen_by_tos(net, ecn):
+    """For Record Route (RFC 791) the route lookup by TOS ignores the two ECN bits (RFC 3168). Kernels without "ipv4:
+    Fix incorrect source address in Record Route option" ignore only one of them."""
     client, router, server = net.nodes("client", "router", "server")
     taken, other = "203.0.113.1", "203.0.113.2"
     for address in (taken, other):
@@ -49,8 +48,8 @@ def recorded(packet):
 
 
 @pytest.mark.parametrize("vrf_has", ["loopback", "link-local", "nothing"])
-def test_an_interface_without_an_address_lends_one_that_reaches_as_far_as_the_packet(net, family, vrf_has):
-    """Of another interface of its VRF, and not a narrower one that is nearer: RFC 6724, rule 2. Kernels without "ipv6:
+def test_unnumbered_vrf_interface_uses_a_source_address_of_sufficient_scope(net, family, vrf_has):
+    """From another interface of its VRF, not a closer one of smaller scope: RFC 6724, rule 2. Kernels without "ipv6:
     take care of scope when choosing the src addr" give ::1 to packets that leave the host."""
     client = net["client"]
     address, loopback, to = {

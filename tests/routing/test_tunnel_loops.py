@@ -1,4 +1,4 @@
-"""Tunnels that lead into each other: IP_TUNNEL_RECURSION_LIMIT, include/net/ip_tunnels.h."""
+"""Tunnels that route into each other: IP_TUNNEL_RECURSION_LIMIT, include/net/ip_tunnels.h."""
 
 import socket
 
@@ -22,10 +22,9 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_packet_in_a_loop_of_tunnels_is_given_up_soon(net, kind, measure):
-    """Each tunnel's packets take the other tunnel: after a few headers the packet is dropped, and counted as an error
-    of the tunnel. Kernels without "net: add xmit recursion limit to tunnel xmit functions" go on until the stack is
-    in danger."""
+def test_packet_in_a_tunnel_loop_is_dropped_after_at_most_5_headers(net, kind, measure):
+    """Each tunnel's packets are routed into the other tunnel. Kernels without "net: add xmit recursion limit to tunnel
+    xmit functions" go on until the stack is in danger."""
     client = net["client"]
     family, options = KINDS[kind]
     ends = ENDS[family]

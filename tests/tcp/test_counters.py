@@ -8,7 +8,7 @@ from netns import eventually, tcp_info, tcp_pair
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_a_connection_in_close_wait_is_counted_as_established(net, family):
+def test_close_wait_connection_is_counted_in_currestab(net, family):
     """tcpCurrEstab is the number of connections in ESTABLISHED or CLOSE-WAIT (RFC 4022)."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)

@@ -1,4 +1,4 @@
-"""A listener's queue of connections that wait for accept(2)."""
+"""The accept queue of a listener."""
 
 import select
 import socket
@@ -23,10 +23,9 @@ def connect(client, listener, family):
 
 
 @pytest.mark.parametrize("backlog", [0, 1, 5])
-def test_a_backlog_of_n_takes_one_connection_more(net, family, backlog):
-    """The queue is full when it is longer than the backlog (sk_acceptq_is_full()); 0 is the shortest that a program
-    may ask for, and still one connection comes about ("tcp/dccp: allow a connection when sk_max_ack_backlog is
-    zero")."""
+def test_backlog_of_n_admits_n_plus_1_connections(net, family, backlog):
+    """The accept queue is full when it is longer than the backlog (sk_acceptq_is_full()): even a backlog of 0 admits
+    one connection ("tcp/dccp: allow a connection when sk_max_ack_backlog is zero")."""
     client, server = net.nodes("client", "server")
     server.pin(PINNED)
     listener = listen(server, family, backlog)
@@ -39,8 +38,8 @@ def test_a_backlog_of_n_takes_one_connection_more(net, family, backlog):
     assert server.counter("TcpExt.ListenDrops") == 0
 
 
-def test_a_connection_beyond_the_backlog_is_dropped_and_counted(net, family):
-    """The SYN is dropped, and comes again: as soon as there is room the client gets its connection."""
+def test_connection_beyond_the_backlog_is_counted_and_completes_once_there_is_room(net, family):
+    """The SYN is dropped; a retransmission connects as soon as there is room."""
     client, server = net.nodes("client", "server")
     server.pin(PINNED)
     listener = listen(server, family, backlog=1)
@@ -59,9 +58,9 @@ def test_a_connection_beyond_the_backlog_is_dropped_and_counted(net, family):
     assert tcp_info(late).state == "ESTABLISHED"
 
 
-def test_a_connection_left_by_a_closed_listener_wakes_the_next(net, family):
-    """tcp_migrate_req=1 (ip-sysctl.rst): what waited at one listener of a SO_REUSEPORT group goes to another when that
-    one closes, and its epoll(7) says so ("tcp: call sk_data_ready() after listener migration")."""
+def test_connection_migrated_from_a_closed_listener_wakes_the_next_one(net, family):
+    """tcp_migrate_req=1 (ip-sysctl.rst): when a listener of a SO_REUSEPORT group closes, its pending connections move
+    to another one, whose epoll(7) reports it ("tcp: call sk_data_ready() after listener migration")."""
     client, server = net.nodes("client", "server")
     try:
         server.pin({"net.ipv4.tcp_migrate_req": 1})
@@ -80,7 +79,7 @@ def test_a_connection_left_by_a_closed_listener_wakes_the_next(net, family):
         waiting = []
         while not select.select([leaving], [], [], 0)[0]:
             waiting.append(connect(client, staying, family))
-            # The group's hash may choose the other listener: its connections are taken away at once.
+            # The group's hash may choose the other listener: accept its connections at once.
             while select.select([staying], [], [], 0)[0]:
                 server.adopt(staying.accept()[0])
             poll.poll(0)
@@ -93,14 +92,14 @@ def test_a_connection_left_by_a_closed_listener_wakes_the_next(net, family):
 
 
 @pytest.mark.virtual_clock("routes are freed when the last RCU callback has run; the machine is ours alone")
-def test_a_handshake_that_finds_no_room_leaves_no_route_behind(family):
-    """The last ACK finds the queue full, and the connection that was made for it is given up (tcp_v4_syn_recv_sock())."""
+def test_handshake_refused_by_a_full_accept_queue_leaks_no_route(family):
+    """The last ACK finds the queue full, and the kernel drops the new connection (tcp_v4_syn_recv_sock())."""
     before = slab.in_use(slab.ROUTES)
     with build(LAN) as net:
         client, server = net.nodes("client", "server")
         server.pin(PINNED)
         listener = listen(server, family, backlog=2)
-        # The first data completes a handshake, so that four can be under way, and the queue takes three.
+        # Only data completes a handshake, so four can be in progress, and the queue takes three.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
         conns = []
         for _pair in range(2):

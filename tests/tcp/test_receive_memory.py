@@ -1,4 +1,4 @@
-"""net.ipv4.tcp_rmem: whatever an administrator may write there, connections go on."""
+"""net.ipv4.tcp_rmem: no value that the kernel accepts stalls connections."""
 
 import pytest
 
@@ -10,9 +10,9 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 @pytest.mark.parametrize("least", [1, 2048, 4096])
-def test_a_receive_buffer_that_may_be_set_still_takes_data(net, family, least):
-    """Less than a page is refused with EINVAL, or does no harm; a buffer that no segment fits into would stall every
-    connection ("tcp: do not let tcp_rmem be set below 4096")."""
+def test_connection_receives_data_with_any_accepted_tcp_rmem(net, family, least):
+    """The kernel refuses less than a page with EINVAL, or it does no harm; a buffer smaller than a segment would stall
+    every connection ("tcp: do not let tcp_rmem be set below 4096")."""
     client, server = net.nodes("client", "server")
     try:
         server.pin({"net.ipv4.tcp_rmem": f"{least} {least} {least}"})
