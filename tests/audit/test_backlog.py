@@ -1,4 +1,4 @@
-"""More records than backlog_limit wait for a daemon that does not read: senders are slowed down, for a limited time.
+"""The backlog exceeds backlog_limit because the daemon does not read: senders wait, for a limited time.
 
 Source: audit_log_start() and the end of audit_receive() in kernel/audit.c, auditctl(8) -b and --backlog_wait_time.
 """
@@ -9,8 +9,8 @@ from netns import TICK, approx_timer, eventually, timer_slack
 
 LIMIT = 8
 AT_ONCE = 0.05
-# Each attempt to hand over a record takes 100 ms: five for the oldest kept for a daemon to come (with audit=1 only),
-# five for the oldest that failed before, one for the next.
+# Each attempt to deliver a record takes 100 ms: five for the oldest in the hold queue (with audit=1 only), five for
+# the oldest in the retry queue, one for the next.
 ONE_ROUND = [0.1] * 11
 
 
@@ -27,9 +27,8 @@ def full(audit):
     return daemon
 
 
-def test_a_sender_is_held_until_the_queue_was_dealt_with(audit, full, measure):
-    """The kernel's thread tries 6 times (11 with audit=1), puts the queue aside and wakes the sender, long
-    before the 60 s."""
+def test_sender_over_the_backlog_limit_waits_for_one_round_of_kauditd(audit, full, measure):
+    """kauditd tries 6 times (11 with audit=1), drains the queue and wakes the sender, long before the 60 s."""
     audit.control.set(backlog_wait_time=jiffies(60))
     sender = audit.process()
 
@@ -38,8 +37,8 @@ def test_a_sender_is_held_until_the_queue_was_dealt_with(audit, full, measure):
     assert AT_ONCE < measure("audit.held_by_backlog", held, "s", timer_slack(*ONE_ROUND)) <= approx_timer(*ONE_ROUND).most
 
 
-def test_a_sender_is_held_no_longer_than_the_wait_time(audit, full, measure):
-    """50 ms, as backlog_wait_time says, and not the 600 ms that the queue takes."""
+def test_sender_waits_no_longer_than_backlog_wait_time(audit, full, measure):
+    """50 ms, not the 600 ms that kauditd takes."""
     audit.control.set(backlog_wait_time=jiffies(0.05))
     sender = audit.process()
 
@@ -48,16 +47,16 @@ def test_a_sender_is_held_no_longer_than_the_wait_time(audit, full, measure):
     assert measure("audit.held_for_wait_time", held, "s", timer_slack(0.05)) == approx_timer(0.05)
 
 
-def test_no_wait_time_holds_nobody(audit, full):
-    """backlog_wait_time 0: the same burst goes through at once."""
+def test_backlog_wait_time_0_holds_no_sender(audit, full):
+    """The same burst goes through at once."""
     audit.control.set(backlog_wait_time=0)
     sender = audit.process()
 
     assert sender.call("users", "burst", LIMIT + 2) < AT_ONCE
 
 
-def test_no_limit_holds_nobody(audit, full):
-    """backlog_limit 0 stands for no limit: 100 records, none held and none lost."""
+def test_backlog_limit_0_means_no_limit(audit, full):
+    """Of 100 records none is held and none lost."""
     audit.control.set(backlog_wait_time=jiffies(60), backlog_limit=0)
     sender, lost = audit.process(), audit.status().lost
 
@@ -65,8 +64,8 @@ def test_no_limit_holds_nobody(audit, full):
     assert audit.status().lost == lost
 
 
-def test_a_held_sender_cannot_be_interrupted_but_is_let_go(audit, full):
-    """State D while it waits; that ends by itself."""
+def test_held_sender_is_uninterruptible_and_released_within_2_seconds(audit, full):
+    """State D while it waits."""
     audit.control.set(backlog_wait_time=jiffies(60))
     sender = audit.process()
     sender.start("users", "burst", LIMIT + 2)
@@ -76,9 +75,9 @@ def test_a_held_sender_cannot_be_interrupted_but_is_let_go(audit, full):
     sender.finish(within=2)
 
 
-def test_records_of_the_kernel_itself_are_held_and_then_lost(audit, full, measure):
-    """A login while the queue is too long: the process waits for backlog_wait_time, the wait is added up in
-    backlog_wait_time_actual, and the record is counted as lost."""
+def test_kernel_record_waits_backlog_wait_time_and_is_lost(audit, full, measure):
+    """A login over the backlog limit: the process waits for backlog_wait_time, the wait is added to
+    backlog_wait_time_actual, and the record counts as lost."""
     audit.control.set(backlog_wait_time=0)
     crowd, login = audit.process(), audit.process()
     audit.settle(full)
@@ -88,7 +87,7 @@ def test_records_of_the_kernel_itself_are_held_and_then_lost(audit, full, measur
 
     held = login.timed("log_in").seconds
 
-    # After the 100 ms of the first attempt others may be lost too, for want of room in the queue for retries.
+    # After the 100 ms of the first attempt others may be lost too: the retry queue is full.
     after = audit.status()
     assert measure("audit.login_held", held, "s", timer_slack(0.05)) == approx_timer(0.05)
     assert after.lost > before.lost
@@ -96,8 +95,8 @@ def test_records_of_the_kernel_itself_are_held_and_then_lost(audit, full, measur
     assert approx_timer(0.05).least <= waited < 0.1 + held
 
 
-def test_the_daemons_own_records_are_never_held(audit, full):
-    """It could not read while it waits: its login goes through at once, while another's is held."""
+def test_the_audit_daemons_own_records_are_never_held(audit, full):
+    """A held daemon could not read: its login goes through at once, while another's is held."""
     audit.control.set(backlog_wait_time=jiffies(60))
     crowd, other = audit.process(), audit.process()
     crowd.start("users", "burst", LIMIT + 2)
@@ -112,9 +111,9 @@ def test_the_daemons_own_records_are_never_held(audit, full):
 
 
 @pytest.mark.virtual_clock("the default wait time is a minute")
-def test_many_held_senders_are_all_free_within_a_minute(audit, full, measure):
-    """Five senders at the default of 60 s; they wait exclusively, so that each round of the kernel's thread wakes one,
-    and the last may have to wait for all of its time, but nobody for longer."""
+def test_five_held_senders_are_all_released_within_a_minute(audit, full, measure):
+    """Five senders at the default of 60 s. They wait exclusively: each round of kauditd wakes one, and the last may
+    wait the full time, but no longer."""
     audit.control.set(backlog_wait_time=jiffies(60))
     senders = [audit.process() for _ in range(5)]
     for sender in senders:

@@ -1,7 +1,7 @@
-"""A registered daemon that does not read, its receive buffer full: whom it holds up, and for how long.
+"""A registered daemon that does not read, its receive buffer full: who waits, and for how long.
 
-The kernel tries for 100 ms to hand it a message (sk_sndtimeo, audit_net_init() in kernel/audit.c). In kernels of the
-5.4 era that wait had no limit and was spent with the audit mutex held: a deadlock.
+The kernel tries for 100 ms to deliver a message (sk_sndtimeo, audit_net_init() in kernel/audit.c). Kernels of the 5.4
+era waited without limit, with the audit mutex held: a deadlock.
 """
 
 from pathlib import Path
@@ -12,12 +12,12 @@ from fixtures.audit import HOLDS_RECORDS
 from netns import approx_timer, eventually, timer_slack
 from netns.attempt import refused
 
-# Seconds for a call that waits for nothing, under emulation; a wait for delivery would be 0.1.
+# Seconds for a call that does not wait, under emulation; a wait for delivery takes 0.1.
 AT_ONCE = 0.05
 
 
-def test_a_full_daemon_unregisters_itself_within_100_ms(audit, measure):
-    """It waits for itself, as the message that asks whether it is alive finds no room; then it is unregistered."""
+def test_daemon_with_a_full_buffer_unregisters_in_100_ms(audit, measure):
+    """The kernel asks the daemon whether it is alive, and the message finds no room; then it is unregistered."""
     daemon = audit.full_daemon()
     drops = daemon.call("row").drops
 
@@ -28,8 +28,8 @@ def test_a_full_daemon_unregisters_itself_within_100_ms(audit, measure):
     assert daemon.call("row").drops > drops
 
 
-def test_the_full_daemon_learns_of_its_losses(audit):
-    """ENOBUFS, once, at the next read (netlink(7)); then what its buffer held."""
+def test_overrun_daemon_reads_enobufs_once(audit):
+    """At the next read (netlink(7)); then what its buffer held."""
     daemon = audit.full_daemon()
     with refused("ENOBUFS", "recv() of the audit daemon whose buffer overflowed"):
         daemon.call("receive", 5)
@@ -37,8 +37,8 @@ def test_the_full_daemon_learns_of_its_losses(audit):
     assert len(daemon.call("receive")) > 1
 
 
-def test_others_wait_while_the_daemon_unregisters(audit, measure):
-    """The mutex is held for the 100 ms; a sender as sudo waits for it, uninterruptible, and no longer."""
+def test_senders_wait_at_most_100_ms_while_a_full_daemon_unregisters(audit, measure):
+    """The mutex is held for the 100 ms; a sender such as sudo waits for it in state D."""
     daemon, sender = audit.full_daemon(), audit.process()
     daemon.start("unregister")
     eventually("process state of the audit daemon", lambda: daemon.state, "S", within=0.08, every=0.002)
@@ -52,7 +52,7 @@ def test_others_wait_while_the_daemon_unregisters(audit, measure):
 
 
 def test_senders_below_the_backlog_limit_are_not_held(audit, measure):
-    """Records are queued for kauditd, whose wait is its own: ten messages, each acknowledged at once."""
+    """Records are queued, and only kauditd waits: ten messages, each acknowledged at once."""
     audit.full_daemon()
     sender = audit.process()
 
@@ -61,8 +61,8 @@ def test_senders_below_the_backlog_limit_are_not_held(audit, measure):
     assert measure("audit.sender_to_full_daemon", held, "s", timer_slack(0)) < AT_ONCE
 
 
-def test_the_status_is_answered_meanwhile(audit):
-    """To a process that reads: the answer waits for nobody's buffer but its own."""
+def test_audit_get_does_not_wait_for_a_full_daemon(audit):
+    """The reply to another process does not wait for the daemon's buffer."""
     daemon, other = audit.full_daemon(), audit.process()
     audit.process().call("users", "in delivery", 5)
 
@@ -72,8 +72,8 @@ def test_the_status_is_answered_meanwhile(audit):
     assert reply.seconds < AT_ONCE
 
 
-def test_a_record_that_found_no_room_comes_with_the_next_one(audit):
-    """It is kept for another attempt, which the next record brings about, and the order stays (audit_retry_queue)."""
+def test_undelivered_record_is_retried_before_the_next_one(audit):
+    """It is kept for a retry, which the next record triggers; the order stays (audit_retry_queue)."""
     daemon, sender = audit.full_daemon(), audit.process()
     drops = daemon.call("row").drops
     sender.call("user", "first")
@@ -87,9 +87,9 @@ def test_a_record_that_found_no_room_comes_with_the_next_one(audit):
     assert messages[-2:] == ["first", "second"]
 
 
-def test_no_record_disappears_uncounted(audit):
-    """With audit=1 on the command line a record is tried again and again, or counted as lost; without it one that
-    failed five times is dropped and not counted (audit_default in kauditd_hold_skb())."""
+def test_every_record_is_delivered_or_counted_as_lost(audit):
+    """With audit=1 on the command line a record is retried or counted as lost; without it one that failed five times is
+    dropped and not counted (audit_default in kauditd_hold_skb())."""
     if HOLDS_RECORDS not in Path("/proc/cmdline").read_text().split():
         pytest.skip(f"needs {HOLDS_RECORDS} on the kernel's command line")
     daemon, sender = audit.full_daemon(), audit.process()

@@ -1,4 +1,4 @@
-"""What the end of a daemon frees: everybody who waits for it, at once, and its place."""
+"""Killing the audit daemon releases waiting senders at once and frees its registration."""
 
 import pytest
 
@@ -9,7 +9,7 @@ AT_ONCE = 0.05
 
 
 def held_sender(audit):
-    """A sender that waits, for up to a minute, because of a daemon that does not read: the daemon and the sender."""
+    """A daemon that does not read, and a sender that waits for up to a minute because of it."""
     daemon = audit.full_daemon()
     audit.control.set(backlog_limit=LIMIT, backlog_wait_time=round(60 / TICK))
     sender = audit.process()
@@ -19,8 +19,8 @@ def held_sender(audit):
     return daemon, sender
 
 
-def test_a_kill_of_the_daemon_frees_the_held_sender(audit, measure):
-    """Its socket is gone, the attempt to deliver ends, the queue is put aside and the sender goes on."""
+def test_killing_the_daemon_releases_a_held_sender(audit, measure):
+    """The daemon's socket is gone: the delivery ends, and kauditd drains the queue and wakes the sender."""
     daemon, sender = held_sender(audit)
     with stopwatch() as took:
         daemon.kill()
@@ -29,8 +29,8 @@ def test_a_kill_of_the_daemon_frees_the_held_sender(audit, measure):
     assert measure("audit.freed_by_kill_after", took.seconds, "s", timer_slack(0)) < AT_ONCE
 
 
-def test_after_a_kill_the_place_is_free(audit):
-    """The next record notices; AUDIT_GET then names nobody, and a new daemon gets what comes."""
+def test_new_daemon_can_register_after_the_old_one_was_killed(audit):
+    """The kernel notices at the next record: AUDIT_GET has pid 0. A new daemon gets records."""
     daemon, sender = held_sender(audit)
     daemon.kill()
     sender.finish(within=10)
@@ -42,8 +42,8 @@ def test_after_a_kill_the_place_is_free(audit):
     assert successor.call("receive_until", "to the successor")[-1].message == "to the successor"
 
 
-def test_a_daemon_that_waits_for_itself_can_be_killed(audit, measure):
-    """While it unregisters with a full buffer it sleeps interruptibly: SIGKILL ends it and gives the mutex back."""
+def test_daemon_blocked_in_unregistering_can_be_killed(audit, measure):
+    """While it unregisters with a full buffer it sleeps interruptibly: SIGKILL ends it and releases the mutex."""
     daemon, other = audit.full_daemon(), audit.process()
     daemon.start("unregister")
     eventually("process state of the audit daemon", lambda: daemon.state, "S", within=0.08, every=0.002)
@@ -57,9 +57,8 @@ def test_a_daemon_that_waits_for_itself_can_be_killed(audit, measure):
     assert measure("audit.mutex_free_after_kill", took.seconds, "s", timer_slack(0)) < AT_ONCE
 
 
-def test_a_held_sender_is_not_killed_before_its_time(audit):
-    """In state D a SIGKILL waits: the process is gone when the kernel's thread has let it go, and that is long
-    before the minute is over."""
+def test_held_sender_dies_within_2_seconds_of_sigkill(audit):
+    """In state D SIGKILL waits until kauditd releases the process, long before the minute is over."""
     _daemon, sender = held_sender(audit)
     with stopwatch() as took:
         sender.kill()
@@ -69,8 +68,8 @@ def test_a_held_sender_is_not_killed_before_its_time(audit):
 
 
 @pytest.mark.parametrize("enabled", [0, 1], ids=["off", "on"])
-def test_a_kill_of_a_reading_daemon_costs_nobody_anything(audit, enabled):
-    """Messages are taken at once before and after, whether audit is on or off."""
+def test_killing_a_daemon_with_an_empty_buffer_delays_no_sender(audit, enabled):
+    """Five messages after the kill are taken at once, whether audit is on or off."""
     daemon, sender = audit.daemon(), audit.process()
     audit.control.set(enabled=enabled)
     daemon.kill()

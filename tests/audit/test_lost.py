@@ -1,4 +1,4 @@
-"""Records that cannot be kept: how they are counted, and what the failure mode makes of it (auditctl(8), -f)."""
+"""Lost records: how they are counted, and what the failure mode does (auditctl(8), -f)."""
 
 from contextlib import contextmanager
 
@@ -14,7 +14,7 @@ LIMIT = 8
 
 @contextmanager
 def kernel_log():
-    """A function that gives the lines that the kernel has logged within the block so far."""
+    """A function that returns the lines that the kernel has logged so far within the block."""
     lines = []
     with KernelLog() as log:
         def so_far():
@@ -25,7 +25,7 @@ def kernel_log():
 
 
 def lose_one(audit):
-    """One record of the kernel itself finds the backlog too long, and may not wait: the daemon that is to blame, and
+    """Lose a record of the kernel's own: the backlog is over the limit, and it may not wait. Returns the daemon, and
     how many were lost before."""
     daemon = audit.full_daemon()
     audit.control.set(backlog_limit=LIMIT, backlog_wait_time=0)
@@ -34,19 +34,19 @@ def lose_one(audit):
     before = audit.status().lost
     crowd.call("users", "burst", LIMIT + 2)
     login.call("log_in")
-    # Others follow once the first attempt to deliver has failed, after 100 ms, and leave no room for retries.
+    # More follow after 100 ms, when the first delivery has failed and the retry queue is full.
     return daemon, before
 
 
 def test_a_lost_record_is_counted(audit):
-    """The counter of AUDIT_GET grows by one."""
+    """`lost` of AUDIT_GET grows by one."""
     _daemon, before = lose_one(audit)
 
     assert audit.status().lost == before + 1
 
 
-def test_the_lost_counter_is_read_and_cleared_at_once(audit):
-    """Setting AUDIT_STATUS_LOST answers with the count so far, and the next reading is 0."""
+def test_setting_lost_returns_the_counter_and_clears_it(audit):
+    """AUDIT_STATUS_LOST answers with the count so far; the next AUDIT_GET returns 0."""
     daemon, _before = lose_one(audit)
     audit.settle(daemon)
     counted = audit.status().lost
@@ -55,27 +55,26 @@ def test_the_lost_counter_is_read_and_cleared_at_once(audit):
     assert audit.status().lost == 0
 
 
-def test_more_than_the_rate_limit_is_lost_and_counted(audit):
-    """Of 50 messages in a moment less than twice rate_limit get through: the count starts anew when it is first looked
-    at after a second (audit_rate_check()). Each of the others is counted as lost."""
+def test_messages_over_rate_limit_are_lost_and_counted(audit):
+    """Of a burst of 50 less than twice rate_limit get through: the count restarts at the first check after a second
+    (audit_rate_check()). Each of the others counts as lost."""
     daemon, sender = audit.daemon(), audit.process()
     before = audit.status().lost
     audit.control.set(rate_limit=10)
     sender.call("users", "burst", 50)
 
-    # The rate is counted in whole seconds: this one comes when the burst is over and everything before it is delivered.
+    # The rate is counted in whole seconds. Without the limit this message gets through, behind all others.
     audit.control.set(rate_limit=0)
     sender.call("user", "last")
     delivered = sum("burst" in record.text for record in daemon.call("receive_until", "last"))
     lost = audit.status().lost - before
     assert 1 <= delivered < 20
-    # Each change of the limit makes a record of its own, of up to four parts, which the rate limit counts too.
+    # Each change of the limit makes a record too, of up to four parts, which count against the limit.
     assert 50 - delivered <= lost <= 58 - delivered
 
 
-def test_the_rate_limit_is_for_a_second(audit, clock):
-    """A message 0.7 s after the limit was reached is lost like those before; half a second later the count has started
-    anew."""
+def test_rate_limit_count_restarts_after_a_second(audit, clock):
+    """A message 0.7 s after the limit was reached is lost; half a second later one gets through."""
     audit.daemon()
     sender = audit.process()
     audit.control.set(rate_limit=10)
@@ -85,7 +84,7 @@ def test_the_rate_limit_is_for_a_second(audit, clock):
         sender.call("users", "one", 1)
         return audit.status().lost - before
 
-    # The second that the change of the limit began is over: the burst begins one of its own.
+    # The second that began with the change of the limit is over: the burst begins a new one.
     clock.sleep(1.5)
     sender.call("users", "burst", 20)
     clock.sleep(0.7)
@@ -95,8 +94,8 @@ def test_the_rate_limit_is_for_a_second(audit, clock):
 
 
 @pytest.mark.parametrize("mode, reasons", [(FAIL_SILENT, 0), (FAIL_PRINTK, 1)], ids=["silent", "printk"])
-def test_the_failure_mode_decides_whether_the_reason_is_logged(audit, mode, reasons):
-    """The new count is logged in either mode, the reason in mode 1 alone (audit_panic())."""
+def test_reason_of_a_loss_is_logged_in_failure_mode_printk_only(audit, mode, reasons):
+    """The new count is logged in both modes, the reason in mode 1 only (audit_panic())."""
     audit.control.set(failure=mode)
     with kernel_log() as lines:
         lose_one(audit)
@@ -105,8 +104,8 @@ def test_the_failure_mode_decides_whether_the_reason_is_logged(audit, mode, reas
         assert sum(line.endswith("backlog limit exceeded") for line in lines()) == reasons
 
 
-def test_failure_modes_beyond_panic_do_not_exist(audit):
-    """0, 1 and 2 are accepted, 3 is EINVAL and changes nothing. Audit is off meanwhile: a loss would be a panic."""
+def test_failure_modes_0_to_2_are_accepted_and_3_is_refused(audit):
+    """3 is EINVAL and changes nothing. Audit is off meanwhile: in mode 2 a loss would panic."""
     audit.control.set(enabled=0)
     for mode in (FAIL_SILENT, FAIL_PANIC, FAIL_PRINTK):
         audit.control.set(failure=mode)
@@ -117,8 +116,8 @@ def test_failure_modes_beyond_panic_do_not_exist(audit):
     assert audit.status().failure == FAIL_PRINTK
 
 
-def test_the_wait_time_is_limited_to_ten_minutes(audit):
-    """Ten times the default of 60 s is accepted, a jiffy more is EINVAL: nobody can be held for longer."""
+def test_backlog_wait_time_is_limited_to_ten_minutes(audit):
+    """Ten times the default of 60 s is accepted, one jiffy more is EINVAL."""
     most = round(600 / TICK)
     audit.control.set(backlog_wait_time=most)
     with refused("EINVAL", "setting backlog_wait_time above the most"):
@@ -127,8 +126,8 @@ def test_the_wait_time_is_limited_to_ten_minutes(audit):
     assert audit.status().backlog_wait_time == most
 
 
-def test_what_is_logged_while_audit_is_off_is_neither_sent_nor_lost(audit):
-    """The sender gets its acknowledgement (a program must not fail for it), and the daemon only what comes after."""
+def test_messages_sent_while_audit_is_off_are_neither_delivered_nor_lost(audit):
+    """The sender gets its ACK (a program must not fail for it), the daemon only what comes after."""
     daemon, sender = audit.daemon(), audit.process()
     before = audit.status().lost
     audit.control.set(enabled=0)

@@ -1,4 +1,4 @@
-"""A record takes memory until somebody has read it, and not longer."""
+"""An audit record takes memory until it is read, and no longer."""
 
 import os
 import re
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 COUNT, AT_A_TIME = 2000, 50
-# Bytes. A record takes 768 at the least: a struct sk_buff, and a data area of 512.
+# Bytes. A record takes at least 768: a struct sk_buff, and a data area of 512.
 FORGOTTEN = COUNT * 768 // 4
 
 
 def unreclaimable():
-    """Bytes of the kernel's own objects that it cannot do without (SUnreclaim: proc_meminfo(5))."""
+    """Bytes of slab memory that the kernel cannot reclaim (SUnreclaim: proc_meminfo(5))."""
     return 1024 * int(re.search(r"^SUnreclaim: +(\d+) kB", Path("/proc/meminfo").read_text(), re.M)[1])
 
 
@@ -22,8 +22,8 @@ def alone():
         pytest.skip("looks at the whole machine's memory: runs with --kernel")
 
 
-def test_what_the_daemon_has_read_takes_no_memory(audit, alone, measure):
-    """2000 records, fifty at a time: kauditd gives its copies back."""
+def test_records_that_the_daemon_has_read_take_no_memory(audit, alone, measure):
+    """2000 records, fifty at a time: kauditd frees its copies."""
     daemon, sender = audit.daemon(1 << 20), audit.process()
 
     def deliver(count):

@@ -1,4 +1,4 @@
-"""Readers beside the daemon, on the multicast group READLOG (since 3.16): each gets all, and holds up nobody."""
+"""Readers beside the daemon, on the multicast group READLOG (since 3.16): each gets all records and delays nobody."""
 
 from fixtures.audit import SMALL
 from netns import eventually, timer_slack
@@ -8,11 +8,11 @@ AT_ONCE = 0.05
 
 
 def collect(reader, last):
-    """All messages up to this one."""
+    """All messages up to `last`."""
     return [record.message for record in reader.call("receive_until", last) if record.message]
 
 
-def test_every_reader_gets_every_record(audit):
+def test_every_multicast_reader_gets_every_record(audit):
     """With a daemon and without: a multicast reader needs no registration."""
     readers, sender = [audit.process(multicast=True) for _ in range(2)], audit.process()
     sender.call("user", "no daemon")
@@ -22,7 +22,7 @@ def test_every_reader_gets_every_record(audit):
     assert [collect(reader, "with daemon") for reader in readers] == [["no daemon", "with daemon"]] * 2
 
 
-def test_a_reader_that_is_overrun_is_told_once(audit):
+def test_overrun_multicast_reader_reads_enobufs_once(audit):
     """ENOBUFS, then the records that its buffer held, then the new ones (netlink(7))."""
     reader, sender = audit.process(receive_buffer=SMALL, multicast=True), audit.process()
     sender.call("users", "burst", 20)
@@ -35,7 +35,7 @@ def test_a_reader_that_is_overrun_is_told_once(audit):
     assert collect(reader, "afterwards") == ["afterwards"]
 
 
-def test_a_reader_that_does_not_read_holds_nobody(audit, measure):
+def test_stuck_multicast_reader_delays_nobody(audit, measure):
     """Multicast does not wait for room: senders go on at once, the daemon and the other reader get everything."""
     stuck = audit.process(receive_buffer=SMALL, multicast=True)
     reader, daemon, sender = audit.process(multicast=True), audit.daemon(), audit.process()
@@ -49,8 +49,8 @@ def test_a_reader_that_does_not_read_holds_nobody(audit, measure):
     assert measure("audit.sender_beside_stuck_reader", held, "s", timer_slack(0)) < AT_ONCE
 
 
-def test_a_full_daemon_keeps_no_record_from_the_readers(audit):
-    """They are served first (kauditd_send_multicast_skb() is called before the daemon is tried)."""
+def test_multicast_readers_get_every_record_beside_a_full_daemon(audit):
+    """kauditd_send_multicast_skb() runs before the attempt to deliver to the daemon."""
     audit.full_daemon()
     reader, sender = audit.process(multicast=True), audit.process()
     sender.call("users", "burst", 10)

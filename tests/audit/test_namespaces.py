@@ -1,4 +1,4 @@
-"""Audit belongs to the initial user and PID namespaces; the network namespace does not matter to control and messages.
+"""Audit belongs to the initial user and PID namespaces; control and messages work from any network namespace.
 
 Source: audit_netlink_ok() and audit_multicast_bind() in kernel/audit.c.
 """
@@ -9,30 +9,30 @@ from netns.attempt import name, refused
 
 
 def refusal(process, method, *arguments):
-    """The name of the errno that the kernel refuses this call with, None if it does not."""
+    """The name of the errno that this call fails with, None if it succeeds."""
     try:
         process.call(method, *arguments)
     except OSError as error:
         return name(error.errno)
 
 
-def test_another_user_namespace_is_told_that_there_is_no_audit(audit):
-    """ECONNREFUSED for control and for messages, so that a container's login believes audit is not configured and
-    lets its users in; root there has all capabilities."""
+def test_audit_requests_from_another_user_namespace_get_econnrefused(audit):
+    """Control and messages alike: a container's login takes audit for not configured and lets its users in. Root there
+    has all capabilities."""
     process = audit.process(unshare=CLONE_NEWUSER)
 
     requests = [("status",), ("set_pid_0",), ("register",), ("user", "hello")]
     assert [refusal(process, *request) for request in requests] == ["ECONNREFUSED"] * 4
 
 
-def test_another_user_namespace_may_not_listen(audit):
-    """EPERM for joining READLOG: CAP_AUDIT_READ counts in the initial user namespace only."""
+def test_readlog_cannot_be_joined_from_another_user_namespace(audit):
+    """EPERM: CAP_AUDIT_READ counts in the initial user namespace only."""
     with refused("EPERM", "a multicast reader in a user namespace"):
         audit.process(unshare=CLONE_NEWUSER, multicast=True)
 
 
-def test_another_pid_namespace_may_log_but_not_control(audit):
-    """EPERM for status and registration; a message is logged with the process id of the initial namespace."""
+def test_process_in_another_pid_namespace_may_log_but_not_control(audit):
+    """EPERM for status and registration; a message is logged with the PID of the initial namespace."""
     daemon, process = audit.daemon(), audit.process(unshare=CLONE_NEWPID)
 
     assert [refusal(process, *request) for request in [("status",), ("register",)]] == ["EPERM"] * 2
@@ -41,8 +41,8 @@ def test_another_pid_namespace_may_log_but_not_control(audit):
     assert record.text.startswith(f"pid={process.pid} ")
 
 
-def test_a_daemon_may_live_in_another_network_namespace(audit):
-    """It is registered with its namespace, and the records find it there."""
+def test_audit_daemon_can_run_in_another_network_namespace(audit):
+    """The kernel registers it with its namespace and sends the records there."""
     daemon, sender = audit.process(unshare=CLONE_NEWNET), audit.process()
     daemon.call("register")
     sender.call("user", "hello")
@@ -51,9 +51,8 @@ def test_a_daemon_may_live_in_another_network_namespace(audit):
     assert daemon.call("receive_until", "hello")[-1].message == "hello"
 
 
-def test_readers_of_another_network_namespace_hear_nothing(audit):
-    """Joining succeeds, but records are sent to the group in the initial network namespace alone; a reader there shows
-    that there was one."""
+def test_multicast_reader_in_another_network_namespace_gets_nothing(audit):
+    """It can join, but records go to the group in the initial network namespace only; a reader there gets this one."""
     elsewhere = audit.process(unshare=CLONE_NEWNET, multicast=True)
     here, sender = audit.process(multicast=True), audit.process()
     sender.call("user", "hello")
@@ -62,8 +61,8 @@ def test_readers_of_another_network_namespace_hear_nothing(audit):
     assert elsewhere.call("receive") == []
 
 
-def test_a_full_daemon_elsewhere_holds_its_unregistering_as_long(audit, measure):
-    """The limit of 100 ms is set for the kernel's socket of each network namespace."""
+def test_full_daemon_in_another_network_namespace_unregisters_in_100_ms(audit, measure):
+    """The kernel's socket in each network namespace has the limit of 100 ms."""
     daemon = audit.full_daemon(unshare=CLONE_NEWNET)
 
     reply = daemon.timed("unregister")

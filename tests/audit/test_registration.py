@@ -1,4 +1,4 @@
-"""Who is the audit daemon: one process, registered by itself, replaced only when it is gone (audit_set_pid(3))."""
+"""The audit daemon: one process, registered by itself, replaced only when it is gone (audit_set_pid(3))."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from netns.attempt import name, refused
 
 
 def refusal(process, method, *arguments):
-    """The name of the errno that the kernel refuses this call with, None if it does not."""
+    """The name of the errno that this call fails with, None if it succeeds."""
     try:
         process.call(method, *arguments)
     except OSError as error:
@@ -16,7 +16,7 @@ def refusal(process, method, *arguments):
 
 
 def test_the_registered_daemon_gets_the_records(audit):
-    """AUDIT_GET names it, and a message that a program logs reaches it with the sender's process id."""
+    """AUDIT_GET returns its PID, and a program's message reaches it with the sender's PID."""
     daemon, sender = audit.daemon(), audit.process()
     sender.call("user", "hello")
 
@@ -25,8 +25,8 @@ def test_the_registered_daemon_gets_the_records(audit):
     assert audit.status().pid == daemon.pid
 
 
-def test_a_process_registers_nobody_but_itself(audit):
-    """EINVAL for another's process id (AUDIT_SET, AUDIT_STATUS_PID)."""
+def test_process_can_register_only_itself(audit):
+    """EINVAL for another process's PID (AUDIT_SET, AUDIT_STATUS_PID)."""
     with refused("EINVAL", "registering another process than the sender"):
         audit.control.set(pid=os.getppid() or 1)
 
@@ -34,15 +34,15 @@ def test_a_process_registers_nobody_but_itself(audit):
 
 
 def test_a_healthy_daemon_is_not_replaced(audit):
-    """EEXIST: the kernel asks the registered one by a message first (AUDIT_REPLACE)."""
+    """EEXIST: the kernel first sends the registered one a message (AUDIT_REPLACE)."""
     daemon, other = audit.daemon(), audit.process()
 
     assert refusal(other, "register") == "EEXIST"
     assert audit.status().pid == daemon.pid
 
 
-def test_only_the_daemon_unregisters_itself(audit):
-    """EACCES for anybody else, root included; none for itself."""
+def test_only_the_daemon_can_unregister_itself(audit):
+    """EACCES for others, root included; no error for itself."""
     daemon, other = audit.daemon(), audit.process()
 
     assert refusal(other, "set_pid_0") == "EACCES"
@@ -51,9 +51,9 @@ def test_only_the_daemon_unregisters_itself(audit):
     assert audit.status().pid == 0
 
 
-def test_a_stopped_daemon_is_not_replaced_either(audit, measure):
-    """With a full receive buffer it cannot be asked: the kernel tries for 100 ms (sk_sndtimeo of audit_net_init()) and
-    keeps it, EEXIST. Kernels of the 5.4 era could wait without limit, with the mutex held."""
+def test_stopped_daemon_with_a_full_buffer_is_not_replaced(audit, measure):
+    """The kernel tries for 100 ms to ask it (sk_sndtimeo of audit_net_init()) and keeps it: EEXIST. Kernels of the 5.4
+    era could wait without limit, with the mutex held."""
     daemon, other = audit.full_daemon(), audit.process()
     daemon.signal(signal.SIGSTOP)
     eventually("process state of the audit daemon", lambda: daemon.state, "T", within=5)
@@ -65,7 +65,7 @@ def test_a_stopped_daemon_is_not_replaced_either(audit, measure):
 
 
 def test_a_dead_daemon_is_replaced(audit):
-    """The question finds no socket (ECONNREFUSED) and the new daemon is accepted, and gets the records."""
+    """The kernel's message finds no socket (ECONNREFUSED); the new daemon registers and gets the records."""
     audit.daemon().kill()
     daemon, sender = audit.daemon(), audit.process()
     sender.call("user", "hello")
@@ -74,7 +74,7 @@ def test_a_dead_daemon_is_replaced(audit):
 
 
 def test_a_daemon_that_closed_its_socket_is_replaced(audit):
-    """It is the socket that counts, not the process."""
+    """The socket counts, not the process."""
     closed = audit.daemon()
     closed.call("close")
 

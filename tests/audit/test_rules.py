@@ -1,4 +1,4 @@
-"""Rules for system calls, and what their records say."""
+"""Rules for system calls, and the content of their records."""
 
 import ctypes
 import struct
@@ -18,7 +18,7 @@ CAP_AUDIT_WRITE = 1 << 29
 
 
 class Capable:
-    """A process that changes its capabilities by system call."""
+    """A process that sets its capabilities by capset(2)."""
 
     def __init__(self):
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -36,8 +36,8 @@ class Capable:
 
 @pytest.mark.skipif(struct.calcsize("P") != 8, reason="the number of capset(2) is that of x86-64")
 def test_capset_record_shows_the_inheritable_set(audit):
-    """cap_pi is what the process made inheritable; kernels without "audit: fix incorrect inheritable capability in
-    CAPSET records" show the effective set there."""
+    """cap_pi is the inheritable set; kernels without "audit: fix incorrect inheritable capability in CAPSET records"
+    have the effective set there."""
     daemon = audit.daemon()
     with Actor(Capable) as process:
         audit.control.add_rule(_CAPSET, process.pid)
@@ -61,9 +61,9 @@ def directory():
 
 
 @pytest.mark.parametrize("fate", ["there", "removed", "renamed", "replaced"])
-def test_a_rule_for_a_program_can_be_taken_back_whatever_became_of_the_file(audit, directory, fate):
-    """By the words that it was made with; then it is gone. Kernels without "audit: fix removal of dangling executable
-    rules" do not find the file any more, and keep the rule for ever."""
+def test_exe_rule_can_be_deleted_whatever_happened_to_its_file(audit, directory, fate):
+    """The same path deletes it; a second attempt gets ENOENT. Kernels without "audit: fix removal of dangling
+    executable rules" do not find the file any more, and keep the rule for ever."""
     program = directory / "program"
     program.touch()
     audit.control.add_program_rule(_CAPSET, program)
@@ -80,8 +80,8 @@ def test_a_rule_for_a_program_can_be_taken_back_whatever_became_of_the_file(audi
         audit.control.delete_program_rule(_CAPSET, program)
 
 
-def test_a_rule_may_be_made_before_its_program(audit, directory):
-    """And holds from when the program is there; it is taken back like any other."""
+def test_exe_rule_can_be_added_before_its_file_exists(audit, directory):
+    """Once the file exists the rule can be deleted like any other."""
     program = directory / "program"
     audit.control.add_program_rule(_CAPSET, program)
 

@@ -22,7 +22,7 @@ def refusal(change):
 
 
 def settled(control):
-    """The status once the kernel's thread has taken from the backlog what there was to record."""
+    """The status once kauditd has emptied the backlog."""
     eventually("records in the audit backlog", lambda: control.status().backlog, 0, within=10)
     return control.status()
 
@@ -30,8 +30,8 @@ def settled(control):
 @pytest.mark.last("a locked configuration stays locked for as long as the machine runs")
 @pytest.mark.virtual_clock("locks the audit system until the next boot: it takes a machine of its own")
 def test_a_locked_configuration_refuses_every_change():
-    """EPERM for settings, rules and watched trees alike; the configuration stays as it was. Kernels without "audit:
-    enforce AUDIT_LOCKED for AUDIT_TRIM and AUDIT_MAKE_EQUIV" still change trees."""
+    """EPERM for settings, rules and watched trees; the configuration stays. Kernels without "audit: enforce
+    AUDIT_LOCKED for AUDIT_TRIM and AUDIT_MAKE_EQUIV" still change trees."""
     control = AuditSocket()
     control.add_rule(CAPSET, os.getpid())
     control.set(failure=0)

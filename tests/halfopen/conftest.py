@@ -1,8 +1,8 @@
-"""A health check that opens a connection only by half: SYN, SYN-ACK, and a reset instead of the ACK.
+"""A half-open health check: SYN, SYN-ACK, and RST instead of the ACK.
 
 The service's application never sees it, and no port waits in TIME_WAIT. Load balancers and service meshes check
-thousands of backends so. How: the ACK is held back by TCP_QUICKACK off or TCP_DEFER_ACCEPT (tcp(7)), and close() with
-SO_LINGER of 0 resets the connection before it is sent.
+thousands of backends this way. TCP_QUICKACK off or TCP_DEFER_ACCEPT (tcp(7)) delays the ACK, and close() with SO_LINGER
+0 resets the connection before it is sent.
 """
 
 import socket
@@ -43,18 +43,18 @@ def defer_accept(conn: socket.socket) -> None:
 
 
 class Check:
-    """A check that holds the ACK back in one of the ways."""
+    """A check that delays the ACK by `hold_back`."""
 
     def __init__(self, hold_back: Callable[[socket.socket], None]) -> None:
         self._hold_back = hold_back
 
     def prepare(self, conn: socket.socket) -> None:
-        """What the socket needs before connect()."""
+        """Socket options before connect()."""
         self._hold_back(conn)
         conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
 
     def open(self, service: Service, port: int = 0) -> socket.socket:
-        """The client's socket, connected and not yet acknowledged. Raises OSError: the service has failed the check."""
+        """The client's socket, connected, its ACK not yet sent. Raises OSError if the service fails the check."""
         conn = service.client.socket(service.family)
         self.prepare(conn)
         conn.settimeout(5)
@@ -64,11 +64,11 @@ class Check:
         return conn
 
     def run(self, service: Service, port: int = 0) -> None:
-        """As open(), and the reset."""
+        """open(), then the RST."""
         self.open(service, port).close()
 
 
 @pytest.fixture(params=(quickack_off, defer_accept), ids=("quickack-off", "defer-accept"))
 def check(request: pytest.FixtureRequest) -> Check:
-    """The promise holds for both ways."""
+    """The promise holds for both."""
     return Check(request.param)

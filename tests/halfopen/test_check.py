@@ -1,4 +1,4 @@
-"""What a half-open check sends, and what it leaves behind at both ends: nothing."""
+"""What a half-open check sends; it leaves nothing behind at either end."""
 
 import socket
 
@@ -20,8 +20,8 @@ def nobody_waits_to_be_accepted(listener):
     return False
 
 
-def test_a_check_sends_a_syn_and_a_reset_only(service, check):
-    """The reset acknowledges the SYN-ACK and follows the SYN in sequence, so that the server must take it."""
+def test_half_open_check_sends_only_syn_and_rst(service, check):
+    """The RST acknowledges the SYN-ACK and follows the SYN in sequence, so the server must accept it."""
     with service.client.capture("tcp") as packets:
         check.run(service)
         fence(service.client, service.server, service.address[0])
@@ -31,7 +31,7 @@ def test_a_check_sends_a_syn_and_a_reset_only(service, check):
     assert (reset.seq, reset.ack) == ((syn.seq + 1) % 2**32, (answer.seq + 1) % 2**32)
 
 
-def test_the_application_never_hears_of_a_check(service, check):
+def test_half_open_check_never_reaches_the_application(service, check):
     """The request ends before it becomes a connection: EmbryonicRsts and AttemptFails + 1, PassiveOpens 0."""
     before = service.server.counters()
 
@@ -44,7 +44,7 @@ def test_the_application_never_hears_of_a_check(service, check):
     assert nobody_waits_to_be_accepted(service.listener)
 
 
-def test_a_check_leaves_nothing_behind(service, check):
+def test_half_open_check_leaves_no_socket_behind(service, check):
     """No TIME_WAIT at the client, no request at the server."""
     check.run(service)
     fence(service.client, service.server, service.address[0])
@@ -52,7 +52,7 @@ def test_a_check_leaves_nothing_behind(service, check):
     assert (states(service.client), states(service.server)) == ([], [])
 
 
-def test_the_port_is_free_at_once(service, check):
+def test_source_port_of_a_half_open_check_is_free_at_once(service, check):
     """The same one, ten times in a row, without SO_REUSEADDR."""
     for _ in range(10):
         check.run(service, port=40000)
@@ -61,9 +61,9 @@ def test_the_port_is_free_at_once(service, check):
 
 
 @pytest.mark.parametrize("linger, last", [(b"\1\0\0\0\0\0\0\0", "RA"), (bytes(8), "FA")], ids=["reset", "fin"])
-def test_an_ordinary_connection_is_accepted(service, linger, last):
-    """With the defaults the ACK goes out at once, and even a reset right after it comes too late: the application
-    gets a connection that is over."""
+def test_ordinary_connection_is_accepted_even_if_closed_at_once(service, linger, last):
+    """By default the ACK goes out at once, and even a RST right after it is too late: the application accepts a
+    connection that is over."""
     conn = service.client.socket(service.family)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     with service.client.capture("tcp") as packets:
@@ -76,17 +76,17 @@ def test_an_ordinary_connection_is_accepted(service, linger, last):
     service.accept()
 
 
-def test_a_port_without_a_listener_fails_the_check(service, check):
-    """ECONNREFUSED: a reset answers the SYN."""
+def test_check_of_a_closed_port_fails_with_econnrefused(service, check):
+    """A RST answers the SYN."""
     service.listener.close()
 
     with refused("ECONNREFUSED", "a check of the closed port"):
         check.run(service)
 
 
-def test_a_listener_whose_queue_is_full_fails_the_check(service, check):
-    """The SYN and its repetitions are dropped and counted (ListenOverflows): a server that does not accept any more is
-    not healthy."""
+def test_check_of_a_listener_with_a_full_accept_queue_times_out(service, check):
+    """The SYN and its retransmissions are dropped and counted (ListenOverflows): a server that no longer accepts is not
+    healthy."""
     service.client.pin({"net.ipv4.tcp_syn_retries": 1})
     service.listener.listen(0)
     waiting = service.client.socket(service.family)

@@ -1,4 +1,4 @@
-"""Requests that nobody completes, and a queue with little room."""
+"""Incomplete requests in a SYN queue with little room."""
 
 import pytest
 
@@ -13,7 +13,7 @@ BACKLOG = 8
 
 
 def left_of(requests, backlog, net, family, check, clock):
-    """How many of so many requests are left when those that were given up early are gone."""
+    """How many of `requests` are left when those given up early are gone."""
     client, server = net.nodes("client", "server")
     service = Service(client, server, listen(server, family, backlog))
     with firewall.drop_resets(server, client.address(family)):
@@ -26,21 +26,21 @@ def left_of(requests, backlog, net, family, check, clock):
 
 @pytest.mark.virtual_clock("8 s have to pass")
 @pytest.mark.parametrize("requests", [BACKLOG // 2, BACKLOG - 1], ids=("half", "nearly-all"))
-def test_old_requests_give_way_until_half_of_the_queue_is_free(net, family, check, clock, requests):
-    """Room is kept for young ones: where more is taken, a request that is older than a second gets two more SYN-ACKs
-    instead of tcp_synack_retries, and is gone after 7 s (reqsk_timer_handler())."""
+def test_old_requests_expire_early_until_half_of_the_syn_queue_is_free(net, family, check, clock, requests):
+    """Half is kept for young ones: in a fuller queue a request older than a second gets two more SYN-ACKs instead of
+    tcp_synack_retries, and is gone after 7 s (reqsk_timer_handler())."""
     assert left_of(requests, BACKLOG, net, family, check, clock) == BACKLOG // 2
 
 
 @pytest.mark.virtual_clock("8 s have to pass")
-def test_a_short_queue_may_be_full(net, family, check, clock):
-    """Up to four requests keep all their tries, however few the backlog allows."""
+def test_full_syn_queue_of_2_expires_no_request_early(net, family, check, clock):
+    """Up to four requests get all their retries, however small the backlog."""
     assert left_of(2, 2, net, family, check, clock) == 2
 
 
 @pytest.mark.virtual_clock("16 s have to pass")
-def test_old_requests_keep_their_tries_while_most_are_young(net, family, check, clock):
-    """Young is a request whose first SYN-ACK is less than a second old. Two old ones of five get the fourth repetition of
+def test_old_requests_keep_their_retries_while_most_are_young(net, family, check, clock):
+    """A request is young until a second after its first SYN-ACK. Two old ones of five get the fourth retransmission of
     five, 8 s after the third, as in an empty queue."""
     client, server = net.nodes("client", "server")
     service = Service(client, server, listen(server, family, BACKLOG))
@@ -51,7 +51,7 @@ def test_old_requests_keep_their_tries_while_most_are_young(net, family, check, 
         clock.sleep(7.6)
         for _ in range(3):
             check.run(service)
-        # The old ones' timers run out 8 to 8.5 s after the third repetition, those of the young ones after 8.6 s.
+        # The old ones' timers expire 8 to 8.5 s after the third retransmission, the young ones' after 8.6 s.
         clock.sleep(0.95)
 
         assert states(server).count("SYN_RECV") == 5

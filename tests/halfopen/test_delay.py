@@ -1,4 +1,4 @@
-"""How long the ACK of a SYN-ACK is held back: the time that a check has for its reset (TCP_DELACK_MAX, 200 ms), and any other one."""
+"""How long the ACK of a SYN-ACK is delayed: the time that a check has for its RST (TCP_DELACK_MAX, 200 ms); and other ACKs."""
 
 import socket
 
@@ -14,8 +14,8 @@ from netns.packets import segment
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_the_ack_comes_after_at_most_200_ms(service, check, clock, measure):
-    """Then the connection is one like any other: the application gets it."""
+def test_ack_of_a_syn_ack_is_delayed_by_at_most_200_ms(service, check, clock, measure):
+    """Then the connection is like any other: the application accepts it."""
     clock.align(0.2)
     with service.client.capture("tcp") as packets:
         conn = check.open(service)
@@ -27,8 +27,8 @@ def test_the_ack_comes_after_at_most_200_ms(service, check, clock, measure):
     deliver(conn, service.accept(), 1000)
 
 
-def test_data_takes_the_ack_with_it(service, check):
-    """What the option is meant for: one segment less."""
+def test_first_data_carries_the_delayed_ack(service, check):
+    """The option's purpose: one segment less."""
     with service.client.capture("tcp") as packets:
         conn = check.open(service)
         conn.sendall(b"hello")
@@ -38,9 +38,9 @@ def test_data_takes_the_ack_with_it(service, check):
     assert [packet.flags for packet in packets.sent()] == ["S", "PA"]
 
 
-def test_data_far_into_the_window_takes_it_as_well(service, check):
-    """The ACK and what was sent before this data may have been lost: what acknowledges the SYN-ACK completes the connection,
-    wherever in the announced window it lies (RFC 9293, 3.10.7.4)."""
+def test_data_far_into_the_window_completes_the_handshake(service, check):
+    """The ACK and earlier data may be lost: any segment that acknowledges the SYN-ACK completes the connection,
+    wherever it lies in the announced window (RFC 9293, 3.10.7.4)."""
     for host in (service.client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": 0})
     with service.client.capture("tcp") as packets:
@@ -55,8 +55,8 @@ def test_data_far_into_the_window_takes_it_as_well(service, check):
     assert packets.sent() == []
 
 
-def test_a_check_that_is_too_slow_is_accepted(service, check, clock):
-    """After the ACK the reset finds a connection: the application accepts it, and reads ECONNRESET."""
+def test_check_that_resets_after_the_delayed_ack_is_accepted(service, check, clock):
+    """The RST finds a connection: the application accepts it, and reads ECONNRESET."""
     conn = check.open(service)
     clock.sleep(0.3)
     conn.close()
@@ -68,10 +68,10 @@ def test_a_check_that_is_too_slow_is_accepted(service, check, clock):
 
 
 @pytest.mark.virtual_clock("20 s have to pass")
-def test_on_a_slow_path_an_ack_is_held_back_no_longer(service, clock, measure):
-    """Each ACK that no answer takes along doubles the time that the next one may wait (tcp_delack_timer_handler()), up to
-    the round trip, here 600 ms, or 200 ms if that is less."""
-    # All of it on the way there: a packet is recorded behind the qdisc.
+def test_ack_is_delayed_by_at_most_200_ms_on_a_slow_path(service, clock, measure):
+    """Each delayed ACK that no data carries doubles the next delay (tcp_delack_timer_handler()), up to the round trip,
+    here 600 ms, or 200 ms if that is less."""
+    # All on the way there: the capture is behind the qdisc.
     with qdisc(service.client, "to-server", "netem", "delay", "600ms"):
         conn, peer = service.connect()
         conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""A socket that is taken back by connect(2) with AF_UNSPEC, and used for the next check: nothing of the last one clings to it."""
+"""A socket is disconnected by connect(2) with AF_UNSPEC and used for the next check: no state of the last one remains."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.topology(LAN)
 # include/uapi/linux/tcp.h
 TCP_FASTOPEN_CONNECT = 30
 COOKIE_UNAVAILABLE = 1
-# Of struct tcp_info what does not depend on when it is asked, or on how fast the network is: where it is, and how to read it.
+# Fields of struct tcp_info that do not depend on time or the speed of the network: offset and struct format.
 COUNTED = {
     "state": (0, "B"), "ca_state": (1, "B"), "retransmits": (2, "B"), "probes": (3, "B"), "backoff": (4, "B"), "options": (5, "B"),
     "wscales": (6, "B"), "flags": (7, "B"), "unacked": (24, "I"), "sacked": (28, "I"), "lost": (32, "I"), "retrans": (36, "I"),
@@ -32,8 +32,8 @@ def counted(conn):
     return {name: struct.unpack_from(f"={kind}", data, at)[0] for name, (at, kind) in COUNTED.items()}
 
 
-def test_the_peer_of_a_disconnected_socket_is_reset(service):
-    """As if it had been closed with SO_LINGER 0; the socket itself can be used at once."""
+def test_disconnect_resets_the_peer(service):
+    """As close() with SO_LINGER 0 does; the socket itself can be used at once."""
     conn, peer = service.connect()
     disconnect(conn.fileno())
     peer.settimeout(5)
@@ -43,8 +43,8 @@ def test_the_peer_of_a_disconnected_socket_is_reset(service):
     service.accept()
 
 
-def test_the_next_connection_begins_beyond_the_window_of_the_last(service):
-    """No old segment can be taken for one of its own: its first sequence number is beyond all that the peer would have taken."""
+def test_next_isn_is_beyond_the_window_of_the_last_connection(service):
+    """No old segment fits into the new connection: its ISN is beyond all that the peer would have accepted."""
     with service.client.capture("tcp") as packets:
         conn, peer = service.connect()
         conn.sendall(bytes(1000))
@@ -61,8 +61,8 @@ def test_the_next_connection_begins_beyond_the_window_of_the_last(service):
     assert largest < (syn.tcp.seq - reset.tcp.seq) % 2**32 < 2 * largest
 
 
-def test_a_disconnected_socket_is_as_new(service):
-    """Its next connection counts what one of a fresh socket counts (TCP_INFO), after data, losses and a Fast Open that failed."""
+def test_disconnected_socket_counts_like_a_fresh_one(service):
+    """Its next connection has the TCP_INFO counters of a fresh socket, after data, losses and a failed Fast Open."""
     service.client.pin({"net.ipv4.tcp_no_metrics_save": 1})
     fresh, _peer = service.connect()
     used = service.client.socket(service.family)

@@ -1,4 +1,4 @@
-"""The reset of a half-open check does not arrive: the server has a request that nobody completes."""
+"""The RST of a half-open check is lost: the server has a request that nobody completes."""
 
 import re
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def repeated(listed: str) -> list[str]:
-    """How often `ss -o` says that each SYN-ACK was repeated: the last of the three in `timer:(on,...)` (ss(8))."""
+    """How often `ss -o` says that each SYN-ACK was retransmitted: the last number in `timer:(on,...)` (ss(8))."""
     return re.findall(r"timer:\(on,[^,]+,(\d+)\)", listed)
 
 
-def test_the_next_syn_ack_is_reset_again(service, check, measure):
-    """It comes after a second, and the client knows nothing of it: no ACK, a reset without one (RFC 9293, 3.5.2)."""
+def test_retransmitted_syn_ack_is_answered_with_rst(service, check, measure):
+    """It comes after a second, and the client has no such connection: RST without ACK (RFC 9293, 3.5.2)."""
     with service.server.capture("tcp") as packets:
         with firewall.drop_resets(service.server, service.client.address(service.family)) as lost:
             check.run(service)
@@ -37,8 +37,8 @@ def test_the_next_syn_ack_is_reset_again(service, check, measure):
     assert service.server.counter("Tcp.PassiveOpens") == 0
 
 
-def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
-    """Who looks for a lossy path finds it there."""
+def test_ss_shows_how_often_the_syn_ack_was_retransmitted(service, check):
+    """2 after three SYN-ACKs: the path is lossy."""
     with firewall.drop_resets(service.server, service.client.address(service.family)):
         with service.server.capture("tcp") as packets:
             check.run(service)
@@ -48,9 +48,8 @@ def test_ss_tells_how_often_the_syn_ack_was_repeated(service, check):
     assert repeated(listed) == ["2"], listed
 
 
-def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
-    """By the same SYN-ACK, which counts as repeated; the server's own next one comes a second after it, not after the
-    first (tcp_check_req())."""
+def test_retransmitted_syn_gets_the_same_syn_ack(service, clock, measure):
+    """It counts as retransmitted; the server's own next one comes a second after it, not after the first (tcp_check_req())."""
     client, server = service.client, service.server
     source = (client.address(service.family), 40000)
     with firewall.drop_resets(server, source[0]), server.capture("tcp") as packets:
@@ -73,7 +72,7 @@ def test_a_syn_that_comes_again_is_answered_again(service, clock, measure):
     pytest.param(5, (1, 2, 4, 8, 16, 32), marks=pytest.mark.virtual_clock("63 s have to pass")),
 ])
 def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, measure, retries, timers):
-    """Repeated after 1, 2, 4 ... s, each time twice as late; what is over after the last one is gone without a word."""
+    """Retransmitted after 1, 2, 4 ... s, each time twice as late; when the last timer expires the request is gone."""
     service.server.pin({"net.ipv4.tcp_synack_retries": retries})
     with firewall.drop_resets(service.server, service.client.address(service.family)):
         clock.align(timers[-1])

@@ -18,7 +18,7 @@ def few_ports(service):
 
 
 def checks(service, prepare, count):
-    """So many checks, one after the other. Raises OSError."""
+    """Run `count` checks, one after the other. Raises OSError."""
     address = service.address
     with service.client.entered():
         for _ in range(count):
@@ -34,7 +34,7 @@ def nothing(conn):
 
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
 def test_half_open_checks_never_run_out_of_ports(service, few_ports, check, count):
-    """Four ports, no wait between them, and no EADDRNOTAVAIL; a server with a backlog of 1 never fills up."""
+    """Four ports, back to back, no EADDRNOTAVAIL; a server with a backlog of 1 never fills up."""
     service.listener.listen(1)
 
     checks(service, check.prepare, count)
@@ -55,8 +55,8 @@ def test_ordinary_checks_run_out_of_ports(service, few_ports):
     assert service.server.counter("Tcp.PassiveOpens") == PORTS
 
 
-def test_an_ordinary_checks_port_cannot_be_bound_again(service):
-    """EADDRINUSE without SO_REUSEADDR, for as long as TIME_WAIT lasts (socket(7))."""
+def test_port_of_an_ordinary_check_in_time_wait_cannot_be_bound(service):
+    """EADDRINUSE without SO_REUSEADDR, while TIME_WAIT lasts (socket(7))."""
     closed = service.closed("client", port=40000)
     again = service.client.socket(service.family)
 

@@ -1,4 +1,4 @@
-"""What the network says meanwhile, and which error the application gets for it."""
+"""RST and ICMP errors during keepalive, and the errno that the application gets."""
 
 import errno
 
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def test_a_rebooted_peer_resets_the_connection(net, family):
-    """It knows nothing of the connection and answers the probe with a reset: ECONNRESET (RFC 9293, 3.5.1)."""
+    """The peer does not know the connection and answers the probe with RST: ECONNRESET (RFC 9293, 3.5.1)."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
     keepalive(conn, idle=1, interval=1, count=9)
@@ -26,13 +26,13 @@ def test_a_rebooted_peer_resets_the_connection(net, family):
     assert (probe.is_probe, reset.flags, reset.seq) == (True, "R", probe.ack)
 
 
-def test_an_icmp_error_is_what_the_application_gets_at_the_end(net, family):
-    """A soft error (RFC 1122, 4.2.3.9) does not end the connection, but it is reported instead of ETIMEDOUT when the
-    probes are used up: EHOSTUNREACH."""
+def test_soft_icmp_error_replaces_etimedout_when_the_probes_are_used_up(net, family):
+    """A soft error (RFC 1122, 4.2.3.9) does not end the connection; when the probes are used up the application gets
+    EHOSTUNREACH, not ETIMEDOUT."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
     with firewall.reject(server, client.address(family)) as rejected:
-        # The client's acknowledgement of this byte meets the rule; without the peer nobody sends the byte again.
+        # The rule rejects the client's ACK of this byte; the peer is gone, so nobody retransmits the byte.
         peer.sendall(b"x")
         vanish(peer)
         assert conn.recv(1) == b"x"
@@ -45,8 +45,8 @@ def test_an_icmp_error_is_what_the_application_gets_at_the_end(net, family):
 
 
 def test_an_icmp_error_about_a_probe_is_ignored(net, family):
-    """A probe's sequence number lies before the window, and so does the one that the ICMP error quotes: it counts as
-    out of the window (tcp_v4_err(), RFC 5927) and the application gets ETIMEDOUT."""
+    """The ICMP error quotes the probe's sequence number, which lies before the window: it counts as out of window
+    (tcp_v4_err(), RFC 5927), and the application gets ETIMEDOUT."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
     with firewall.reject(server, client.address(family)):

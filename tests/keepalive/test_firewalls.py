@@ -1,4 +1,4 @@
-"""A peer that vanishes behind a firewall or an unplugged cable is found dead, whichever way its packets are lost."""
+"""Keepalive finds a peer dead behind a firewall or an unplugged cable, whatever drops the packets."""
 
 import errno
 
@@ -18,8 +18,8 @@ def lose(way, client, server, family):
 
 
 @pytest.mark.parametrize("way", [*firewall.FLAVOURS, "link-down"])
-def test_a_peer_behind_a_dropping_firewall_is_found_dead(net, family, way):
-    """The probe and the final reset are lost, both counted by what lost them; the application gets ETIMEDOUT."""
+def test_peer_behind_a_dropping_firewall_or_a_down_link_is_found_dead(net, family, way):
+    """The probe and the final RST are dropped and counted; the application gets ETIMEDOUT."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
     with lose(way, client, server, family) as lost:

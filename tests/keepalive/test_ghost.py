@@ -1,4 +1,4 @@
-"""A connection whose peer is gone, and nobody asks: without keepalive the kernel never does."""
+"""A connection whose peer is gone: without keepalive the kernel never probes it."""
 
 import errno
 import socket
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def test_no_probe_without_keepalive(net, family):
-    """RFC 1122, 4.2.3.6: keepalive must default to off. A second connection proves that probes would have been seen."""
+    """SO_KEEPALIVE 0 (the default: RFC 1122, 4.2.3.6). A second connection proves that probes would be captured."""
     client, server = net.nodes("client", "server")
     ghost, ghosts_peer = tcp_pair(client, server, family)
     witness, witness_peer = tcp_pair(client, server, family)
@@ -32,8 +32,8 @@ def test_no_probe_without_keepalive(net, family):
 
 
 @pytest.mark.virtual_clock("a day has to pass")
-def test_ghost_connection_outlives_a_day(net, clock):
-    """Without keepalive an idle connection to a peer that no longer exists stays ESTABLISHED, however long."""
+def test_connection_without_keepalive_outlives_its_peer_by_a_day(net, clock):
+    """An idle connection to a peer that is gone stays ESTABLISHED and sends nothing."""
     client, server = net.nodes("client", "server")
     pairs = [tcp_pair(client, server, family) for family in (socket.AF_INET, socket.AF_INET6)]
     with client.capture("tcp") as packets:
@@ -44,14 +44,14 @@ def test_ghost_connection_outlives_a_day(net, clock):
     assert packets.packets() == []
     for ghost, _peer in pairs:
         assert tcp_info(ghost).state == "ESTABLISHED"
-        # The way to the peer was open all the time, and nobody was there.
+        # The path was open all the time, but the peer is gone.
         ghost.sendall(b"x")
         assert wait_for_error(ghost, within=20) == errno.ECONNRESET
 
 
-def test_no_probe_before_the_connection_stands(net, family):
-    """In SYN_SENT only the SYN is repeated (net/ipv4/tcp_timer.c, tcp_keepalive_timer()); its own timer ends it after
-    3 s, where keepalive would have after 2 s."""
+def test_no_probe_before_the_connection_is_established(net, family):
+    """In SYN_SENT only the SYN is retransmitted (net/ipv4/tcp_timer.c, tcp_keepalive_timer()); the SYN timer ends it
+    after 3 s, keepalive would have after 2 s."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.tcp_syn_retries": 1})
     conn = client.socket(family)
@@ -62,5 +62,5 @@ def test_no_probe_before_the_connection_stands(net, family):
             conn.connect((server.address(family), 9))
 
     assert {packet.flags for packet in packets.sent()} == {"S"}
-    # One repetition after 1 s and the end 2 s later; from 6.5 on repetitions after 1 s and 2 s and the end 1 s later.
+    # One retransmission after 1 s, the end 2 s later; since 6.5 retransmissions after 1 and 2 s, the end 1 s later.
     assert took.seconds >= approx_timer(1, 1, 1).least

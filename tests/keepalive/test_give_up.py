@@ -1,4 +1,4 @@
-"""When the peer stays silent: how long that is tolerated, and how it ends."""
+"""A silent peer: how long keepalive waits, and how it ends the connection."""
 
 import errno
 import time
@@ -12,7 +12,7 @@ from netns.hosts import firewall
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_gives_up_one_interval_after_the_last_probe(net, family, clock, measure):
+def test_keepalive_gives_up_one_interval_after_the_last_probe(net, family, clock, measure):
     """A vanished peer costs idle + count * interval, then ETIMEDOUT (tcp(7), TCP_KEEPCNT)."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
@@ -24,13 +24,13 @@ def test_gives_up_one_interval_after_the_last_probe(net, family, clock, measure)
 
     assert error == errno.ETIMEDOUT
     assert len(packets.probes()) == 2
-    # The reset leaves in the same moment as the error is set.
+    # The RST leaves when the error is set.
     reset = packets.sent()[-1]
     assert measure("keepalive.dead_after_short", reset.time - armed, "s", timer_slack(1, 1, 1)) == approx_timer(1, 1, 1)
 
 
-def test_giving_up_sends_a_reset(net, family):
-    """RST|ACK at the next sequence number: a peer that is alive after all learns that the connection is gone."""
+def test_keepalive_sends_rst_when_it_gives_up(net, family):
+    """RST|ACK at the next sequence number: a peer that is still alive learns that the connection is gone."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
     with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
@@ -43,7 +43,7 @@ def test_giving_up_sends_a_reset(net, family):
 
 
 @pytest.mark.virtual_clock("the default timers take more than two hours")
-def test_default_timers_give_up_after_two_hours(net, family, clock, measure):
+def test_default_keepalive_timers_give_up_after_7875_seconds(net, family, clock, measure):
     """7200 s idle and 9 probes, 75 s apart, are 7875 s; the timer wheel may add 300 s (tcp(7))."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)

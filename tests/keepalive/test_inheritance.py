@@ -1,4 +1,4 @@
-"""What accept() hands over from the listening socket."""
+"""What an accepted socket inherits."""
 
 import socket
 
@@ -10,7 +10,7 @@ from netns import keepalive, listen
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_accepted_socket_has_its_listeners_options(net, family):
+def test_accepted_socket_inherits_the_listeners_keepalive_options(net, family):
     """SO_KEEPALIVE and all three values (tcp(7); tcp_create_openreq_child() clones the listener)."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
@@ -24,8 +24,8 @@ def test_accepted_socket_has_its_listeners_options(net, family):
     assert [accepted.getsockopt(socket.IPPROTO_TCP, name) for name in options] == [11, 7, 5]
 
 
-def test_connection_is_probed_even_before_it_is_accepted(net, family):
-    """The timer starts when the handshake is complete, not when the application comes to fetch the socket."""
+def test_connection_is_probed_before_it_is_accepted(net, family):
+    """The timer starts when the handshake is complete, not at accept()."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     keepalive(listener, idle=1)

@@ -1,4 +1,4 @@
-"""Keepalive as a server uses it: for thousands of connections at a time."""
+"""Keepalive as a server uses it: thousands of connections at once."""
 
 import errno
 import os
@@ -19,12 +19,12 @@ from netns.hosts.sysctl import everywhere
 pytestmark = pytest.mark.topology(LAN)
 
 
-# KiB; one took up to 3.2 on 6.12 and 7.2, and 6.18 killed the test with 4.2 available for each.
+# KiB; a socket took up to 3.2 on 6.12 and 7.2; 6.18 killed the test with 4.2 available for each.
 MEMORY_OF_A_SOCKET = 4.5
 
 
 def room_for(sockets):
-    """Skip unless this process may open so many sockets, and the machine has the memory for them."""
+    """Skip unless this process may open `sockets` sockets, and the machine has memory for them."""
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0])
     if available < sockets * MEMORY_OF_A_SOCKET:
@@ -38,8 +38,7 @@ def room_for(sockets):
 
 @contextmanager
 def backlog_for(packets):
-    """A processor that owes thousands of timers at once overflows its backlog; where that may be written, it has room for so many
-    packets."""
+    """Thousands of timers at once overflow a CPU's backlog: raise it to `packets`, where it can be set."""
     with ExitStack() as stack:
         with suppress(MissingFeature):
             stack.enter_context(everywhere("net.core.netdev_max_backlog", packets))
@@ -63,12 +62,12 @@ def sockets_in_use(host, family):
 
 
 def few_pages():
-    """Each processor may keep up to 1 MiB of freed pages to itself (sysctl net.core.mem_pcpu_rsv)."""
+    """Each CPU may keep up to 1 MiB of freed pages (sysctl net.core.mem_pcpu_rsv)."""
     return at_most(256 * os.cpu_count())
 
 
 def wait_for_errors(conns):
-    """{descriptor: (when, errno)} of each connection as it dies; ends when all have, or after 60 s without any."""
+    """{descriptor: (when, errno)} of each connection as it dies; ends when all have, or after 60 s without one."""
     poll = select.epoll()
     by_descriptor = {conn.fileno(): conn for conn in conns}
     for descriptor in by_descriptor:
@@ -83,8 +82,8 @@ def wait_for_errors(conns):
 
 
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
-def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, measure, count):
-    """Each gives up 1 + 1 s after its own start; afterwards no socket and no memory is left in use."""
+def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock, measure, count):
+    """Each gives up 1 + 1 s after its own start; then no socket and no memory is in use."""
     room_for(2 * count)
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_local_port_range": "1024 65535"})
@@ -97,14 +96,14 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
             armed[conn.fileno()] = time.monotonic()
             keepalive(conn, idle=1, interval=1, count=1)
         errors = wait_for_errors(conns)
-        # Where the backlog had no room for it a probe is tried again, a reset is not.
+        # A probe that finds the backlog full is sent again, a RST is not.
         eventually("packets that server's firewall dropped, and resets that client had no room for,",
                    lambda: dropped.packets() + client.counter("TcpExt.TCPAbortFailed"), 2 * count, within=5)
 
     assert {number for _when, number in errors.values()} == {errno.ETIMEDOUT}
     took = sorted(when - armed[descriptor] for descriptor, (when, _number) in errors.items())
     assert len(took) == count
-    # The last one may have to wait until the kernel and this test have dealt with all the others, 0.1 ms each.
+    # The last one may wait until the kernel and this test have handled all others, 0.1 ms each.
     tolerance = timer_slack(1, 1) + 0.0001 * count
     assert took[0] == approx_timer(1, 1, late=2)
     assert measure("keepalive.mass_reaped_last", took[-1], "s", tolerance) == approx_timer(1, 1, late=2)
@@ -113,6 +112,6 @@ def test_idle_connections_are_all_reaped_and_none_early(net, family, clock, meas
         conn.close()
     eventually("sockets in use at client", lambda: sockets_in_use(client, family), 0, within=10)
     if clock.kind == "virtual":
-        # These two count the whole machine, and only a virtual one is ours alone.
+        # These two count the whole machine, and only a guest is ours alone.
         client.reaches("sockstat.TCP.alloc", at_most(0), within=10, since=before["sockstat.TCP.alloc"])
         client.reaches("sockstat.TCP.mem", few_pages(), within=10, since=before["sockstat.TCP.mem"])

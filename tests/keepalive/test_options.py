@@ -1,4 +1,4 @@
-"""The three socket options and the three sysctls: bounds, defaults, and which of them wins (tcp(7))."""
+"""The three socket options and the three sysctls: bounds, defaults, and precedence (tcp(7))."""
 
 import errno
 import socket
@@ -24,15 +24,15 @@ def option(conn, name):
     return conn.getsockopt(socket.IPPROTO_TCP, name)
 
 
-def test_a_new_namespace_has_the_documented_defaults(net):
-    """7200 s, 75 s, 9 probes (Documentation/networking/ip-sysctl.rst); RFC 1122 asks for two hours at least."""
+def test_new_namespace_has_the_documented_keepalive_defaults(net):
+    """7200 s, 75 s, 9 probes (Documentation/networking/ip-sysctl.rst); RFC 1122 requires at least two hours."""
     client, _server = net.nodes("client", "server")
 
     assert [client.sysctl(name) for name in (TIME, INTERVAL, PROBES)] == ["7200", "75", "9"]
 
 
-def test_an_option_that_was_not_set_reads_as_the_sysctl(net, family):
-    """Also when the sysctl changes after the socket was made."""
+def test_unset_keepalive_option_reads_as_the_sysctl(net, family):
+    """Even if the sysctl changes after socket()."""
     client, _server = net.nodes("client", "server")
     conn = client.socket(family)
     client.pin({TIME: 111, INTERVAL: 22, PROBES: 3})
@@ -42,7 +42,7 @@ def test_an_option_that_was_not_set_reads_as_the_sysctl(net, family):
 
 
 @pytest.mark.parametrize("name, most", [("TCP_KEEPIDLE", 32767), ("TCP_KEEPINTVL", 32767), ("TCP_KEEPCNT", 127)])
-def test_an_option_out_of_bounds_is_refused(net, family, name, most):
+def test_keepalive_option_out_of_range_is_refused(net, family, name, most):
     """1 to 32767 s, 1 to 127 probes; anything else gives EINVAL and changes nothing (MAX_TCP_KEEP* in net/tcp.h)."""
     client, _server = net.nodes("client", "server")
     conn = client.socket(family)
@@ -57,8 +57,8 @@ def test_an_option_out_of_bounds_is_refused(net, family, name, most):
     assert option(conn, number) == most
 
 
-def test_socket_options_win_over_the_sysctls(net, family):
-    """Sysctls of 1 s, 1 s and 1 probe kill after 2 s; the socket with options of its own lives for 2 + 1 + 1 s."""
+def test_keepalive_socket_options_override_the_sysctls(net, family):
+    """Sysctls of 1 s, 1 s and 1 probe end a connection after 2 s; one with options lives for 2 + 1 + 1 s."""
     client, server = net.nodes("client", "server")
     client.pin({TIME: 1, INTERVAL: 1, PROBES: 1})
     follower, _peer = tcp_pair(client, server, family)
@@ -76,15 +76,14 @@ def test_socket_options_win_over_the_sysctls(net, family):
     assert resets[owner.getsockname()[1]] == approx_timer(2, 1, 1)
 
 
-def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
-    """Each time the timer fires the kernel asks keepalive_time_when(), which reads the namespace's sysctl anew unless
-    the socket has a value (net/ipv4/tcp_timer.c): made longer while the timer runs, the first probe waits for the rest.
-    """
+def test_raised_tcp_keepalive_time_postpones_a_pending_probe(net, family):
+    """When the timer fires, keepalive_time_when() reads the namespace's sysctl again unless the socket has a value
+    (net/ipv4/tcp_timer.c): raised while the timer runs, it delays the first probe by the rest."""
     client, server = net.nodes("client", "server")
     client.pin({TIME: 1})
     with client.capture("tcp") as packets:
         owner, _peer = tcp_pair(client, server, family)
-        follower, _peer = tcp_pair(client, server, family)      # at once before it is armed: the rest counts from the last segment received
+        follower, _peer = tcp_pair(client, server, family)      # right before it is armed: the rest counts from the last segment received
         armed = time.time()
         keepalive(follower)
         keepalive(owner, idle=1)
@@ -97,7 +96,7 @@ def test_a_later_idle_sysctl_reaches_a_socket_without_its_own(net, family):
     assert first[follower.getsockname()[1]] == approx_timer(1, 1)
 
 
-def test_a_shorter_idle_sysctl_waits_for_the_running_timer(net, family):
+def test_lowered_tcp_keepalive_time_does_not_shorten_a_running_timer(net, family):
     """Writing the sysctl touches no socket: a timer armed for 2 s fires after 2 s, not after the new 1 s."""
     client, server = net.nodes("client", "server")
     client.pin({TIME: 2})
@@ -111,8 +110,8 @@ def test_a_shorter_idle_sysctl_waits_for_the_running_timer(net, family):
     assert packets.probes()[0].time - armed == approx_timer(2)
 
 
-def test_an_option_set_later_counts_from_the_last_segment(net, family, clock):
-    """Setting TCP_KEEPIDLE arms the timer anew, for what is left of the new time since the peer was last heard."""
+def test_tcp_keepidle_set_later_counts_from_the_last_received_segment(net, family, clock):
+    """Setting TCP_KEEPIDLE rearms the timer for the rest of the new time since the peer's last segment."""
     client, server = net.nodes("client", "server")
     with client.capture("tcp") as packets:
         conn, _peer = tcp_pair(client, server, family)
@@ -125,9 +124,9 @@ def test_an_option_set_later_counts_from_the_last_segment(net, family, clock):
     assert packets.probes()[0].time - syn_ack.time == approx_timer(0.5, 0.5)
 
 
-def test_later_interval_and_count_sysctls_reach_a_socket_that_is_probing(net, family):
-    """After the first probe the interval becomes 2 s and the count 2: the second probe comes 1 s later on the timer
-    that was running, the end another 2 s later."""
+def test_interval_and_count_sysctls_apply_to_a_socket_that_is_probing(net, family):
+    """After the first probe the interval becomes 2 s and the count 2: the running timer sends the second probe 1 s
+    later, the end comes another 2 s later."""
     client, server = net.nodes("client", "server")
     client.pin({TIME: 1, INTERVAL: 1, PROBES: 9})
     conn, _peer = tcp_pair(client, server, family)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def test_probe_carries_no_data_and_an_acknowledged_sequence_number(net, family):
-    """SEG.SEQ = SND.NXT - 1 and no byte of garbage, so that the peer must answer and can deliver nothing."""
+    """SEG.SEQ = SND.NXT - 1 and no garbage byte: the peer must answer and can deliver nothing."""
     client, server = net.nodes("client", "server")
     with client.capture("tcp") as packets:
         conn, peer = tcp_pair(client, server, family)
@@ -29,7 +29,7 @@ def test_probe_carries_no_data_and_an_acknowledged_sequence_number(net, family):
 
 
 def test_probe_is_answered_by_a_plain_ack(net, family):
-    """The peer acknowledges what it has, again: no data, no other flag (RFC 9293, 3.10.7.4: unacceptable segment)."""
+    """The peer repeats its last ACK: no data, no other flag (RFC 9293, 3.10.7.4: unacceptable segment)."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
 
@@ -57,7 +57,7 @@ def test_unanswered_probes_come_after_idle_and_then_every_interval(net, family, 
     assert measure("keepalive.probe_interval", second.time - first.time, "s", timer_slack(1)) == approx_timer(1)
 
 
-def test_answered_probe_starts_the_idle_time_anew(net, family, clock, measure):
+def test_answered_probe_restarts_the_idle_time(net, family, clock, measure):
     """A peer that answers is probed every idle time (2 s), not every interval (1 s)."""
     client, server = net.nodes("client", "server")
     conn, _peer = tcp_pair(client, server, family)
@@ -68,7 +68,7 @@ def test_answered_probe_starts_the_idle_time_anew(net, family, clock, measure):
         packets.until("2 keepalive probes", lambda seen: len(seen.probes()) == 2, within=10)
 
     first, second = packets.probes().exactly(2)
-    # The timer wakes after the interval, sees that the answer is younger than the idle time, and waits for the rest.
+    # The timer fires after the interval, finds the answer younger than the idle time, and waits for the rest.
     assert measure("keepalive.answered_interval", second.time - first.time, "s", timer_slack(1, 1)) == approx_timer(1, 1)
 
 
@@ -84,5 +84,5 @@ def test_received_data_postpones_the_probe(net, family, clock):
         packets.until("a keepalive probe", lambda seen: seen.probes(), within=10)
 
     data = packets.received().which("with 1 byte of data", lambda packet: packet.length == 1).only()
-    # The timer looks first after 1 s, finds 0.8 s of silence, and waits for the rest.
+    # The timer fires after 1 s, finds 0.8 s of silence, and waits for the rest.
     assert packets.probes()[0].time - data.time == approx_timer(0.8, 0.2)

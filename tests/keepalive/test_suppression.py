@@ -1,4 +1,4 @@
-"""When the connection is not idle, other timers watch the peer, and keepalive keeps quiet (net/ipv4/tcp_timer.c)."""
+"""On a connection that is not idle other timers watch the peer, and keepalive is silent (net/ipv4/tcp_timer.c)."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def from_port(packets, conn):
 
 
 def test_no_probe_while_data_is_in_flight(net, family):
-    """Retransmission finds out whether the peer lives; an idle connection beside it is probed meanwhile."""
+    """Retransmission detects a dead peer; an idle connection is probed meanwhile."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.tcp_retries2": 15})
     busy, _peer = tcp_pair(client, server, family)
@@ -23,7 +23,7 @@ def test_no_probe_while_data_is_in_flight(net, family):
         busy.sendall(b"x")
         for conn in (busy, idle):
             keepalive(conn, idle=1, interval=1, count=9)
-        # A retransmission's timer goes by the round trip, which a busy machine makes long.
+        # The RTO depends on the round trip, which is long on a busy machine.
         packets.until("2 keepalive probes and 3 segments of the busy connection",
                       lambda seen: len(seen.probes()) >= 2 and len(from_port(seen, busy)) >= 3, within=20)
 
@@ -31,15 +31,15 @@ def test_no_probe_while_data_is_in_flight(net, family):
     assert all(packet.length == 1 for packet in from_port(packets, busy))
 
 
-def test_no_probe_while_the_window_is_closed(net, family):
-    """With data waiting for a closed window the persist timer probes instead (RFC 9293, 3.8.6.1). Both kinds of probe
+def test_no_keepalive_probe_while_the_peers_window_is_closed(net, family):
+    """With data queued for a closed window the persist timer probes instead (RFC 9293, 3.8.6.1). Both kinds of probe
     look alike on the wire: the kernel's counters tell them apart."""
     client, server = net.nodes("client", "server")
     conn, _peer = zero_window_pair(client, server, family)
     keepalive(conn, idle=1, interval=1, count=1)
 
     with client.capture("tcp") as packets:
-        # A second connection, silent for twice as long, shows when keepalive's time has come.
+        # A second connection, with twice the idle time, shows that keepalive was due.
         idle, _peer = tcp_pair(client, server, family)
         keepalive(idle, idle=2)
         packets.until("a keepalive probe of the idle connection",

@@ -1,4 +1,4 @@
-"""TCP_USER_TIMEOUT, where it is set, decides instead of the count of probes (tcp(7))."""
+"""TCP_USER_TIMEOUT, where set, overrides the probe count (tcp(7))."""
 
 import errno
 import socket
@@ -13,8 +13,8 @@ from netns.hosts import firewall
 
 pytestmark = pytest.mark.topology(LAN)
 
-# idle s, interval s, count, user timeout ms, and the timers until the end: the first idle + k * interval (k >= 1) at
-# which the user timeout is over.
+# idle s, interval s, count, user timeout ms, and the timers until the end: the first idle + k * interval (k >= 1)
+# after the user timeout.
 CASES = [
     (1, 1, 9, 1500, (1, 1)),
     (1, 1, 1, 2900, (1, 1, 1)),
@@ -22,8 +22,8 @@ CASES = [
 ]
 
 
-def test_user_timeout_overrules_the_count(net, family, clock, measure):
-    """It ends a connection before its probes are used up, and keeps one alive after; looked at when a probe is due."""
+def test_user_timeout_overrides_the_probe_count(net, family, clock, measure):
+    """It ends one connection before its last probe and keeps another alive after; checked when a probe is due."""
     client, server = net.nodes("client", "server")
     clock.align(2)
     conns, began = [], []

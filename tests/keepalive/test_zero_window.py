@@ -1,4 +1,4 @@
-"""A peer whose window stays closed is probed by the persist timer; TCP_USER_TIMEOUT ends that too (RFC 5482)."""
+"""The persist timer probes a peer whose window stays closed; TCP_USER_TIMEOUT ends that too (RFC 5482)."""
 
 import errno
 import socket
@@ -8,22 +8,22 @@ import pytest
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, timer_slack, wait_for_error, zero_window_pair
 
-# The least interval of the persist timer (TCP_RTO_MIN), in seconds.
+# Minimum of the persist timer (TCP_RTO_MIN), in seconds.
 LEAST = 0.2
 
 
 @pytest.mark.topology(LAN)
-def test_a_user_timeout_that_is_over_ends_the_next_probe_interval(net, family, measure):
-    """The option is set when the probes have backed off to seconds, and the time is over by then: the peer's next
-    segment, its window still closed, sets the timer anew, to its least and not to the rest of the interval ("tcp: make
-    probe0 timer handle expired user timeout")."""
+def test_expired_user_timeout_ends_zero_window_probing_within_200_ms(net, family, measure):
+    """The option is set when the probes have backed off to seconds, and has expired when the peer's next segment, its
+    window still closed, rearms the timer: with its minimum, not the rest of the interval ("tcp: make probe0 timer
+    handle expired user timeout")."""
     client, server = net.nodes("client", "server")
     conn, peer = zero_window_pair(client, server, family)
     client.reaches("TcpExt.TCPWinProbe", 4, within=30)
 
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
     with client.capture("tcp") as packets:
-        # Urgent data: of a segment that is predicted by its header the kernel does not look at the acknowledgement.
+        # Urgent data disables header prediction, which does not process a duplicate ACK.
         peer.send(b"x", socket.MSG_OOB)
         packets.until("a packet received", lambda seen: seen.received(), within=5)
         with stopwatch() as took:

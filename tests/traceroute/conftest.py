@@ -1,4 +1,4 @@
-"""What the traceroute tests share: pinned sysctls, and a way to send a probe and see who answers."""
+"""Shared by the traceroute tests: pinned sysctls, and helpers for probes and their answers."""
 
 import socket
 
@@ -8,7 +8,7 @@ from fixtures.topologies import SERVICE
 from netns import Host, Network, lacks
 from netns.packets.probe import Answer, answers, probe
 
-# No limit to ICMP errors, unless a test is about it.
+# No rate limit for ICMP errors, unless a test sets one.
 PINNED = {
     "net.ipv4.icmp_ratelimit": 0,
     "net.ipv4.icmp_ratemask": 0,
@@ -37,14 +37,14 @@ def pinned(net: Network) -> None:
 
 
 class Tracer:
-    """Probes of the client, and who answers them."""
+    """Probes from the client, and their answers."""
 
     def __init__(self, client: Host, family: socket.AddressFamily) -> None:
         self._client = client
         self._source = client.address(family)
 
     def probe(self, kind: str, destination: str, ttl: int, **words: int) -> tuple[bytes, Answer]:
-        """What was sent, after its IP header, and the answer; `words` as in netns.packets.probe. Raises NotMet."""
+        """The probe without its IP header, and the answer; `words` as in netns.packets.probe. Raises NotMet."""
         with self._client.capture() as packets:
             sent = probe(self._client, kind, self._source, destination, ttl, **words)
             packets.until("an answer to the probe", answers, within=5)
@@ -52,7 +52,7 @@ class Tracer:
         return sent, answer
 
     def unanswered(self, kind: str, destination: str, ttl: int, then: int = 30, **words: int) -> bool:
-        """Whether a probe stays without an answer until an ICMP probe of the TTL `then`, sent after it, has its own."""
+        """Whether a probe gets no answer before a later ICMP probe with TTL `then` gets one."""
         with self._client.capture() as packets:
             probe(self._client, kind, self._source, destination, ttl, **words)
             probe(self._client, "icmp", self._source, destination, then, sport=_LATER)
@@ -60,7 +60,7 @@ class Tracer:
             return all(map(_is_later, answers(packets)))
 
 
-# The identifier of the later ICMP probe, and where it is: in the answer, or in the quoted packet.
+# The identifier of the later ICMP probe; it is in the answer or in the quoted packet.
 _LATER = 65000
 
 
@@ -74,7 +74,7 @@ def tracer(net: Network, family: socket.AddressFamily) -> Tracer:
 
 
 class Fork:
-    """The fork of the topology FORK: `service` is an address of the server's, reached over either of two routers."""
+    """The topology FORK: `service` is an address of the server, reached through either of two routers."""
 
     def __init__(self, net: Network, family: socket.AddressFamily) -> None:
         self._fork, self._client, server = net.nodes("fork", "client", "server")
@@ -83,7 +83,7 @@ class Fork:
         server.hold(self.service)
 
     def choose_by(self, policy: int, fields: int | None = None) -> None:
-        """fib_multipath_hash_policy, and for policy 3 fib_multipath_hash_fields. Raises MissingFeature."""
+        """Set fib_multipath_hash_policy, and for policy 3 fib_multipath_hash_fields. Raises MissingFeature."""
         try:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_policy": policy})
         except OSError as error:
@@ -92,7 +92,7 @@ class Fork:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_fields": fields})
 
     def more_senders(self, count: int) -> list[str]:
-        """So many more addresses of the client."""
+        """Add `count` addresses to the client."""
         address, words = ("192.0.2.{}", "/24") if self._ip == "ipv4" else ("2001:db8:1::{}", "/64 nodad")
         senders = [address.format(100 + number) for number in range(count)]
         lines = [f"address add {sender}{words} dev to-fork\n" for sender in senders]

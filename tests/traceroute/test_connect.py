@@ -1,5 +1,4 @@
-"""connect() as a probe: what a small IP_TTL or IPV6_UNICAST_HOPS does to it, as in `traceroute -T` without
-privileges."""
+"""connect() as a probe with a small IP_TTL or IPV6_UNICAST_HOPS, as in `traceroute -T` without privileges."""
 
 import pytest
 
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 @pytest.fixture
 def short_lived(net, family):
-    """A TCP socket of the client whose packets get no farther than the router, and a listener's address behind it."""
+    """A TCP socket of the client with TTL 1, and the address of a listener behind the router."""
     client, server = net.nodes("client", "server")
     conn = client.socket(family)
     set_ttl(conn, 1)
@@ -24,8 +23,8 @@ def short_lived(net, family):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_expired_syn_ends_connect(net, family, short_lived, way, measure):
-    """Time exceeded that takes 20 ms to arrive: EHOSTUNREACH with it, after one SYN (RFC 5461, 2.2; tcp_v4_err())."""
+def test_time_exceeded_ends_connect_with_ehostunreach(net, family, short_lived, way, measure):
+    """A time exceeded that arrives after 10 ms: EHOSTUNREACH at once, after one SYN (RFC 5461, 2.2; tcp_v4_err())."""
     conn, target = short_lived
     with qdisc(net["client"], "to-router", "netem", "delay", "10ms"), net["client"].capture("tcp") as packets:
         outcome = attempt(conn, target, way)
@@ -35,9 +34,9 @@ def test_an_expired_syn_ends_connect(net, family, short_lived, way, measure):
     assert len(packets.sent()) == 1
 
 
-def test_an_answer_that_comes_while_connect_sends_waits_for_the_next_syn(net, family, short_lived, clock, measure):
-    """Over a bare link the answer is there before connect() has let go of its socket: the kernel notes it
-    (LockDroppedIcmps, sk_err_soft), and the SYN after 1 s brings the one that counts: EHOSTUNREACH after 1 s."""
+def test_time_exceeded_on_a_locked_socket_takes_effect_at_the_next_syn(net, family, short_lived, clock, measure):
+    """Over a bare link the error arrives while connect() holds the socket lock: the kernel only records it
+    (LockDroppedIcmps, sk_err_soft). The answer to the next SYN, after 1 s, ends connect(): EHOSTUNREACH."""
     client = net["client"]
     clock.align(2)
     conn, target = short_lived
@@ -48,8 +47,8 @@ def test_an_answer_that_comes_while_connect_sends_waits_for_the_next_syn(net, fa
     assert client.counter("TcpExt.LockDroppedIcmps") == 1
 
 
-def test_a_nonblocking_client_can_read_that_answer_at_once(net, family, short_lived):
-    """SO_ERROR tells the noted error, EHOSTUNREACH, while the socket still is in SYN_SENT and tries on."""
+def test_so_error_returns_the_soft_error_in_syn_sent(net, family, short_lived):
+    """SO_ERROR of a nonblocking socket returns EHOSTUNREACH within 0.5 s; the socket stays in SYN_SENT."""
     conn, target = short_lived
     conn.setblocking(False)
     conn.connect_ex(target)
@@ -59,8 +58,8 @@ def test_a_nonblocking_client_can_read_that_answer_at_once(net, family, short_li
 
 
 def test_the_error_queue_names_the_router(net, family, short_lived):
-    """With IP_RECVERR ("tcp: allow traceroute -Mtcp for unpriv users"): epoll says ERR, and the queue who it was (the
-    offender), with type and code, and where the SYN should have gone."""
+    """With IP_RECVERR ("tcp: allow traceroute -Mtcp for unpriv users") epoll reports ERR; the queue has type and code,
+    the router as the offender, and the destination of the SYN."""
     conn, target = short_lived
     conn.setblocking(False)
     errqueue.receive_errors(conn)
@@ -73,8 +72,8 @@ def test_the_error_queue_names_the_router(net, family, short_lived):
     assert (queued.offender, queued.destination) == (net["router"].address(family, "client"), target)
 
 
-def test_the_same_socket_connects_with_one_hop_more(net, family, short_lived):
-    """After EHOSTUNREACH, with TTL 2: the number of hops is the only difference."""
+def test_socket_connects_with_ttl_2_after_ehostunreach_with_ttl_1(net, family, short_lived):
+    """The same socket to the same address: only the TTL differs."""
     conn, target = short_lived
     assert attempt(conn, target, "blocking").error == "EHOSTUNREACH"
     set_ttl(conn, 2)
@@ -82,14 +81,14 @@ def test_the_same_socket_connects_with_one_hop_more(net, family, short_lived):
     assert attempt(conn, target, "blocking").error == ""
 
 
-def test_a_router_that_does_not_tell_leaves_a_timeout(net, family, short_lived, clock):
-    """Its time exceeded is dropped by a firewall: ETIMEDOUT after tcp_syn_retries=1, 3 s, as if nobody were there."""
+def test_connect_times_out_when_time_exceeded_is_filtered(net, family, short_lived, clock):
+    """A firewall drops the time exceeded: ETIMEDOUT after tcp_syn_retries=1, 3 s, as if the host did not exist."""
     client, router = net.nodes("client", "router")
     client.pin({"net.ipv4.tcp_syn_retries": 1})
     try:
         client.pin({"net.ipv4.tcp_syn_linear_timeouts": 0})
     except FileNotFoundError:
-        pass                                # kernels before 6.5 have none
+        pass                                # added in 6.5
     message = "icmp type time-exceeded" if family == V4 else "icmpv6 type time-exceeded"
     router.run(["nft", "-f", "-"], stdin=f"""
         add table inet kdrift
@@ -105,9 +104,8 @@ def test_a_router_that_does_not_tell_leaves_a_timeout(net, family, short_lived, 
     assert "packets 2 " in router.run(["nft", "list", "table", "inet", "kdrift"])
 
 
-def test_an_established_connection_outlives_a_path_that_is_too_long(net, family):
-    """A TTL that became too small: data is not delivered, SO_ERROR tells EHOSTUNREACH, and with a larger TTL the
-    retransmission delivers it."""
+def test_established_connection_survives_time_exceeded(net, family):
+    """With TTL 1 SO_ERROR returns EHOSTUNREACH and the connection stays ESTABLISHED; with 64 the retransmission arrives."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     conn = client.socket(family)

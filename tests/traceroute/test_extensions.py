@@ -1,4 +1,4 @@
-"""ICMP errors with extensions, as routers with MPLS send them (RFC 4884), and what a socket is told of these."""
+"""ICMP errors with extensions, as routers with MPLS send them (RFC 4884), and what a socket reads of them."""
 
 import socket
 import struct
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.topology(ROUTED)
 EXTENSION_MASK = {V4: "net.ipv4.icmp_errors_extension_mask", socket.AF_INET6: "net.ipv6.icmp.errors_extension_mask"}
 INTERFACE_INFORMATION = 2
 HEADERS = {V4: 28, socket.AF_INET6: 48}
-# The original datagram, padded: 128 bytes at least (RFC 4884, 3).
+# The padded original datagram: at least 128 bytes (RFC 4884, 3).
 ORIGINAL = 128
 # An MPLS label stack of one entry: label 16, bottom of stack, TTL 1 (RFC 4950).
 MPLS = struct.pack("!HBB", 8, 1, 1) + bytes.fromhex("00010101")
 
 
 def extension(*objects, version=2, sound=True):
-    """The extension structure: its header with a checksum, and objects (RFC 4884, 7)."""
+    """The extension structure: header with checksum, then objects (RFC 4884, 7)."""
     structure = struct.pack("!BBH", version << 4, 0, 0) + b"".join(objects)
     number = checksum(structure) ^ (0 if sound else 0x5555)
     return structure[:2] + struct.pack("!H", number) + structure[4:]
@@ -32,8 +32,8 @@ def extension(*objects, version=2, sound=True):
 
 @pytest.fixture
 def receive(net, family):
-    """receive(extension, words, asked): the error that a UDP socket has in its queue after a time exceeded with this
-    extension, whose length field says how long the original datagram is (in 32-bit words, IPv6: 64-bit)."""
+    """receive(structure, length, asked): the error in a UDP socket's queue after a time exceeded with this extension
+    structure, whose length field stands for `length` bytes (in 32-bit words, IPv6: 64-bit)."""
     client, server, router = net.nodes("client", "server", "router")
 
     def send(structure, length=ORIGINAL, asked=True):
@@ -50,8 +50,8 @@ def receive(net, family):
     return send
 
 
-def test_a_socket_is_told_where_extensions_begin(family, receive):
-    """ee_rfc4884.len: the bytes of the original datagram after its headers; there the structure is found, entire."""
+def test_rfc4884_len_is_the_offset_of_the_extension_structure(family, receive):
+    """ee_rfc4884.len counts the original datagram's bytes after its headers; the whole structure follows."""
     structure = extension(MPLS)
     error = receive(structure)
 
@@ -59,7 +59,7 @@ def test_a_socket_is_told_where_extensions_begin(family, receive):
     assert error.payload[error.extensions:] == structure
 
 
-def test_two_objects_are_as_good_as_one(family, receive):
+def test_extension_with_two_objects_is_valid(family, receive):
     """The lengths of all objects add up."""
     error = receive(extension(MPLS, MPLS))
 
@@ -70,37 +70,37 @@ def test_two_objects_are_as_good_as_one(family, receive):
     extension(MPLS, sound=False), extension(MPLS[:2] + b"\0\0"),
     extension(struct.pack("!HBB", 12, 1, 1) + MPLS[4:]),
 ], ids=("checksum", "empty-object", "object-too-long"))
-def test_a_broken_extension_is_marked(family, receive, structure):
-    """SO_EE_RFC4884_FLAG_INVALID: it begins there, and is not to be trusted (ip_icmp_error_rfc4884_validate())."""
+def test_broken_extension_is_flagged_invalid(family, receive, structure):
+    """SO_EE_RFC4884_FLAG_INVALID: the offset is right, the content is not (ip_icmp_error_rfc4884_validate())."""
     error = receive(structure)
 
     assert (error.extensions, error.valid) == (ORIGINAL - HEADERS[family], False)
 
 
-def test_another_version_is_left_to_the_application(family, receive):
-    """The kernel knows version 2 and checks no other."""
+def test_extension_of_another_version_is_not_validated(family, receive):
+    """The kernel validates version 2 only."""
     error = receive(extension(MPLS, version=1, sound=False))
 
     assert (error.extensions, error.valid) == (ORIGINAL - HEADERS[family], True)
 
 
-def test_without_a_length_there_are_no_extensions(receive):
-    """Routers older than RFC 4884 leave the field 0: what follows is more of the datagram."""
+def test_length_field_0_means_no_extensions(receive):
+    """Routers older than RFC 4884 leave the field 0: the rest belongs to the datagram."""
     error = receive(extension(MPLS), length=0)
 
     assert (error.extensions, error.valid) == (0, True)
 
 
 @pytest.mark.parametrize("length", [64, 1016], ids=("below-128", "beyond-the-message"))
-def test_an_impossible_length_is_ignored(receive, length):
-    """Less than 128 bytes, or more than there are: no extensions (ip_icmp_error_rfc4884())."""
+def test_out_of_range_length_field_is_ignored(receive, length):
+    """Below 128 bytes, or more than the message has: no extensions (ip_icmp_error_rfc4884())."""
     error = receive(extension(MPLS), length=length)
 
     assert error.extensions == 0
 
 
-def test_nobody_is_told_who_has_not_asked(family, receive):
-    """Without IP_RECVERR_RFC4884 the field stays 0, and the error is queued as ever."""
+def test_rfc4884_len_is_0_without_ip_recverr_rfc4884(family, receive):
+    """The error is queued with type and code as usual."""
     error = receive(extension(MPLS), asked=False)
 
     assert (error.extensions, error.valid) == (0, True)
@@ -108,9 +108,9 @@ def test_nobody_is_told_who_has_not_asked(family, receive):
 
 
 @pytest.mark.parametrize("mask", [0, 1])
-def test_a_router_names_the_interface_that_a_probe_came_by(net, family, mask):
+def test_errors_extension_mask_adds_the_incoming_interface(net, family, mask):
     """icmp_errors_extension_mask=1 (ip-sysctl.rst): an object of class 2 with index and name of the incoming interface
-    (RFC 5837, 4); by default there is none."""
+    (RFC 5837, 4); with 0 no extensions."""
     client, server, router = net.nodes("client", "server", "router")
     try:
         router.pin({EXTENSION_MASK[family]: mask})

@@ -1,4 +1,4 @@
-"""A firewall on the way: the hop that it is, and what is behind it (ip_forward(): TTL first, then the forward hook)."""
+"""A firewall on the path: its own hop, and the hops behind it (ip_forward(): TTL first, then the forward hook)."""
 
 
 import pytest
@@ -14,7 +14,7 @@ NFT_PROTOCOL = {"udp": "udp dport 33434", "tcp": "tcp dport 33434"}
 
 @pytest.fixture
 def firewall(net):
-    """firewall(kind, verdict, hook): the first router does this to probes of the kind; returns what it has counted."""
+    """firewall(kind, verdict, hook): the first router applies the verdict to these probes; returns its counter."""
     router = net["router"]
 
     def rule(kind, verdict, hook="forward"):
@@ -30,8 +30,8 @@ def firewall(net):
 
 @pytest.mark.parametrize("kind", NFT_PROTOCOL)
 @pytest.mark.parametrize("verdict", ["drop", "reject with icmpx type admin-prohibited"])
-def test_the_firewall_itself_is_a_hop(net, family, tracer, firewall, kind, verdict):
-    """With TTL 1 the probe expires before the forward hook sees it: time exceeded, from the firewall."""
+def test_ttl_is_checked_before_the_forward_hook(net, family, tracer, firewall, kind, verdict):
+    """With TTL 1 the firewall sends time exceeded, and its rule counts nothing."""
     count = firewall(kind, verdict)
     _sent, answer = tracer.probe(kind, net["server"].address(family), 1)
 
@@ -41,8 +41,8 @@ def test_the_firewall_itself_is_a_hop(net, family, tracer, firewall, kind, verdi
 
 @pytest.mark.parametrize("kind", NFT_PROTOCOL)
 @pytest.mark.parametrize("ttl", [2, 3])
-def test_behind_a_dropping_firewall_nothing_is_seen(net, family, tracer, firewall, kind, ttl):
-    """No answer from any hop after it; another kind of probe, sent later, gets through."""
+def test_hops_behind_a_dropping_firewall_do_not_answer(net, family, tracer, firewall, kind, ttl):
+    """No answer to TTL 2 and 3; a later probe of another kind gets through."""
     count = firewall(kind, "drop")
 
     assert tracer.unanswered(kind, net["server"].address(family), ttl)
@@ -51,8 +51,8 @@ def test_behind_a_dropping_firewall_nothing_is_seen(net, family, tracer, firewal
 
 @pytest.mark.parametrize("kind", NFT_PROTOCOL)
 @pytest.mark.parametrize("ttl", [2, 3])
-def test_a_rejecting_firewall_answers_for_all_behind_it(net, family, tracer, firewall, kind, ttl):
-    """Admin prohibited (traceroute's !X) from the firewall's address, whatever TTL is left."""
+def test_rejecting_firewall_answers_for_the_hops_behind_it(net, family, tracer, firewall, kind, ttl):
+    """Admin prohibited (traceroute's !X) from the firewall's address, for TTL 2 and 3."""
     count = firewall(kind, "reject with icmpx type admin-prohibited")
     _sent, answer = tracer.probe(kind, net["server"].address(family), ttl)
 
@@ -60,8 +60,8 @@ def test_a_rejecting_firewall_answers_for_all_behind_it(net, family, tracer, fir
     assert count() == 1
 
 
-def test_a_firewall_that_resets_speaks_for_the_server(net, family, tracer, firewall):
-    """The reset has the server's address: to a TCP probe the firewall looks like the end of the path."""
+def test_reject_with_tcp_reset_comes_from_the_servers_address(net, family, tracer, firewall):
+    """To a TCP probe the firewall looks like the end of the path."""
     firewall("tcp", "reject with tcp reset")
     _sent, answer = tracer.probe("tcp", net["server"].address(family), 2)
 
@@ -69,8 +69,8 @@ def test_a_firewall_that_resets_speaks_for_the_server(net, family, tracer, firew
 
 
 @pytest.mark.parametrize("kind", NFT_PROTOCOL)
-def test_a_firewall_before_routing_hides_its_own_hop(net, family, tracer, firewall, kind):
-    """Dropped in prerouting, a probe never gets to where its TTL counts."""
+def test_drop_in_prerouting_hides_the_firewalls_own_hop(net, family, tracer, firewall, kind):
+    """Prerouting drops the probe before the TTL check."""
     count = firewall(kind, "drop", hook="prerouting")
 
     assert tracer.unanswered(kind, net["server"].address(family), 1)
@@ -78,8 +78,8 @@ def test_a_firewall_before_routing_hides_its_own_hop(net, family, tracer, firewa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kinds_of_probes_that_the_firewall_lets_through(net, family, tracer, firewall, kind):
-    """A rule against one kind leaves the others their path."""
+def test_drop_rule_for_one_protocol_does_not_affect_others(net, family, tracer, firewall, kind):
+    """Probes of others reach the next router and the server."""
     other = {"udp": "tcp", "tcp": "udp", "icmp": "udp"}[kind]
     firewall(other, "drop")
     server, far = net.nodes("server", "far-router")

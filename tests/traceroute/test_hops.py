@@ -1,4 +1,4 @@
-"""What each hop answers to a probe of its TTL: RFC 1812, 5.3.1; RFC 4443, 3.3."""
+"""Each hop's answer to a probe of its TTL: RFC 1812, 5.3.1; RFC 4443, 3.3."""
 
 import socket
 
@@ -13,15 +13,15 @@ pytestmark = pytest.mark.topology(NARROW)
 
 HEADER = {V4: 20, socket.AF_INET6: 40}
 TTL_AT = {V4: 8, socket.AF_INET6: 7}
-# An ICMP error is no longer than this: RFC 1812, 4.3.2.3; RFC 4443, 3.1 (the least MTU of IPv6).
+# The longest ICMP error: RFC 1812, 4.3.2.3; RFC 4443, 3.1 (the minimum MTU of IPv6).
 LONGEST = {V4: 576, socket.AF_INET6: 1280}
 FLOW = dict(sport=33001, dport=33435)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_hop_answers_from_the_side_of_the_sender(net, family, tracer, kind):
-    """Time exceeded from the first router at TTL 1, from the second at 2, each from its address on the link that the
-    probe came by; then the destination says port unreachable, a reset or an echo reply."""
+def test_each_hop_answers_from_the_address_of_the_incoming_link(net, family, tracer, kind):
+    """The first router sends time exceeded at TTL 1, the second at 2, each from its address on the probe's incoming
+    link. At 3 the destination sends port unreachable, RST or echo reply."""
     server, router, far = net.nodes("server", "router", "far-router")
     path = [tracer.probe(kind, server.address(family), ttl)[1] for ttl in (1, 2, 3)]
 
@@ -35,8 +35,8 @@ def test_each_hop_answers_from_the_side_of_the_sender(net, family, tracer, kind)
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("ttl", [1, 2])
-def test_the_answer_quotes_the_probe(net, family, tracer, kind, ttl):
-    """As it arrived: the addresses, a TTL of 1, and all bytes of the probe, by which traceroute knows its own."""
+def test_time_exceeded_quotes_the_probe(net, family, tracer, kind, ttl):
+    """The addresses, a TTL of 1, and all bytes of the probe, by which traceroute recognises its own."""
     client, server = net.nodes("client", "server")
     sent, answer = tracer.probe(kind, server.address(family), ttl, **FLOW)
 
@@ -47,8 +47,8 @@ def test_the_answer_quotes_the_probe(net, family, tracer, kind, ttl):
     assert quoted == sent
 
 
-def test_the_quote_of_a_large_probe_is_cut(net, family, tracer):
-    """The answer has 576 bytes over IPv4, 1280 over IPv6, and is complete for smaller probes."""
+def test_quote_of_a_large_probe_is_truncated(net, family, tracer):
+    """The error has 576 bytes over IPv4, 1280 over IPv6; a smaller probe is quoted whole."""
     server = net["server"]
     lengths = {size: tracer.probe("udp", server.address(family), 1, size=size)[1].length for size in (200, 1500)}
 
@@ -56,8 +56,8 @@ def test_the_quote_of_a_large_probe_is_cut(net, family, tracer):
 
 
 @pytest.mark.parametrize("kind", ["udp", "icmp"])
-def test_the_ttl_is_looked_at_before_the_size(net, family, tracer, kind):
-    """1500 bytes for a link of 1400: with TTL 1 the router says time exceeded, with TTL 2 too big (ip_forward(),
+def test_ttl_is_checked_before_the_mtu(net, family, tracer, kind):
+    """1500 bytes for a link of 1400: with TTL 1 the router sends time exceeded, with TTL 2 too big (ip_forward(),
     ip6_forward()); never both."""
     server, router = net.nodes("server", "router")
     _sent, expired = tracer.probe(kind, server.address(family), 1, size=1500)
@@ -71,7 +71,7 @@ def test_the_ttl_is_looked_at_before_the_size(net, family, tracer, kind):
 
 
 def test_an_expired_packet_counts_as_a_header_error(net, family, tracer):
-    """ipInHdrErrors, ipv6IfStatsInHdrErrors (RFC 4293), and one time exceeded sent."""
+    """ipInHdrErrors, ipv6IfStatsInHdrErrors (RFC 4293), and one OutTimeExcds."""
     router = net["router"]
     before = router.counters()
     tracer.probe("udp", net["server"].address(family), 1)
@@ -82,9 +82,9 @@ def test_an_expired_packet_counts_as_a_header_error(net, family, tracer):
     assert counted[f"{icmp_}.OutTimeExcds"] == 1
 
 
-def test_an_error_about_an_error_is_never_sent(net, family, tracer):
-    """An ICMP error whose TTL runs out dies in silence (RFC 1122, 3.2.2; RFC 4443, 2.4 e): an echo request after it is
-    answered, and only that."""
+def test_no_icmp_error_is_sent_about_an_icmp_error(net, family, tracer):
+    """The router silently drops an ICMP error whose TTL expires (RFC 1122, 3.2.2; RFC 4443, 2.4 e); it answers an echo
+    request sent after it."""
     client, server, router = net.nodes("client", "server", "router")
     quoted = icmp.udp_quote(server.address(family), 9, client.address(family), 9)
     with client.capture("icmp" if family == V4 else "icmpv6") as packets:

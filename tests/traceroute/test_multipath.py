@@ -1,4 +1,4 @@
-"""A router with two ways of the same cost: which probes take which (ip-sysctl.rst, fib_multipath_hash_policy)."""
+"""A router with two equal-cost paths: which probe takes which (ip-sysctl.rst, fib_multipath_hash_policy)."""
 
 import socket
 
@@ -9,14 +9,14 @@ from netns.packets.probe import KINDS, answers, probe
 
 pytestmark = pytest.mark.topology(FORK)
 
-# Enough that all of them take the same of two paths by chance only once in 8 million times.
+# All of them take the same of two paths by chance once in 8 million times.
 MANY = 24
 BOTH, ONE = 2, 1
 
 
 @pytest.fixture
 def hops(net, family, fork):
-    """hops(probes): how many different routers answer probes with TTL 2, each given by the words of netns.packets.probe."""
+    """hops(probes): how many different routers answer these probes with TTL 2; each is a dict of its `words`."""
     client = net["client"]
 
     def count(probes):
@@ -33,7 +33,7 @@ def hops(net, family, fork):
 
 
 def varying(kind, **words):
-    """Probes like traceroute's own: another source port for each (for ICMP, another identifier)."""
+    """Probes like traceroute's own: each has another source port (for ICMP, another identifier)."""
     return [dict(kind=kind, sport=33000 + number, **words) for number in range(MANY)]
 
 
@@ -42,8 +42,8 @@ def varying(kind, **words):
     (1, {"udp": BOTH, "tcp": BOTH, "icmp": ONE}),
     (2, {"udp": ONE, "tcp": ONE, "icmp": ONE}),
 ], ids=("layer3", "layer4", "inner-layer3"))
-def test_varying_ports_spread_by_ports_only(fork, hops, number, spread):
-    """Policy 0 and 2 (for packets without a tunnel) look at addresses, 1 at ports as well; echo requests have none."""
+def test_only_policy_1_spreads_varying_ports(fork, hops, number, spread):
+    """Policy 0 and 2 (for packets without a tunnel) hash addresses, 1 also ports; echo requests have none."""
     fork.choose_by(number)
     seen = {kind: hops(varying(kind)) for kind in KINDS}
 
@@ -51,8 +51,8 @@ def test_varying_ports_spread_by_ports_only(fork, hops, number, spread):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_constant_flow_has_one_path(fork, hops, number):
-    """As Paris traceroute probes: the same ports in each probe, told apart by other fields."""
+def test_constant_flow_stays_on_one_path(fork, hops, number):
+    """As Paris traceroute probes: the ports stay the same, the size differs."""
     fork.choose_by(number)
     seen = {kind: hops([dict(kind=kind, sport=33001, size=100 + each) for each in range(MANY)]) for kind in KINDS}
 
@@ -60,8 +60,8 @@ def test_a_constant_flow_has_one_path(fork, hops, number):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_other_addresses_spread_in_every_policy(fork, hops, number):
-    """Addresses are part of each policy's hash."""
+def test_policies_0_to_2_spread_varying_source_addresses(fork, hops, number):
+    """Each policy hashes addresses."""
     fork.choose_by(number)
 
     assert hops([dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)]) == BOTH
@@ -70,9 +70,8 @@ def test_other_addresses_spread_in_every_policy(fork, hops, number):
 @pytest.mark.parametrize("fields, looks_at", [
     (0x0001, "sources"), (0x0002, "destinations"), (0x0010, "source ports"), (0x0020, "destination ports"), (0x0033, "all of them"),
 ], ids=["source", "destination", "source-port", "destination-port", "all"])
-def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, looks_at):
-    """Policy 3 (5.14) with fib_multipath_hash_fields: each bit is one field, and probes that differ in others only go
-    one way."""
+def test_custom_policy_hashes_only_the_chosen_fields(fork, hops, fields, looks_at):
+    """Policy 3 (5.14) with fib_multipath_hash_fields: each bit is one field; probes that differ only in others take one path."""
     fork.choose_by(3, fields)
     seen = {varied: hops(probes) for varied, probes in {
         "sources": [dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)],
@@ -85,8 +84,8 @@ def test_the_custom_policy_looks_at_the_chosen_fields(fork, hops, fields, looks_
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
 @pytest.mark.parametrize("fields, spread", [(0x0008, BOTH), (0x0037, ONE)], ids=["label", "others"])
-def test_the_custom_policy_looks_at_flow_labels(fork, hops, family, fields, spread):
-    """Bit 3: packets that have nothing but their flow label of their own spread (RFC 6438), and by no other bit."""
+def test_custom_policy_hashes_the_flow_label_by_bit_3_only(fork, hops, family, fields, spread):
+    """Bit 3: packets that differ only in the flow label spread (RFC 6438); with 0x0037 they do not."""
     fork.choose_by(3, fields)
 
     assert hops([dict(kind="udp", label=1 + number) for number in range(MANY)]) == spread
@@ -94,9 +93,9 @@ def test_the_custom_policy_looks_at_flow_labels(fork, hops, family, fields, spre
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
 @pytest.mark.parametrize("state, used", [("reachable", {"upper", "lower"}), ("failed", {"upper"})])
-def test_a_router_known_to_be_dead_is_left_to_itself(net, fork, family, state, used):
-    """A host's flows that would take the second way take the first while neighbour discovery has failed for the second
-    router (rt6_score_route(); RFC 4861, 6.3.6); a router sends on regardless."""
+def test_host_avoids_a_nexthop_with_a_failed_neighbour_entry(net, fork, family, state, used):
+    """A host (forwarding=0) sends all flows by the first router while the second one's neighbour entry is FAILED
+    (rt6_score_route(); RFC 4861, 6.3.6)."""
     host = net["fork"]
     host.pin({"net.ipv6.conf.all.forwarding": 0, "net.ipv6.fib_multipath_hash_policy": 1})
     ways = [word for router in ("upper", "lower")

@@ -1,4 +1,4 @@
-"""A router with two ways of the same cost, and packets about other packets: tunnels, ICMP errors (ip-sysctl.rst,
+"""A router with two equal-cost paths, and packets that carry others: tunnels, ICMP errors (ip-sysctl.rst,
 fib_multipath_hash_policy)."""
 
 import socket
@@ -13,15 +13,15 @@ from netns.packets.probe import probe
 
 pytestmark = pytest.mark.topology(FORK)
 
-# Enough that all of them take the same of two paths by chance only once in 8 million times.
+# All of them take the same of two paths by chance once in 8 million times.
 MANY = 24
 BOTH, ONE = 2, 1
 IPIP = {V4: socket.IPPROTO_IPIP, socket.AF_INET6: socket.IPPROTO_IPV6}
 
 
 @pytest.mark.parametrize("number, spread", [(0, ONE), (1, ONE), (2, BOTH)], ids=("layer3", "layer4", "inner-layer3"))
-def test_flows_in_a_tunnel_spread_by_their_own_addresses_in_policy_2(net, family, fork, number, spread):
-    """IPIP (IPv6 in IPv6): between the same two ends, packets of different inner addresses."""
+def test_only_policy_2_spreads_tunnelled_flows_by_inner_addresses(net, family, fork, number, spread):
+    """IPIP (IPv6 in IPv6): same outer addresses, different inner ones."""
     fork.choose_by(number)
     client, server = net.nodes("client", "server")
     with client.socket(family, socket.SOCK_RAW, IPIP[family]) as raw, server.capture() as packets:
@@ -34,15 +34,15 @@ def test_flows_in_a_tunnel_spread_by_their_own_addresses_in_policy_2(net, family
 
 
 def to(address, packets):
-    """Those of the packets that arrived for the address."""
+    """The packets that arrived for the address."""
     return packets.received().which(f"for {address}", lambda packet: packet.destination == address)
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"])
 @pytest.mark.parametrize("labels, spread", [(0, ONE), (1, BOTH)], ids=("without", "with"))
-def test_flow_labels_spread_in_policy_0(net, family, fork, labels, spread):
-    """A label is part of an IPv6 flow (RFC 6438): with auto_flowlabels=1 each socket's own, so that its flows spread
-    where ports are not looked at."""
+def test_policy_0_spreads_ipv6_flows_by_flow_label(net, family, fork, labels, spread):
+    """A label is part of an IPv6 flow (RFC 6438). With auto_flowlabels=1 each socket has its own, and its flows spread
+    although ports are not hashed."""
     fork.choose_by(0)
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv6.auto_flowlabels": labels})
@@ -54,9 +54,9 @@ def test_flow_labels_spread_in_policy_0(net, family, fork, labels, spread):
     assert len({packet.interface for packet in to(fork.service, packets)}) == spread
 
 
-def test_icmp_errors_follow_the_flow_that_they_are_about(net, family, fork):
-    """Policy 0 looks at the addresses in the quoted packet, in either order, whoever sends the error: the host behind
-    the path that has the flow gets its errors (ip_multipath_l3_keys(), ip6_multipath_l3_keys())."""
+def test_policy_0_sends_icmp_errors_along_the_path_of_their_flow(net, family, fork):
+    """Policy 0 hashes the addresses of the quoted packet, in either order, whatever the source of the error: the host
+    that has the flow gets its errors (ip_multipath_l3_keys(), ip6_multipath_l3_keys())."""
     fork.choose_by(0)
     flow, errors = paths_of_a_flow_and_its_errors(net, family, fork)
 
@@ -64,9 +64,8 @@ def test_icmp_errors_follow_the_flow_that_they_are_about(net, family, fork):
 
 
 @pytest.mark.parametrize("number", [1, 2], ids=("layer4", "inner-layer3"))
-def test_icmp_errors_spread_by_their_own_addresses_in_other_policies(net, family, fork, number):
-    """Policies 1 and 2 see an ICMP packet with two addresses and no ports: an error can miss the host that it is
-    for."""
+def test_policies_1_and_2_hash_icmp_errors_by_their_own_addresses(net, family, fork, number):
+    """They see an ICMP packet with two addresses and no ports: an error can miss the host of its flow."""
     fork.choose_by(number)
     _flow, errors = paths_of_a_flow_and_its_errors(net, family, fork)
 
@@ -74,7 +73,7 @@ def test_icmp_errors_spread_by_their_own_addresses_in_other_policies(net, family
 
 
 def paths_of_a_flow_and_its_errors(net, family, fork):
-    """By which interface a datagram reaches the server, and by which errors about its answer do, from many senders."""
+    """The interface that a datagram arrives by at the server, and those of errors about its answer, from many senders."""
     client, server = net.nodes("client", "server")
     senders = fork.more_senders(MANY)
     with server.capture() as packets:
@@ -90,7 +89,7 @@ def paths_of_a_flow_and_its_errors(net, family, fork):
 
 
 def send_error_from(host, family, source, destination, quoted):
-    """Port unreachable from one of the host's addresses, about a packet of the destination."""
+    """Port unreachable from one of the host's addresses, quoting the destination's packet."""
     protocol = socket.IPPROTO_ICMP if family == V4 else socket.IPPROTO_ICMPV6
     message = struct.pack("!BBHI", *PORT_UNREACHABLE[family], 0, 0) + quoted
     with host.socket(family, socket.SOCK_RAW, protocol) as raw:

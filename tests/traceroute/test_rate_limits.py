@@ -1,4 +1,4 @@
-"""How many probes a router answers: limits for each destination, and for all together (ip-sysctl.rst, icmp(7))."""
+"""How many probes a router answers: limits per destination, and a global one (ip-sysctl.rst, icmp(7))."""
 
 import socket
 from contextlib import ExitStack
@@ -20,7 +20,7 @@ EXPIRED = {V4: "Ip.InHdrErrors", socket.AF_INET6: "Ip6.InHdrErrors"}
 # Destination unreachable, source quench, time exceeded, parameter problem; ICMPv6: all but packet too big.
 DEFAULT_MASK = 6168
 DEFAULT_MASKS = {"net.ipv4.icmp_ratemask": DEFAULT_MASK, "net.ipv6.icmp.ratemask": "0-1,3-127"}
-# Tokens that a destination can save up: XRLIM_BURST_FACTOR, net/ipv4/icmp.c.
+# Tokens that a destination can accumulate: XRLIM_BURST_FACTOR, net/ipv4/icmp.c.
 BURST = 6
 # Seconds to the next answer.
 INTERVALS = {V4: [1], socket.AF_INET6: [1, 0.25]}
@@ -28,7 +28,7 @@ INTERVALS = {V4: [1], socket.AF_INET6: [1, 0.25]}
 
 @pytest.fixture
 def answered(net, family):
-    """answered(count, kind, ttl): how many of so many probes sent at once get an answer."""
+    """answered(count, kind, ttl): how many of `count` probes sent at once get an answer."""
     client, server, router = net.nodes("client", "server", "router")
 
     def send(count, kind="udp", ttl=1):
@@ -44,10 +44,10 @@ def answered(net, family):
     return send
 
 
-def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock, measure):
-    """icmp_ratelimit=1000 ms: 6 answers at once, and the next one 1 s after the first. Over IPv6 kernels without "ipv6:
-    icmp: remove obsolete code in icmpv6_xrlim_allow()" answer sooner where the route back is to many hosts: 1 s / 4 for
-    a /64; with it the default of net.ipv6.icmp.ratelimit is 100 ms instead."""
+def test_icmp_ratelimit_allows_a_burst_and_then_one_per_interval(net, family, answered, clock, measure):
+    """icmp_ratelimit=1000 ms: 6 answers at once, the next one 1 s after the first. Over IPv6 kernels without "ipv6:
+    icmp: remove obsolete code in icmpv6_xrlim_allow()" shorten the interval for a route back to a prefix: 1 s / 4 for a
+    /64; with it the default of net.ipv6.icmp.ratelimit is 100 ms instead."""
     net["router"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     clock.align(1)
     with stopwatch() as took:
@@ -60,8 +60,8 @@ def test_a_destination_gets_a_burst_and_then_a_few(net, family, answered, clock,
 
 
 @pytest.mark.virtual_clock("a full account takes many seconds")
-def test_tokens_are_saved_up_to_the_burst(net, family, answered, clock):
-    """After a long silence again 6 and no more."""
+def test_icmp_ratelimit_tokens_accumulate_up_to_the_burst(net, family, answered, clock):
+    """After 60 s of silence: 6 again, no more."""
     net["router"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     first = answered(10)
     clock.sleep(60)
@@ -77,15 +77,16 @@ def test_without_a_limit_each_probe_is_answered(net, family, answered):
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
-def test_types_outside_the_mask_have_no_limit(net, family, answered):
-    """icmp_ratemask without time exceeded (type 11): all are answered, whatever icmp_ratelimit says."""
+def test_types_outside_icmp_ratemask_are_not_limited(net, family, answered):
+    """icmp_ratemask without time exceeded (type 11): all are answered, in spite of icmp_ratelimit."""
     net["router"].pin({RATELIMIT[family]: 1000, "net.ipv4.icmp_ratemask": DEFAULT_MASK & ~(1 << 11)})
 
     assert answered(30) == 30
 
 
-def test_errors_to_the_machine_itself_have_no_limit(net, family):
-    """Over lo every datagram to a closed port is refused, whatever icmp_ratelimit (icmpv4_xrlim_allow(), icmpv6_xrlim_allow())."""
+def test_errors_over_loopback_are_not_limited(net, family):
+    """Each datagram to a closed port gets ECONNREFUSED in spite of icmp_ratelimit (icmpv4_xrlim_allow(),
+    icmpv6_xrlim_allow())."""
     client = net["client"]
     client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     for number in range(3 * BURST):
@@ -96,8 +97,8 @@ def test_errors_to_the_machine_itself_have_no_limit(net, family):
                 sender.send(b"x")
 
 
-def test_errors_that_go_to_the_machine_itself_have_no_limit_wherever_their_cause_came_from(net, family):
-    """Here by the router, with the client's own address as source, which accept_local allows."""
+def test_errors_about_received_packets_with_own_source_address_are_not_limited(net, family):
+    """The router sends with the client's address as source, which accept_local allows."""
     client, router = net.nodes("client", "router")
     client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     client.pin({"net.ipv4.conf.to-router.accept_local": 1, "net.ipv4.conf.to-router.rp_filter": 0, "net.ipv4.conf.all.rp_filter": 0})
@@ -110,8 +111,8 @@ def test_errors_that_go_to_the_machine_itself_have_no_limit_wherever_their_cause
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
-def test_echo_replies_have_no_limit_by_default(net, family, answered):
-    """They are not in the default mask; port unreachable is."""
+def test_default_icmp_ratemask_does_not_limit_echo_replies(net, family, answered):
+    """6168 excludes them, and includes port unreachable."""
     net["server"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
 
     assert answered(30, "icmp", ttl=2) == 30
@@ -119,10 +120,10 @@ def test_echo_replies_have_no_limit_by_default(net, family, answered):
 
 
 def test_each_destination_has_its_own_limit(net, family, clock):
-    """Another prober, at another address, still gets its 6 when the first one has had its own."""
+    """A prober at another address still gets its 6 when the first one has had its own."""
     client, server, router = net.nodes("client", "server", "router")
     router.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
-    # Over IPv6 the limit is the destination's, not its network's.
+    # Over IPv6 the limit is per address, not per prefix.
     other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
     client.run(["ip", "address", "add", other + ("/24" if family == V4 else "/64"), "dev", "to-router",
                 *(["nodad"] if family != V4 else [])])
@@ -139,9 +140,9 @@ def test_each_destination_has_its_own_limit(net, family, clock):
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
-def test_all_destinations_together_have_a_limit(net, family, answered, clock, measure):
-    """icmp_msgs_burst=20 and icmp_msgs_per_sec=20: 20 answers to anybody, on average: each costs 0, 1 or 2, at random,
-    so that the limit cannot be used to guess ports ("icmp: randomize the global rate limiter")."""
+def test_icmp_msgs_burst_limits_all_destinations_together(net, family, answered, clock, measure):
+    """icmp_msgs_burst=20 and icmp_msgs_per_sec=20: 20 answers to anybody, on average. Each costs 0, 1 or 2, at random,
+    so that nobody can use the limit to guess ports ("icmp: randomize the global rate limiter")."""
     router = net["router"]
     router.pin({RATELIMIT[family]: 0, **DEFAULT_MASKS})
     limits = {"net.ipv4.icmp_msgs_burst": 20, "net.ipv4.icmp_msgs_per_sec": 20}
@@ -149,19 +150,19 @@ def test_all_destinations_together_have_a_limit(net, family, answered, clock, me
         try:
             router.pin(limits)
         except FileNotFoundError:
-            # Kernels before 6.12 have one account for the whole machine.
+            # Before 6.12 the limit is not per namespace but global.
             for name, value in limits.items():
                 stack.enter_context(everywhere(name, value))
         clock.sleep(1.1)
         count = answered(70)
 
-    # At least half, as none costs more than 2; that twice as many are given is a matter of one in 100000 runs. Between them it is chance.
+    # At least half, as no answer costs more than 2; twice as many occur once in 100000 runs. In between it is random.
     least, most = 10, 42
     assert least <= measure("traceroute.answers_by_the_global_limit", count, "answers", tolerance=most - least) <= most
 
 
-def test_what_stays_on_the_host_is_not_limited(net, family):
-    """Errors to its own address go over lo, for which there is no limit: each of 30 datagrams to a closed port is refused."""
+def test_errors_to_the_hosts_own_address_are_not_limited(net, family):
+    """They go over lo, which has no limit: each of 30 datagrams to a closed port gets ECONNREFUSED."""
     client = net["client"]
     client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     conn = client.socket(family, socket.SOCK_DGRAM)

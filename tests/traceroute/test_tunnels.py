@@ -1,4 +1,4 @@
-"""A tunnel and a director on the way: which hops there are, and which are hidden."""
+"""A tunnel and a director on the path: which hops answer, and which are hidden."""
 
 import socket
 
@@ -15,7 +15,7 @@ INSIDE = {V4: "10.0.0.{}/30", socket.AF_INET6: "fd00::{}/64"}
 
 @pytest.fixture
 def tunnelled(net, family):
-    """tunnelled(ttl): IPIP (ip6tnl for IPv6) between left and right, whose outer header has this TTL, or "inherit"."""
+    """tunnelled(ttl): IPIP (ip6tnl for IPv6) between left and right with this TTL in the outer header, or "inherit"."""
     left, right = net.nodes("left", "right")
 
     def connect(ttl):
@@ -31,9 +31,9 @@ def tunnelled(net, family):
 
 @pytest.mark.topology(SITES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tunnel_with_a_ttl_of_its_own_is_one_hop(net, family, tracer, tunnelled, kind):
-    """Client, left, right (its end of the tunnel), server: the routers between left and right do not count (RFC 2003,
-    3.1: the inner TTL is decremented once)."""
+def test_tunnel_with_a_fixed_ttl_is_one_hop(net, family, tracer, tunnelled, kind):
+    """Left, right (its end of the tunnel), server: the routers between left and right do not count (RFC 2003, 3.1: the
+    inner TTL is decremented once)."""
     tunnelled("64")
     server = net["server"]
     path = [tracer.probe(kind, server.address(family), ttl)[1] for ttl in (1, 2, 3)]
@@ -49,9 +49,9 @@ def test_a_tunnel_with_a_ttl_of_its_own_is_one_hop(net, family, tracer, tunnelle
 @pytest.mark.topology(SITES)
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tunnel_that_inherits_the_ttl_is_a_hole_in_the_path(net, family, tracer, tunnelled, kind):
-    """The outer header expires in the core, whose answer goes to left and stays there (ipip_err() with ttl 0): no
-    answer for TTL 2, nor is the tunnel taken for a dead end; the server answers at 3."""
+def test_tunnel_that_inherits_the_ttl_leaves_one_hop_unanswered(net, family, tracer, tunnelled, kind):
+    """The outer header expires in the core, whose error ends at left (ipip_err() with ttl 0): no answer for TTL 2, and
+    no destination unreachable from left; the server answers at 3."""
     tunnelled("inherit")
     server, core, left = net.nodes("server", "core", "left")
 
@@ -63,9 +63,9 @@ def test_a_tunnel_that_inherits_the_ttl_is_a_hole_in_the_path(net, family, trace
 
 @pytest.mark.topology(SITES)
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
-def test_a_tunnel_whose_ttl_is_too_small_is_a_dead_end(net, family, tracer, tunnelled):
-    """The core's error tells left that the tunnel leads nowhere, and left tells the client at its next packet: host
-    unreachable (ipip_err(), IPTUNNEL_ERR_TIMEO)."""
+def test_tunnel_with_too_small_a_ttl_returns_host_unreachable(net, family, tracer, tunnelled):
+    """The core's time exceeded reaches left; left answers the client's next packet with host unreachable (ipip_err(),
+    IPTUNNEL_ERR_TIMEO)."""
     tunnelled("1")
     client, left, server = net.nodes("client", "left", "server")
     probe(client, "udp", client.address(family), server.address(family), ttl=30)
@@ -78,7 +78,7 @@ def test_a_tunnel_whose_ttl_is_too_small_is_a_dead_end(net, family, tracer, tunn
 
 @pytest.fixture
 def directed(net, family):
-    """The virtual address, whose port 80 the director tunnels to server1, where nobody listens."""
+    """The virtual address; the director tunnels its port 80 to server1, which has no listener."""
     address = "203.0.113.1" if family == V4 else "2001:db8:ff::1"
     director, server = net.nodes("director", "server1")
     ipvs.real_server(server, address)
@@ -89,9 +89,9 @@ def directed(net, family):
 
 
 @pytest.mark.topology(DIRECTED)
-def test_a_director_is_a_hop_with_the_virtual_address(net, family, tracer, directed):
-    """Router; the director, which decrements the TTL like a router and answers from the address that the probe is for
-    (it is its own); the real server in the name of that address, two hops later (decrement_ttl(), ip_vs_xmit.c)."""
+def test_director_is_a_hop_with_the_virtual_address(net, family, tracer, directed):
+    """First the router. Then the director, which decrements the TTL and answers from the probe's destination (its own
+    address). The real server answers from that address two hops later (decrement_ttl(), ip_vs_xmit.c)."""
     path = [tracer.probe("tcp", directed, ttl, sport=33000 + ttl, dport=80)[1] for ttl in (1, 2, 4)]
 
     assert [(hop.source, hop.kind) for hop in path] == [
@@ -102,10 +102,9 @@ def test_a_director_is_a_hop_with_the_virtual_address(net, family, tracer, direc
 
 
 @pytest.mark.topology(DIRECTED)
-def test_a_probe_that_expires_behind_the_director(net, family, tracer, directed):
-    """The tunnel's outer header has the TTL that is left, and the router behind says time exceeded to the director.
-    That one passes it on, as its own and about the client's probe (ip_vs_in_icmp()); over IPv6 it does not, and there
-    is a hole in the path."""
+def test_director_passes_on_time_exceeded_from_the_tunnel_over_ipv4_only(net, family, tracer, directed):
+    """The outer header gets the remaining TTL, and the router behind sends time exceeded to the director. Over IPv4 the
+    director sends its own, about the client's probe (ip_vs_in_icmp()); over IPv6 the hop gives no answer."""
     if family != V4:
         assert tracer.unanswered("tcp", directed, 3, then=1, dport=80)
         assert net["director"].counter("Icmp6.InTimeExcds") == 1
@@ -118,8 +117,8 @@ def test_a_probe_that_expires_behind_the_director(net, family, tracer, directed)
 
 
 @pytest.mark.topology(DIRECTED)
-def test_the_ttl_is_looked_at_before_the_tunnels_mtu(net, family, tracer, directed):
-    """1500 bytes do not fit the tunnel: with TTL 2 the director says time exceeded, with 64 that they are too big."""
+def test_ttl_is_checked_before_the_tunnel_mtu(net, family, tracer, directed):
+    """1500 bytes do not fit the tunnel: with TTL 2 the director sends time exceeded, with TTL 64 too big."""
     _sent, expired = tracer.probe("tcp", directed, 2, sport=33005, dport=80, size=1500)
     _sent, too_big = tracer.probe("tcp", directed, 64, sport=33006, dport=80, size=1500)
 
