@@ -1,4 +1,4 @@
-"""What the errno tests share: pinned sysctls, and an address that nothing answers for."""
+"""Pinned sysctls for the errno tests, and an address that never answers."""
 
 import socket
 
@@ -20,7 +20,7 @@ PINNED = {
     "net.ipv4.conf.all.rp_filter": 0,
     "net.ipv4.conf.default.rp_filter": 0,
 }
-# As many SYNs a second apart before their distance doubles; kernels before 6.5 know nothing of it.
+# The number of SYNs 1 s apart before exponential backoff; since 6.5.
 LINEAR = "net.ipv4.tcp_syn_linear_timeouts"
 
 
@@ -33,8 +33,8 @@ def pinned(net: Network) -> None:
 
 @pytest.fixture
 def syn_retries(net: Network):
-    """syn_retries(count, linear): the client's tcp_syn_retries and, where the kernel has it, tcp_syn_linear_timeouts;
-    returns how many of the latter there are then."""
+    """syn_retries(count, linear) sets the client's tcp_syn_retries and, where the kernel has it, tcp_syn_linear_timeouts;
+    returns the value of the latter, 0 without it."""
     client = net["client"]
 
     def set_to(count: int, linear: int) -> int:
@@ -50,7 +50,7 @@ def syn_retries(net: Network):
 
 @pytest.fixture
 def silence(net: Network, family: socket.AddressFamily) -> tuple[str, int]:
-    """An address and port behind the router, which drops what is for it without a word."""
+    """An address and port for which the router has a blackhole route."""
     address = "203.0.113.9" if family == socket.AF_INET else "2001:db8:ff::9"
     net["router"].run(["ip", "route", "add", "blackhole", address])
     return address, 9

@@ -1,4 +1,4 @@
-"""ICMP errors for TCP: each ends a connection that is being made, none ends one that exists (RFC 1122, 4.2.3.9)."""
+"""ICMP errors for TCP: each aborts a connection attempt, none ends an established connection (RFC 1122, 4.2.3.9)."""
 
 import pytest
 
@@ -10,21 +10,21 @@ from netns.packets import errqueue, icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
 
-# Neither do these end anything: fragmentation needed and Packet Too Big.
+# Fragmentation Needed, Packet Too Big and ignored messages: these end nothing.
 HARMLESS = {V4: ((3, 4), *IGNORED[V4]), V6: ((2, 0), *IGNORED[V6])}
 MTU = 1300
 
 
 def answer_syn(net, conn, packets, kind, code):
-    """The router answers the SYN of the client, when connect() has let go of the socket: TCP_INFO waits for that. The SYN itself may
-    leave later, once the neighbour is known."""
+    """The router answers the client's SYN after connect() has released the socket lock: TCP_INFO waits for that. The SYN may leave
+    later, after neighbour resolution."""
     eventually("state of the client's connection", lambda: tcp_info(conn).state, "SYN_SENT", within=5)
     packets.until("the client's SYN", lambda seen: seen.sent(), within=5)
     icmp.send_error(net["router"], net["client"], kind, code, icmp.quote(packets.sent()[-1]), rest=MTU)
 
 
 def connecting(net, family, way, silence, kind, code, prepare=lambda conn: None):
-    """A socket that was connecting when the error came, and how that ended."""
+    """A socket that got the ICMP error while connecting, and the outcome."""
     conn = net["client"].socket(family)
     prepare(conn)
     with net["client"].capture("tcp") as packets:
@@ -33,9 +33,9 @@ def connecting(net, family, way, silence, kind, code, prepare=lambda conn: None)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_error_ends_a_connection_attempt_at_once(net, family, silence, way):
-    """Linux takes all of them as final for a SYN, also those that RFC 1122 calls soft (RFC 5461, 2.1): no timeout, no
-    further SYN. "tcp: no longer abort SYN_SENT when receiving some ICMP" changed that and was reverted."""
+def test_each_icmp_error_aborts_a_connection_attempt_at_once(net, family, silence, way):
+    """Linux treats all of them as hard for a SYN, also those that RFC 1122 calls soft (RFC 5461, 2.1): no timeout, no
+    retransmitted SYN. "tcp: no longer abort SYN_SENT when receiving some ICMP" changed that and was reverted."""
     seen, slow = {}, {}
     for kind, code in ERRORS[family]:
         conn, outcome = connecting(net, family, way, silence, kind, code)
@@ -49,10 +49,10 @@ def test_each_error_ends_a_connection_attempt_at_once(net, family, silence, way)
     assert net["client"].counter("TcpExt.TCPTimeouts") == 0
 
 
-def test_epoll_shows_the_failed_attempt_as_error_and_hangup(net, family, silence, measure):
-    """IN, OUT, ERR, HUP and RDHUP until SO_ERROR is read; then ERR is gone, and a socket without a connection is left.
-    Over IPv4, kernels since 5.8 also queue the error, asked to (IP_RECVERR) or not, and ERR stays until it is read
-    ("tcp: allow traceroute -Mtcp for unpriv users"): that is measured."""
+def test_epoll_reports_err_and_hup_for_a_failed_connection_attempt(net, family, silence, measure):
+    """IN, OUT, ERR, HUP and RDHUP until SO_ERROR is read; after that IN, OUT and HUP. Since 5.8, IPv4 queues the error
+    even without IP_RECVERR, and ERR stays until the error queue is read ("tcp: allow
+    traceroute -Mtcp for unpriv users"): that is measured."""
     conn = net["client"].socket(family)
     conn.setblocking(False)
     with net["client"].capture("tcp") as packets:
@@ -67,9 +67,9 @@ def test_epoll_shows_the_failed_attempt_as_error_and_hangup(net, family, silence
     assert events(conn) == {"IN", "OUT", "HUP", "RDHUP"}
 
 
-def test_other_messages_do_not_end_a_connection_attempt(net, family, silence):
-    """An MTU is no error for a SYN, source quench is history, and IPv4 heeds neither unknown codes nor a reassembly
-    that took too long (icmp_unreach()): the socket stays in SYN_SENT, without an error."""
+def test_packet_too_big_and_ignored_icmp_do_not_abort_a_connection_attempt(net, family, silence):
+    """Packet Too Big and Fragmentation Needed only report an MTU; IPv4 ignores source quench, unknown codes and
+    reassembly timeouts (icmp_unreach()). The socket stays in SYN_SENT, without an error."""
     states = {}
     for kind, code in HARMLESS[family]:
         conn = net["client"].socket(family)
@@ -83,8 +83,8 @@ def test_other_messages_do_not_end_a_connection_attempt(net, family, silence):
     assert states == {each: ("SYN_SENT", "", set()) for each in HARMLESS[family]}
 
 
-def test_an_error_about_another_syn_is_ignored(net, family, silence):
-    """A sequence number that is not the SYN's: counted as OutOfWindowIcmps (RFC 5927, 4.1)."""
+def test_icmp_error_that_quotes_another_sequence_number_is_ignored(net, family, silence):
+    """OutOfWindowIcmps counts it (RFC 5927, 4.1)."""
     client = net["client"]
     conn = client.socket(family)
     conn.setblocking(False)
@@ -99,9 +99,9 @@ def test_an_error_about_another_syn_is_ignored(net, family, silence):
     assert client.counter("TcpExt.OutOfWindowIcmps") == 1
 
 
-def test_the_error_queue_tells_the_whole_story_of_a_failed_attempt(net, family, silence):
-    """With IP_RECVERR: errno, type, code, the router as offender, and where the SYN was for; each agrees with the errno
-    of connect() ("tcp: allow traceroute -Mtcp for unpriv users")."""
+def test_error_queue_describes_the_icmp_error_that_aborted_an_attempt(net, family, silence):
+    """With IP_RECVERR: the errno of connect(), type, code, the router as offender, and the SYN's destination
+    ("tcp: allow traceroute -Mtcp for unpriv users")."""
     seen, expected = {}, {}
     for (kind, code), error in numbers(family).items():
         conn, outcome = connecting(net, family, "nonblocking", silence, kind, code, errqueue.receive_errors)
@@ -116,16 +116,15 @@ def test_the_error_queue_tells_the_whole_story_of_a_failed_attempt(net, family, 
 
 
 @pytest.mark.parametrize("recverr", [False, True], ids=("plain", "recverr"))
-def test_an_established_connection_outlives_every_error(net, family, recverr):
-    """None ends it (RFC 1122, 4.2.3.9; RFC 5927, 5.2). SO_ERROR tells of the last one; only with IP_RECVERR it also
-    wakes the application up."""
+def test_established_connection_survives_every_icmp_error(net, family, recverr):
+    """RFC 1122, 4.2.3.9; RFC 5927, 5.2. SO_ERROR returns each error; only with IP_RECVERR does epoll report it."""
     client, server, router = net.nodes("client", "server", "router")
     conn, peer = tcp_pair(client, server, family)
     errqueue.receive_errors(conn, recverr)
     with client.capture("tcp") as packets:
         deliver(conn, peer, 1)
     quoted = bytearray(icmp.quote(packets.sent().which("with 1 byte of data", lambda packet: packet.length == 1)[0]))
-    # About the next byte, which could be in flight.
+    # Quote the next byte, which could be in flight.
     at = (20 if family == V4 else 40) + 4
     quoted[at:at + 4] = ((int.from_bytes(quoted[at:at + 4], "big") + 1) % 2**32).to_bytes(4, "big")
 
@@ -142,8 +141,8 @@ def test_an_established_connection_outlives_every_error(net, family, recverr):
     deliver(peer, conn, 5000)
 
 
-def test_recv_reports_an_error_once_with_recverr(net, family):
-    """A blocked recv() returns with EHOSTUNREACH, the next one waits again, and the connection goes on."""
+def test_recv_with_recverr_reports_an_icmp_error_once(net, family):
+    """recv() fails with EHOSTUNREACH; then SO_ERROR is clear, and the connection stays ESTABLISHED."""
     client, server, router = net.nodes("client", "server", "router")
     conn, peer = tcp_pair(client, server, family)
     errqueue.receive_errors(conn)
@@ -151,7 +150,7 @@ def test_recv_reports_an_error_once_with_recverr(net, family):
         deliver(conn, peer, 1)
     data = packets.sent().which("with 1 byte of data", lambda packet: packet.length == 1)[0]
     with client.capture("tcp") as packets:
-        # Nobody acknowledges this byte: it is in flight when the error comes.
+        # This byte gets no ACK: it is in flight when the error arrives.
         router.run(["ip", "route", "add", "blackhole", server.address(family)])
         conn.send(b"x")
         packets.until("a packet sent", lambda seen: seen.sent(), within=5)

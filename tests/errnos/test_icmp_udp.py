@@ -1,4 +1,4 @@
-"""ICMP errors for UDP: who hears of them, and when (RFC 1122, 4.1.3.3; udp(7), ip(7))."""
+"""ICMP errors for UDP: which sockets report them, and when (RFC 1122, 4.1.3.3; udp(7), ip(7))."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.topology(ROUTED)
 
 @pytest.fixture
 def udp(net, family):
-    """udp(connected, recverr): a socket of the client, bound, for port 9 of the server."""
+    """udp(connected, recverr): a bound socket of the client, connected to the server's port 9 or not."""
     client, server = net.nodes("client", "server")
 
     def make(connected, recverr=False):
@@ -31,14 +31,14 @@ def udp(net, family):
 
 
 def answer(net, family, sock, kind, code):
-    """The router's error about a datagram of this socket to the server's port 9."""
+    """The router sends an ICMP error that quotes a datagram from this socket to the server's port 9."""
     client, server, router = net.nodes("client", "server", "router")
     quoted = icmp.udp_quote(client.address(family), sock.getsockname()[1], server.address(family), 9)
     icmp.send_error(router, client, kind, code, quoted)
 
 
 def reported(net, family, sock):
-    """What the socket says after each error: SO_ERROR, and whether epoll showed ERR."""
+    """SO_ERROR after each ICMP error; epoll must show ERR exactly when it is set."""
     seen = {}
     for kind, code in ERRORS[family]:
         answer(net, family, sock, kind, code)
@@ -48,20 +48,20 @@ def reported(net, family, sock):
     return seen
 
 
-def test_a_connected_socket_hears_of_hard_errors(net, family, udp):
-    """Those that are not likely to pass (`fatal` in the tables); of the others it hears nothing."""
+def test_connected_udp_socket_reports_only_hard_errors(net, family, udp):
+    """Those that are not likely to pass (`fatal` in the kernel's tables)."""
     expected = {each: meaning.errno if meaning.hard else "" for each, meaning in ERRORS[family].items()}
     assert reported(net, family, udp(connected=True)) == expected
 
 
-def test_an_unconnected_socket_hears_of_nothing(net, family, udp):
-    """It would not know which datagram it was: RFC 1122 leaves that to sockets that ask for it (IP_RECVERR)."""
+def test_unconnected_udp_socket_reports_no_icmp_errors(net, family, udp):
+    """It could not tell which datagram failed: RFC 1122 leaves that to sockets that ask for it (IP_RECVERR)."""
     assert reported(net, family, udp(connected=False)) == dict.fromkeys(ERRORS[family], "")
 
 
 @pytest.mark.parametrize("connected", [True, False], ids=("connected", "unconnected"))
-def test_recverr_reports_and_queues_every_error(net, family, udp, connected):
-    """errno, origin, type, code, the router as offender and the datagram's destination: all agree with SO_ERROR."""
+def test_recverr_queues_every_icmp_error(net, family, udp, connected):
+    """With errno, origin, type, code, the router as offender and the datagram's destination."""
     sock = udp(connected, recverr=True)
     origin = errqueue.Origin.ICMP if family == V4 else errqueue.Origin.ICMP6
     offender, target = net["router"].address(family, "client"), (net["server"].address(family), 9)
@@ -78,8 +78,8 @@ def test_recverr_reports_and_queues_every_error(net, family, udp, connected):
     assert seen == expected
 
 
-def test_so_error_is_the_errno_that_is_queued(net, family, udp):
-    """With IP_RECVERR soft errors are reported too, before the queue is read."""
+def test_so_error_is_the_errno_of_the_queued_error(net, family, udp):
+    """With IP_RECVERR, also for soft errors, before the queue is read."""
     sock = udp(connected=True, recverr=True)
     seen = {}
     for kind, code in ERRORS[family]:
@@ -90,9 +90,8 @@ def test_so_error_is_the_errno_that_is_queued(net, family, udp):
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
-def test_what_is_no_error_is_reported_to_nobody(net, family, udp):
-    """Neither an unknown code nor source quench nor a reassembly that took too long (icmp_unreach(),
-    __udp4_lib_err())."""
+def test_source_quench_and_unknown_codes_are_not_reported(net, family, udp):
+    """Nor are reassembly timeouts (icmp_unreach(), __udp4_lib_err())."""
     sock = udp(connected=True, recverr=True)
     for kind, code in IGNORED[family]:
         answer(net, family, sock, kind, code)
@@ -101,9 +100,8 @@ def test_what_is_no_error_is_reported_to_nobody(net, family, udp):
 
 
 @pytest.mark.parametrize("call", ["send", "recv"])
-def test_the_next_call_fails_once(net, family, udp, call):
-    """ECONNREFUSED from send() or recv(), whichever comes first; the datagram of that send() is not sent, the one after
-    it is (udp(7))."""
+def test_send_or_recv_reports_a_hard_error_once(net, family, udp, call):
+    """The first call fails with ECONNREFUSED. If it is send(), its datagram is not sent, but the next one is (udp(7))."""
     sock = udp(connected=True)
     sock.setblocking(False)
     answer(net, family, sock, *PORT_UNREACHABLE[family])
@@ -115,8 +113,8 @@ def test_the_next_call_fails_once(net, family, udp, call):
     assert len(packets.sent()) == 1
 
 
-def test_a_blocked_recv_is_woken_by_a_hard_error(net, family, udp):
-    """It returns ECONNREFUSED, without a timeout."""
+def test_hard_error_wakes_a_blocked_recv(net, family, udp):
+    """It has no timeout, and fails with ECONNREFUSED."""
     sock, failures = udp(connected=True), []
 
     def receive():
@@ -133,8 +131,8 @@ def test_a_blocked_recv_is_woken_by_a_hard_error(net, family, udp):
     assert failures == ["ECONNREFUSED"]
 
 
-def test_a_closed_port_refuses_a_connected_socket(net, family):
-    """The server itself answers port unreachable; nobody had to forge it."""
+def test_closed_udp_port_refuses_a_connected_socket(net, family):
+    """The server itself sends port unreachable, not a forged one: ECONNREFUSED."""
     client, server = net.nodes("client", "server")
     sock = client.socket(family, socket.SOCK_DGRAM)
     sock.connect((server.address(family), 9))

@@ -1,4 +1,4 @@
-"""What the client's own host refuses, before a packet leaves: addresses, ports and routes."""
+"""Errors from the client's own host, before a packet leaves: addresses, ports and routes."""
 
 import socket
 
@@ -22,14 +22,14 @@ ROUTES = {"blackhole": "EINVAL", "unreachable": "EHOSTUNREACH", "prohibit": "EAC
 
 @pytest.fixture
 def two_ports(net):
-    """The client has two ports to choose from."""
+    """The client has two ephemeral ports."""
     net["client"].pin({"net.ipv4.ip_local_port_range": f"{FIRST_PORT} {FIRST_PORT + 1}",
                        "net.ipv4.ip_local_reserved_ports": "", "net.ipv4.tcp_tw_reuse": 0})
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_connect_without_a_free_port(net, family, two_ports, way):
-    """Each port has its connection to this server's port: the third gets EADDRNOTAVAIL at once (tcp(7), ip(7))."""
+def test_connect_without_a_free_port_fails_with_eaddrnotavail(net, family, two_ports, way):
+    """Both ports have a connection to the server's port: the third attempt fails (tcp(7), ip(7))."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     target = listener.getsockname()[:2]
@@ -39,8 +39,8 @@ def test_connect_without_a_free_port(net, family, two_ports, way):
     assert attempt(client.socket(family), target, way).error == "EADDRNOTAVAIL"
 
 
-def test_ports_are_free_for_another_destination(net, family, two_ports):
-    """Two ports make two connections to each port of the server, not two in all (RFC 9293, 3.3.1)."""
+def test_ephemeral_ports_are_free_for_another_destination(net, family, two_ports):
+    """Two ports allow two connections to each port of the server, not two in all (RFC 9293, 3.3.1)."""
     client, server = net.nodes("client", "server")
     targets = [listen(server, family).getsockname()[:2] for _ in range(3)]
 
@@ -48,7 +48,7 @@ def test_ports_are_free_for_another_destination(net, family, two_ports):
 
 
 def test_ports_in_time_wait_are_not_free(net, family, two_ports):
-    """With tcp_tw_reuse=0 a port that just served a connection to this destination is taken for 60 s."""
+    """With tcp_tw_reuse=0, TIME_WAIT (60 s) keeps a port from connecting to the same destination."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     for _port in range(2):
@@ -62,8 +62,8 @@ def test_ports_in_time_wait_are_not_free(net, family, two_ports):
     assert errno_of(client.socket(family).connect, listener.getsockname()[:2]) == "EADDRNOTAVAIL"
 
 
-def test_bind_without_a_free_port(net, family, two_ports):
-    """bind() to port 0 says EADDRINUSE, for TCP and UDP (ip(7)); sending from an unbound UDP socket says EAGAIN."""
+def test_bind_without_a_free_port_fails_with_eaddrinuse(net, family, two_ports):
+    """bind() to port 0, for TCP and UDP (ip(7)); sendto() from an unbound UDP socket fails with EAGAIN."""
     client, server = net.nodes("client", "server")
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         for _port in range(2):
@@ -74,9 +74,8 @@ def test_bind_without_a_free_port(net, family, two_ports):
     assert errno_of(datagram.sendto, b"x", (server.address(family), 9)) == "EAGAIN"
 
 
-def test_the_port_of_a_connection_is_taken(net, family):
-    """Of the address that connect() chose it for: bind() to both says EADDRINUSE (ip(7)); on another address of the host
-    it is free."""
+def test_bind_to_the_address_and_port_of_a_connection_fails_with_eaddrinuse(net, family):
+    """On another address of the host the port is free (ip(7))."""
     client, server = net.nodes("client", "server")
     conn = client.socket(family)
     conn.connect(listen(server, family).getsockname()[:2])
@@ -86,12 +85,12 @@ def test_the_port_of_a_connection_is_taken(net, family):
     assert errno_of(client.socket(family).bind, (LOOPBACK[family], port)) is None
 
 
-def test_a_port_is_shared_only_where_both_ask_for_it(net, family):
-    """SO_REUSEADDR on the socket that has the port and on the one that wants it, and the first does not listen (socket(7))."""
+def test_bind_shares_a_port_only_if_both_sockets_have_so_reuseaddr(net, family):
+    """And only if the first socket does not listen (socket(7)); otherwise EADDRINUSE."""
     client = net["client"]
 
     def second_bind(first, listens, second):
-        """Its errno, where these two have SO_REUSEADDR or not."""
+        """The errno of the second bind(); `first` and `second` are the sockets' SO_REUSEADDR."""
         owner, other = client.socket(family), client.socket(family)
         owner.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, first)
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, second)
@@ -106,8 +105,8 @@ def test_a_port_is_shared_only_where_both_ask_for_it(net, family):
     assert set(seen.values()) == {None, "EADDRINUSE"}
 
 
-def test_the_next_port_to_a_peer_cannot_be_told(net, family):
-    """It is one to eight steps, of chance, beyond the last one (RFC 6056, 3.3.5; "tcp: add small random increments to the source
+def test_ephemeral_ports_to_a_destination_advance_by_random_steps(net, family):
+    """One to eight steps from one port to the next (RFC 6056, 3.3.5; "tcp: add small random increments to the source
     port")."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_local_port_range": "32768 60999", "net.ipv4.ip_local_reserved_ports": ""})
@@ -121,8 +120,8 @@ def test_the_next_port_to_a_peer_cannot_be_told(net, family):
     assert len(set(beyond)) == 8
 
 
-def test_what_a_firewall_drops_on_its_way_out_is_freed(net, family):
-    """By a rule or by the chain's policy: EPERM, and the socket has its room again (SIOCOUTQ)."""
+def test_datagram_that_an_output_chain_drops_frees_its_send_buffer(net, family):
+    """Dropped by a rule or by the chain's policy: sendto() fails with EPERM, and SIOCOUTQ is 0."""
     client, server = net.nodes("client", "server")
     sender = client.socket(family, socket.SOCK_DGRAM)
     for policy in ("accept", "drop"):
@@ -131,8 +130,8 @@ def test_what_a_firewall_drops_on_its_way_out_is_freed(net, family):
             assert outq(sender) == 0
 
 
-def test_bind_to_an_address_that_is_not_ours(net, family):
-    """EADDRNOTAVAIL, for TCP and UDP; with ip_nonlocal_bind=1 it may (ip-sysctl.rst)."""
+def test_bind_to_a_nonlocal_address_needs_ip_nonlocal_bind(net, family):
+    """EADDRNOTAVAIL, for TCP and UDP; with ip_nonlocal_bind=1 both succeed (ip-sysctl.rst)."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_nonlocal_bind": 0, "net.ipv6.ip_nonlocal_bind": 0})
     target = (server.address(family), 0)
@@ -143,9 +142,8 @@ def test_bind_to_an_address_that_is_not_ours(net, family):
     assert (refused, allowed) == (["EADDRNOTAVAIL"] * 2, [None, None])
 
 
-def test_a_host_without_an_address_of_the_family(net, family):
-    """Over IPv6 there is a route and no source: EADDRNOTAVAIL. Over IPv4 the route goes with the address:
-    ENETUNREACH."""
+def test_connect_without_a_local_address_fails(net, family):
+    """IPv6 has a route but no source address: EADDRNOTAVAIL. IPv4 loses the route with the address: ENETUNREACH."""
     client, server = net.nodes("client", "server")
     for device in ("lo", "to-server"):
         client.run(["ip", "-4" if family == V4 else "-6", "address", "flush", "dev", device])
@@ -158,15 +156,15 @@ def test_a_host_without_an_address_of_the_family(net, family):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_no_route(net, family, way):
-    """ENETUNREACH at once: nothing is tried."""
+def test_connect_without_a_route_fails_with_enetunreach(net, family, way):
+    """Whichever way the client waits for connect()."""
     assert attempt(net["client"].socket(family), (ELSEWHERE[family], 9), way).error == "ENETUNREACH"
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_routes_that_refuse(net, family, route):
-    """connect() of TCP and of UDP, and sendto(), at once: EINVAL from blackhole, EHOSTUNREACH from unreachable, EACCES
-    from prohibit; throw means no route, ENETUNREACH (ip-route(8))."""
+def test_reject_routes_give_connect_and_sendto_their_errno(net, family, route):
+    """TCP and UDP: EINVAL from blackhole, EHOSTUNREACH from unreachable, EACCES from prohibit; throw means no route,
+    ENETUNREACH (ip-route(8))."""
     client, target = net["client"], (ELSEWHERE[family], 9)
     client.run(["ip", "route", "add", route, ELSEWHERE[family]])
 
@@ -177,9 +175,8 @@ def test_routes_that_refuse(net, family, route):
     assert (tcp, udp) == (dict.fromkeys(WAYS, ROUTES[route]), (ROUTES[route], ROUTES[route]))
 
 
-def test_a_route_that_refuses_an_established_connection(net, family):
-    """A route that is added later does not end it: send() succeeds, the data waits and leaves when the route is
-    gone."""
+def test_established_connection_survives_an_unreachable_route(net, family):
+    """send() succeeds; the data waits and leaves when the route is deleted."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     conn = client.socket(family)
@@ -195,8 +192,8 @@ def test_a_route_that_refuses_an_established_connection(net, family):
         assert peer.recv(1) == b"x"
 
 
-def test_the_neighbour_does_not_answer(net, family, clock, measure):
-    """Three ARP requests or neighbour solicitations, a second apart (mcast_solicit, retrans_time_ms): EHOSTUNREACH."""
+def test_connect_to_an_unresolved_neighbour_fails_with_ehostunreach(net, family, clock, measure):
+    """After three ARP requests or neighbour solicitations, 1 s apart (mcast_solicit, retrans_time_ms)."""
     client = net["client"]
     client.pin({f"net.{ip}.neigh.to-server.{name_}": value for ip in ("ipv4", "ipv6")
                 for name_, value in (("mcast_solicit", 3), ("retrans_time_ms", 1000))})

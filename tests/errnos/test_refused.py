@@ -1,4 +1,4 @@
-"""Refused: nobody listens, or nobody has time; and what connect() says of an attempt before (RFC 9293, 3.10.7)."""
+"""Refused connections: no listener, or a full accept queue; and the errno of a repeated connect() (RFC 9293, 3.10.7)."""
 
 import socket
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_port_without_a_listener_refuses(net, family, way, measure):
-    """RST|ACK to the SYN: ECONNREFUSED at once, after one SYN."""
+def test_connect_to_a_port_without_a_listener_is_refused(net, family, way, measure):
+    """The first SYN gets RST|ACK: ECONNREFUSED at once."""
     client, server = net.nodes("client", "server")
     conn = client.socket(family)
     with client.capture("tcp") as packets:
@@ -26,8 +26,8 @@ def test_a_port_without_a_listener_refuses(net, family, way, measure):
     assert [packet.flags for packet in packets] == ["S", "RA"]
 
 
-def test_a_second_connect_reports_the_failure_of_the_first(net, family):
-    """A nonblocking client may ask by connect() instead of SO_ERROR: ECONNREFUSED, and the socket can be used again."""
+def test_second_connect_reports_the_failure_of_the_first(net, family):
+    """A nonblocking client may call connect() instead of reading SO_ERROR: ECONNREFUSED, and the socket is reusable."""
     client, server = net.nodes("client", "server")
     conn, listener = client.socket(family), listen(server, family)
     conn.setblocking(False)
@@ -38,9 +38,9 @@ def test_a_second_connect_reports_the_failure_of_the_first(net, family):
     assert attempt(conn, listener.getsockname()[:2], "nonblocking").error == ""
 
 
-def test_connect_after_so_error_reports_an_aborted_attempt(net, family):
-    """A client that has asked SO_ERROR has taken the error: the next connect() says ECONNABORTED, once, and the one
-    after it makes a new attempt (__inet_stream_connect())."""
+def test_connect_after_so_error_fails_once_with_econnaborted(net, family):
+    """Reading SO_ERROR clears the error: the next connect() fails with ECONNABORTED, and the one after it makes a new
+    attempt (__inet_stream_connect())."""
     client, server = net.nodes("client", "server")
     conn, listener = client.socket(family), listen(server, family)
     assert attempt(conn, (server.address(family), 9), "nonblocking").error == "ECONNREFUSED"
@@ -49,8 +49,8 @@ def test_connect_after_so_error_reports_an_aborted_attempt(net, family):
     assert attempt(conn, listener.getsockname()[:2], "nonblocking").error == ""
 
 
-def test_connect_says_how_far_it_is(net, family):
-    """While the SYN is under way: EALREADY; on a connection: EISCONN (connect(2))."""
+def test_repeated_connect_fails_with_ealready_or_eisconn(net, family):
+    """EALREADY in SYN_SENT, EISCONN on a connection (connect(2))."""
     client, server = net.nodes("client", "server")
     connected, _peer = tcp_pair(client, server, family)
     waiting, listener = client.socket(family), listen(server, family)
@@ -62,8 +62,8 @@ def test_connect_says_how_far_it_is(net, family):
     assert errno_of(connected.connect, connected.getpeername()[:2]) == "EISCONN"
 
 
-def test_a_listener_that_closes_resets_what_it_has_not_accepted(net, family):
-    """The client is connected by then: ECONNRESET from recv(), not from connect()."""
+def test_closing_listener_resets_connections_that_it_has_not_accepted(net, family):
+    """connect() has succeeded by then: recv() fails with ECONNRESET."""
     client, server = net.nodes("client", "server")
     listener = listen(server, family)
     conn = client.socket(family)
@@ -75,13 +75,13 @@ def test_a_listener_that_closes_resets_what_it_has_not_accepted(net, family):
     assert errno_of(conn.recv, 1) == "ECONNRESET"
 
 
-def test_an_overflowing_listener_resets_if_told_to(net, family):
-    """tcp_abort_on_overflow=1 (ip-sysctl.rst): what would complete a handshake and finds the queue full is answered
-    with a reset. The client has connected and gets ECONNRESET after that; with 0 it would not know."""
+def test_full_accept_queue_sends_rst_with_tcp_abort_on_overflow(net, family):
+    """tcp_abort_on_overflow=1 (ip-sysctl.rst): the segment that would complete the handshake gets an RST. The client's
+    connect() has succeeded by then: recv() fails with ECONNRESET."""
     client, server = net.nodes("client", "server")
     server.pin({"net.ipv4.tcp_abort_on_overflow": 1})
     listener = listen(server, family, backlog=2)
-    # The first data completes a handshake, so that two can be under way at the end of a queue that takes three.
+    # Data completes each handshake: two can be pending while the accept queue, which takes three, has one place left.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
     conns = [client.socket(family) for _ in range(4)]
     for conn in conns[:2]:
@@ -99,8 +99,8 @@ def test_an_overflowing_listener_resets_if_told_to(net, family):
     assert server.counter("TcpExt.ListenOverflows") == 1
 
 
-def test_connect_waits_for_the_end_of_a_simultaneous_open(net, family):
-    """Two SYNs have crossed (RFC 9293, 3.5): EALREADY until the peer has acknowledged this one; then it is done."""
+def test_connect_returns_ealready_until_a_simultaneous_open_completes(net, family):
+    """SYNs have crossed (RFC 9293, 3.5): EALREADY in SYN_RECV, success once the peer has acknowledged the SYN."""
     client, server = net.nodes("client", "server")
     conn, there = client.socket(family), (server.address(family), 4000)
     conn.setblocking(False)

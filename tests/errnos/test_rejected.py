@@ -1,4 +1,4 @@
-"""Routers and firewalls on the way that refuse: what they answer and what the client makes of it."""
+"""Routers and firewalls that reject: what they send, and the errno that the client gets."""
 
 import socket
 import struct
@@ -18,7 +18,7 @@ from netns.packets.probe import answers
 pytestmark = pytest.mark.topology(ROUTED)
 
 PORT = 7100
-# What a router with such a route answers (type, code): ip_error() in net/ipv4/route.c, ip6_pkt_discard() and
+# The ICMP (type, code) from a router with such a route: ip_error() in net/ipv4/route.c, ip6_pkt_discard() and
 # ip6_pkt_prohibit() in net/ipv6/route.c.
 ROUTES = {
     V4: {"unreachable": (3, 1), "prohibit": (3, 13), "throw": (3, 0)},
@@ -29,16 +29,16 @@ OUT_OF_REACH = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 
 @contextmanager
 def distant(client):
-    """Answers take 20 ms, as over a network: over a bare link they come while connect() still sends, when the kernel
-    can only note them (sk_err_soft) and the next SYN has to find out."""
+    """Answers take 10 ms, as over a network: over a bare link they arrive while connect() is still sending, when the kernel
+    only notes them (sk_err_soft), and the attempt fails at the next SYN."""
     with qdisc(client, "to-router", "netem", "delay", "10ms"):
         yield
 
 
 @pytest.mark.parametrize("hook", ["input", "forward"])
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_each_kind_of_reject_gives_udp_its_errno(net, family, flavour, hook):
-    """Of the server or of the router: type and code as asked for, offender who rejected, and the errno."""
+def test_each_reject_type_gives_udp_its_errno(net, family, flavour, hook):
+    """Rejected by the server or by the router: the queued error has the type, code and errno, and that host as offender."""
     client, server, router = net.nodes("client", "server", "router")
     host = server if hook == "input" else router
     offender = server.address(family) if hook == "input" else router.address(family, "client")
@@ -57,7 +57,7 @@ def test_each_kind_of_reject_gives_udp_its_errno(net, family, flavour, hook):
 
 
 def forge(client, server, family, protocol, header):
-    """The client sends this header, complete with whatever checksum it has."""
+    """The client sends this header as it is, checksum included."""
     client.socket(family, socket.SOCK_RAW, protocol).sendto(header, (server.address(family), 0))
 
 
@@ -66,14 +66,14 @@ def checksum(client, server, family, protocol, header):
 
 
 def quoted_checksums(packets, family):
-    """Those of the datagrams that ICMP errors are about."""
+    """The checksums of the datagrams that ICMP errors quote."""
     at = (20 if family == V4 else 40) + 6
     return [int.from_bytes(answer.quoted[at:at + 2], "big") for answer in answers(packets)]
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_datagram_is_refused_with_its_checksum_or_without_one(net, family, flavour):
-    """Without (RFC 768; in IPv6 RFC 6935) as well as with the right one, but not with a wrong one: who knows what it was."""
+def test_reject_answers_datagrams_with_a_correct_or_no_checksum_only(net, family, flavour):
+    """Zero means none (RFC 768; in IPv6 RFC 6935). One with a wrong checksum is not answered: its header may be corrupt."""
     client, server, router = net.nodes("client", "server", "router")
     path = client, server, family, socket.IPPROTO_UDP
     with reject.rejecting(router, family, "udp", flavour, "forward") as ports, client.capture() as packets:
@@ -87,7 +87,7 @@ def test_a_datagram_is_refused_with_its_checksum_or_without_one(net, family, fla
 
 
 def packet_of(family, source, destination, number, fragment):
-    """24 bytes of SCTP with this identification (IPv6: flow label), whole or as a fragment: its offset in bytes, and whether more come."""
+    """24 bytes of SCTP with this identification (IPv6: flow label); `fragment`: offset in bytes and whether more follow, or None."""
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     payload, (offset, more) = bytes(24), fragment or (0, False)
     if family == V4:
@@ -98,8 +98,8 @@ def packet_of(family, source, destination, number, fragment):
     return struct.pack("!IHBB", 0x60000000 | number, len(payload), 44 if fragment else socket.IPPROTO_SCTP, 64) + addresses + payload
 
 
-def test_of_a_fragmented_packet_only_the_first_part_is_refused(net, family):
-    """No error is about a fragment with another offset (RFC 1122, 3.2.2; RFC 4443, 2.4): it does not tell whose it is."""
+def test_reject_answers_only_the_first_fragment_of_a_packet(net, family):
+    """No ICMP error for a fragment with a nonzero offset (RFC 1122, 3.2.2; RFC 4443, 2.4): it has no transport header."""
     client, server, router = net.nodes("client", "server", "router")
     here, there = client.address(family), server.address(family)
     with reject.rejecting_protocol(router, family, socket.IPPROTO_SCTP), client.capture() as packets, \
@@ -113,8 +113,8 @@ def test_of_a_fragmented_packet_only_the_first_part_is_refused(net, family):
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_segment_with_a_wrong_checksum_is_not_reset(net, family, flavour):
-    """It may be of another connection; the same with the right one is."""
+def test_reject_sends_no_rst_for_a_segment_with_a_wrong_checksum(net, family, flavour):
+    """It may belong to another connection. One with the correct checksum gets an RST."""
     client, server, router = net.nodes("client", "server", "router")
     path = client, server, family, socket.IPPROTO_TCP
     with reject.resetting(router, family, PORT, flavour, "forward"), client.capture("tcp") as packets:
@@ -128,8 +128,8 @@ def test_a_segment_with_a_wrong_checksum_is_not_reset(net, family, flavour):
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_each_kind_of_reject_ends_a_connection_attempt(net, family, flavour):
-    """The first answer is enough, whichever way the client waits for it: one SYN, and the errno of that ICMP error."""
+def test_each_reject_type_ends_a_connection_attempt(net, family, flavour):
+    """After one SYN, with the errno of the ICMP error, whichever way the client waits for connect()."""
     client, server, router = net.nodes("client", "server", "router")
     seen, expected = {}, {}
     with distant(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
@@ -144,8 +144,8 @@ def test_each_kind_of_reject_ends_a_connection_attempt(net, family, flavour):
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_reset_by_a_firewall_refuses_like_a_closed_port(net, family, flavour):
-    """ECONNREFUSED at once, from the router in the name of the server; the server sees nothing."""
+def test_firewall_rst_refuses_a_connection_like_a_closed_port(net, family, flavour):
+    """The router sends the RST from the server's address: ECONNREFUSED. The server sees no segment."""
     client, server, router = net.nodes("client", "server", "router")
     errors, flags = {}, {}
     with reject.resetting(router, family, PORT, flavour, "forward"), server.capture("tcp") as arrived:
@@ -160,8 +160,8 @@ def test_a_reset_by_a_firewall_refuses_like_a_closed_port(net, family, flavour):
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_reset_by_a_firewall_ends_an_established_connection(net, family, flavour):
-    """The next segment brings the reset: ECONNRESET. The server keeps its side and knows nothing."""
+def test_firewall_rst_ends_an_established_connection(net, family, flavour):
+    """The next segment gets the RST: ECONNRESET. The server's side stays ESTABLISHED."""
     client, server, router = net.nodes("client", "server", "router")
     conn, peer = tcp_pair(client, server, family)
     with reject.resetting(router, family, conn.getpeername()[1], flavour, "forward"):
@@ -173,8 +173,8 @@ def test_a_reset_by_a_firewall_ends_an_established_connection(net, family, flavo
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_host_that_rejects_its_own_datagrams(net, family, flavour):
-    """In the output hook send() itself fails: EPERM, whatever the answer is (nf_hook(), NF_DROP)."""
+def test_reject_in_the_output_hook_fails_sendto_with_eperm(net, family, flavour):
+    """Whatever the reject type (nf_hook(), NF_DROP)."""
     client, server = net.nodes("client", "server")
     with reject.rejecting(client, family, "udp", flavour, "output") as ports:
         for port in ports:
@@ -183,8 +183,8 @@ def test_a_host_that_rejects_its_own_datagrams(net, family, flavour):
 
 
 @pytest.mark.parametrize("flavour", firewall.FLAVOURS)
-def test_a_host_that_resets_its_own_connections(net, family, flavour):
-    """In the output hook: ECONNREFUSED at once, and no SYN leaves."""
+def test_firewall_rst_in_the_output_hook_refuses_a_connection(net, family, flavour):
+    """ECONNREFUSED, and no SYN reaches the server."""
     client, server = net.nodes("client", "server")
     with reject.resetting(client, family, PORT, flavour, "output"), server.capture("tcp") as arrived:
         outcome = attempt(client.socket(family), (server.address(family), PORT), "blocking")
@@ -193,8 +193,8 @@ def test_a_host_that_resets_its_own_connections(net, family, flavour):
 
 
 @pytest.mark.parametrize("route", ["unreachable", "prohibit", "throw"])
-def test_a_routers_reject_routes_are_told_to_udp(net, family, route):
-    """ip-route(8): what the router answers, and the errno of that."""
+def test_reject_routes_on_a_router_give_udp_their_errno(net, family, route):
+    """ip-route(8). The queued error has the router's type and code, and the errno of these."""
     client, router = net.nodes("client", "router")
     router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
     sock = client.socket(family, socket.SOCK_DGRAM)
@@ -208,8 +208,8 @@ def test_a_routers_reject_routes_are_told_to_udp(net, family, route):
 
 
 @pytest.mark.parametrize("route", ["unreachable", "prohibit", "throw"])
-def test_a_routers_reject_routes_end_a_connection_attempt(net, family, route):
-    """With the errno of its answer, after one SYN, whichever way the client waits for it."""
+def test_reject_routes_on_a_router_end_a_connection_attempt(net, family, route):
+    """After one SYN, with the errno of the ICMP error, whichever way the client waits for connect()."""
     client, router = net.nodes("client", "router")
     router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
     seen = {}
@@ -222,9 +222,8 @@ def test_a_routers_reject_routes_end_a_connection_attempt(net, family, route):
     assert seen == dict.fromkeys(WAYS, (numbers(family)[ROUTES[family][route]], 1))
 
 
-def test_a_blackhole_route_says_nothing(net, family, silence):
-    """Not a word about the first datagram; the second one, to where the router has another route, shows that words do
-    come through."""
+def test_blackhole_route_on_a_router_sends_no_icmp_error(net, family, silence):
+    """The error for the second datagram, to a prohibited address, shows that ICMP errors do reach the client."""
     client, router = net.nodes("client", "router")
     prohibited = "203.0.113.8" if family == V4 else "2001:db8:ff::8"
     router.run(["ip", "route", "add", "prohibit", prohibited])
@@ -237,9 +236,9 @@ def test_a_blackhole_route_says_nothing(net, family, silence):
     assert errqueue.pending(sock) is None
 
 
-def test_a_router_whose_neighbour_does_not_answer(net, family, clock, measure):
-    """After three ARP requests or neighbour solicitations, a second apart, the router says host unreachable (ICMPv6:
-    address unreachable): EHOSTUNREACH (RFC 1812, 5.2.7.1; RFC 4861, 7.2.2)."""
+def test_routers_unresolved_neighbour_ends_an_attempt_with_ehostunreach(net, family, clock, measure):
+    """After three ARP requests or neighbour solicitations, 1 s apart, the router sends host unreachable (ICMPv6: address
+    unreachable): RFC 1812, 5.2.7.1; RFC 4861, 7.2.2."""
     client, router = net.nodes("client", "router")
     router.pin({f"net.{ip}.neigh.to-server.{setting}": value for ip in ("ipv4", "ipv6")
                 for setting, value in (("mcast_solicit", 3), ("retrans_time_ms", 1000))})

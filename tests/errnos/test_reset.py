@@ -1,4 +1,4 @@
-"""Resets of a connection that exists: what each side is told, and when (RFC 9293, 3.5.2)."""
+"""RSTs for an established connection: what each side reports, and when (RFC 9293, 3.5.2)."""
 
 import fcntl
 import os
@@ -23,13 +23,13 @@ ABORT = struct.pack("=ii", 1, 0)
 
 
 def abort(sock):
-    """Close with a reset: SO_LINGER on, 0 s (socket(7))."""
+    """Close with an RST: SO_LINGER on, 0 s (socket(7))."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
     sock.close()
 
 
-def test_accept_returns_a_connection_that_was_reset_meanwhile(net, family):
-    """Linux does not keep it back (ECONNABORTED elsewhere); its first recv() fails with ECONNRESET (accept(2))."""
+def test_accept_returns_a_connection_that_was_already_reset(net, family):
+    """Other systems fail accept() with ECONNABORTED. On Linux the first recv() fails with ECONNRESET (accept(2))."""
     client, server = net.nodes("client", "server")
     listener, conn = listen(server, family), client.socket(family)
     conn.connect(listener.getsockname()[:2])
@@ -41,8 +41,8 @@ def test_accept_returns_a_connection_that_was_reset_meanwhile(net, family):
     assert errno_of(accepted.recv, 1) == "ECONNRESET"
 
 
-def test_a_reset_is_reported_once(net, family):
-    """recv() gives ECONNRESET, then the end of the stream; send() gives EPIPE."""
+def test_rst_is_reported_once(net, family):
+    """recv() fails with ECONNRESET, then returns EOF; send() fails with EPIPE."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     abort(peer)
 
@@ -53,10 +53,10 @@ def test_a_reset_is_reported_once(net, family):
     assert events(conn) == {"IN", "OUT", "HUP", "RDHUP"}
 
 
-def test_whoever_asked_for_signals_is_told_of_the_error(net, family):
-    """O_ASYNC with F_SETSIG (fcntl(2)): the code is POLL_ERR."""
+def test_rst_sends_the_o_async_signal_with_poll_err(net, family):
+    """O_ASYNC with F_SETSIG (fcntl(2)): si_code is POLL_ERR."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
-    # To this thread alone, which has it blocked: any other one would die of it.
+    # Only to this thread, which blocks the signal: delivered to another one it would kill the process.
     fcntl.fcntl(conn, F_SETOWN_EX, struct.pack("=ii", F_OWNER_TID, threading.get_native_id()))
     fcntl.fcntl(conn, F_SETSIG, SIGNAL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [SIGNAL])
@@ -72,8 +72,8 @@ def test_whoever_asked_for_signals_is_told_of_the_error(net, family):
     assert told == {POLL_ERR}
 
 
-def test_send_reports_a_reset_too(net, family):
-    """Whichever call comes first has the ECONNRESET; what follows has EPIPE."""
+def test_send_reports_an_rst_once(net, family):
+    """The first call fails with ECONNRESET, the second with EPIPE."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     abort(peer)
     eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE", within=5)
@@ -82,8 +82,8 @@ def test_send_reports_a_reset_too(net, family):
     assert errno_of(conn.send, b"x") == "EPIPE"
 
 
-def test_closing_with_unread_data_resets(net, family):
-    """RFC 1122, 4.2.2.13: the sender shall know that data was lost. A reset instead of a FIN: ECONNRESET."""
+def test_close_with_unread_data_sends_rst(net, family):
+    """RST instead of FIN: the sender must learn that data was lost (RFC 1122, 4.2.2.13). recv() fails with ECONNRESET."""
     client, server = net.nodes("client", "server")
     conn, peer = tcp_pair(client, server, family)
     conn.send(b"never read")
@@ -96,8 +96,8 @@ def test_closing_with_unread_data_resets(net, family):
     assert errno_of(conn.recv, 1) == "ECONNRESET"
 
 
-def test_data_that_came_before_a_reset_can_be_read(net, family):
-    """Linux keeps what was acknowledged: first the data, then ECONNRESET."""
+def test_data_received_before_an_rst_can_be_read(net, family):
+    """Linux keeps acknowledged data: recv() returns it, then fails with ECONNRESET."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.send(b"last words")
     abort(peer)
@@ -107,8 +107,8 @@ def test_data_that_came_before_a_reset_can_be_read(net, family):
     assert errno_of(conn.recv, 100) == "ECONNRESET"
 
 
-def test_a_reset_after_the_peers_fin_is_a_broken_pipe(net, family):
-    """In CLOSE_WAIT there is nothing left to receive: EPIPE (tcp_reset())."""
+def test_rst_in_close_wait_sets_epipe(net, family):
+    """After the peer's FIN there is nothing left to receive (tcp_reset())."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.shutdown(socket.SHUT_WR)
     eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)
@@ -118,9 +118,8 @@ def test_a_reset_after_the_peers_fin_is_a_broken_pipe(net, family):
     assert so_error(conn) == "EPIPE"
 
 
-def test_data_for_a_closed_peer_is_answered_with_a_reset(net, family):
-    """After an orderly close by the peer the first send() succeeds, and brings the reset; the second fails with
-    EPIPE."""
+def test_data_for_a_closed_peer_is_answered_with_rst(net, family):
+    """After the peer's orderly close the first send() succeeds and provokes the RST; the second fails with EPIPE."""
     conn, peer = tcp_pair(*net.nodes("client", "server"), family)
     peer.close()
     eventually("state of the client's connection", lambda: tcp_info(conn).state, "CLOSE_WAIT", within=5)

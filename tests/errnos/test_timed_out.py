@@ -1,4 +1,4 @@
-"""Nobody answers: when the SYNs are sent, when connect() gives up, and with what (RFC 6298, tcp(7), ip-sysctl.rst)."""
+"""No answer: when SYNs are sent, when connect() gives up, and with which errno (RFC 6298, tcp(7), ip-sysctl.rst)."""
 
 import socket
 import struct
@@ -18,21 +18,21 @@ INITIAL_TIMEOUT = 1
 
 
 def waits(retries, linear):
-    """Seconds from each SYN to the next, and from the last to the end: 1 s for the first `linear` + 1, then twice as
-    long each time. `linear` ones come on top of the retries ("tcp: Add TCP_SYN_LINEAR_TIMEOUTS",
+    """Seconds from each SYN to the next, and from the last one to ETIMEDOUT: 1 s for the first `linear` + 1, then
+    doubling. The `linear` SYNs come on top of the retries ("tcp: Add TCP_SYN_LINEAR_TIMEOUTS",
     tcp_write_timeout())."""
     return [INITIAL_TIMEOUT] * linear + [INITIAL_TIMEOUT * 2**n for n in range(retries + 1)]
 
 
 def spacing(packets):
-    """Seconds between the SYNs."""
+    """Seconds between SYNs."""
     times = [packet.time for packet in packets.sent()]
     assert all(packet.flags == "S" for packet in packets.sent())
     return [later - earlier for earlier, later in zip(times, times[1:])]
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_gives_up_after_the_last_retry(net, family, silence, syn_retries, clock, measure, way):
+def test_connect_gives_up_after_tcp_syn_retries(net, family, silence, syn_retries, clock, measure, way):
     """tcp_syn_retries=1: SYNs at 0 and 1 s, ETIMEDOUT at 3 s."""
     syn_retries(1, linear=0)
     clock.align(4)
@@ -44,9 +44,8 @@ def test_gives_up_after_the_last_retry(net, family, silence, syn_retries, clock,
     assert measure(f"errno.timed_out_short.{way}", outcome.seconds, "s", timer_slack(1, 2)) == approx_timer(1, 2)
 
 
-def test_linear_retries_come_first(net, family, silence, syn_retries, clock):
-    """tcp_syn_linear_timeouts=1: one SYN more, after 1 s like the one before, then the doubling: 0, 1, 2 and the end at
-    4 s. Kernels before 6.5 do not have it."""
+def test_linear_syn_timeouts_precede_exponential_backoff(net, family, silence, syn_retries, clock):
+    """tcp_syn_linear_timeouts=1 (since 6.5) adds a SYN with a timeout of 1 s: SYNs at 0, 1 and 2 s, ETIMEDOUT at 4 s."""
     if not syn_retries(1, linear=1):
         raise MissingFeature("the kernel has no tcp_syn_linear_timeouts")
     clock.align(4)
@@ -60,8 +59,8 @@ def test_linear_retries_come_first(net, family, silence, syn_retries, clock):
 
 @pytest.mark.virtual_clock("the default takes more than two minutes")
 @pytest.mark.parametrize("way", WAYS)
-def test_the_default_schedule(net, family, silence, syn_retries, clock, measure, way):
-    """tcp_syn_retries=6: SYNs at 0, 1, 3, 7, 15, 31, 63 s and ETIMEDOUT at 127 s; with 4 linear timeouts (6.5) at 0, 1,
+def test_syns_follow_the_default_schedule_until_etimedout(net, family, silence, syn_retries, clock, measure, way):
+    """tcp_syn_retries=6: SYNs at 0, 1, 3, 7, 15, 31, 63 s and ETIMEDOUT at 127 s; with 4 linear timeouts (since 6.5) at 0, 1,
     2, 3, 4, 5, 7, 11, 19, 35, 67 s and 131 s."""
     expected = waits(6, syn_retries(6, linear=4))
     clock.align(64)
@@ -71,13 +70,13 @@ def test_the_default_schedule(net, family, silence, syn_retries, clock, measure,
     assert outcome.error == "ETIMEDOUT"
     assert spacing(packets) == [approx_timer(each) for each in expected[:-1]]
     measure(f"errno.timed_out.{way}.syns", len(packets.sent()), "SYNs")
-    # The wheel alone may make more of it than a SYN does, which comes a second after the one before.
+    # Not timer_slack(): the timer wheel's rounding may exceed the 1 s that one more SYN adds.
     assert measure(f"errno.timed_out.{way}", outcome.seconds, "s", tolerance=INITIAL_TIMEOUT / 2) == approx_timer(*expected)
     assert net["client"].counter("TcpExt.TCPTimeouts") == len(expected)
 
 
-def test_one_sockets_own_number_of_retries(net, family, silence, syn_retries, clock):
-    """TCP_SYNCNT=1 (tcp(7)): 3 s where the sysctl would allow 127."""
+def test_tcp_syncnt_overrides_tcp_syn_retries(net, family, silence, syn_retries, clock):
+    """TCP_SYNCNT=1 (tcp(7)): ETIMEDOUT at 3 s, where the sysctl would allow 127 s."""
     syn_retries(6, linear=0)
     conn = net["client"].socket(family)
     conn.setsockopt(socket.IPPROTO_TCP, TCP_SYNCNT, 1)
@@ -88,8 +87,8 @@ def test_one_sockets_own_number_of_retries(net, family, silence, syn_retries, cl
     assert outcome.seconds == approx_timer(1, 2)
 
 
-def test_the_user_timeout_ends_an_attempt_early(net, family, silence, syn_retries, clock):
-    """TCP_USER_TIMEOUT=1500 ms (RFC 5482, tcp(7)): the timer after the SYN at 1 s is cut short by it
+def test_user_timeout_ends_a_connection_attempt_early(net, family, silence, syn_retries, clock):
+    """TCP_USER_TIMEOUT=1500 ms (RFC 5482, tcp(7)) shortens the timer after the SYN at 1 s
     (tcp_clamp_rto_to_user_timeout()): ETIMEDOUT at 1.5 s."""
     syn_retries(6, linear=0)
     conn = net["client"].socket(family)
@@ -101,8 +100,8 @@ def test_the_user_timeout_ends_an_attempt_early(net, family, silence, syn_retrie
     assert outcome.seconds == approx_timer(1, 0.5)
 
 
-def test_the_applications_own_limit_leaves_the_attempt_alone(net, family, silence, syn_retries, clock):
-    """SO_SNDTIMEO=0.5 s (socket(7)): connect() returns EINPROGRESS after that and the kernel goes on trying."""
+def test_so_sndtimeo_ends_connect_but_not_the_connection_attempt(net, family, silence, syn_retries, clock):
+    """SO_SNDTIMEO=0.5 s (socket(7)): then connect() fails with EINPROGRESS, and the socket stays in SYN_SENT."""
     syn_retries(6, linear=0)
     conn = net["client"].socket(family)
     conn.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 0, 500_000))
@@ -116,9 +115,9 @@ def test_the_applications_own_limit_leaves_the_attempt_alone(net, family, silenc
 
 @pytest.mark.virtual_clock("the default takes a quarter of an hour")
 @pytest.mark.parametrize("unreachable", [False, True], ids=("silence", "unreachable"))
-def test_an_established_connection_gives_up_after_fifteen_retransmissions(net, family, clock, measure, unreachable):
-    """tcp_retries2=15 (ip-sysctl.rst): 924.6 s, for an RTO of 200 ms that doubles up to 120 s. ETIMEDOUT, or what an
-    ICMP error said meanwhile: EHOSTUNREACH (RFC 1122, 4.2.3.9: it may not end the connection by itself)."""
+def test_established_connection_gives_up_after_15_retransmissions(net, family, clock, measure, unreachable):
+    """tcp_retries2=15 (ip-sysctl.rst): 924.6 s, with an RTO that doubles from 200 ms to 120 s. ETIMEDOUT, or
+    EHOSTUNREACH after an ICMP error, which must not end the connection by itself (RFC 1122, 4.2.3.9)."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({"net.ipv4.tcp_retries1": 3, "net.ipv4.tcp_retries2": 15, "net.ipv4.tcp_early_retrans": 0})
     conn, _peer = tcp_pair(client, server, family)

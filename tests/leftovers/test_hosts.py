@@ -1,4 +1,4 @@
-"""What is left of the tests before."""
+"""What earlier tests have left behind."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from netns import eventually
 from netns.observe import slab
 from netns.observe.kmsg import KernelLog
 
-# What a network namespace has of its own goes with it, and no test makes use of the initial one: sockets, connections that were
-# half open or are waiting, tables of routes, fragments, SAs and bundles, tracked connections; and records of audit. Some have had another
-# name in older kernels. Routes themselves are not here, since held packets leave some behind (tests/larval/test_held_route.py).
+# Slab caches whose objects are freed with their network namespace; no test uses the initial one: sockets, request and TIME_WAIT sockets,
+# FIB tables, fragments, SAs and xfrm bundles, conntrack entries; and audit records. Some have another name in older kernels.
+# Routes are missing: held packets leave some behind (tests/larval/test_held_route.py).
 NONE = ["TCP", "TCPv6", "PING", "PINGv6", "UDPv6", "request_sock_TCP", "request_sock_TCPv6", "tw_sock_TCP", "tw_sock_TCPv6",
         "tcp_bind_bucket", "tcp_bind2_bucket", "ip_fib_alias", "ip_fib_trie", "inet_peer", "inet_peer_cache", "ip4-frags",
         "ip6-frags", "xfrm_state", "xfrm_dst", "xfrm_dst_cache", "nf_conntrack", "nf_conntrack_expect", "ip_vs_conn", "audit_buffer"]
@@ -17,9 +17,9 @@ NONE = ["TCP", "TCPv6", "PING", "PINGv6", "UDPv6", "request_sock_TCP", "request_
 
 @pytest.mark.last("it is about the tests before")
 @pytest.mark.virtual_clock("the kernel complains after 10 s, and every 10 s")
-def test_nothing_holds_on_to_a_host_that_is_gone(clock):
-    """Its interfaces are freed. Of one to which a reference was leaked, by a route or a packet that nobody lets go, the
-    kernel says that it waits for it (netdev_wait_allrefs_any()), and no other namespace can go meanwhile."""
+def test_kernel_waits_for_no_interface_of_a_deleted_namespace(clock):
+    """If a route or a packet leaks a reference to an interface, the kernel logs that it waits for it
+    (netdev_wait_allrefs_any()), and cannot delete any other namespace meanwhile."""
     with KernelLog() as log:
         clock.sleep(12)
         lines = [record.text for record in log.records()]
@@ -29,8 +29,8 @@ def test_nothing_holds_on_to_a_host_that_is_gone(clock):
 
 @pytest.mark.last("it is about the tests before")
 @pytest.mark.virtual_clock("a packet that waits for an SA keeps its socket for 205 s")
-def test_every_object_of_a_host_that_is_gone_is_free():
-    """What is leaked once per connection ends the memory of a server that runs for a year."""
+def test_slab_objects_of_deleted_namespaces_are_freed():
+    """A leak of one object per connection exhausts the memory of a server that runs for a year."""
     if KEPT:
         pytest.skip("hosts are kept: this kernel never gets rid of what was held over IPv6")
     eventually("objects that the kernel has in use", lambda: {name: count for name, count in slab.in_use(NONE).items() if count}, {},

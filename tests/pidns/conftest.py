@@ -1,4 +1,4 @@
-"""A process two process-id namespaces deep."""
+"""A process two PID namespaces deep."""
 
 from contextlib import ExitStack
 

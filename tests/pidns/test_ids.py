@@ -1,4 +1,4 @@
-"""A process has one id in each namespace that it is in, and each interface shows the one of whoever asks
+"""A process has a PID in each PID namespace that it is in; each interface shows the one in the caller's namespace
 (pid_namespaces(7))."""
 
 import errno
@@ -15,7 +15,7 @@ from netns import eventually
 from netns.attempt import errno_of, refused
 from netns.hosts.actor import Actor
 
-# What all kernels since 5.10 have, whatever their configuration.
+# Lines of all kernels since 5.10, whatever their configuration.
 STATUS = """
     Name Umask State Tgid Ngid Pid PPid TracerPid Uid Gid FDSize Groups NStgid NSpid NSpgid NSsid VmPeak VmSize VmLck VmPin VmHWM VmRSS
     RssAnon RssFile RssShmem VmData VmStk VmExe VmLib VmPTE VmSwap CoreDumping THP_enabled Threads SigQ SigPnd ShdPnd SigBlk
@@ -24,13 +24,13 @@ STATUS = """
 """.split()
 
 
-def test_first_process_of_a_namespace_is_1_and_its_parent_outside_is_0(nested):
-    """getpid(2) and getppid(2) answer for the caller's namespace, where its parent has no id."""
+def test_first_process_of_a_namespace_has_pid_1_and_parent_pid_0(nested):
+    """getpid(2) and getppid(2) use the caller's namespace, in which the parent has no PID."""
     assert nested.ask("ids") == (1, 0)
 
 
-def test_nspid_lists_the_ids_from_the_outermost_to_the_innermost(nested):
-    """The same three as the sender's id in a message (here), fork(2) (in the middle) and getpid(2) (inside).
+def test_nspid_lists_the_pids_from_the_outermost_namespace_inwards(nested):
+    """The same three as from SCM_CREDENTIALS (here), fork(2) (in the middle) and getpid(2) (inside).
 
     Source: proc_pid_status(5), NSpid; task_state(), fs/proc/array.c.
     """
@@ -38,8 +38,8 @@ def test_nspid_lists_the_ids_from_the_outermost_to_the_innermost(nested):
     assert nspid(f"/proc/{here}/status") == nested.pids
 
 
-def test_status_tells_what_the_system_calls_tell(nested):
-    """A group and a session that began outside have no id inside: 0."""
+def test_proc_status_agrees_with_the_system_calls(nested):
+    """A process group and a session from outside have no PID inside: 0."""
     here, *_ = nested.pids
     own = "\t".join(map(str, nested.pids))
     found = fields(f"/proc/{here}/status")
@@ -51,14 +51,14 @@ def test_status_tells_what_the_system_calls_tell(nested):
     assert int(fields("/proc/self/status")["PPid"]) == os.getppid()
 
 
-def test_the_lines_of_status_keep_their_names_and_order():
-    """ps, container runtimes and monitors look for them by name (proc_pid_status(5))."""
+def test_proc_status_lines_keep_their_names_and_order():
+    """ps, container runtimes and monitoring tools find them by name (proc_pid_status(5))."""
     names = [name for name in fields("/proc/self/status") if name in STATUS]
     assert names == STATUS
 
 
-def test_proc_of_a_namespace_begins_with_its_own_ids(nested):
-    """A /proc mounted inside a namespace shows its processes by their ids there, and NSpid from there on."""
+def test_proc_of_a_namespace_shows_the_pids_of_that_namespace(nested):
+    """A /proc mounted inside a namespace shows its processes by their PIDs there, and NSpid from there inwards."""
     _here, in_middle, inside = nested.pids
     nested.middle.call("own_proc")
     assert nested.middle.call("nspid", in_middle) == [in_middle, inside]
@@ -66,8 +66,8 @@ def test_proc_of_a_namespace_begins_with_its_own_ids(nested):
     assert nested.ask("nspid", "self") == [inside]
 
 
-def test_credentials_have_the_senders_id_in_the_receivers_namespace(nested):
-    """SCM_CREDENTIALS: who is in no namespace below the receiver's is 0 (unix(7); pid_vnr(), net/core/scm.c)."""
+def test_scm_credentials_have_the_senders_pid_in_the_receivers_namespace(nested):
+    """A sender outside the receiver's namespace has PID 0 (unix(7); pid_vnr(), net/core/scm.c)."""
     here, *_ = nested.pids
     nested.ask("send_credentials")
     assert nested.receive_sender() == here == nspid(f"/proc/{here}/status")[0]
@@ -76,7 +76,7 @@ def test_credentials_have_the_senders_id_in_the_receivers_namespace(nested):
     assert nested.ask("receive_sender") == 0
 
 
-def test_pidfd_shows_the_ids_that_the_readers_proc_has(nested):
+def test_pidfd_fdinfo_shows_the_pids_of_the_readers_proc(nested):
     """Pid and NSpid in fdinfo; Pid is 0 for a process that this /proc does not show (pidfd_show_fdinfo())."""
     here, in_middle, inside = nested.pids
     pidfd = os.pidfd_open(here)
@@ -89,8 +89,8 @@ def test_pidfd_shows_the_ids_that_the_readers_proc_has(nested):
     assert nested.ask("received_pidfd_ids")[0] == 0
 
 
-def test_pidfd_of_an_outer_process_signals_nobody_from_inside(nested):
-    """pidfd_send_signal(2): EINVAL unless the process is in the caller's namespace or below; from outside it works."""
+def test_pidfd_of_an_outer_process_sends_no_signal_from_inside(nested):
+    """pidfd_send_signal(2): EINVAL unless the process is in the caller's namespace or a descendant; from outside it works."""
     here, *_ = nested.pids
     signal.pidfd_send_signal(os.pidfd_open(here), 0)
 
@@ -99,8 +99,8 @@ def test_pidfd_of_an_outer_process_signals_nobody_from_inside(nested):
         nested.ask("signal_received_pidfd")
 
 
-def test_owner_of_a_socket_has_the_id_of_whoever_asks(nested):
-    """F_SETOWN and F_GETOWN translate; an owner that the asker cannot see is 0 (fcntl(2); f_getown(), fs/fcntl.c)."""
+def test_f_getown_returns_the_pid_in_the_callers_namespace(nested):
+    """F_SETOWN and F_GETOWN translate PIDs; an owner that the caller cannot see is 0 (fcntl(2); f_getown(), fs/fcntl.c)."""
     here, in_middle, inside = nested.pids
     fcntl.fcntl(nested.shared, fcntl.F_SETOWN, here)
     assert fcntl.fcntl(nested.shared, fcntl.F_GETOWN) == here
@@ -111,8 +111,8 @@ def test_owner_of_a_socket_has_the_id_of_whoever_asks(nested):
 
 
 @pytest.mark.parametrize("sender, expected", [("here", 0), ("itself", 1)])
-def test_signal_names_its_sender_as_the_receiver_knows_it(nested, sender, expected):
-    """si_pid is 0 from outside the receiver's namespace (pid_namespaces(7))."""
+def test_si_pid_is_the_senders_pid_in_the_receivers_namespace(nested, sender, expected):
+    """0 for a sender outside that namespace (pid_namespaces(7))."""
     here, _in_middle, inside = nested.pids
     nested.ask("block", signal.SIGUSR1)
     if sender == "here":
@@ -122,15 +122,15 @@ def test_signal_names_its_sender_as_the_receiver_knows_it(nested, sender, expect
     assert nested.ask("signalled_by", signal.SIGUSR1) == expected
 
 
-def test_ids_of_outside_mean_nobody_inside(nested):
-    """kill(2) looks an id up in the caller's namespace: ESRCH for one that only outer ones have."""
+def test_kill_of_a_pid_from_an_outer_namespace_fails_with_esrch(nested):
+    """kill(2) looks up a PID in the caller's namespace."""
     here, *_ = nested.pids
     with refused("ESRCH", "kill() of a process outside the namespace"):
         nested.ask("kill", here, 0)
 
 
-def test_first_process_is_safe_from_its_own_namespace_alone(nested):
-    """SIGKILL from inside is ignored; from outside it ends the process (pid_namespaces(7))."""
+def test_sigkill_ends_the_init_of_a_namespace_only_from_outside(nested):
+    """From inside the kernel ignores it (pid_namespaces(7))."""
     here, _in_middle, inside = nested.pids
     nested.ask("kill", inside, signal.SIGKILL)
     assert nested.ask("ids")[0] == inside
@@ -140,40 +140,40 @@ def test_first_process_is_safe_from_its_own_namespace_alone(nested):
     assert select.select([pidfd], [], [], 10)[0] == [pidfd]
 
 
-def test_wait_returns_the_id_that_fork_gave(nested):
-    """In the namespace of the parent, with the child's status; the first child of process 1 is 2 there."""
+def test_wait_returns_the_pid_that_fork_returned(nested):
+    """In the parent's namespace, with the child's exit status; the first child of PID 1 is PID 2 there."""
     assert nested.ask("fork_and_wait", 42) == (2, 2, 42)
 
 
-def test_bpf_helper_gives_the_ids_of_the_programs_own_namespace(nested):
-    """bpf_get_ns_current_pid_tgid(): the thread's id and the process's, as gettid(2) and getpid(2) do."""
+def test_bpf_get_ns_current_pid_tgid_agrees_with_gettid_and_getpid(nested):
+    """With the task's own namespace it returns the IDs of the thread and of the process."""
     assert nested.ask("bpf_ids") == (1, 1)
     assert nested.middle.call("bpf_ids") == (nested.middle.call("ids")[0],) * 2
 
 
-def test_bpf_helper_tells_thread_from_process(nested):
-    """`pid` of struct bpf_pidns_info is the thread, `tgid` the process: of a second thread they differ."""
+def test_bpf_pidns_info_distinguishes_thread_and_process(nested):
+    """`pid` is the thread, `tgid` the process: in a second thread they differ."""
     from_bpf, (thread, process) = nested.ask("ids_of_a_thread")
     assert from_bpf == (thread, process) and thread != process == nested.ask("ids")[0]
 
 
-def test_bpf_helper_knows_no_other_namespace(nested):
-    """EINVAL for a namespace that is not the current process's own, even one that it is in as well."""
+def test_bpf_get_ns_current_pid_tgid_refuses_another_namespace(nested):
+    """EINVAL for a namespace other than the task's own, even for an outer one that the task is in as well."""
     outer = os.stat("/proc/self/ns/pid")
     assert nested.ask("bpf_ids", (outer.st_dev, outer.st_ino)) == -errno.EINVAL
 
 
-def test_bpf_helper_without_a_namespace_gives_the_initial_ids(nested):
-    """bpf_get_current_pid_tgid() is the first of NSpid, seen from the initial namespace."""
+def test_bpf_get_current_pid_tgid_returns_the_pid_in_the_initial_namespace(nested):
+    """The first of NSpid, read in the initial namespace."""
     initial = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
     if os.stat("/proc/self/ns/pid").st_ino != initial:
         pytest.skip("the initial ids are not known here: this is a container")
     assert nested.ask("initial_id") == nested.pids[0]
 
 
-def test_a_process_is_restored_with_the_ids_that_it_had(nested):
-    """clone3(2), set_tid: ids in this namespace and in those around it, the innermost first; EEXIST for one that is taken, EINVAL for
-    more than there are namespaces. In the initial one it takes a privilege there."""
+def test_clone3_set_tid_creates_a_process_with_the_requested_pids(nested):
+    """clone3(2): PIDs in this namespace and its ancestors, innermost first; EEXIST for one that is in use, EINVAL for more PIDs than
+    namespaces. In the initial namespace it needs a privilege there."""
     def created(*ids):
         return errno_of(nested.ask, "fork_as", list(ids))
 
@@ -189,8 +189,8 @@ def test_a_process_is_restored_with_the_ids_that_it_had(nested):
     nested.ask("end", 501)
 
 
-def test_a_namespace_ends_when_its_last_process_was_reaped(nested):
-    """Its first one takes all others with it, and waits for those that entered from outside until their parents have reaped them
+def test_pid_namespace_ends_when_its_last_process_is_reaped(nested):
+    """Its init takes all others with it, and waits until those that entered from outside are reaped by their parents
     (pid_namespaces(7); zap_pid_ns_processes())."""
     with Actor(Guest) as guest:
         guest.call("join", nested.middle.pid)

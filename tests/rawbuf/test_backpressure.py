@@ -1,4 +1,4 @@
-"""IFF_BACKPRESSURE: a tun that stops its queue when the ring is full instead of dropping (since 7.3)."""
+"""IFF_BACKPRESSURE: tun stops its queue when the ring is full, instead of dropping (since 7.3)."""
 
 import socket
 
@@ -17,8 +17,8 @@ SNDBUF = 16384
 
 
 def test_backpressure_fills_the_send_buffer_and_loses_nothing(net, family, measure):
-    """What the ring cannot hold waits in the qdisc on the sender's account, until ENOBUFS; a reader that resumes gets
-    every Hello that was taken, and the socket is writable again."""
+    """Packets beyond the ring wait in the qdisc, charged to the sender, until ENOBUFS. A reader that resumes gets every
+    Hello that was accepted, and the socket is writable again."""
     client = net["client"]
     sender = HelloSender(client, family)
     sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
@@ -34,8 +34,8 @@ def test_backpressure_fills_the_send_buffer_and_loses_nothing(net, family, measu
         assert (outq(sender.socket), writable(sender.socket)) == (0, True)
 
 
-def test_without_the_flag_the_tun_still_drops(net, family):
-    """Backpressure is for those who ask for it: the same qdisc holds nothing, and the ring's overflow is counted."""
+def test_tun_without_backpressure_still_drops(net, family):
+    """The same qdisc holds nothing, and the ring's overflow is counted as dropped."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", Flags.TUN, addresses=STUB) as stub, qdisc(client, "stub", "pfifo", "limit", "1000"):

@@ -1,4 +1,4 @@
-"""A datagram that is sent in fragments, and a send buffer with room for some of them."""
+"""A fragmented datagram, and a send buffer with room for only some of its fragments."""
 
 import socket
 
@@ -13,9 +13,8 @@ pytestmark = pytest.mark.topology(LAN)
 EXPERIMENT = 253                            # RFC 3692
 
 
-def test_half_a_datagram_leaves_nothing_behind(net, family):
-    """ENOBUFS, and no fragment of it is sent, stays charged, or gets into the next datagram
-    (ip_flush_pending_frames())."""
+def test_datagram_that_exceeds_the_send_buffer_leaves_no_fragment(net, family):
+    """ENOBUFS. No fragment is sent, stays charged or gets into the next datagram (ip_flush_pending_frames())."""
     client, server = net.nodes("client", "server")
     sender = client.socket(family, socket.SOCK_RAW, EXPERIMENT)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)

@@ -1,4 +1,4 @@
-"""Raw sockets that write the IP header themselves: IP_HDRINCL (raw(7)), IPV6_HDRINCL (since 4.5)."""
+"""Raw sockets that supply the IP header: IP_HDRINCL (raw(7)), IPV6_HDRINCL (since 4.5)."""
 
 import socket
 import struct
@@ -17,15 +17,15 @@ pytestmark = pytest.mark.topology(LAN)
 
 IPV6_HDRINCL = 36
 SNDBUF = 16384
-# What one packet is charged with at most: its data, its headers and the kernel's own structures. It differs from kernel to kernel.
+# The most that one packet is charged: data, headers and the kernel's structures. It differs between kernels.
 PACKET = 2048
-# Seconds from one Hello's departure to the next at 8 kbit/s.
+# Seconds between two Hellos at 8 kbit/s.
 DEPARTURE = 0.08
 GROUPS = {socket.AF_INET: "224.0.0.5", socket.AF_INET6: "ff02::5"}
 
 
 def hello_with_header(host, family, words=5):
-    """A Hello to all OSPF routers behind a header of its own; `words` is what IPv4's IHL says."""
+    """A Hello to AllSPFRouters with its IP header; `words` is the IHL (IPv4)."""
     source, group = (socket.inet_pton(family, address) for address in (host.address(family), GROUPS[family]))
     payload = HELLO[family]
     if family == socket.AF_INET:
@@ -44,7 +44,7 @@ def header_sender(host, family):
 
 
 def fill(sender, index):
-    """Send until the kernel refuses; the errno's name."""
+    """Send until the kernel refuses; return the errno's name."""
     for _ in range(1000):
         try:
             sender.send(index)
@@ -54,14 +54,14 @@ def fill(sender, index):
 
 
 def ospf(packets):
-    """Those with an IPv4 header whatever its length, that carry OSPF."""
+    """OSPF packets over IPv4, whatever their IHL."""
     return packets.which("with OSPF", lambda packet: packet.frame.data[12:14] == b"\x08\x00" and packet.frame.data[23] == OSPF)
 
 
 @pytest.mark.parametrize("words", [0, 4, 15])
-def test_a_header_length_that_cannot_be_is_refused(net, words):
+def test_hdrincl_with_invalid_ihl_is_refused(net, words):
     """IHL below 5 words or beyond the packet: EINVAL, and nothing is sent (raw_send_hdrinc()). Kernels without
-    "ipv4: raw: reject IP_HDRINCL packets with ihl < 5" put the malformed packet on the wire."""
+    "ipv4: raw: reject IP_HDRINCL packets with ihl < 5" send the malformed packet."""
     family = socket.AF_INET
     client, server = net.nodes("client", "server")
     sender = header_sender(client, family)
@@ -75,8 +75,8 @@ def test_a_header_length_that_cannot_be_is_refused(net, words):
     assert [packet.ip.ihl for packet in ospf(packets.sent())] == [5]
 
 
-def test_the_kernel_completes_the_header(net):
-    """Total length and checksum always, identification and source where they are 0 (raw(7))."""
+def test_kernel_completes_the_hdrincl_header(net):
+    """Total length and checksum always; identification and source address if they are 0 (raw(7))."""
     family = socket.AF_INET
     client, server = net.nodes("client", "server")
     sender = header_sender(client, family)
@@ -94,8 +94,8 @@ def test_the_kernel_completes_the_header(net):
     assert packet.ip.id != 0
 
 
-def test_longer_than_the_interface_takes_is_refused(net, family):
-    """The kernel does not fragment for this socket: EMSGSIZE beyond the MTU of 1500, and 1500 is taken."""
+def test_hdrincl_packet_beyond_the_mtu_is_refused(net, family):
+    """The kernel does not fragment it: EMSGSIZE beyond the MTU of 1500, and 1500 bytes are accepted."""
     client = net["client"]
     sender = header_sender(client, family)
     index = client.interfaces["server"].index
@@ -108,8 +108,8 @@ def test_longer_than_the_interface_takes_is_refused(net, family):
         sender.send(index)
 
 
-def test_unread_tun_takes_no_send_buffer(net, family):
-    """As for a socket without the option: the tun drops, the sender is charged nothing and told nothing."""
+def test_unread_tun_uses_no_send_buffer_with_hdrincl(net, family):
+    """As without IP_HDRINCL: tun drops, nothing is charged to the sender, and no send fails."""
     client = net["client"]
     sender = header_sender(client, family)
     with tun(client, "stub", addresses=("203.0.113.1/24", "fe80::1/64")) as stub:
@@ -119,9 +119,9 @@ def test_unread_tun_takes_no_send_buffer(net, family):
         assert stub.dropped() == 700 - stub.ring()
 
 
-def test_a_full_send_buffer_is_eagain(net, family, measure):
-    """EAGAIN as soon as all of SO_SNDBUF is in use (sock_alloc_send_skb()), where a socket without the option goes on
-    to twice as much and gets ENOBUFS."""
+def test_hdrincl_with_a_full_send_buffer_fails_with_eagain(net, family, measure):
+    """As soon as all of SO_SNDBUF is in use (sock_alloc_send_skb()). A socket without the option goes on to twice as
+    much and gets ENOBUFS."""
     client = net["client"]
     sender = header_sender(client, family)
     interface = client.interfaces["server"]
@@ -133,14 +133,14 @@ def test_a_full_send_buffer_is_eagain(net, family, measure):
     assert (outq(sender.socket), writable(sender.socket)) == (0, True)
 
 
-def test_a_blocking_send_waits_no_longer_than_its_timeout(net, family, clock, measure):
-    """SO_SNDTIMEO of 1 s, then EAGAIN (socket(7))."""
+def test_blocking_hdrincl_send_fails_with_eagain_after_so_sndtimeo(net, family, clock, measure):
+    """SO_SNDTIMEO=1 s (socket(7))."""
     client = net["client"]
     sender = header_sender(client, family)
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "8bit"):
         fill(sender, interface.index)
-        # What has passed may still be charged, when ksoftirqd is to deliver it: a datagram over lo comes behind it.
+        # Packets that ksoftirqd has yet to deliver are still charged: a datagram over lo comes after them.
         fence(client, client, client.address(family))
         fill(sender, interface.index)
         sender.socket.setblocking(True)
@@ -152,8 +152,8 @@ def test_a_blocking_send_waits_no_longer_than_its_timeout(net, family, clock, me
     assert measure("rawbuf.hdrincl_blocked_for", took.seconds, "s", timer_slack(1)) == approx_timer(1)
 
 
-def test_a_blocking_send_goes_on_when_a_packet_has_left(net, family, measure):
-    """At 8 kbit/s one Hello leaves every 80 ms or so; the send that waited for its place then succeeds."""
+def test_blocking_hdrincl_send_continues_when_a_packet_has_left(net, family, measure):
+    """At 8 kbit/s a Hello leaves about every 80 ms; the blocked send then succeeds."""
     client = net["client"]
     sender = header_sender(client, family)
     interface = client.interfaces["server"]
@@ -164,6 +164,6 @@ def test_a_blocking_send_goes_on_when_a_packet_has_left(net, family, measure):
         with stopwatch() as took:
             sender.send(interface.index)
 
-    # By some departures more or less: how many have left while the buffer was filled depends on the work of filling it, and how many fit
-    # into half of it on what each is charged with.
+    # A few departures more or less: how many Hellos leave while the buffer fills depends on how long that takes, and how many fit into half
+    # of it on what each is charged.
     assert measure("rawbuf.hdrincl_room_after", took.seconds, "s", tolerance=4 * DEPARTURE) < 5

@@ -1,4 +1,4 @@
-"""A routing daemon's one raw socket serves all interfaces: one that nobody reads must not use up its send buffer."""
+"""A routing daemon has one raw socket for all interfaces: an unread tun must not use up its send buffer."""
 
 import socket
 
@@ -15,22 +15,21 @@ AREA = Topology(links=(
 ))
 STUB = ("203.0.113.1/24", "fe80::1/64")
 NEIGHBOURS = ("east", "west")
-HELLO_INTERVAL = 30                             # seconds: the sample value for a slow network of RFC 2328, C.3
+HELLO_INTERVAL = 30                             # seconds: RFC 2328, C.3, sample value for an X.25 network
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def send_everywhere(sender, indexes):
-    """A Hello out of each interface; the bytes of send buffer in use afterwards."""
+    """Send a Hello on each interface; return the bytes of send buffer in use."""
     for index in indexes:
         sender.send(index)
     return outq(sender.socket)
 
 
 @pytest.mark.topology(AREA)
-def test_unread_tun_takes_no_send_buffer(net, family, measure):
-    """The tun driver gives up the sender's claim before it queues a packet (skb_orphan() in tun_net_xmit()): 1200
-    Hellos leave tx_queue at 0 and the socket writable, the neighbours get all of them, the tun drops what its 500
-    slots cannot hold."""
+def test_unread_tun_uses_no_send_buffer(net, family, measure):
+    """The tun driver orphans a packet before it queues it (skb_orphan() in tun_net_xmit()): after 1200 Hellos tx_queue is
+    0 and the socket writable, the neighbours have got all, and tun has dropped what its 500 slots cannot hold."""
     router = net["router"]
     receivers = [HelloReceiver(net[role], family, "router") for role in NEIGHBOURS]
     sender = HelloSender(router, family)
@@ -39,7 +38,7 @@ def test_unread_tun_takes_no_send_buffer(net, family, measure):
         peak = 0
         for sent in range(100, 1201, 100):
             peak = max(peak, *(send_everywhere(sender, indexes) for _ in range(100)))
-            # In portions: a backlog of more than net.core.netdev_max_backlog would be dropped on its way.
+            # In batches: the kernel would drop a backlog of more than net.core.netdev_max_backlog.
             eventually("datagrams that arrived at each receiver", lambda: [receiver.arrived() for receiver in receivers],
                        [sent, sent], within=5)
 
@@ -50,11 +49,11 @@ def test_unread_tun_takes_no_send_buffer(net, family, measure):
 
 
 @pytest.mark.virtual_clock("a day of Hellos, one every 30 s")
-def test_a_day_of_hellos_past_an_unread_tun(clock, measure):
-    """2880 Hellos an interface and family, ten times what a send buffer holds: no send fails, tx_queue is 0 at every full
-    hour, the neighbour misses none, and a reader that comes in the end finds what the tun had room for."""
+def test_neighbour_misses_no_hello_in_a_day_with_an_unread_tun(clock, measure):
+    """2880 Hellos per interface and family, ten times what a send buffer holds: no send fails, tx_queue is 0 every hour,
+    and a reader that starts at the end gets what the tun's ring holds."""
     hellos, hour, queued = 86400 // HELLO_INTERVAL, 3600 // HELLO_INTERVAL, set()
-    # Nothing is recorded, and both families share the day: waking up so often is what costs.
+    # No capture, and one day for both families: the wake-ups are expensive.
     with build(LAN) as net, tun(net["client"], "stub", addresses=STUB) as stub:
         router, neighbour = net.nodes("client", "server")
         receivers = [HelloReceiver(neighbour, family, "client") for family in FAMILIES]

@@ -1,4 +1,4 @@
-"""A queueing discipline that holds packets leaves them on their socket's account: its buffer fills, and empties."""
+"""Packets that a qdisc holds stay charged to their socket: its send buffer fills, and empties."""
 
 import os
 import select
@@ -14,11 +14,11 @@ from netns.packets.raw import HelloReceiver, HelloSender, outq, row, tx_queue, w
 
 pytestmark = pytest.mark.topology(LAN)
 
-# Bytes asked for; the kernel doubles them, for its own overhead (socket(7), SO_SNDBUF).
+# Bytes requested; the kernel doubles them for its overhead (socket(7), SO_SNDBUF).
 SNDBUF = 16384
-# What one packet is charged with at most: its data, its headers and the kernel's own structures. It differs from kernel to kernel.
+# The most that one packet is charged: data, headers and the kernel's structures. It differs between kernels.
 PACKET = 2048
-# Seconds from one Hello's departure to the next at 80 kbit/s.
+# Seconds between two Hellos at 80 kbit/s.
 DEPARTURE = 0.01
 
 
@@ -32,7 +32,7 @@ def sender(net, family):
 
 
 def fill(sender, index, most=1000):
-    """Send until the kernel refuses: the errno's name, and bytes of send buffer in use when poll(2) first said no."""
+    """Send until the kernel refuses; return the errno's name and the bytes in use when poll(2) first said no."""
     unwritable_at = None
     for _ in range(most):
         try:
@@ -45,8 +45,8 @@ def fill(sender, index, most=1000):
 
 
 def test_held_packets_fill_the_send_buffer_up_to_twice_its_size(net, family, sender, measure):
-    """Not writable from half of SO_SNDBUF on; ENOBUFS, and never EAGAIN, beyond twice SO_SNDBUF (ip_append_data()
-    bounds what is charged, not what is asked for)."""
+    """Not writable from half of SO_SNDBUF on; ENOBUFS, not EAGAIN, beyond twice SO_SNDBUF (ip_append_data() limits what
+    is charged, not what is requested)."""
     client = net["client"]
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "8bit"):
@@ -59,8 +59,8 @@ def test_held_packets_fill_the_send_buffer_up_to_twice_its_size(net, family, sen
     assert 4 * SNDBUF < measure("rawbuf.enobufs_at", charged, "B", tolerance=PACKET) < 4 * SNDBUF + PACKET
 
 
-def test_packets_that_the_qdisc_lets_go_give_the_send_buffer_back(net, sender):
-    """tx_queue is 0 at once and the socket is writable; a Hello is sent again."""
+def test_packets_that_the_qdisc_drops_free_the_send_buffer(net, sender):
+    """Here by deleting the qdisc: tx_queue is 0, the socket is writable, and a send succeeds."""
     client = net["client"]
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "8bit"):
@@ -70,8 +70,8 @@ def test_packets_that_the_qdisc_lets_go_give_the_send_buffer_back(net, sender):
     sender.send(interface.index)
 
 
-def test_one_stuck_interface_refuses_the_hellos_of_all(net, family, sender):
-    """The send buffer is the socket's and not the interface's: ENOBUFS also for loopback, until another socket asks."""
+def test_one_stuck_interface_fails_the_sends_on_all_interfaces(net, family, sender):
+    """The send buffer belongs to the socket: ENOBUFS also over loopback. Another socket can send."""
     client = net["client"]
     interface, loopback = client.interfaces["server"], 1
     with tbf(client, interface.name, "8bit"):
@@ -84,9 +84,8 @@ def test_one_stuck_interface_refuses_the_hellos_of_all(net, family, sender):
     assert outq(other.socket) == 0
 
 
-def test_a_blocking_send_does_not_wait_for_room(net, sender):
-    """Nor does a socket in blocking mode: ENOBUFS at once, since only HDRINCL goes through sock_alloc_send_skb()'s
-    wait."""
+def test_blocking_send_does_not_wait_for_send_buffer(net, sender):
+    """ENOBUFS at once: only HDRINCL waits in sock_alloc_send_skb()."""
     client = net["client"]
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "8bit"):
@@ -99,8 +98,8 @@ def test_a_blocking_send_does_not_wait_for_room(net, sender):
 
 
 def test_poll_wakes_when_half_of_the_send_buffer_is_free(net, sender, measure):
-    """EPOLLOUT comes once less than half of SO_SNDBUF is in use (sock_writeable()); at 80 kbit/s the packets are gone
-    after about a second."""
+    """POLLOUT comes once less than half of SO_SNDBUF is in use (sock_writeable()); at 80 kbit/s the packets have left
+    after about 1 s."""
     client = net["client"]
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "80kbit"):
@@ -112,12 +111,12 @@ def test_poll_wakes_when_half_of_the_send_buffer_is_free(net, sender, measure):
 
         assert events == [(sender.socket.fileno(), select.POLLOUT)]
         assert outq(sender.socket) < SNDBUF
-        # How many have to leave depends on what each is charged with.
+        # How many have to leave depends on what each is charged.
         measure("rawbuf.writable_after", took.seconds, "s", tolerance=10 * DEPARTURE)
 
 
-def test_closing_does_not_take_back_what_was_sent(net, family, sender):
-    """The socket's row is gone at once, though the qdisc holds its packets; all of them reach the neighbour later."""
+def test_close_does_not_discard_packets_that_the_qdisc_holds(net, family, sender):
+    """The socket's row in /proc/net/raw is gone at once; all of its packets reach the neighbour later."""
     client, server = net.nodes("client", "server")
     receiver = HelloReceiver(server, family, "client")
     interface = client.interfaces["server"]

@@ -1,4 +1,4 @@
-"""tun and tap devices of every kind, without a reader, with one that comes back, and with their link down."""
+"""tun and tap devices: without a reader, with one that resumes, and with the link down."""
 
 import errno
 import socket
@@ -22,7 +22,7 @@ STUB = ("203.0.113.1/24", "fe80::1/64")
 KINDS = {
     "tun": Flags.TUN, "tap": Flags.TAP, "tun-napi": Flags.TUN | Flags.NAPI, "tap-napi": Flags.TAP | Flags.NAPI,
 }
-# An IPv6 address makes a tap announce its group once or twice (MLD, RFC 3810), which takes slots too.
+# A tap reports the group of an IPv6 address once or twice (MLD, RFC 3810); the reports take slots too.
 MLD_REPORTS = 4
 
 
@@ -32,7 +32,7 @@ def kind(request):
 
 
 def refusal(sender, index):
-    """The errno of one more Hello, None if it was taken."""
+    """The errno of sending one more Hello, None if it was accepted."""
     try:
         sender.send(index)
     except OSError as error:
@@ -40,13 +40,13 @@ def refusal(sender, index):
 
 
 def hellos(packets):
-    """How many of these are Hellos; a tap's packets have an Ethernet header before IP."""
+    """The number of Hellos; a tap's packets begin with an Ethernet header."""
     return sum(b"\xc0\x00\x02\x01" in packet for packet in packets)
 
 
-def test_every_packet_is_kept_for_the_reader_or_counted_as_dropped(net, family, kind, measure):
-    """A ring of tx_queue_len slots (tun 500, tap 1000) keeps the oldest, tx_dropped counts the rest; the sender sees
-    neither (drivers/net/tun.c, tun_net_xmit())."""
+def test_tun_keeps_each_packet_for_its_reader_or_counts_it_as_dropped(net, family, kind, measure):
+    """A ring of tx_queue_len slots (tun 500, tap 1000) keeps the oldest, tx_dropped counts the rest; no send fails
+    (drivers/net/tun.c, tun_net_xmit())."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", KINDS[kind], addresses=STUB) as stub:
@@ -54,14 +54,14 @@ def test_every_packet_is_kept_for_the_reader_or_counted_as_dropped(net, family, 
         dropped, kept = stub.dropped(), stub.drain()
 
         assert (outq(sender.socket), tx_queue(client, sender.socket), writable(sender.socket)) == (0, 0, True)
-        # A report may find the first slot that the reader has freed.
+        # A report may take the first slot that the reader frees.
         kept_most = stub.ring() + MLD_REPORTS
         assert stub.ring() <= measure(f"rawbuf.ring.{kind}", len(kept), "packets", tolerance=MLD_REPORTS) <= kept_most
         assert 0 <= dropped - (1200 - hellos(kept)) <= MLD_REPORTS
 
 
-def test_multiqueue_keeps_a_ring_for_each_reader(net, family):
-    """What is sent lies in one of the rings or is counted as dropped; no ring holds more than tx_queue_len."""
+def test_multiqueue_tun_has_a_ring_for_each_queue(net, family):
+    """Each packet is in one of the rings or counted as dropped; no ring holds more than tx_queue_len."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", Flags.TUN | Flags.MULTI_QUEUE, queues=3, addresses=STUB) as stub:
@@ -73,9 +73,9 @@ def test_multiqueue_keeps_a_ring_for_each_reader(net, family):
         assert (outq(sender.socket), writable(sender.socket)) == (0, True)
 
 
-def test_a_reader_that_resumes_makes_room(net, family, measure):
-    """The reader gives slots back 16 at a time (consumer batch of include/linux/ptr_ring.h): until then one more
-    Hello is dropped, then the next one is kept."""
+def test_tun_reader_that_resumes_frees_ring_slots(net, family, measure):
+    """The reader frees slots 16 at a time (consumer batch of include/linux/ptr_ring.h): until then each Hello is dropped,
+    then the next one is kept."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", addresses=STUB) as stub:
@@ -94,9 +94,9 @@ def test_a_reader_that_resumes_makes_room(net, family, measure):
 
 
 def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
-    """No descriptor, no carrier: the interface stays, each Hello is taken and counted as dropped, and the next reader
-    gets the next one, as soon as its carrier is noted. Once linkwatch, which looks once a second, has noted the lost
-    carrier, noop_qdisc drops them; that is counted by later kernels only (6.12, not 5.10)."""
+    """Without a descriptor the interface stays and has no carrier: each Hello is accepted and counted as dropped. Once
+    linkwatch, which runs once a second, has seen the carrier loss, noop_qdisc drops them, which only later kernels count
+    (6.12, not 5.10). A new reader gets Hellos as soon as linkwatch has seen its carrier."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", addresses=STUB) as stub:
@@ -121,9 +121,9 @@ def test_persistent_tun_without_a_reader_drops_and_counts(net, family):
         eventually("packets that arrived", arrived, 1, within=5)
 
 
-def test_link_down_is_an_error_of_the_send_alone(net, family):
-    """ENETUNREACH (no route out of an interface that is down), nothing charged, what the ring holds stays there, and
-    another interface is served by the same socket meanwhile."""
+def test_send_on_a_tun_that_is_down_fails_with_enetunreach(net, family):
+    """An interface that is down has no route. Nothing is charged, the ring keeps its packets, and the socket can still
+    send on another interface."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", addresses=STUB) as stub:
@@ -136,8 +136,8 @@ def test_link_down_is_an_error_of_the_send_alone(net, family):
         assert (stub.dropped(), hellos(stub.drain())) == (0, 10)
 
 
-def test_an_interface_that_vanished_leaves_nothing_charged(net, family):
-    """The last descriptor of a tun that is not persistent takes the interface and its ring along; choosing it is
+def test_deleted_tun_leaves_nothing_charged_to_the_socket(net, family):
+    """Closing the last descriptor of a non-persistent tun deletes the interface and its ring. Selecting it fails with
     EADDRNOTAVAIL (IP_MULTICAST_IF) or ENODEV (IPV6_MULTICAST_IF)."""
     client = net["client"]
     sender = HelloSender(client, family)
@@ -151,9 +151,8 @@ def test_an_interface_that_vanished_leaves_nothing_charged(net, family):
         assert refusal(sender, client.interfaces["server"].index) is None
 
 
-def test_a_packet_is_stamped_when_it_goes_into_the_tun(net, family):
-    """SO_TIMESTAMPING in software, which tun offers (Documentation/networking/timestamping.rst): the sender finds the time on
-    its error queue."""
+def test_tun_gives_software_tx_timestamps(net, family):
+    """SO_TIMESTAMPING (Documentation/networking/timestamping.rst): the sender gets the timestamp on its error queue."""
     client = net["client"]
     with tun(client, "stub", addresses=STUB) as stub, client.socket(family, socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPING, TX_SOFTWARE | SOFTWARE)
@@ -166,14 +165,14 @@ def test_a_packet_is_stamped_when_it_goes_into_the_tun(net, family):
 
 
 def one_hello(sender, stub, index):
-    """What the reader gets of a Hello that is sent by the interface with this index."""
+    """The Hello that the reader gets after one was sent on the interface with this index."""
     sender.send(index)
     return Found("Hellos that the tun's reader got", (packet for packet in stub.drain() if hellos([packet]))).only()
 
 
 @pytest.mark.parametrize("kind", ["tun", "tap"])
-def test_the_reader_gets_the_packet_as_it_was_sent(net, family, kind):
-    """From the first byte of its IP header, or Ethernet header, to the last one of its data, and no more."""
+def test_tun_reader_gets_the_packet_as_it_was_sent(net, family, kind):
+    """From the first byte of the IP header (tap: Ethernet header) to the last byte of data."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", KINDS[kind], addresses=STUB) as stub:
@@ -182,12 +181,12 @@ def test_the_reader_gets_the_packet_as_it_was_sent(net, family, kind):
     header = 20 if family == socket.AF_INET else 40
     total = int.from_bytes(packet[2:4], "big") if family == socket.AF_INET else header + int.from_bytes(packet[4:6], "big")
     assert (packet[0] >> 4, total) == (4 if family == socket.AF_INET else 6, len(packet))
-    # The checksum of OSPF for IPv6 is the kernel's work (RFC 3542, 3.1), as is that of IP's header, but not this one.
+    # The kernel computes the OSPF checksum for IPv6 (RFC 3542, 3.1), and the IP header's, but not OSPF's for IPv4.
     assert packet[header:header + 12] + packet[header + 14:] == sender.packet[:12] + sender.packet[14:]
 
 
-def test_the_reader_finds_the_tag_where_it_belongs(net, family):
-    """IEEE 802.1Q, behind the two MAC addresses, although the kernel carries the tag beside the packet."""
+def test_tap_reader_gets_the_vlan_tag_behind_the_mac_addresses(net, family):
+    """IEEE 802.1Q. The kernel itself keeps the tag beside the packet data."""
     client = net["client"]
     sender = HelloSender(client, family)
     with tun(client, "stub", Flags.TAP, addresses=STUB) as stub:

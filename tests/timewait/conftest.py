@@ -1,4 +1,4 @@
-"""What the TIME_WAIT tests share: pinned sysctls, and a tracker on the way."""
+"""Pinned sysctls for the TIME_WAIT tests, and conntrack on the router."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from netns import Network
 from netns.netlink import conntrack
 
-# As the kernel's documentation gives the defaults, but for the reuse of pairs, which each test asks for by itself.
+# Mostly the documented defaults (ip-sysctl.rst). tcp_tw_reuse is off: a test that needs it sets it.
 PINNED = {
     "net.ipv4.tcp_timestamps": 1,
     "net.ipv4.tcp_tw_reuse": 0,
@@ -29,6 +29,6 @@ def pinned(net: Network) -> None:
 
 @pytest.fixture
 def tracker(net: Network) -> Iterator[conntrack.Tracker]:
-    """The router tracks what it forwards."""
+    """Connection tracking on the router."""
     with conntrack.tracking(net["router"]) as tracker:
         yield tracker

@@ -1,4 +1,4 @@
-"""Data that a peer sends beyond its own end."""
+"""Data beyond the peer's own FIN."""
 
 import pytest
 
@@ -8,9 +8,8 @@ from netns.packets import segment
 pytestmark = pytest.mark.topology(LAN)
 
 
-def test_what_lies_beyond_a_fin_is_thrown_away(service):
-    """It came early, out of order, and was held (SACK); with the FIN it is known that there is no such data, and nobody is told any
-    more that it is there (tcp_fin())."""
+def test_out_of_order_data_beyond_a_fin_is_discarded(service):
+    """It is queued and reported by SACK. After the FIN the ACK has no SACK block, and recv() returns EOF (tcp_fin())."""
     client, server = service.client, service.server
     for host in (client, server):
         host.pin({"net.ipv4.tcp_timestamps": 0, "net.ipv4.tcp_sack": 1})
@@ -19,7 +18,7 @@ def test_what_lies_beyond_a_fin_is_thrown_away(service):
     ack, here = packets.sent()[-1], conn.getsockname()[:2]
 
     def answer_to(flags, ahead, payload=b""):
-        """What the server says to a segment so far ahead of the one that it waits for."""
+        """The relative ACK, and whether it has SACK blocks, for a segment `ahead` of the expected sequence number."""
         with server.capture("tcp") as packets:
             segment.send(client, here, service.address, flags, ack.seq + ahead, ack.ack, payload=payload)
             packets.until("a packet sent", lambda seen: seen.sent() != [], within=5)

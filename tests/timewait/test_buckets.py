@@ -1,4 +1,4 @@
-"""tcp_max_tw_buckets: how many connections a host holds in TIME_WAIT at most (ip-sysctl.rst)."""
+"""tcp_max_tw_buckets: the maximum number of TIME_WAIT sockets (ip-sysctl.rst)."""
 
 import pytest
 
@@ -12,8 +12,8 @@ BUCKETS = "net.ipv4.tcp_max_tw_buckets"
 
 
 @pytest.mark.parametrize("limit", [5, 1])
-def test_what_is_over_the_limit_is_closed_at_once_and_counted(service, limit):
-    """TCPTimeWaitOverflow; the peer sees an orderly end all the same."""
+def test_connection_over_the_time_wait_limit_is_closed_at_once_and_counted(service, limit):
+    """TCPTimeWaitOverflow counts it. The peer still sees an orderly close."""
     service.server.pin({BUCKETS: limit})
 
     for _ in range(limit + 3):
@@ -24,8 +24,8 @@ def test_what_is_over_the_limit_is_closed_at_once_and_counted(service, limit):
     assert service.client.counter("Tcp.EstabResets") == 0
 
 
-def test_a_pair_over_the_limit_is_free_at_once(service):
-    """No TIME_WAIT, no protection: the next connect() from the only port succeeds, the one before it did not."""
+def test_port_pair_over_the_time_wait_limit_is_free_at_once(service):
+    """Without TIME_WAIT nothing protects it: three connections in a row use the only other port."""
     service.client.pin({BUCKETS: 1, "net.ipv4.ip_local_port_range": "40000 40001"})
     held = service.closed("client")
     others = {service.closed("client").local[1] for _ in range(3)}
@@ -33,8 +33,8 @@ def test_a_pair_over_the_limit_is_free_at_once(service):
     assert others == {40000, 40001} - {held.local[1]}
 
 
-def test_fin_wait2_takes_a_place_too(service):
-    """A closed socket over the limit does not wait for the peer's FIN, which gets a reset."""
+def test_fin_wait2_counts_towards_the_time_wait_limit(service):
+    """An orphan over the limit does not wait for the peer's FIN, and answers it with an RST."""
     service.server.pin({BUCKETS: 1})
     service.closed()
     conn, peer = service.connect()
@@ -48,8 +48,8 @@ def test_fin_wait2_takes_a_place_too(service):
     assert [packet.flags for packet in packets] == ["FA", "R"]
 
 
-def test_there_is_room_again_when_one_ends(service):
-    """A connection that is taken over leaves its place to another."""
+def test_reuse_of_a_port_pair_in_time_wait_frees_its_bucket(service):
+    """Another connection can then enter TIME_WAIT."""
     service.server.pin({BUCKETS: 1})
     closed = service.closed()
     conn, peer = service.connect(closed.remote[1])

@@ -1,4 +1,4 @@
-"""A pair of ports is used again while the tracker between the hosts still has its last connection in TIME_WAIT."""
+"""A port pair is reused while conntrack on the router has its old connection in TIME_WAIT."""
 
 import pytest
 
@@ -17,8 +17,8 @@ def only_entry(tracker, service):
     return entry
 
 
-def test_a_new_connection_replaces_the_entry(service, tracker):
-    """Its packets are counted from the first on, and none is invalid."""
+def test_new_connection_replaces_the_conntrack_entry(service, tracker):
+    """Packet counts start anew, and no packet is invalid."""
     closed = service.closed()
     before = only_entry(tracker, service)
 
@@ -31,8 +31,8 @@ def test_a_new_connection_replaces_the_entry(service, tracker):
 
 
 @pytest.mark.parametrize("flags, seq", [("PA", -9), ("A", -1), ("FA", -1)])
-def test_an_old_duplicate_does_not(service, tracker, flags, seq):
-    """It is one more packet of the same entry, and so is the server's answer."""
+def test_old_duplicate_does_not_replace_the_conntrack_entry(service, tracker, flags, seq):
+    """The entry counts it, and the server's answer."""
     service.server.pin({"net.ipv4.tcp_rfc1337": 1})
     closed = service.closed(data=b"old data")
     before = only_entry(tracker, service)
@@ -44,9 +44,9 @@ def test_an_old_duplicate_does_not(service, tracker, flags, seq):
     assert after.packets[0] > before.packets[0]
 
 
-def test_an_old_syn_replaces_it_whatever_its_numbers(service, tracker):
-    """The tracker leaves it to the hosts ("We ignore the conditions because we are in the TIME-WAIT state anyway",
-    nf_conntrack_tcp_packet()); the server says no, and the next connection from the port is tracked as ever."""
+def test_old_syn_evicts_the_conntrack_entry_in_time_wait(service, tracker):
+    """Conntrack leaves the check to the hosts ("We ignore the conditions because we are in the TIME-WAIT state anyway",
+    nf_conntrack_tcp_packet()). The server rejects the SYN; the next connection from the port is ESTABLISHED again."""
     closed = service.closed()
     before = only_entry(tracker, service)
 
@@ -59,9 +59,9 @@ def test_an_old_syn_replaces_it_whatever_its_numbers(service, tracker):
     assert only_entry(tracker, service).state == "ESTABLISHED"
 
 
-def test_a_rejected_client_connects_at_once_through_a_strict_firewall(net, service, measure):
-    """One that drops what is invalid, and must let the server's ACK and the client's reset pass, or the client waits
-    for TIME_WAIT to end. "netfilter: conntrack: handle tcp challenge acks during connection reuse"."""
+def test_reconnect_after_a_rejected_syn_passes_a_firewall_that_drops_invalid(net, service, measure):
+    """The server's ACK and the client's RST must pass, or the client waits until TIME_WAIT ends.
+    "netfilter: conntrack: handle tcp challenge acks during connection reuse"."""
     for host in (service.client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": 0})
     with conntrack.tracking(net["router"], drop_invalid=True) as tracker:
@@ -75,8 +75,8 @@ def test_a_rejected_client_connects_at_once_through_a_strict_firewall(net, servi
 
 
 @pytest.mark.parametrize("liberal, invalid", [(0, 1), (1, 0)])
-def test_a_segment_far_out_of_the_window_is_invalid_unless_be_liberal(service, tracker, liberal, invalid):
-    """nf_conntrack_tcp_be_liberal: only resets are then looked at. The server does not take it in any case."""
+def test_segment_far_out_of_window_is_invalid_unless_be_liberal_is_set(service, tracker, liberal, invalid):
+    """nf_conntrack_tcp_be_liberal marks only out-of-window RSTs as invalid. The server discards the segment either way."""
     tracker.pin(tcp_be_liberal=liberal)
     with service.client.capture("tcp") as packets:
         conn, peer = service.connect()
@@ -94,16 +94,16 @@ def test_a_segment_far_out_of_the_window_is_invalid_unless_be_liberal(service, t
 
 
 @pytest.mark.parametrize("flags", [("FA", "FA"), ("FA", "RA"), ("FA", "PA")], ids="-".join)
-def test_a_connection_that_both_sides_end_out_of_the_window_is_not_kept_for_days(service, tracker, flags):
-    """A FIN or a reset of each, that the tracker takes for invalid: the entry has nf_conntrack_tcp_timeout_unacknowledged left, 300 s,
-    instead of five days ("netfilter: conntrack: reduce timeout when receiving out-of-window fin or rst")."""
+def test_out_of_window_fin_or_rst_from_both_sides_shortens_the_entrys_timeout(service, tracker, flags):
+    """After an invalid FIN or RST from each side the timeout is nf_conntrack_tcp_timeout_unacknowledged, 300 s, instead of five days;
+    data does not shorten it ("netfilter: conntrack: reduce timeout when receiving out-of-window fin or rst")."""
     with service.client.capture("tcp") as packets:
         conn, peer = service.connect()
         deliver(conn, peer, 1)
     data, here, there = packets.sent()[-1], conn.getsockname()[:2], service.address
     far = 1 << 30
 
-    # Neither host has a word to say to it.
+    # Neither host may answer.
     with firewall.drop(service.server, here[0]), firewall.drop(service.client, there[0]):
         segment.send(service.client, here, there, flags[0], data.seq + far, data.ack, (data.timestamps[0], 0))
         fence(service.client, service.server, there[0])

@@ -1,4 +1,4 @@
-"""A tracker between client and server follows their connection, and forgets it in time (nf_conntrack-sysctl.rst)."""
+"""Conntrack on the router: its TCP states, and when entries expire (nf_conntrack-sysctl.rst)."""
 
 import socket
 from contextlib import suppress
@@ -17,7 +17,7 @@ DEFAULTS = {
     "SYN_SENT": 120, "SYN_RECV": 60, "ESTABLISHED": 432000, "FIN_WAIT": 120, "CLOSE_WAIT": 60, "LAST_ACK": 30,
     "TIME_WAIT": 120, "CLOSE": 10,
 }
-EVERY = 0.1                                 # seconds between two looks, each of which runs a command
+EVERY = 0.1                                 # seconds between two polls, each of which runs conntrack(8)
 RESET_ON_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -26,19 +26,19 @@ def states(tracker, service):
 
 
 def reaches(tracker, service, state):
-    """Wait until the one entry is in this state; the seconds that it is then kept for."""
+    """Wait until the only entry is in this state; return its timeout in seconds."""
     it_is_there = Expected(f"one in {state}", lambda entries: [entry.state for entry in entries] == [state])
     what = f"conntrack entries of {tracker.host.role}"
     return eventually(what, lambda: tracker.entries(service.family), it_is_there, within=5, every=EVERY).only().timeout
 
 
-def test_each_state_is_kept_as_long_as_documented(tracker):
-    """A new network namespace has the built-in timeouts, whatever the machine's first one was set to."""
+def test_conntrack_timeouts_have_the_documented_defaults(tracker):
+    """A new network namespace starts with the built-in timeouts."""
     assert {state: tracker.timeout(state) for state in DEFAULTS} == DEFAULTS
 
 
-def test_an_entry_goes_through_the_states_of_its_connection(service, tracker):
-    """And each has a timeout of its own: nf_conntrack_tcp_timeout_*, here 100 s and more."""
+def test_conntrack_entry_follows_the_states_of_its_connection(service, tracker):
+    """Each state has its own timeout, nf_conntrack_tcp_timeout_*: here 100 s and more."""
     timeouts = {state: 100 + number for number, state in enumerate(DEFAULTS)}
     tracker.pin(**{f"tcp_timeout_{state.lower()}": seconds for state, seconds in timeouts.items()})
     client, server, seen = service.client, service.server, {}
@@ -68,7 +68,7 @@ def test_an_entry_goes_through_the_states_of_its_connection(service, tracker):
         conn, peer = service.connect()
     last = packets.packets()[-1]
     with firewall.drop(client, to_client):
-        # By no TCP, which would repeat it: a second FIN, of whichever side, is LAST_ACK to the tracker.
+        # Not by TCP, which would retransmit it: conntrack takes a second FIN of either side for LAST_ACK.
         segment.send(server, service.address, conn.getsockname()[:2], "FA", last.ack, last.seq, (last.timestamps[1], 0))
         note("FIN_WAIT")
     conn.setsockopt(*RESET_ON_CLOSE)
@@ -80,8 +80,8 @@ def test_an_entry_goes_through_the_states_of_its_connection(service, tracker):
 
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(120, marks=pytest.mark.virtual_clock("two minutes have to pass"))])
-def test_an_entry_in_time_wait_is_forgotten_after_its_timeout(service, tracker, clock, measure, seconds):
-    """nf_conntrack_tcp_timeout_time_wait after the last packet: twice as long as the hosts themselves remember it."""
+def test_conntrack_entry_in_time_wait_expires_after_its_timeout(service, tracker, clock, measure, seconds):
+    """nf_conntrack_tcp_timeout_time_wait after the last packet. The default, 120 s, is twice the hosts' TIME_WAIT."""
     tracker.pin(tcp_timeout_time_wait=seconds)
     service.closed()
     with stopwatch() as took:
@@ -90,12 +90,12 @@ def test_an_entry_in_time_wait_is_forgotten_after_its_timeout(service, tracker, 
         eventually("states of the router's conntrack entries", lambda: states(tracker, service), [], within=10, every=EVERY)
 
     measured = measure(f"timewait.conntrack.time_wait_{seconds}", took.seconds, "s", tolerance=EVERY + TICK)
-    # Entries carry the jiffy of their end and are looked at by it: no timer wheel.
+    # An entry stores the jiffy at which it expires: no timer wheel.
     assert measured == pytest.approx(seconds, abs=0.5)
 
 
-def test_a_reset_connection_is_kept_for_ten_seconds_only(service, tracker):
-    """CLOSE: nobody has anything to say any more. Not even a half-open check stays longer."""
+def test_conntrack_entry_of_a_reset_connection_has_a_timeout_of_10_seconds(service, tracker):
+    """State CLOSE. Here a half-open health check: the client resets right after connect()."""
     conn = service.client.socket(service.family)
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
     conn.setsockopt(*RESET_ON_CLOSE)
@@ -108,9 +108,9 @@ def test_a_reset_connection_is_kept_for_ten_seconds_only(service, tracker):
 @pytest.mark.parametrize("seconds, look", [
     (1, True), pytest.param(120, False, marks=pytest.mark.virtual_clock("a worker of the kernel has to come round")),
 ])
-def test_no_entry_is_left_of_many_connections(service, tracker, clock, seconds, look):
-    """The count of entries goes back to zero: what has expired is cleared away by the next look, or by a worker, within
-    minutes (gc_worker(), net/netfilter/nf_conntrack_core.c)."""
+def test_expired_conntrack_entries_of_100_connections_are_freed(service, tracker, clock, seconds, look):
+    """nf_conntrack_count returns to 0: the next listing frees expired entries, or a worker does so within minutes
+    (gc_worker(), net/netfilter/nf_conntrack_core.c)."""
     tracker.pin(tcp_timeout_time_wait=seconds)
     for _ in range(100):
         conn, peer = service.connect()
@@ -125,8 +125,8 @@ def test_no_entry_is_left_of_many_connections(service, tracker, clock, seconds, 
     assert tracker.count() == 0
 
 
-def test_an_idle_connection_is_picked_up_again_where_its_entry_is_gone(service, tracker):
-    """tcp_loose=1, the default: a packet from the middle of a connection is taken for one that works."""
+def test_tcp_loose_picks_up_an_already_established_connection(service, tracker):
+    """nf_conntrack_tcp_loose=1, the default: mid-stream packets create an entry, ESTABLISHED and ASSURED."""
     tracker.pin(tcp_loose=1)
     conn, peer = service.connect()
     tracker.forget()
@@ -139,8 +139,8 @@ def test_an_idle_connection_is_picked_up_again_where_its_entry_is_gone(service, 
     assert (entry.state, entry.assured, tracker.invalid()) == ("ESTABLISHED", True, 0)
 
 
-def test_without_tcp_loose_only_a_syn_begins_an_entry(service, tracker):
-    """tcp_loose=0: each packet of a forgotten connection is invalid; the next connection is tracked as ever."""
+def test_without_tcp_loose_only_a_syn_creates_an_entry(service, tracker):
+    """nf_conntrack_tcp_loose=0: packets of a connection without an entry are invalid. A new connection is tracked."""
     tracker.pin(tcp_loose=0)
     conn, peer = service.connect()
     tracker.forget()
@@ -153,7 +153,7 @@ def test_without_tcp_loose_only_a_syn_begins_an_entry(service, tracker):
 
 
 def send_until_it_stalls(sender):
-    """How many bytes went into a connection whose other side does not read."""
+    """The number of bytes that a connection takes while its peer does not read."""
     sender.setblocking(False)
     count = 0
     with suppress(BlockingIOError):
@@ -163,7 +163,7 @@ def send_until_it_stalls(sender):
 
 
 def test_no_packet_of_a_transfer_is_invalid(service, tracker):
-    """Whichever side sends, and whether the other one reads or not: a firewall that drops what is invalid lets all of it pass."""
+    """In both directions, also while the receiver does not read: a firewall may drop ct state invalid."""
     conn, peer = service.connect()
     for sender, reader in ((conn, peer), (peer, conn)):
         for _ in range(5):

@@ -1,4 +1,4 @@
-"""Segments of a connection that is over arrive late: nobody gets to read them (RFC 9293, 3.4.3; RFC 7323, 5)."""
+"""Late segments of a closed connection, and what keeps them from the next one (RFC 9293, 3.4.3; RFC 7323, 5)."""
 
 import pytest
 
@@ -13,8 +13,8 @@ OLD_DATA = b"old data"
 
 
 @pytest.mark.parametrize("timestamps", [1, 0])
-def test_data_is_acknowledged_and_changes_nothing_in_time_wait(service, timestamps):
-    """What was there before, and what comes after the FIN: each gets an ACK, without a limit to their rate."""
+def test_data_in_time_wait_gets_an_ack_and_changes_nothing(service, timestamps):
+    """Duplicates and data beyond the FIN: each segment gets an ACK, without rate limit."""
     service.server.pin({"net.ipv4.tcp_timestamps": timestamps, "net.ipv4.tcp_rfc1337": 1})
     closed = service.closed(data=OLD_DATA)
     tsval = -1 if timestamps else None
@@ -28,7 +28,7 @@ def test_data_is_acknowledged_and_changes_nothing_in_time_wait(service, timestam
 
 @pytest.fixture
 def reopened(service, request):
-    """The pair's new connection, with or without timestamps; data, FIN and reset of the old one come only now."""
+    """A closed connection, and the sockets of a new one on its port pair; with or without timestamps."""
     for host in (service.client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": request.param})
     closed = service.closed(data=OLD_DATA)
@@ -38,8 +38,8 @@ def reopened(service, request):
 
 @pytest.mark.parametrize("reopened", [1, 0], ids=["timestamps", "no timestamps"], indirect=True)
 @pytest.mark.parametrize("flags, seq, payload", [("PA", -9, OLD_DATA), ("FA", -1, b""), ("R", 0, b""), ("A", 0, b"")])
-def test_the_new_connection_reads_nothing_of_the_old_one(reopened, flags, seq, payload):
-    """The old one's numbers lie before the new window."""
+def test_new_connection_ignores_late_segments_of_the_old_one(reopened, flags, seq, payload):
+    """Their sequence numbers lie below the new window."""
     closed, conn, peer = reopened
     closed.answers(flags, seq, tsval=0 if closed.ts_recent else None, payload=payload)
 
@@ -49,7 +49,7 @@ def test_the_new_connection_reads_nothing_of_the_old_one(reopened, flags, seq, p
 
 
 def duplicate_in_window(service, reopened):
-    """A segment with the new connection's numbers and the old one's time; what the server then counts."""
+    """Send a segment with the new connection's sequence number and an old TSval; return what the server counts."""
     closed, conn, peer = reopened
     with service.client.capture("tcp") as packets:
         deliver(conn, peer, 1)
@@ -62,8 +62,8 @@ def duplicate_in_window(service, reopened):
 
 
 @pytest.mark.parametrize("reopened", [1], ids=["timestamps"], indirect=True)
-def test_a_timestamp_gives_an_old_segment_away_even_within_the_window(service, reopened):
-    """PAWS: dropped, and counted as PAWSEstab (RFC 7323, 5)."""
+def test_paws_drops_an_old_segment_inside_the_window(service, reopened):
+    """PAWSEstab counts it (RFC 7323, 5)."""
     counted = duplicate_in_window(service, reopened)
     _closed, conn, peer = reopened
 
@@ -73,8 +73,8 @@ def test_a_timestamp_gives_an_old_segment_away_even_within_the_window(service, r
 
 
 @pytest.mark.parametrize("reopened", [0], ids=["no timestamps"], indirect=True)
-def test_without_timestamps_a_segment_within_the_window_is_taken(service, reopened):
-    """Nothing tells it from a new one: why TIME_WAIT is there, and why timestamps are."""
+def test_without_timestamps_an_old_segment_inside_the_window_is_accepted(service, reopened):
+    """Nothing distinguishes it from new data: the reason for TIME_WAIT, and for timestamps."""
     counted = duplicate_in_window(service, reopened)
     _closed, _conn, peer = reopened
 

@@ -1,4 +1,4 @@
-"""FIN_WAIT2: this side has closed, the other has acknowledged it and does not close (tcp(7), TCP_LINGER2)."""
+"""FIN_WAIT2: the peer has acknowledged the FIN and does not close (tcp(7), TCP_LINGER2)."""
 
 import socket
 
@@ -19,11 +19,11 @@ FIN_TIMEOUT = "net.ipv4.tcp_fin_timeout"
     *(pytest.param(*each, marks=pytest.mark.virtual_clock("minutes have to pass"))
       for each in ((60, None, (60,)), (120, None, (60, 60)), (30, 90, (30, 30)))),
 ])
-def test_a_closed_socket_waits_so_long_for_the_peers_fin(service, clock, measure, sysctl, linger2, timers):
-    """tcp_fin_timeout, or TCP_LINGER2 where the socket has it; after that nothing is left.
+def test_orphan_in_fin_wait2_lasts_for_tcp_fin_timeout_or_linger2(service, clock, measure, sysctl, linger2, timers):
+    """tcp_fin_timeout, or TCP_LINGER2 if it is set; then no socket is left.
 
-    What exceeds TIME_WAIT's 60 s is waited for twice, and the 60 s are not: 90 s last for 60 s, and only 120 s are
-    what they say (tcp_rcv_state_process() and tcp_keepalive_timer() both subtract TCP_TIMEWAIT_LEN).
+    Above 60 s, TIME_WAIT's length, the kernel waits twice for the excess instead: 90 s last 60 s, only 120 s last
+    120 s (tcp_rcv_state_process() and tcp_keepalive_timer() both subtract TCP_TIMEWAIT_LEN).
     """
     service.server.pin({FIN_TIMEOUT: sysctl})
     conn, peer = service.connect()
@@ -42,15 +42,15 @@ def test_a_closed_socket_waits_so_long_for_the_peers_fin(service, clock, measure
 
 
 def half_closed(service):
-    """The server has closed, the client not: its socket."""
+    """The client's socket, after the server has closed."""
     conn, peer = service.connect()
     peer.close()
     eventually("states of the server's connections", lambda: states(service.server), ["FIN_WAIT2"], within=5)
     return conn
 
 
-def test_late_data_finds_nobody_and_is_reset(service):
-    """The application has closed and cannot read it (RFC 1122, 4.2.2.13); in CLOSE_WAIT a reset is EPIPE."""
+def test_data_for_an_orphan_in_fin_wait2_is_answered_with_rst(service):
+    """No application can read it (RFC 1122, 4.2.2.13). The client, in CLOSE_WAIT, gets EPIPE."""
     half = half_closed(service)
 
     half.sendall(b"late")
@@ -59,8 +59,8 @@ def test_late_data_finds_nobody_and_is_reset(service):
     assert states(service.server) == []
 
 
-def test_the_peers_fin_turns_it_into_time_wait(service, clock):
-    """Of full length, however little is left of tcp_fin_timeout."""
+def test_peers_fin_moves_fin_wait2_to_time_wait(service, clock):
+    """TIME_WAIT outlives tcp_fin_timeout, here 1 s."""
     service.server.pin({FIN_TIMEOUT: 1})
     half_closed(service).close()
     clock.sleep(1.5)
@@ -70,7 +70,7 @@ def test_the_peers_fin_turns_it_into_time_wait(service, clock):
 
 @pytest.mark.virtual_clock("60 s have to pass")
 def test_time_wait_lasts_60_seconds_from_the_peers_fin(service, clock):
-    """As long as for a socket that has waited itself, although only a remnant of it has (TCP_TIMEWAIT_LEN)."""
+    """TCP_TIMEWAIT_LEN, although FIN_WAIT2 was already a timewait minisock with a timer of 5 s."""
     service.server.pin({FIN_TIMEOUT: 5})
     clock.align(60)
     half_closed(service).close()
@@ -82,9 +82,9 @@ def test_time_wait_lasts_60_seconds_from_the_peers_fin(service, clock):
     assert took.seconds == approx_timer(60)
 
 
-def test_a_negative_linger2_means_not_to_wait(service):
-    """The peer is reset as soon as it has acknowledged the FIN; counted as TCPAbortOnLinger or, where the ACK comes
-    later than close() returns, TCPAbortOnData."""
+def test_negative_linger2_sends_rst_instead_of_waiting_in_fin_wait2(service):
+    """The RST follows the FIN. TCPAbortOnLinger counts it or, if the ACK of the FIN arrives after close() has returned,
+    TCPAbortOnData."""
     conn, peer = service.connect()
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, -1)
 
@@ -100,8 +100,8 @@ def test_a_negative_linger2_means_not_to_wait(service):
 
 
 @pytest.mark.virtual_clock("hours have to pass")
-def test_a_half_closed_connection_lasts_as_long_as_its_reader_wants(service, clock):
-    """shutdown(SHUT_WR) is no close(): tcp_fin_timeout does not count, and data is delivered six hours later."""
+def test_half_closed_connection_ignores_tcp_fin_timeout(service, clock):
+    """shutdown(SHUT_WR) is not close(): the connection still delivers data after six hours."""
     service.server.pin({FIN_TIMEOUT: 1})
     conn, peer = service.connect()
     peer.shutdown(socket.SHUT_WR)

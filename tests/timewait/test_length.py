@@ -1,4 +1,4 @@
-"""How long TIME_WAIT lasts, who has it, and what it keeps from others meanwhile (RFC 9293, 3.6.1)."""
+"""TIME_WAIT: which side enters it, how long it lasts, and what it blocks (RFC 9293, 3.6.1)."""
 
 import pytest
 
@@ -14,16 +14,16 @@ LENGTH = 60                                     # seconds: TCP_TIMEWAIT_LEN, inc
 
 
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_the_side_that_closes_first_has_it_and_the_other_nothing(service, first):
-    """Whoever sends the last ACK has to be able to send it again."""
+def test_only_the_side_that_closes_first_enters_time_wait(service, first):
+    """It sent the last ACK and must be able to send it again."""
     closed = service.closed(first)
 
     assert (closed.holder.role, time_waits(closed.holder), time_waits(closed.peer)) == (first, 1, 0)
 
 
 @pytest.mark.virtual_clock("60 s have to pass")
-def test_it_lasts_60_seconds(service, clock, measure):
-    """Fixed in the kernel, whatever tcp_fin_timeout says."""
+def test_time_wait_lasts_60_seconds(service, clock, measure):
+    """A constant: tcp_fin_timeout, here 5 s, does not change it."""
     service.server.pin({"net.ipv4.tcp_fin_timeout": 5})
     clock.align(LENGTH)
     service.closed("server")
@@ -37,9 +37,9 @@ def test_it_lasts_60_seconds(service, clock, measure):
 
 @pytest.mark.virtual_clock("60 s have to pass")
 @pytest.mark.parametrize("first", ["client", "server"])
-def test_afterwards_its_port_is_anybodys(service, clock, first):
-    """bind() to address and port without SO_REUSEADDR says EADDRINUSE (bind(2)) for as long as it lasts, and no longer,
-    whether connect() chose the port or a listener gave it."""
+def test_local_port_is_in_use_during_time_wait_and_free_afterwards(service, clock, first):
+    """bind() to address and port without SO_REUSEADDR fails with EADDRINUSE (bind(2)) in TIME_WAIT and succeeds after it,
+    whether connect() chose the port or it is a listener's."""
     closed = service.closed(first)
     service.listener.close()
 
@@ -52,8 +52,8 @@ def test_afterwards_its_port_is_anybodys(service, clock, first):
     assert bind() is None
 
 
-def test_a_lost_last_ack_is_sent_again(service):
-    """The peer repeats its FIN until it is acknowledged; then the peer is done, and TIME_WAIT goes on."""
+def test_time_wait_acknowledges_each_retransmitted_fin(service):
+    """The peer retransmits its FIN until an ACK arrives; then its socket is gone, and TIME_WAIT remains."""
     conn, peer = service.connect()
     peer.close()
     assert conn.recv(1) == b""
@@ -72,9 +72,9 @@ def test_a_lost_last_ack_is_sent_again(service):
 
 
 @pytest.mark.virtual_clock("90 s have to pass")
-def test_a_fin_that_comes_again_starts_the_time_anew(service, clock):
-    """The last ACK is sent again, here after 30 s, and has 60 s to get lost in."""
-    service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the peer has forgotten the connection, and resets it
+def test_retransmitted_fin_restarts_time_wait(service, clock):
+    """Here after 30 s: the last ACK is sent again, and TIME_WAIT lasts another 60 s."""
+    service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the peer has no such connection and sends an RST
     closed = service.closed("server")
     clock.sleep(30)
     answer = closed.answers("FA", seq=-1, tsval=30_000).only()
@@ -88,8 +88,8 @@ def test_a_fin_that_comes_again_starts_the_time_anew(service, clock):
 
 
 @pytest.mark.virtual_clock("60 s have to pass")
-def test_the_pair_of_ports_is_not_used_for_a_new_connection_meanwhile(service, clock):
-    """connect() from the only port there is: EADDRNOTAVAIL for 60 s, with tcp_tw_reuse=0 (tcp(7))."""
+def test_connect_does_not_use_a_port_pair_in_time_wait(service, clock):
+    """With tcp_tw_reuse=0 and one local port: EADDRNOTAVAIL for 60 s (tcp(7))."""
     service.client.pin({"net.ipv4.ip_local_port_range": "40000 40000"})
     service.closed("client")
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""Thousands of short connections over few ports, as a load generator or a reverse proxy makes them."""
+"""Thousands of short connections from few ports, as load generators and reverse proxies make them."""
 
 import os
 
@@ -12,13 +12,13 @@ from netns.traffic.closing import time_waits
 pytestmark = pytest.mark.topology(LAN)
 
 TIME_WAIT = 60
-# Connections in much less than the second after which a pair may be taken over: in a longer round some ports are used twice, and
-# others not.
+# Few enough to take much less than the 1 s after which a pair may be reused: in a longer round some ports are used twice, and
+# others not at all.
 AT_A_TIME = 200
 
 
 def few_pages():
-    """Each processor may keep up to 1 MiB of freed pages to itself (sysctl net.core.mem_pcpu_rsv)."""
+    """Each CPU may reserve up to 1 MiB of freed pages (sysctl net.core.mem_pcpu_rsv)."""
     return at_most(256 * os.cpu_count())
 
 
@@ -27,7 +27,7 @@ def ports(client, count):
 
 
 def short_connections(service, count, first):
-    """So many connections, one after the other, closed by both sides, `first` first. Raises OSError."""
+    """Open `count` connections one after the other; both sides close, `first` first. Raises OSError."""
     with service.client.entered():
         for _ in range(count):
             conn = HostSocket(service.family)
@@ -40,7 +40,7 @@ def short_connections(service, count, first):
 
 @pytest.fixture
 def memory_comes_back(service, clock):
-    """When TIME_WAIT is over nothing is in use that was not before."""
+    """After TIME_WAIT, TCP sockets and their memory are back at the level from before."""
     before = service.server.counters()
     yield
     if clock.kind == "virtual":
@@ -51,8 +51,8 @@ def memory_comes_back(service, clock):
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(50000, marks=pytest.mark.mass)])
-def test_a_server_that_closes_first_takes_every_connection(service, memory_comes_back, measure, count):
-    """Eight ports are enough: each SYN takes over a pair in TIME_WAIT; no error and no SYN that is sent twice."""
+def test_server_that_closes_first_accepts_every_connection_from_8_ports(service, memory_comes_back, measure, count):
+    """Each SYN takes over a port pair in TIME_WAIT: no error, and no SYN is retransmitted."""
     ports(service.client, 8)
 
     short_connections(service, count, first="server")
@@ -64,8 +64,8 @@ def test_a_server_that_closes_first_takes_every_connection(service, memory_comes
 
 @pytest.mark.virtual_clock("TIME_WAIT has to grow a second old, several times")
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
-def test_a_client_that_closes_first_goes_on_with_tw_reuse(service, memory_comes_back, clock, count):
-    """As many connections a second as there are ports, with tcp_tw_reuse=1; the ports are used over and over."""
+def test_client_that_closes_first_reuses_its_ports_with_tw_reuse(service, memory_comes_back, clock, count):
+    """tcp_tw_reuse=1 allows about as many connections per second as there are ports."""
     service.client.pin({"net.ipv4.tcp_tw_reuse": 1})
     ports(service.client, AT_A_TIME)
 

@@ -1,4 +1,4 @@
-"""What a socket that waits puts into the IP headers of its answers: the class and flow label of its connection."""
+"""Traffic class and flow label in the answers of a timewait socket."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ OPTION = {V4: (socket.IPPROTO_IP, socket.IP_TOS), socket.AF_INET6: (socket.IPPRO
 IPV6_FLOWLABEL_MGR, IPV6_FLOWINFO_SEND = 32, 33
 REFLECT = 4
 LABEL = 0xABCDE
-EXPEDITED, LOW = 0xB8, 0x20                     # DSCP EF (RFC 3246) and CS1, as octets
+EXPEDITED, LOW = 0xB8, 0x20                     # DSCP EF (RFC 3246) and CS1, as TOS bytes
 
 
 def marks(packet):
@@ -24,14 +24,13 @@ def marks(packet):
 
 
 def reflect_labels(listener):
-    """Connections answer with the label that they are sent: struct in6_flowlabel_req, IPV6_FL_F_REFLECT (include/uapi/linux/in6.h)."""
+    """Connections reflect the flow label that they receive: struct in6_flowlabel_req, IPV6_FL_F_REFLECT (include/uapi/linux/in6.h)."""
     listener.setsockopt(socket.IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, struct.pack("=22xH8x", REFLECT))
 
 
 @pytest.fixture
 def marked(service):
-    """A connection whose sides have a class each, and which has a flow label in both directions over IPv6; its two sockets and the
-    label."""
+    """A connection with a traffic class per side and, over IPv6, one flow label for both directions; its sockets and the label."""
     conn, label = service.client.socket(service.family), 0
     if service.family != V4:
         label = LABEL
@@ -46,7 +45,7 @@ def marked(service):
 
 
 def test_time_wait_answers_with_the_class_and_flow_label_of_the_connection(service, marked):
-    """What classifies packets on the way shall not tell them apart."""
+    """A classifier on the path must treat them like the connection's packets."""
     conn, peer, label = marked
     closed = service.close(conn, peer, "server", conn.getsockname()[:2], peer.getsockname()[:2])
 
@@ -55,8 +54,8 @@ def test_time_wait_answers_with_the_class_and_flow_label_of_the_connection(servi
     assert (answer.flags, marks(answer)) == ("A", (EXPEDITED, label))
 
 
-def test_a_reset_has_the_class_of_what_it_answers_and_the_flow_label_of_the_connection(service, marked):
-    """Here late data for a socket that is closed (FIN_WAIT2)."""
+def test_rst_has_the_class_of_the_segment_and_the_flow_label_of_the_connection(service, marked):
+    """Here the answer to late data for an orphan in FIN_WAIT2."""
     service.server.pin({"net.ipv4.tcp_fin_timeout": 5})
     conn, peer, label = marked
     peer.close()

@@ -1,4 +1,4 @@
-"""A client that connects again from the same port while the server has the last connection in TIME_WAIT."""
+"""A client reconnects from the same port while the server has the old connection in TIME_WAIT."""
 
 import pytest
 
@@ -11,8 +11,8 @@ pytestmark = pytest.mark.topology(LAN)
 
 @pytest.mark.parametrize("timestamps", [1, 0])
 @pytest.mark.parametrize("rfc1337", [0, 1])
-def test_it_succeeds_at_once(service, timestamps, rfc1337):
-    """The initial sequence number grows with the clock (RFC 6528): no SYN is rejected, none repeated."""
+def test_reconnect_from_the_same_port_succeeds_at_once(service, timestamps, rfc1337):
+    """The ISN grows with the clock (RFC 6528): no SYN is rejected or retransmitted."""
     for host in (service.client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": timestamps, "net.ipv4.tcp_rfc1337": rfc1337})
     closed = service.closed(data=bytes(1000))
@@ -26,9 +26,9 @@ def test_it_succeeds_at_once(service, timestamps, rfc1337):
     deliver(peer, conn, 100_000)
 
 
-def test_after_a_rejection_the_client_resets_and_connects_at_once(service, measure):
-    """Its SYN is old, and the ACK that it gets shows that: a reset ends TIME_WAIT, and the next SYN follows after
-    2 jiffies instead of a second (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c)."""
+def test_client_answers_a_rejected_syn_with_rst_and_reconnects_at_once(service, measure):
+    """The server answers the old SYN with an ACK. The client's RST ends TIME_WAIT, and the next SYN follows after
+    2 jiffies instead of 1 s (tcp_rcv_synsent_state_process(), net/ipv4/tcp_input.c)."""
     closed = rejecting(service)
 
     with service.client.capture("tcp") as packets, stopwatch() as took:
@@ -42,8 +42,8 @@ def test_after_a_rejection_the_client_resets_and_connects_at_once(service, measu
 
 
 @pytest.mark.virtual_clock("60 s of TIME_WAIT have to pass")
-def test_with_rfc1337_it_connects_when_time_wait_is_over(service, clock, measure):
-    """The reset is ignored, and so is each repeated SYN until one finds the pair free."""
+def test_with_rfc1337_a_rejected_client_reconnects_after_time_wait(service, clock, measure):
+    """The server ignores the RST; a retransmitted SYN succeeds once TIME_WAIT has ended."""
     service.client.pin({"net.ipv4.tcp_syn_retries": 6})
     service.server.pin({"net.ipv4.tcp_rfc1337": 1})
     clock.align(60)
@@ -58,7 +58,7 @@ def test_with_rfc1337_it_connects_when_time_wait_is_over(service, clock, measure
 
 
 def rejecting(service):
-    """A closed connection without timestamps, by which an old SYN could pass for a new one."""
+    """A closed connection without timestamps: a newer TSval would make an old SYN acceptable."""
     for host in (service.client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": 0})
     return service.closed()

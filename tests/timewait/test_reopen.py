@@ -1,4 +1,4 @@
-"""Which SYN may take over a pair of ports in TIME_WAIT, and what the others get (RFC 1122, 4.2.2.13; RFC 6191)."""
+"""Which SYNs take over a port pair in TIME_WAIT, and how the others are answered (RFC 1122, 4.2.2.13; RFC 6191)."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from fixtures.topologies import LAN
 
 pytestmark = pytest.mark.topology(LAN)
 
-# The new SYN's sequence number and TSval, less those that the last connection ended with -> the answer.
+# The SYN's sequence number and TSval, relative to the old connection's last ones -> the answer.
 NEW, SAME, OLD = 1000, 0, -1000
 TAKES_OVER, REJECTED = "SA", "A"
 WITH_TIMESTAMPS = {
@@ -14,7 +14,7 @@ WITH_TIMESTAMPS = {
     (SAME, NEW): TAKES_OVER, (SAME, SAME): REJECTED, (SAME, OLD): REJECTED, (SAME, None): REJECTED,
     (OLD, NEW): TAKES_OVER, (OLD, SAME): REJECTED, (OLD, OLD): REJECTED, (OLD, None): REJECTED,
 }
-# Without a TSval of the last connection a new one says nothing.
+# If the old connection had no timestamps, the SYN's TSval does not count.
 WITHOUT_TIMESTAMPS = {
     (NEW, None): TAKES_OVER, (SAME, None): REJECTED, (OLD, None): REJECTED,
     (NEW, OLD): TAKES_OVER, (OLD, NEW): REJECTED,
@@ -22,8 +22,8 @@ WITHOUT_TIMESTAMPS = {
 
 
 @pytest.mark.parametrize("timestamps, rule", [(1, WITH_TIMESTAMPS), (0, WITHOUT_TIMESTAMPS)])
-def test_a_syn_takes_over_if_its_sequence_number_or_timestamp_is_newer(service, timestamps, rule):
-    """And its timestamp is not older (PAWS). tcp_timewait_state_process(), net/ipv4/tcp_minisocks.c."""
+def test_syn_with_a_newer_sequence_number_or_timestamp_takes_over_time_wait(service, timestamps, rule):
+    """If its timestamp is not older (PAWS): tcp_timewait_state_process(), net/ipv4/tcp_minisocks.c."""
     service.server.pin({"net.ipv4.tcp_timestamps": timestamps})
 
     seen = {offsets: [answer.flags for answer in service.closed().answers("S", *offsets)] for offsets in rule}
@@ -31,9 +31,9 @@ def test_a_syn_takes_over_if_its_sequence_number_or_timestamp_is_newer(service, 
     assert seen == {offsets: [answer] for offsets, answer in rule.items()}
 
 
-def test_the_new_connection_begins_past_the_old_ones_sequence_numbers(service, measure):
-    """ISN = SND.NXT + 65535 + 2, which no segment of the old connection can reach; before "tcp: replace
-    TCP_SKB_CB(skb)->tcp_tw_isn with a per-cpu field" it was forgotten and the ISN came from the clock (RFC 6528)."""
+def test_new_isn_lies_beyond_the_sequence_numbers_of_the_old_connection(service, measure):
+    """ISN = SND.NXT + 65535 + 2, beyond any segment of the old connection. Before "tcp: replace
+    TCP_SKB_CB(skb)->tcp_tw_isn with a per-cpu field" this value was lost and the ISN came from the clock (RFC 6528)."""
     closed = service.closed(data=b"hello")
 
     answer = closed.answers("S", NEW, NEW).only()
@@ -44,8 +44,8 @@ def test_the_new_connection_begins_past_the_old_ones_sequence_numbers(service, m
     assert answer.ack == (closed.rcv_nxt + NEW + 1) % 2**32
 
 
-def test_a_rejected_syn_gets_an_ack_of_the_old_connection(service):
-    """So that a peer that has forgotten it can say so with a reset (RFC 9293, 3.10.7.4)."""
+def test_rejected_syn_is_answered_with_an_ack_of_the_old_connection(service):
+    """So a peer without that connection can reset it (RFC 9293, 3.10.7.4)."""
     closed = service.closed()
 
     answer = closed.answers("S", OLD).only()
@@ -53,8 +53,8 @@ def test_a_rejected_syn_gets_an_ack_of_the_old_connection(service):
     assert (answer.flags, answer.seq, answer.ack) == ("A", closed.snd_nxt, closed.rcv_nxt)
 
 
-def test_a_syn_with_an_old_timestamp_is_counted(service):
-    """PAWSTimewait; before "tcp: add LINUX_MIB_PAWS_TW_REJECTED counter" it was PAWSEstab."""
+def test_syn_that_paws_rejects_in_time_wait_is_counted(service):
+    """As PAWSTimewait; before "tcp: add LINUX_MIB_PAWS_TW_REJECTED counter" as PAWSEstab."""
     closed = service.closed()
     before = closed.holder.counters()
 
@@ -64,9 +64,9 @@ def test_a_syn_with_an_old_timestamp_is_counted(service):
     assert counted.get("TcpExt.PAWSTimewait", 0) + counted.get("TcpExt.PAWSEstab", 0) == 1
 
 
-def test_acks_to_rejected_syns_are_limited_to_two_a_second(service, clock):
-    """tcp_invalid_ratelimit = 500 ms: further ones are dropped and counted (TCPACKSkippedTimeWait)."""
-    service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the client resets what it does not know
+def test_acks_of_rejected_syns_are_limited_to_two_per_second(service, clock):
+    """tcp_invalid_ratelimit=500 ms; TCPACKSkippedTimeWait counts the ACKs that are not sent."""
+    service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the client answers unknown segments with an RST
     closed = service.closed()
     before = closed.holder.counters()
 
@@ -78,8 +78,8 @@ def test_acks_to_rejected_syns_are_limited_to_two_a_second(service, clock):
     assert closed.holder.counters().since(before)["TcpExt.TCPACKSkippedTimeWait"] == 3
 
 
-def test_a_syn_that_nobody_listens_for_is_not_accepted(service):
-    """The pair stays in TIME_WAIT, and the answer is an ACK."""
+def test_syn_without_a_listener_does_not_take_over_time_wait(service):
+    """The answer is an ACK."""
     closed = service.closed()
     service.listener.close()
 

@@ -1,4 +1,4 @@
-"""tcp_tw_reuse: when connect() may take a pair of ports that this host itself has in TIME_WAIT (ip-sysctl.rst)."""
+"""tcp_tw_reuse: when connect() may reuse a port pair that the same host has in TIME_WAIT (ip-sysctl.rst)."""
 
 import errno
 import socket
@@ -13,7 +13,7 @@ from netns.traffic.closing import TCP_QUEUE_SEQ, Service, repair, time_waits
 pytestmark = pytest.mark.topology(LAN)
 
 REUSE = "net.ipv4.tcp_tw_reuse"
-REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"     # ms; before it came it was until the clock's next full second
+REUSE_DELAY = "net.ipv4.tcp_tw_reuse_delay"     # ms; kernels without it wait for the clock's next full second
 PORT = 40000
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
@@ -28,14 +28,14 @@ def delay_is_tunable(host):
 
 @pytest.fixture
 def client(service):
-    """The client; it has one port to connect from, whose pair with the service's is in TIME_WAIT."""
+    """The client; its reuse delay is 1 s where the kernel has that sysctl."""
     if delay_is_tunable(service.client):
         service.client.pin({REUSE_DELAY: 1000})
     return service.client
 
 
 def wait_on_loopback(client, family):
-    """A service of the client's own, whose pair with the only port is in TIME_WAIT on it."""
+    """A service on the client's loopback; its port pair with the client's only port is in TIME_WAIT."""
     listener = client.socket(family)
     listener.bind((LOOPBACK[family], 0))
     listener.listen()
@@ -62,8 +62,8 @@ def connects(service):
     return True
 
 
-def test_0_is_never_1_is_always_2_is_on_loopback_only(service, client, clock):
-    """A second after the end; each pair that is taken counts as TWRecycled."""
+def test_tw_reuse_0_means_never_1_always_and_2_on_loopback_only(service, client, clock):
+    """1 s after the close. TWRecycled counts each reuse."""
     local = wait_on_loopback(client, service.family)
     service.closed("client")
     clock.sleep(1.05)
@@ -77,16 +77,16 @@ def test_0_is_never_1_is_always_2_is_on_loopback_only(service, client, clock):
     assert client.counter("TcpExt.TWRecycled") == 2
 
 
-def test_the_default_is_loopback_only(service):
-    """2 since 4.19: "tcp: enable TCP TIME-WAIT reuse for loopback"; a new namespace has the default."""
+def test_tw_reuse_defaults_to_loopback_only(service):
+    """2 since 4.19 ("tcp: enable TCP TIME-WAIT reuse for loopback"). A new namespace has the default."""
     fresh = type(service.client)("fresh")
     with fresh:
         assert fresh.sysctl(REUSE) == "2"
 
 
 @pytest.mark.parametrize("reuse", [1, 2])
-def test_it_needs_timestamps(service, client, clock, reuse):
-    """Without them nothing protects the new connection from the old one's segments: EADDRNOTAVAIL."""
+def test_tw_reuse_needs_timestamps(service, client, clock, reuse):
+    """Without them nothing protects the new connection from old segments: EADDRNOTAVAIL."""
     for host in (client, service.server):
         host.pin({"net.ipv4.tcp_timestamps": 0})
     local = wait_on_loopback(client, service.family)
@@ -98,8 +98,8 @@ def test_it_needs_timestamps(service, client, clock, reuse):
 
 
 @pytest.mark.parametrize("milliseconds", [1000, 300])
-def test_a_pair_is_taken_no_sooner_than_after_the_delay(service, client, clock, measure, milliseconds):
-    """tcp_tw_reuse_delay after the last segment; on kernels without it when the clock's next full second has come."""
+def test_port_pair_is_reused_after_the_tw_reuse_delay(service, client, clock, measure, milliseconds):
+    """Counted from the last segment. Kernels without this sysctl wait for the clock's next full second."""
     only_port(client)
     client.pin({REUSE: 1})
     tunable = delay_is_tunable(client)
@@ -121,8 +121,8 @@ def test_a_pair_is_taken_no_sooner_than_after_the_delay(service, client, clock, 
     assert measure(f"timewait.reuse_delay_{milliseconds}", took, "s", timer_slack(expected)) == approx_timer(expected)
 
 
-def test_a_restored_connection_keeps_its_own_numbers(service, client, clock):
-    """TCP_REPAIR: no SYN is sent, and the pair in TIME_WAIT lends the sequence number none of its own (tcp_twsk_unique())."""
+def test_tcp_repair_on_a_port_pair_in_time_wait_keeps_its_sequence_number(service, client, clock):
+    """With TCP_REPAIR, tcp_twsk_unique() does not replace the sequence number that was set."""
     only_port(client)
     client.pin({REUSE: 1})
     service.closed("client")
@@ -136,8 +136,8 @@ def test_a_restored_connection_keeps_its_own_numbers(service, client, clock):
     assert time_waits(client) == 0
 
 
-def test_the_new_connection_goes_on_past_the_old_ones_numbers(service, client, clock):
-    """ISN = SND.NXT + 65535 + 2, and a later TSval: the peer takes it for what it is."""
+def test_reused_port_pair_gets_an_isn_beyond_the_old_sequence_numbers(service, client, clock):
+    """ISN = SND.NXT + 65535 + 2: the peer accepts the first SYN."""
     only_port(client)
     client.pin({REUSE: 1})
     closed = service.closed("client", data=b"hello")
@@ -154,7 +154,7 @@ def test_the_new_connection_goes_on_past_the_old_ones_numbers(service, client, c
 
 
 def test_fin_wait2_is_not_reused(service, client, clock):
-    """The peer has not closed yet: its data could still come."""
+    """The peer has not closed: it may still send data."""
     only_port(client)
     client.pin({REUSE: 1})
     conn, _peer = service.connect()

@@ -1,4 +1,4 @@
-"""A flow through a firewall, for probes to watch."""
+"""A flow through a firewall, for probes to observe."""
 
 import os
 import socket
@@ -12,13 +12,13 @@ import pytest
 from netns import Host, eventually
 from netns.hosts import firewall
 
-# The number of recvfrom(2) on x86-64, which a thread that waits in it shows (proc_pid_syscall(5)).
+# The number of recvfrom(2) on x86-64, in /proc/PID/syscall of a thread that sleeps in it (proc_pid_syscall(5)).
 _RECVFROM = "45"
 
 
 @dataclass(frozen=True)
 class Flow:
-    """UDP from client to server, whose only netfilter hook has seen `filtered()` packets."""
+    """UDP from client to server; the server's only netfilter hook has counted `filtered()` packets."""
 
     client: Host
     server: Host
@@ -27,13 +27,13 @@ class Flow:
     filtered: Callable[[], int]
 
     def send(self, count: int) -> None:
-        """So many datagrams, each received before the next one is sent."""
+        """Send `count` datagrams; each is received before the next one is sent."""
         for _ in range(count):
             self.sender.send(b"x")
             self.receiver.recv(1)
 
     def receive_at_a_time(self, count: int) -> None:
-        """So many threads sleep in recv(2) before the first datagram is sent."""
+        """Have `count` threads sleep in recv(2) before the first of `count` datagrams is sent."""
         threads = [threading.Thread(target=self.receiver.recv, args=(1,)) for _ in range(count)]
         for thread in threads:
             thread.start()

@@ -1,6 +1,6 @@
-"""What it costs to watch each packet on its way through a firewall, and that none is overlooked.
+"""Probes on packets that pass a firewall: what they cost, and what they see.
 
-A kprobe and a kretprobe record an event in tracefs; a raw tracepoint, an fexit program and a kprobe of perf's count in a
+A kprobe and a kretprobe record an event in tracefs; a raw tracepoint, an fexit program and a perf kprobe count in a
 BPF map.
 """
 
@@ -18,7 +18,7 @@ from netns.observe import probes
 
 pytestmark = pytest.mark.topology(LAN)
 
-# Each runs once for a packet that comes in: it has the firewall look, which is nft_do_chain().
+# Each runs once per received packet and calls the firewall, nft_do_chain().
 DELIVER = {socket.AF_INET: "ip_local_deliver", socket.AF_INET6: "ip6_input"}
 RECEIVE = {socket.AF_INET: "udp_recvmsg", socket.AF_INET6: "udpv6_recvmsg"}
 BIND = {socket.AF_INET: "inet_bind", socket.AF_INET6: "inet6_bind"}
@@ -33,7 +33,7 @@ PROBES = {
 }
 RECEIVED = {"raw-tracepoint": lambda family: probes.raw_tracepoint("netif_receive_skb")}
 SOFTNET = Path("/proc/net/softnet_stat")
-# Under the virtual clock an instruction takes 2 ns, whatever it is (-icount shift=1).
+# Under the virtual clock every instruction takes 2 ns (-icount shift=1).
 INSTRUCTION = 2e-9
 
 
@@ -43,8 +43,8 @@ def processed():
 
 
 @pytest.mark.parametrize("kind", PROBES)
-def test_probe_tells_of_each_packet_that_the_firewall_sees(flow, family, kind):
-    """As many events as the rule has counted packets, and none missed (kprobe_profile, overruns of the buffer)."""
+def test_probe_reports_every_packet_that_the_firewall_counts(flow, family, kind):
+    """As many events as the rule has counted packets, and no misses (kprobe_profile, ring buffer overruns)."""
     with PROBES[kind](family) as probe:
         before = flow.filtered()
         flow.send(500)
@@ -52,11 +52,11 @@ def test_probe_tells_of_each_packet_that_the_firewall_sees(flow, family, kind):
         assert probe.missed() == 0
 
 
-def test_raw_tracepoint_tells_of_each_packet_that_is_received(flow, family):
-    """netif_receive_skb is passed by each packet that __netif_receive_skb_core() counts as processed (softnet_stat)."""
+def test_raw_tracepoint_reports_every_received_packet(flow, family):
+    """netif_receive_skb fires for each packet that __netif_receive_skb_core() counts as processed (softnet_stat)."""
     with RECEIVED["raw-tracepoint"](family) as probe:
         def untold():
-            """Packets that the machine has received less those told of, at one moment: none came in between."""
+            """Packets that the machine has received minus those reported, at a moment when none comes in."""
             while True:
                 before, told, after = processed(), probe.events(), processed()
                 if before == after:
@@ -69,10 +69,10 @@ def test_raw_tracepoint_tells_of_each_packet_that_is_received(flow, family):
 
 @pytest.mark.virtual_clock("counts instructions: each takes 2 ns of the guest's time")
 @pytest.mark.parametrize("kind", PROBES | RECEIVED)
-def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, measure):
-    """From send(2) to recv(2) a packet takes some 13,000 instructions; a probe adds less than a tenth of them."""
+def test_probe_adds_less_than_a_tenth_to_the_cost_of_a_packet(flow, family, kind, measure):
+    """From send(2) to recv(2) a packet takes some 13,000 instructions."""
     def instructions():
-        """Of the least disturbed of several short rounds."""
+        """Per packet, in the least disturbed of several short rounds."""
         return min(round_of(100) for _ in range(10))
 
     def round_of(count):
@@ -84,13 +84,13 @@ def test_cost_of_a_probe_is_small_beside_that_of_a_packet(flow, family, kind, me
     with (PROBES | RECEIVED)[kind](family) as probe:
         probed = instructions()
         assert probe.events() >= 1000
-    # Less than a hundredth of the packet's own cost is no news.
+    # A difference below a hundredth of the packet's cost is noise.
     assert 0 < measure(f"tracing.{kind}", probed - plain, "instructions", tolerance=plain / 100) < plain / 10
 
 
 @pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint", "bpf-kprobe"])
-def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
-    """run_cnt, which bpftool shows: as many as the program itself has counted (kernel.bpf_stats_enabled)."""
+def test_run_cnt_equals_the_runs_that_the_program_counts(flow, family, kind):
+    """bpftool shows run_cnt; kernel.bpf_stats_enabled=1 turns it on."""
     with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
         eventually("run_cnt of the program, less the runs that it has counted itself,", lambda: probe.runs() - probe.events(), 0, within=5)
@@ -98,8 +98,8 @@ def test_the_kernel_counts_the_runs_of_a_program(flow, family, kind):
 
 
 @pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
-def test_an_event_of_one_thread_tells_of_no_other(flow, family, kind):
-    """set_event_pid of the tracing instance (Documentation/trace/ftrace.rst): all calls of this thread, none of another."""
+def test_set_event_pid_limits_a_probe_to_one_thread(flow, family, kind):
+    """In a tracing instance (Documentation/trace/ftrace.rst): every call with this thread's ID, none with the ID 1."""
     told = {}
     for thread in (threading.get_native_id(), 1):
         with probes.kprobe(RECEIVE[family], kind, thread=thread) as probe:
@@ -110,8 +110,8 @@ def test_an_event_of_one_thread_tells_of_no_other(flow, family, kind):
 
 
 @pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
-def test_an_event_that_another_enables_tells_of_nothing_before(flow, family, kind):
-    """The trigger enable_event (Documentation/trace/events.rst): here a bind(2) is what has to happen first."""
+def test_enable_event_trigger_starts_a_probe_at_another_event(flow, family, kind):
+    """Documentation/trace/events.rst. Here bind(2) enables the probe; calls before it are not reported."""
     with probes.kprobe(RECEIVE[family], kind, after=BIND[family]) as probe:
         flow.send(20)
         before = probe.events()
@@ -121,16 +121,16 @@ def test_an_event_that_another_enables_tells_of_nothing_before(flow, family, kin
 
 
 @pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
-def test_an_event_tells_all_who_have_enabled_it(flow, family, kind):
-    """A recorder of tracefs and a counter of perf's at the same time (perf_event_open(2), PERF_TYPE_TRACEPOINT): each sees every call."""
+def test_tracefs_and_perf_both_see_every_hit_of_a_probe(flow, family, kind):
+    """A tracefs recorder and a perf counter at the same time (perf_event_open(2), PERF_TYPE_TRACEPOINT)."""
     with probes.kprobe(RECEIVE[family], kind) as probe, probes.counter_of(RECEIVE[family]) as count:
         flow.send(20)
         assert (probe.events(), count()) == (20, 20)
 
 
-def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):
-    """Without a number max(10, 2 * processors), in older kernels without preemption as many as there are processors; two
-    more go unseen, and are counted (Documentation/trace/kprobes.rst, maxactive)."""
+def test_kretprobe_follows_as_many_concurrent_calls_as_documented(flow, family):
+    """By default max(10, 2 * CPUs), in older kernels without preemption the number of CPUs. Calls beyond that are missed
+    and counted (Documentation/trace/kprobes.rst, maxactive)."""
     processors = 1 + int(POSSIBLE.read_text().strip().rpartition("-")[2])
     usual = max(10, 2 * processors)
     with probes.kprobe(RECEIVE[family], "r") as probe:
@@ -139,8 +139,8 @@ def test_kretprobe_follows_so_many_calls_at_a_time_as_documented(flow, family):
         assert probe.events() in (usual, processors)
 
 
-def test_kretprobe_for_one_call_at_a_time_counts_the_calls_it_misses(flow, family):
-    """With maxactive 1, of three calls that sleep in the function at a time two go unseen, and are counted
+def test_kretprobe_with_maxactive_1_counts_the_calls_that_it_misses(flow, family):
+    """Of three calls that sleep in the function at the same time two are missed and counted
     (Documentation/trace/kprobetrace.rst, MAXACTIVE)."""
     with probes.kprobe(RECEIVE[family], "r1") as probe:
         flow.receive_at_a_time(3)

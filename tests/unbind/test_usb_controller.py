@@ -1,7 +1,7 @@
-"""A USB host controller is taken from its driver and given back, by unbind and bind in sysfs
+"""A USB host controller is unbound from its driver and bound again, by unbind and bind in sysfs
 (Documentation/ABI/testing/sysfs-bus-pci).
 
-Runs with `--device qemu-xhci --device usb-tablet` and a kernel that has USB, which Debian's cloud flavour does not.
+Needs `--device qemu-xhci --device usb-tablet` and a kernel with USB; Debian's cloud flavour has none.
 """
 
 import os
@@ -18,13 +18,13 @@ DRIVER = Path("/sys/bus/pci/drivers/xhci_hcd")
 USB = Path("/sys/bus/usb/devices")
 # USB 3.0 host controller (PCI Code and ID Assignment Specification).
 XHCI_CLASS = "0x0c0330"
-# What the kernel says where something is wrong, whatever level it says it at.
+# Reports of a kernel bug or a hang, at any log level.
 COMPLAINT = re.compile(r"WARNING:|BUG:|Call Trace|Unable to handle|blocked for more than")
 
 
 @pytest.fixture
 def controller():
-    """The name of a controller that the driver has, with all that is plugged in recognized; given back in the end."""
+    """The name of a bound controller whose devices are enumerated; bound again at the end."""
     found = [device.name for device in Path("/sys/bus/pci/devices").glob("*")
              if (device / "class").read_text().strip() == XHCI_CLASS]
     if "KDRIFT_CLOCK" not in os.environ or not found:
@@ -39,7 +39,7 @@ def controller():
 
 
 def plugged(name):
-    """The devices of the controller's buses: a root hub for USB 2 and one for USB 3, and what is plugged in."""
+    """The devices on the controller's buses: a root hub each for USB 2 and USB 3, and what is plugged in."""
     return {device.name for device in USB.glob("*") if name in os.readlink(device) and ":" not in device.name}
 
 
@@ -52,7 +52,7 @@ def bind(name):
 
 
 def processor_time():
-    """{thread: seconds of processor time} of all threads, those of the kernel included, but for this process's
+    """{thread: seconds of CPU time} of all threads, kernel threads included, except this process's
     (Documentation/scheduler/sched-stats.rst, /proc/<pid>/schedstat)."""
     return {
         thread: int((thread / "schedstat").read_text().split()[0]) / 1e9
@@ -61,8 +61,8 @@ def processor_time():
 
 
 @pytest.mark.parametrize("times", [1, 10])
-def test_controller_and_what_is_plugged_in_come_back(controller, times):
-    """Without the driver its buses are gone; with it all that was there is recognized anew."""
+def test_bind_brings_back_the_controller_and_its_devices(controller, times):
+    """unbind removes its buses; bind enumerates the same devices again."""
     before = plugged(controller)
     for _ in range(times):
         unbind(controller)
@@ -72,8 +72,8 @@ def test_controller_and_what_is_plugged_in_come_back(controller, times):
         eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
 
 
-def test_nothing_is_wrong_in_the_kernels_log(controller):
-    """No message of level error or above, and none that tells of a warning or a hang, whatever its level."""
+def test_unbind_and_bind_log_no_error_or_warning(controller):
+    """No message of level error or above, and no warning or hang report at any level."""
     before = plugged(controller)
     with KernelLog() as log:
         unbind(controller)
@@ -86,8 +86,8 @@ def test_nothing_is_wrong_in_the_kernels_log(controller):
 
 @pytest.mark.virtual_clock("a minute in which nothing else runs")
 @pytest.mark.parametrize("bound", [True, False])
-def test_nothing_is_busy_afterwards(controller, clock, measure, bound):
-    """In the minute after it no process and no kernel thread uses a thousandth of the processor."""
+def test_no_thread_is_busy_after_unbind_or_bind(controller, clock, measure, bound):
+    """In the minute after it every process and kernel thread uses less than a thousandth of the CPU."""
     before = plugged(controller)
     unbind(controller)
     if bound:
