@@ -79,7 +79,7 @@ def source_port(body):
 
 @pytest.mark.parametrize("side, field", [("original", "source"), ("original", "destination"), ("reply", "source"), ("reply", "destination"),
                                          ("original", "source port"), ("original", "destination port")])
-def test_a_filtered_list_has_the_connections_that_match_and_no_others(net, family, side, field):
+def test_filtered_dump_lists_only_matching_connections(net, family, side, field):
     """By an address or a port of either direction. Kernels without "netfilter: ctnetlink: fix inverted IPv6 address
     match in dump filter" list all others by IPv6 addresses."""
     client, server = net.nodes("client", "server")

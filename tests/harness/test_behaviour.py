@@ -10,7 +10,7 @@ from report.known import version_key
 from report.results import KernelResult, TestResult
 
 RUN = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 1.5, "arguments": [], "python": "3.11.2", "exit_status": 0}
-TEST = "tests/timewait/test_length.py::test_it_lasts_60_seconds"
+TEST = "tests/timewait/test_length.py::test_time_wait_lasts_60_seconds"
 
 
 def results(directory: Path, version: str, *values: float, name="timewait.length", test=TEST) -> str:
@@ -30,7 +30,7 @@ def test_each_series_has_its_figure_and_the_test_that_measured_it(tmp_path):
     text, document = written(tmp_path, results(tmp_path / "b", "6.12.1-1", 60.57, 60.64), results(tmp_path / "a", "6.1.9-1", 60.611))
 
     assert "Kernels: 6.1 (6.1.9-1), 6.12 (6.12.1-1)." in text
-    assert "| TIME_WAIT lasts | 60.6 s | 60.6 s | [it lasts 60 seconds](../tests/timewait/test_length.py) |" in text
+    assert "| TIME_WAIT lasts | 60.6 s | 60.6 s | [time wait lasts 60 seconds](../tests/timewait/test_length.py) |" in text
     [row] = document["rows"]
     assert (row["test"], row["unit"]) == (TEST, "s")
     assert row["figures"]["6.12"] == {"version": "6.12.1-1", "lowest": 60.57, "highest": 60.64, "values": 2}

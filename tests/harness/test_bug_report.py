@@ -91,7 +91,7 @@ def test_report_names_the_listed_fix_and_the_kernels_around_it():
 
 
 def _report(visits):
-    name = "tests/keepalive/test_zero_window.py::test_a_user_timeout_that_is_over_ends_the_next_probe_interval[ipv4]"
+    name = "tests/keepalive/test_zero_window.py::test_expired_user_timeout_ends_zero_window_probing_within_200_ms[ipv4]"
     test = TestResult(name, "known", promise="It ends.", message="assert 9 == 1", issue="tcp-probe0-expired-user-timeout")
     kernel = KernelResult("6.12", "6.12", "6.12.90", "linux-image-6.12.90", "6.12.90-2", tests=[test])
     return text.report(test, kernel, None, [kernel], Manifest(name, "m", "f", "It ends."), visits)

@@ -153,7 +153,7 @@ def test_evidence_of_a_listed_failure_is_for_who_reads_of_it():
 
     def wanted(parameters, **options):
         unset = dict.fromkeys(("report", "bug_report", "validate", "baseline"))
-        test = f"tests/routing/test_tiny_mtu.py::test_a_packet_is_dropped_where_no_fragment_has_room_for_data[{parameters}]"
+        test = f"tests/routing/test_tiny_mtu.py::test_packet_is_dropped_when_the_mtu_leaves_no_room_for_fragment_data[{parameters}]"
         return is_wanted(SimpleNamespace(nodeid=test, config=SimpleNamespace(option=SimpleNamespace(**{**unset, **options}), workerinput=node.workerinput)))
 
     assert (wanted("20-router"), wanted("20-host")) == (False, True)

@@ -32,7 +32,7 @@ def answer_to(netlink):
 
 
 @pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
-def test_the_state_of_an_sa_is_told_in_full_whatever_its_size(peers):
+def test_getae_answers_in_full_for_every_replay_window_size(peers):
     """With any replay window that ESN allows, a mark and an interface: the answer has room for all of them. Kernels
     without "xfrm: account XFRMA_IF_ID in aevent size calculation" take too little, and crash."""
     sas = [dataclasses.replace(peers.sa(), spi=0x1000 + words, mark=(1, 0xFF), window=words, interface=INTERFACE)

@@ -27,7 +27,7 @@ def mark_incoming_esp(host, mark):
 
 
 @pytest.mark.parametrize("value", [0x0A00, 0x3A0F], ids=("within the mask", "beyond the mask"))
-def test_sa_serves_packets_whose_mark_agrees_under_its_mask(peers, value):
+def test_sa_matches_packets_whose_mark_is_equal_under_its_mask(peers, value):
     """Bits of an SA's mark outside its mask do not count ("xfrm: Sanitize marks before insert")."""
     mask, on_packets = 0x0F00, 0xFA55
     mark_incoming_esp(peers.server, on_packets)
@@ -42,7 +42,7 @@ def test_sa_serves_packets_whose_mark_agrees_under_its_mask(peers, value):
     assert peers.server.counter("XfrmInNoStates") == 0
 
 
-def test_sa_does_not_serve_packets_of_another_mark(peers):
+def test_sa_does_not_match_packets_with_another_mark(peers):
     """XfrmInNoStates counts them."""
     mark_incoming_esp(peers.server, 0x0B00)
     xfrm.add(peers.server, dataclasses.replace(peers.sa(), mark=(0x0A00, 0x0F00)))
@@ -58,7 +58,7 @@ def test_sa_does_not_serve_packets_of_another_mark(peers):
     assert peers.server.counter("XfrmInNoStates") == 1
 
 
-def test_selector_with_an_impossible_prefix_is_refused(peers):
+def test_sa_selector_with_prefixlen_beyond_the_address_is_refused(peers):
     """A prefix longer than the address fits none, also where the selector leaves the family to the SA: EINVAL ("xfrm:
     validate new SA's prefixlen using SA family when sel.family is unset")."""
     # Without ESP in the kernel this would be refused for another reason.

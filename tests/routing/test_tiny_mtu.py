@@ -58,7 +58,7 @@ def send(host, source, destination):
 
 
 @pytest.mark.parametrize("mtu, sender", [(20, "router"), (27, "host"), (28, "router"), (28, "host")])
-def test_a_packet_is_dropped_where_no_fragment_has_room_for_data(net, mtu, sender):
+def test_packet_is_dropped_when_the_mtu_leaves_no_room_for_fragment_data(net, mtu, sender):
     """Less than a header and eight bytes: FragFails, whether the host or a router has to cut it. With just as much the
     fragments have eight bytes each. Kernels without "ipv4: reject undersized MTUs in ip_do_fragment()" make empty
     fragments for ever."""
