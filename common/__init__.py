@@ -1,1 +1,1 @@
-"""What every room uses and that knows of none: where the project is, errors, exit statuses."""
+"""Used by every room and importing none: the project's path, errors, exit statuses."""

@@ -1,16 +1,16 @@
-"""What can go wrong before a kernel runs, each as one line for the person who asked for it."""
+"""Errors before a kernel runs; each message is one line for the user."""
 
 
 class SpecError(ValueError):
-    """A kernel specification that names no kernel: a usage error."""
+    """The kernel specification names no kernel: a usage error."""
 
 
 class FetchError(RuntimeError):
-    """A kernel that exists and cannot be had: no answer, damaged package, bad signature, full disk."""
+    """The kernel exists but cannot be fetched: no answer, damaged package, bad signature, full disk."""
 
 
 class AbsentError(FetchError):
-    """A package that the index lists and the mirror no longer holds."""
+    """The index lists the package, but the mirror no longer has it."""
 
 
 class CacheError(FetchError):

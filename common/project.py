@@ -1,4 +1,4 @@
-"""Where kdrift is."""
+"""The project's directory."""
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -1,4 +1,4 @@
-"""Kernels: from a specification such as `6.12` to an image and modules that can be booted.
+"""Kernels: from a specification such as `6.12` to a bootable image and its modules.
 
-`kernels.spec.resolve` is the way in; `kernels.cache.Cache` keeps what was fetched and built.
+`kernels.spec.resolve` is the entry point; `kernels.cache.Cache` keeps what was fetched and built.
 """

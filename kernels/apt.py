@@ -1,6 +1,6 @@
-"""apt, run without root on state of its own: signatures and hashes are checked by apt, the host's state is not touched.
+"""apt without root, with its own state: apt verifies signatures and hashes, and the host's state stays untouched.
 
-The host's proxy and authentication settings stay in force; only directories, hooks and the checks are set here.
+The host's proxy and authentication settings apply; only directories, hooks and the checks are set here.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from common.errors import AbsentError, FetchError
 from kernels.sources import Source
 
-ANSWER_WITHIN = 20.0  # seconds without any progress until a mirror counts as silent
+ANSWER_WITHIN = 20.0  # seconds without progress until a mirror counts as not answering
 DEADLINE_OPTIONS = ("Acquire::http::Timeout=10", "Acquire::https::Timeout=10", "Acquire::Retries=1")
 
 CONFIGURATION = """\
@@ -50,32 +50,32 @@ APT::Get::AllowUnauthenticated "false";
 
 
 class Apt:
-    """apt with its state below `root`; `sources` says where each suite is served."""
+    """apt with its state below `root`; `sources` maps each suite to its source."""
 
     def __init__(self, root: Path, sources: dict[str, Source]):
         self.root, self.sources = root, sources
 
     @property
     def origin(self) -> str:
-        """Identifies the sources: lists of one origin are of no use with another."""
+        """Identifies the sources: package lists of one origin are useless with another."""
         stanzas = "".join(source.stanza(suite) for suite, source in sorted(self.sources.items()))
         return hashlib.sha256(stanzas.encode()).hexdigest()[:16]
 
     def update(self, advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
-        """Fetch the package lists of all suites; returns why each suite that could not be had failed.
+        """Fetch the package lists of all suites; returns the failed suites with the reasons.
 
-        `advance` is called with the bytes on disk. Raises FetchError when the mirror is silent or no suite came.
+        `advance` gets the bytes on disk. Raises FetchError if the mirror does not answer or every suite failed.
         """
         self._configure()
         lists = self.root / "lists"
-        # The index of all packages that apt would make at the end is of no use here and takes seconds.
+        # Without apt's package cache, which is of no use here and takes seconds.
         output = self._run(["update"], lambda: _size(lists), advance, "the mirror of the package lists",
                            ["pkgCacheFile::Generate=false"])
         failed = {}
         for suite in self.sources:
             came = re.search(rf"(?m)^(Hit|Get):.* {re.escape(suite)} (In)?Release", output)
-            # "Err:2 ADDRESS SUITE Release", and the reason on the next line; the summary at the end takes a network
-            # that cannot be reached for a suite that does not exist.
+            # "Err:2 ADDRESS SUITE Release", with the reason on the next line. The summary at the end reports an unreachable
+            # network as a missing suite.
             error = re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /].*\n\s+(.+)$", output)
             if not came or suite not in self.lists() or error:
                 failed[suite] = error[1] if error else _complaint(output, f" {suite} ", f"/{suite}/") or "no answer"
@@ -86,7 +86,7 @@ class Apt:
         return failed
 
     def lists(self) -> dict[str, Path]:
-        """The package list of every suite that `update` got, by suite."""
+        """The package lists that `update` fetched, by suite."""
         found = {}
         for path in sorted((self.root / "lists").glob("*_dists_*_main_binary-amd64_Packages*")):
             found[re.search(r"_dists_([^_]+)_main_", path.name)[1]] = path
@@ -101,12 +101,12 @@ class Apt:
 
     def download(self, package: str, version: str, suite: str, directory: Path, size: int,
                  advance: Callable[[int], None] = lambda done: None) -> Path:
-        """Fetch one package of `size` bytes into `directory`, going on with what an interrupted download left there.
+        """Fetch one package of `size` bytes into `directory`, resuming an interrupted download.
 
-        Raises FetchError when the mirror is silent, does not have it, or apt finds that it is not what was signed.
+        Raises FetchError if the mirror does not answer or lacks it (AbsentError), or apt's verification fails.
         """
         self._configure()
-        # One suite's list is read in a tenth of the time of all.
+        # Reading one suite's list takes a tenth of the time of all.
         options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null"]
         output = self._run(["download", f"{package}={version}"], lambda: _size(directory), advance,
                            f"the mirror of {package}", options, directory)
@@ -119,9 +119,9 @@ class Apt:
 
     def download_with_dependencies(self, packages: Sequence[str], suite: str, directory: Path,
                                    advance: Callable[[int], None] = lambda done: None) -> list[Path]:
-        """Fetch packages and all that they depend on, as for a machine on which nothing is installed.
+        """Fetch packages with all their dependencies, as for a machine on which nothing is installed.
 
-        Raises FetchError when the mirror is silent or one of them cannot be had.
+        Raises FetchError if the mirror does not answer or a package is unavailable.
         """
         self._configure()
         (directory / "partial").mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class Apt:
 
     def download_from_pool(self, path: str, suite: str, directory: Path,
                            advance: Callable[[int], None] = lambda done: None) -> Path:
-        """Fetch a file of the archive that no index lists. Raises FetchError when it is not there or the mirror is silent."""
+        """Fetch a file of the archive that no index lists. Raises FetchError if it is missing or the mirror does not answer."""
         self._configure()
         deb = directory / path.rpartition("/")[2]
         output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory), advance,
@@ -179,7 +179,7 @@ class Apt:
 
 @contextlib.contextmanager
 def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen, Callable[[], bytes]]]:
-    """A process that ends with this one, and a function that reads what it has written so far."""
+    """A process that ends with this one, and a function that reads its new output."""
     line = ["setpriv", "--pdeathsig", "KILL", *line]
     process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
@@ -195,12 +195,12 @@ def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess
 
 
 def is_absence(reason: str) -> bool:
-    """Whether apt says so of a suite that a mirror does not carry, rather than of a failure."""
+    """Whether apt's reason means that the mirror does not carry the suite, and not a failure."""
     return bool(re.match(r"404\b|File not found", reason))
 
 
 def _complaint(output: str, *marks: str) -> str | None:
-    """The first line in which apt complains about something marked so, shortened to what a person can use."""
+    """The first line of apt's complaints that contains a mark, shortened for the user."""
     complaints = [line for line in output.splitlines() if re.match(r"[EW]: ", line)]
     for line in complaints:
         if any(mark in line for mark in marks):

@@ -1,12 +1,12 @@
-"""A cache of directories that concurrent and killed processes cannot spoil.
+"""A cache of directories that stays intact under concurrent and killed processes.
 
-An entry is a directory made by a builder in a temporary place and renamed into the cache with a manifest of its files,
-so it is there completely or not at all. Locks are flock(2) locks: the kernel drops them when their holder dies.
+A builder fills an entry, a directory, in a temporary place; it is renamed into the cache with a manifest of its files,
+so it is there completely or not at all. Locks are flock(2) locks: the kernel releases them when their holder dies.
 
     with Cache() as cache:
         path = cache.build("images", key, write_image, {"release": "6.1.0-53-cloud-amd64"})
 
-An entry that `build` returned stays in use until the cache is closed; `prune` leaves entries in use alone.
+An entry that `build` returned stays in use until the cache is closed; `prune` skips entries in use.
 """
 
 import contextlib
@@ -55,9 +55,9 @@ class Entry:
 
 
 class Cache:
-    """The cache below `root`; `say` is given the lines that a person should see (default: standard error).
+    """The cache below `root`; `say` gets the lines for the user (default: standard error).
 
-    Raises CacheError when the directory cannot be made or written.
+    Raises CacheError if the directory cannot be created or written.
     """
 
     def __init__(self, root: Path | None = None, say: Callable[[str], None] | None = None):
@@ -76,7 +76,7 @@ class Cache:
         self.close()
 
     def close(self) -> None:
-        """Stop using every entry that this object handed out."""
+        """Release every entry that this object returned."""
         for held in self._held.values():
             held.close()
         self._held.clear()
@@ -87,9 +87,9 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, shared: bool = False, wait: bool = True, note: str | None = None) -> Iterator[None]:
-        """Hold the named lock. Raises BlockingIOError when it is taken and `wait` is false.
+        """Hold the named lock. Raises BlockingIOError if it is taken and `wait` is false.
 
-        `note` is said once if another process has to be waited for.
+        `note` is printed once if another process holds the lock.
         """
         path = self.root / "locks" / f"{name}.lock"
         with flocked(path, shared, wait, lambda: note and self.say(note)):
@@ -97,7 +97,7 @@ class Cache:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A temporary directory on the cache's file system; a later process removes it should this one be killed."""
+        """A temporary directory on the cache's file system; if this process is killed, a later one removes it."""
         with _readable_errors(self.root):
             path = self.root / "tmp" / uuid.uuid4().hex
             with flocked(path.with_suffix(".lock")):
@@ -109,11 +109,11 @@ class Cache:
                     path.with_suffix(".lock").unlink(missing_ok=True)
 
     def build(self, area: str, key: str, builder: Builder, meta: dict | None = None) -> Path:
-        """The entry's directory, made by `builder(empty directory)` if it is missing or damaged.
+        """The entry's directory; `builder(empty directory)` fills it if it is missing or damaged.
 
         What the builder returns is added to `meta`. Of the entries of an area with the same `group` in their meta, the
-        newest few are kept. Of several processes one builds and the others wait. Raises
-        CacheError when the disk is full or not writable; what the builder raises passes through, and nothing is left.
+        newest few are kept. One process builds while the others wait. Raises CacheError if the disk is full or not
+        writable; the builder's exceptions pass through, and nothing is left.
         """
         path = self.root / area / key
         if path in self._held and self.damage(path) is None:
@@ -140,7 +140,7 @@ class Cache:
         return path
 
     def entry(self, area: str, key: str) -> Path | None:
-        """The entry's directory, in use from now on, or None when it is missing or damaged."""
+        """The entry's directory, in use from now on; None if it is missing or damaged."""
         path = self.root / area / key
         self._hold(path)
         if self.damage(path) is None:
@@ -149,13 +149,13 @@ class Cache:
         return None
 
     def valid(self, path: Path, *, deep: bool = False) -> bool:
-        """Whether every file of the entry is as it was built; see `damage`."""
+        """Whether every file of the entry is as built; see `damage`."""
         return self.damage(path, deep=deep) is None
 
     def damage(self, path: Path, *, deep: bool = False) -> str | None:
-        """What is wrong with an entry, or None.
+        """What is wrong with an entry; None if it is intact.
 
-        Sizes and times are compared; a file is read and hashed only where its time differs, or always if `deep`.
+        Compares sizes and times; hashes a file only if its time differs, or always if `deep`.
         """
         try:
             files = json.loads((path / MANIFEST).read_bytes())["files"]
@@ -173,19 +173,19 @@ class Cache:
         return None
 
     def meta(self, path: Path) -> dict:
-        """The facts recorded with an entry when it was built. Raises CacheError if they cannot be read."""
+        """The metadata recorded when the entry was built. Raises CacheError if it cannot be read."""
         try:
             return json.loads((path / MANIFEST).read_bytes())["meta"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CacheError(f"cache entry {path.parent.name}/{path.name} has no readable manifest") from error
 
     def discard(self, path: Path) -> None:
-        """Remove an entry. It vanishes at once; processes that have its files open keep them."""
+        """Remove an entry at once; processes that have its files open keep them."""
         with self.scratch() as scratch, contextlib.suppress(FileNotFoundError):
             path.rename(scratch / "discarded")
 
     def entries(self, *areas: str) -> list[Entry]:
-        """The entries of these areas (default: all); one without a readable manifest has no meta."""
+        """The entries of these areas (default: all); one without a readable manifest has an empty meta."""
         found = []
         for area in areas or AREAS:
             for path in sorted((self.root / area).iterdir()):
@@ -198,11 +198,11 @@ class Cache:
         return found
 
     def usage(self) -> dict[str, int]:
-        """Bytes on disk by area, the package index and downloads under "apt"."""
+        """Bytes on disk by area; "apt" holds the package index and downloads."""
         return {name: tree_size(self.root / name) for name in (*AREAS, "apt", "tmp")}
 
     def prune(self) -> tuple[int, list[str]]:
-        """Remove all that no process uses; returns the bytes freed and the names of what was in use."""
+        """Remove everything that no process uses; returns the bytes freed and the names of what is in use."""
         freed, busy = 0, []
         for entry in self.entries():
             try:
@@ -219,7 +219,7 @@ class Cache:
         return freed, busy
 
     def _remove_unused(self, entry: Entry) -> int:
-        """Remove an entry and return its bytes. Raises BlockingIOError when a process uses it."""
+        """Remove an entry and return its bytes. Raises BlockingIOError if a process uses it."""
         name = f"{entry.area}-{entry.key}"
         with self.lock(name, wait=False), self.lock(f"{name}-use", wait=False):
             size = entry.size
@@ -229,7 +229,7 @@ class Cache:
             return size
 
     def _retire(self, area: str, group: str) -> None:
-        """Remove the entries of a group that newer ones have replaced: a saved state takes 400 MB, and any edit of what goes into it makes another."""
+        """Remove a group's entries that newer ones have replaced: a saved state takes 400 MB, and each edit of its inputs makes another."""
         entries = [entry for entry in self.entries(area) if entry.meta.get("group") == group]
         for entry in sorted(entries, key=lambda entry: entry.used)[:-KEPT_OF_A_GROUP]:
             with contextlib.suppress(BlockingIOError):
@@ -257,7 +257,7 @@ def sha256_of(path: Path) -> str:
 
 
 def tree_size(path: Path) -> int:
-    """Bytes that the files below `path` occupy on disk; what vanishes meanwhile counts as nothing."""
+    """Bytes that the files below `path` occupy on disk; files that vanish meanwhile count as 0."""
     total = 0
     for directory, _subdirectories, files in os.walk(path):
         for name in files:
@@ -293,7 +293,7 @@ def _readable_errors(root: Path) -> Iterator[None]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or tree, also one with directories that are not writable (packages may hold such)."""
+    """Remove a file or tree, even if directories are not writable (packages may contain such)."""
     if path.is_dir() and not path.is_symlink():
         for directory, _subdirectories, _files in os.walk(path):
             os.chmod(directory, 0o700)

@@ -1,7 +1,7 @@
 """Kernels of the Debian archive: which one a specification means, and how it gets into the cache.
 
-What is cached needs no network. The package index is asked for again after a day or when a specification is not in
-it; when that fails, the old index and the cached kernels serve, and a line says so.
+Cached kernels need no network. The package index is fetched again after a day, or if a specification is not in it; if
+that fails, the old index and the cached kernels serve, and a line says so.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from kernels.packages import Candidate, Index, Package, in_series, read_index, d
 from kernels.progress import Reporter
 from kernels.sources import archives
 
-FRESH_FOR = 24 * 3600.0  # seconds until an index is asked for again
-RETRY_AFTER = 3600.0  # seconds after a failed refresh in which an index that exists is not refreshed again
-RECENT = 600.0  # seconds for which an index is not asked for again even if a specification is not in it
+FRESH_FOR = 24 * 3600.0  # seconds until an index is fetched again
+RETRY_AFTER = 3600.0  # seconds after a failed refresh during which an existing index is not refreshed again
+RECENT = 600.0  # seconds during which an index is not fetched again even if a specification is not in it
 
 
 class Archive:
-    """The Debian archive as known to this machine: the package index and the kernels in `cache`."""
+    """The Debian archive as this machine knows it: the package index and the kernels in `cache`."""
 
     def __init__(self, cache: Cache, *, offline: bool = False, progress: Reporter | None = None,
                  mirror: str | None = None):
@@ -37,7 +37,7 @@ class Archive:
     def index(self, max_age: float = FRESH_FOR) -> Index:
         """The package index, fetched if it is older than `max_age` seconds.
 
-        An old one is returned, with a line, when the mirror fails. Raises FetchError when there is not even that.
+        If the mirror fails, returns the old one and prints a line. Raises FetchError if there is none.
         """
         known = Index.load(self.root / "index.json")
         if self.offline and known is None:
@@ -62,12 +62,12 @@ class Archive:
             return known
 
     def kernels(self) -> list[tuple[str, dict]]:
-        """Key and facts of every cached Debian kernel, oldest version first."""
+        """Key and metadata of every cached Debian kernel, oldest version first."""
         entries = [(entry.key, entry.meta) for entry in self.cache.entries("kernels") if entry.meta.get("suite")]
         return sorted(entries, key=lambda entry: (debian_version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
 
     def fetch(self, candidate: Candidate) -> Path:
-        """The cache entry of a candidate, downloaded and unpacked if need be. Raises FetchError."""
+        """The cache entry of a candidate, downloaded and unpacked if necessary. Raises FetchError."""
         head = candidate.head
 
         def build(root: Path) -> dict:
@@ -89,10 +89,10 @@ class Archive:
         return self.cache.build("kernels", key_of(candidate), build, meta)
 
     def fetch_userland(self, packages: list[str], suite: str, directory: Path) -> list[Path]:
-        """Packages of a release and all that they depend on, in `directory`. Raises FetchError."""
+        """Fetch packages of a release with all their dependencies into `directory`. Raises FetchError."""
         if self.offline:
             raise FetchError(f"{', '.join(packages)} of {suite} are not in the cache and may not be fetched offline")
-        self.index()                        # brings the signed lists of the releases
+        self.index()                        # fetches the signed lists of the releases
         with self.cache.lock("apt", shared=True), self.progress.transfer(f"{', '.join(packages)} of {suite}", None) as advance:
             return self._apt().download_with_dependencies(packages, suite, directory, advance)
 
@@ -135,7 +135,7 @@ class Archive:
         for _attempt in range(2):
             with self.progress.transfer(package.name, package.size) as advance:
                 deb = apt.download(package.name, package.version, package.suite, directory, package.size, advance)
-            # apt takes a file of the right size, left by an interrupted download, for the package itself.
+            # apt accepts any file of the right size, left by an interrupted download, as the package.
             if sha256_of(deb) == package.sha256:
                 return deb
             deb.unlink()
@@ -143,7 +143,7 @@ class Archive:
 
 
 def resolve(spec: Spec, archive: Archive) -> Kernel:
-    """The Debian kernel that a specification of the kind "series" or "exact" means. Raises SpecError, FetchError."""
+    """The Debian kernel for a specification of the kind "series" or "exact". Raises SpecError, FetchError."""
     if (architecture := _architecture()) != "amd64":
         raise SpecError(f"{spec.text}: only amd64 kernels can be had so far, and this machine is {architecture}")
     if spec.kind == "exact" and (kernel := _from_cache(spec, archive, "cloud-amd64")):
@@ -159,7 +159,7 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
 
 
 def _fetch_any(archive: Archive, candidates: list[Candidate]) -> Path:
-    """The first of these that the mirror holds: of an old security update it may have kept one flavour only."""
+    """Fetch the first candidate that the mirror has: of an old security update it may have kept one flavour only."""
     for candidate in candidates:
         try:
             return archive.fetch(candidate)
@@ -171,18 +171,18 @@ def _fetch_any(archive: Archive, candidates: list[Candidate]) -> Path:
 
 
 def key_of(candidate: Candidate) -> str:
-    """The cache key of a Debian kernel: from the hashes of its packages."""
+    """The cache key of a Debian kernel, from the hashes of its packages."""
     return hashlib.sha256("".join(package.sha256 or package.pool_path for package in candidate.packages).encode()).hexdigest()[:16]
 
 
 def _choose(spec: Spec, archive: Archive) -> list[Candidate]:
-    """The kernel that is meant; then, where no package was named, the same version's others."""
+    """The kernel that is meant; then, if no package was named, the other flavours of its version."""
     def find(index: Index) -> list[Candidate]:
         chosen = index.newest(spec.text) if spec.kind == "series" else index.exact(spec.text)
         named = spec.kind == "exact" and spec.text != chosen.head.version
         return [chosen] if named else [chosen, *index.twins(chosen)]
 
-    # A version that an old index has stays what it is; only "the newest" can have changed since.
+    # A version in an old index stays valid; only "the newest" may have changed.
     index = archive.index(math.inf if spec.kind == "exact" else FRESH_FOR)
     try:
         return find(index)
@@ -191,7 +191,7 @@ def _choose(spec: Spec, archive: Archive) -> list[Candidate]:
 
 
 def _from_cache(spec: Spec, archive: Archive, flavour: str = "") -> Kernel | None:
-    """The newest cached kernel that fits; where a version is all that is asked for, only one of this flavour."""
+    """The newest cached kernel that fits; if the specification is only a version, only one of this flavour."""
     for key, meta in reversed(archive.kernels()):
         if spec.kind == "series":
             fits = in_series(meta["version"], spec.text) and "-rt-" not in meta["package"]

@@ -1,4 +1,4 @@
-"""Packages and kernel files, unpacked: where the image is, where the modules are, and what uname -r will say."""
+"""Unpacked packages and kernel files: where the image and the modules are, and what uname -r will say."""
 
 import re
 import shutil
@@ -17,10 +17,10 @@ DOCUMENTATION = ("usr/share", "etc", "boot/System.map*")
 class Kernel:
     """A kernel on this machine.
 
-    `modules` is .../lib/modules/RELEASE, None for a kernel with all built in. `key` identifies the contents: two
-    kernels with the same key are the same to the byte. `check_modules`: it must refuse modules without a valid
-    signature, because that alone says that they are its own. `build` tells builds of one release apart, wherever they
-    lie; empty where that is not known.
+    `modules` is .../lib/modules/RELEASE, None for a kernel with everything built in. `key` identifies the contents: equal
+    keys mean identical bytes. With `check_modules` the kernel must refuse modules without a valid signature, because only
+    the signature proves that they are its own. `build` tells builds of one release apart, whatever their paths; empty if
+    unknown.
     """
 
     spec: str
@@ -43,7 +43,7 @@ def unpack(package: Path, root: Path) -> None:
 
 
 def settle(root: Path) -> tuple[Path, Path | None, str]:
-    """Put an unpacked kernel in order: modules below lib/modules with modules.dep, documentation removed.
+    """Tidy an unpacked kernel: modules below lib/modules with modules.dep, documentation removed.
 
     Returns image, modules directory (None: the kernel has none) and release. Raises SpecError if there is no image.
     """
@@ -66,21 +66,21 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
 
 
 def image_release(image: Path) -> str:
-    """The release of a bzImage.  Raises SpecError if the file is not one for x86 or its header is cut off."""
+    """The release of a bzImage.  Raises SpecError if the file is no x86 bzImage or is truncated."""
     release = _image_version(image).split()[0]
-    if not re.fullmatch(r"\w[\w.+~-]*", release):          # it becomes the name of a directory
+    if not re.fullmatch(r"\w[\w.+~-]*", release):          # becomes a directory name
         raise SpecError(f"{image}: {release!r} is not a kernel's release")
     return release
 
 
 def packaged_version(image: Path) -> str | None:
-    """The version of the package that a bzImage was built for, which Debian's builds name; their release says little of it."""
+    """The package version that Debian's builds record in a bzImage, None in others; the release says little of it."""
     found = re.search(r" Debian (\S+)", _image_version(image))
     return found[1] if found else None
 
 
 def _image_version(image: Path) -> str:
-    """What a bzImage says of itself in its header (Documentation/arch/x86/boot.rst, kernel_version).  Raises SpecError."""
+    """The version string in the header of a bzImage (Documentation/arch/x86/boot.rst, kernel_version).  Raises SpecError."""
     with image.open("rb") as file:
         header = file.read(0x10000)
     if header[0x202:0x206] != b"HdrS" or len(header) < 0x264:

@@ -1,4 +1,4 @@
-"""Locks on files by flock(2), which the kernel drops when their holder dies."""
+"""Locks on files by flock(2), which the kernel releases when their holder dies."""
 
 import contextlib
 import fcntl
@@ -10,9 +10,9 @@ from pathlib import Path
 @contextlib.contextmanager
 def flocked(path: Path, shared: bool = False, wait: bool = True,
             busy: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a lock on the file `path`, made if missing; others may unlink it while they hold it.
+    """Hold a lock on the file `path`, created if missing; a holder may unlink it.
 
-    `busy` is called once if the lock has to be waited for. Raises BlockingIOError when it is taken and `wait` is false.
+    `busy` is called once before waiting for the lock. Raises BlockingIOError if it is taken and `wait` is false.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
@@ -25,7 +25,7 @@ def flocked(path: Path, shared: bool = False, wait: bool = True,
                     raise
                 busy()
                 fcntl.flock(descriptor, kind)
-            # A lock counts only on the file that the name still leads to: its last holder may have removed it.
+            # A lock counts only if `path` still names the locked file: the last holder may have unlinked it.
             if _leads_to(path, descriptor):
                 yield
                 return

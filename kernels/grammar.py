@@ -1,11 +1,11 @@
 """Kernel specifications, as given to --kernel.
 
-    running                     the kernel that runs now
+    running                     the running kernel
     6.12                        the newest Debian kernel of that series; also 6 or 6.12.107
     6.1.187-1                   a Debian package version; also a package name or a release (uname -r)
-    path.deb, path.rpm          a package; of several, the others as ,modules=PATH
-    path/to/bzImage             an image; modules beside it, or given as ,modules=DIR
-    path/to/tree                a built kernel tree, modules as ,modules=INSTALL_MOD_PATH
+    path.deb, path.rpm          a package; further ones as ,modules=PATH
+    path/to/bzImage             an image; its modules beside it, or as ,modules=DIR
+    path/to/tree                a built kernel tree; modules as ,modules=INSTALL_MOD_PATH
 """
 
 import re
@@ -17,7 +17,7 @@ from common.errors import SpecError
 
 @dataclass(frozen=True)
 class Spec:
-    """A specification, understood: kind is "running", "series", "exact", "package", "image" or "tree"."""
+    """A parsed specification: kind is "running", "series", "exact", "package", "image" or "tree"."""
 
     text: str
     kind: str
@@ -26,7 +26,7 @@ class Spec:
 
 
 def parse(text: str) -> Spec:
-    """Understand a specification without looking at the network or the cache. Raises SpecError, one line."""
+    """Parse a specification without using the network or the cache. Raises SpecError, one line."""
     if text == "running":
         return Spec(text, "running")
     name, *options = text.split(",")

@@ -1,4 +1,4 @@
-"""Kernels from files of this machine: packages, images and built trees."""
+"""Kernels from local files: packages, images and built trees."""
 
 import hashlib
 import shutil
@@ -20,7 +20,7 @@ def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
     release = image_release(image)
     key = sha256_of(image)[:16]
 
-    # A copy, because the next build of a tree overwrites the image while a machine may still be started from it.
+    # A copy, because the next build of a tree overwrites the image while machines may still boot from it.
     path = cache.build("kernels", key, lambda root: shutil.copy(image, root / "vmlinuz") and None,
                        {"release": release, "path": str(image)})
     modules = _given_modules(spec, release) if spec.modules else _found_modules(spec, image, release)
@@ -61,7 +61,7 @@ def _from_packages(spec: Spec, cache: Cache) -> Kernel:
 
 
 def _companions(package: Path, name: str) -> list[Path]:
-    """The linux-modules package that lies beside a linux-binary package."""
+    """The linux-modules package beside a linux-binary package. Raises SpecError."""
     release = name.removeprefix("linux-binary-").removeprefix("unsigned-")
     if release == name:
         return []
@@ -87,14 +87,14 @@ def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:
     installed = Path("/lib/modules") / release
     if spec.kind == "tree":
         places = [*_places(spec.path, release)]
-        # Another tree can have installed modules under the same release name.
+        # Another tree may have installed modules under the same release.
         if (installed / "build").exists() and (installed / "build").samefile(spec.path):
             places.append(installed)
     else:
         places = [image.parent, *_places(image.parent, release), *_places(image.parent.parent, release), installed]
     found = next((path for path in places if _are_modules(path, release)), None)
     if found is None and spec.kind == "tree" and (spec.path / "modules.order").is_file() and files(spec.path):
-        return spec.path                    # built, and installed nowhere
+        return spec.path                    # built but not installed
     return found
 
 

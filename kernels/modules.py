@@ -1,7 +1,7 @@
-"""A kernel's modules: which files they are, what they need, and a copy of those that tests may need for the boot image.
+"""A kernel's modules: their files, their dependencies, and a copy for the boot image of those that tests may need.
 
-They are taken as they lie: installed below lib/modules, or in the tree where they were built.  What belongs to the listing, as
-modules.dep, is made here where it is missing.
+They are used in place: installed below lib/modules, or in the tree that built them.  Missing listings, such as
+modules.dep, are made here.
 """
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from common.errors import FetchError
 from kernels.extract import Kernel
 
-# Modules by directory below kernel/: everything of these is packed together with what it depends on.
+# Directories below kernel/ whose modules are packed, with all their dependencies.
 WANTED = ["net", "crypto", "lib", "arch/x86/crypto", "drivers/char/virtio_console", "drivers/virtio", "drivers/usb/host",
           "drivers/usb/core", "drivers/usb/common"]
 NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp", "vrf", "macvlan", "macvtap", "ipvlan",
@@ -24,12 +24,12 @@ NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp
 LEFT_OUT = ["net/bluetooth", "net/mac80211", "net/wireless", "net/sunrpc", "net/ceph", "net/nfc", "net/can", "net/rds",
             "net/tipc", "net/smc", "net/batman-adv", "net/9p", "net/atm", "net/ax25", "net/appletalk", "net/mac802154"]
 ENDINGS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
-# modprobe of a guest may know neither; .zst is left to it.
+# The guest's modprobe may support neither; it does support .zst.
 UNPACK: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 def files(directory: Path) -> list[str]:
-    """The modules below an installed directory or a built tree, by name."""
+    """The modules below an installed directory or a built tree, as sorted relative paths."""
     order = directory / "modules.order"
     if (directory / "Makefile").exists() and order.is_file():   # a tree has more .ko files than it installs: those of its samples
         return sorted(name for line in order.read_text().splitlines() if (name := _built(directory, line)))
@@ -41,13 +41,13 @@ def files(directory: Path) -> list[str]:
 
 
 def _built(tree: Path, line: str) -> str | None:
-    """A line of a tree's modules.order, which names net/x.o since 6.2, kernel/net/x.ko before; None where it is not built."""
+    """The module on a line of a tree's modules.order (net/x.o since 6.2, kernel/net/x.ko before); None if it is not built."""
     name = os.path.splitext(line.strip())[0].removeprefix("kernel/").lstrip("/") + ".ko"
     return name if ".." not in Path(name).parts and (tree / name).is_file() else None
 
 
 def build_of(kernel: Kernel) -> str:
-    """What tells builds of one release apart, wherever they lie: its image's contents, its modules' names and sizes."""
+    """A hash that tells builds of one release apart, whatever their paths: of the image, and of the modules' names and sizes."""
     identity = hashlib.sha256(kernel.vmlinuz.read_bytes())
     for name in files(kernel.modules) if kernel.modules else []:
         identity.update(f"{name} {(kernel.modules / name).stat().st_size}\n".encode())
@@ -55,7 +55,7 @@ def build_of(kernel: Kernel) -> str:
 
 
 def identity(modules: Path) -> str:
-    """Names, sizes and times of all modules: a rebuilt module changes it, and nothing has to be read."""
+    """A hash of names, sizes and times of all modules: a rebuilt module changes it, and no file is read."""
     found = hashlib.sha256()
     for name in files(modules):
         state = os.lstat(modules / name)
@@ -64,12 +64,12 @@ def identity(modules: Path) -> str:
 
 
 def are_installed(directory: Path) -> bool:
-    """Whether it is what a machine has below lib/modules, complete."""
+    """Whether the directory is a complete installation, as below lib/modules."""
     return not (directory / "Makefile").exists() and (directory / "modules.dep").is_file()
 
 
 def stage(root: Path, kernel: Kernel, names: Sequence[str] | None = None) -> None:
-    """Copy modules to lib/modules below `root`, uncompressed, with their listing: all that tests may need, or else `names`.
+    """Copy modules to lib/modules below `root`, uncompressed, with modules.dep: all that tests may need, or else `names`.
 
     Raises FetchError.
     """
@@ -86,7 +86,7 @@ def stage(root: Path, kernel: Kernel, names: Sequence[str] | None = None) -> Non
 
 
 def copy(module: Path, target: Path) -> None:
-    """Copy a module, or unpack it, which takes the ending of its name away.  Raises FetchError where it is damaged."""
+    """Copy a module, decompressing it and dropping that suffix if UNPACK has it.  Raises FetchError if it is damaged."""
     if not (unpack := UNPACK.get(module.suffix)):
         shutil.copy(module, target)
         return
@@ -97,7 +97,7 @@ def copy(module: Path, target: Path) -> None:
 
 
 def closure(source: Path, release: str) -> list[str]:
-    """The modules that are wanted and all that they depend on."""
+    """The wanted modules and all their dependencies."""
     depends = dependencies(source, release)
     queue = [name for name in depends if wanted(name)]
     seen = set(queue)
@@ -118,11 +118,11 @@ def wanted(name: str) -> bool:
 
 
 def dependencies(source: Path, release: str) -> dict[str, list[str]]:
-    """What each module needs, as modules.dep says; where that is missing or of other files, it is made.  Raises FetchError."""
+    """Each module's dependencies, from modules.dep; depmod makes it if it is missing or of other files.  Raises FetchError."""
     names = files(source)
     listing = source / "modules.dep"
     found = parse(listing.read_text()) if listing.is_file() else {}
-    known = set(names)                      # a listing may name anything
+    known = set(names)                      # a listing may name any file
     if known <= found.keys() and all(known.issuperset(found[name]) for name in names):
         return {name: found[name] for name in names}
     with tempfile.TemporaryDirectory(prefix="kdrift-modules-") as root:
@@ -131,7 +131,7 @@ def dependencies(source: Path, release: str) -> dict[str, list[str]]:
         for name in names:
             place = there / name
             place.parent.mkdir(parents=True, exist_ok=True)
-            if place.suffix == ".gz":       # which Debian's depmod cannot read
+            if place.suffix == ".gz":       # Debian's depmod cannot read it
                 copy(source / name, place)
                 given[name.removesuffix(".gz")] = name
             else:
@@ -143,13 +143,13 @@ def dependencies(source: Path, release: str) -> dict[str, list[str]]:
 
 
 def parse(listing: str) -> dict[str, list[str]]:
-    """Of modules.dep(5)."""
+    """Parse modules.dep(5)."""
     lines = (line.partition(":") for line in listing.splitlines())
     return {name: needs.split() for name, colon, needs in lines if colon}
 
 
 def depmod(root: Path, release: str) -> None:
-    """Write the listing of the modules below `root`.  Raises FetchError."""
+    """Run depmod on the modules below `root`.  Raises FetchError."""
     program = shutil.which("depmod") or shutil.which("depmod", path="/usr/sbin:/sbin")
     if program is None:
         raise FetchError("depmod is not installed here: install the package kmod")

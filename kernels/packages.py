@@ -1,6 +1,6 @@
-"""The kernel packages of the Debian archive: which there are, and which of them make up a kernel.
+"""The kernel packages of the Debian archive, and which of them make up a kernel.
 
-Up to 6.18 one linux-image package holds image and modules. From 6.19 on linux-image may only depend on linux-binary
+Up to 6.18 one linux-image package holds image and modules. Since 6.19 linux-image may only depend on linux-binary
 (or linux-binary-unsigned), which holds the image, and on linux-modules.
 """
 
@@ -25,7 +25,7 @@ STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\
 class Package:
     """One binary package of one suite; size in bytes, sha256 in hexadecimal.
 
-    A package that the archive still holds and the index no longer lists has size 0 and no sha256.
+    A package that is still in the archive but no longer in the index has size 0 and no sha256.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Package:
 
     @property
     def release(self) -> str:
-        """What uname -r says under this kernel."""
+        """The kernel's release (uname -r)."""
         return NAME.fullmatch(self.name)["release"]
 
     @property
@@ -55,20 +55,20 @@ class Package:
 
     @property
     def pool_path(self) -> str:
-        """Where the archive keeps a package of the source package linux."""
+        """The archive's path of a package built from the source package linux."""
         return f"pool/main/l/linux/{self.name}_{self.version.rpartition(':')[2]}_amd64.deb"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A kernel that can be had: the package it is known by, and all that have to be fetched."""
+    """A kernel that can be fetched: the package it is known by, and all packages to fetch."""
 
     head: Package
     packages: tuple[Package, ...]
 
     @property
     def series(self) -> str:
-        """The first two numbers of the version: 6.12."""
+        """The first two numbers of the version, such as 6.12."""
         return ".".join(re.findall(r"\d+", self.head.version)[:2])
 
     @property
@@ -78,19 +78,19 @@ class Candidate:
 
     @property
     def listed(self) -> bool:
-        """Whether the signed index covers all of it."""
+        """Whether the signed index covers all of its packages."""
         return all(package.listed for package in self.packages)
 
     @property
     def rank(self) -> tuple:
-        """Sorts the best last: by version, then cloud before full, then signed before unsigned."""
+        """A sort key with the best last: by version, then cloud before full, then signed before unsigned."""
         return (debian_version_key(self.head.version), self.head.flavour == "cloud-amd64", self.head.signed)
 
 
 class Index:
-    """The kernel packages known here, kept in a small file beside apt's lists.
+    """The known kernel packages, kept in a small file beside apt's lists.
 
-    `updated` is in seconds since the epoch; `failed` says why which suite is missing; `origin` identifies the sources.
+    `updated` is in seconds since the epoch; `failed` maps missing suites to reasons; `origin` identifies the sources.
     """
 
     def __init__(self, packages: Iterable[Package], updated: float, failed: dict[str, str], origin: str = ""):
@@ -98,7 +98,7 @@ class Index:
 
     @functools.cached_property
     def candidates(self) -> list[Candidate]:
-        """Every kernel of every suite that is complete, oldest first."""
+        """Every complete kernel of every suite, oldest first."""
         by_version = {}
         for package in sorted(self.packages, key=lambda package: package.suite, reverse=True):
             by_version[package.name, package.version] = package
@@ -132,12 +132,12 @@ class Index:
         return (usual or fitting)[-1]
 
     def twins(self, chosen: Candidate) -> list[Candidate]:
-        """Other packages of the same version, signed and without realtime, best first."""
+        """Other packages of the same version, signed and not realtime, best first."""
         return [candidate for candidate in reversed(self.candidates) if candidate.head.version == chosen.head.version
                 and candidate.head.signed and candidate.head.flavour not in ("rt-amd64", chosen.head.flavour)]
 
     def save(self, path: Path) -> None:
-        """Write the index to a file, whole or not at all."""
+        """Write the index to a file atomically."""
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"updated": self.updated, "failed": self.failed, "origin": self.origin,
                                          "packages": [asdict(package) for package in self.packages]}))
@@ -145,7 +145,7 @@ class Index:
 
     @classmethod
     def load(cls, path: Path) -> "Index | None":
-        """The saved index, or None if there is none that can be read."""
+        """The saved index; None if there is no readable one."""
         try:
             saved = json.loads(path.read_bytes())
             packages = [Package(**{**entry, "depends": tuple(entry["depends"])}) for entry in saved["packages"]]
@@ -155,7 +155,7 @@ class Index:
 
 
 def read_index(apt: Apt, failed: dict[str, str]) -> Index:
-    """Read the kernel packages from the lists that apt has just verified; `failed` says why which suite is missing."""
+    """Read the kernel packages from the lists that apt has just verified; `failed` maps missing suites to reasons."""
     packages = []
     for suite, path in apt.lists().items():
         for match in STANZA.finditer(apt.read_list(path)):
@@ -168,7 +168,7 @@ def read_index(apt: Apt, failed: dict[str, str]) -> Index:
 
 
 def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Package, ...] | None:
-    """The packages that hold the kernel `head` stands for; None if it stands for none or one is not to be had."""
+    """The packages of the kernel that `head` stands for; None if it stands for none or a package is unavailable."""
     part = NAME.fullmatch(head.name)["part"]
     if part == "modules":
         return None
@@ -182,9 +182,9 @@ def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Pac
 
 
 def _unlisted(name: str, head: Package) -> Package | None:
-    """The modules of a signed kernel that a newer one has replaced: backports list only the newest, the pool keeps them.
+    """The modules of a signed kernel that a newer one has replaced: backports lists only the newest, the pool keeps them.
 
-    Nothing signed covers the package as a whole; the kernel, whose own package is covered, checks each module's signature.
+    No signature covers the package as a whole; the kernel, whose own package is covered, checks each module's signature.
     """
     if head.signed and name.startswith("linux-modules-"):
         return Package(name, head.version, head.suite, 0, "", ())
@@ -206,14 +206,14 @@ def _nearest(wanted: str, candidates: list[Candidate]) -> str:
 
 
 def debian_version_key(version: str) -> tuple:
-    """A sort key with the order of Debian versions (deb-version(7))."""
+    """A sort key in the order of Debian versions (deb-version(7))."""
     epoch, _, rest = version.rpartition(":") if ":" in version else ("0", "", version)
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
     return int(epoch), _part_key(upstream), _part_key(revision)
 
 
 def _part_key(part: str) -> tuple:
-    """Digits compare as numbers; of other characters ~ comes before the end, letters before the rest."""
+    """Digits compare as numbers; ~ sorts before the end, letters before other characters."""
     key = []
     for text, number in re.findall(r"(\D*)(\d*)", part):
         order = [-1 if char == "~" else ord(char) if char.isalpha() else ord(char) + 256 for char in text]

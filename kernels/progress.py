@@ -1,4 +1,4 @@
-"""Progress for a person: a bar on a terminal, a line now and then elsewhere."""
+"""Progress for the user: a bar on a terminal, a line now and then elsewhere."""
 
 import contextlib
 import sys
@@ -31,7 +31,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def transfer(self, what: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """Show a transfer of `total` bytes (None: not known); yields a function to call with the bytes had so far."""
+        """Show a transfer of `total` bytes (None: unknown); yields a function that takes the bytes received so far."""
         if self.console.is_terminal:
             columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
                        TimeRemainingColumn())
@@ -64,5 +64,5 @@ class Reporter:
 
 
 def megabytes(size: float) -> str:
-    """A size in bytes as decimal megabytes, the way apt prints it."""
+    """A size in bytes as decimal megabytes, as apt prints it."""
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""Where the Debian archive is served, read from the host's own apt configuration (sources.list(5))."""
+"""Where to fetch the Debian archive, from the host's own apt configuration (sources.list(5))."""
 
 import os
 import re
@@ -21,7 +21,7 @@ KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrin
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of an apt source list: addresses, suites, components, and the keys that must have signed it."""
+    """One entry of an apt source list: URIs, suites, components, and the keys that must have signed it."""
 
     uris: tuple[str, ...]
     suites: tuple[str, ...]
@@ -29,20 +29,20 @@ class Source:
     signed_by: str | None = None
 
     def stanza(self, suite: str) -> str:
-        """This source for one suite, main and amd64 only, in the deb822 form."""
+        """This source for one suite, main and amd64 only, in deb822 format."""
         lines = ["Types: deb", f"URIs: {' '.join(self.uris)}", f"Suites: {suite}", "Components: main",
                  "Architectures: amd64"]
         if self.signed_by:
-            # A key given in the list itself takes several lines and starts on one of its own.
+            # An embedded key takes several lines and starts on a new one.
             lines.append(f"Signed-By:{chr(10) if chr(10) in self.signed_by else ''} {self.signed_by}")
         return "\n".join(lines) + "\n"
 
 
 def archives(mirror: str | None = None) -> dict[str, Source]:
-    """The source of every suite kdrift looks at, by suite.
+    """The source of every suite that kdrift uses, by suite.
 
-    `mirror` (or $KDRIFT_MIRROR) is the address of a Debian archive, optionally followed by a space and that of the
-    security archive; it overrides the host's choice. Raises FetchError if no Debian archive is known.
+    `mirror` (or $KDRIFT_MIRROR) is the URI of a Debian archive, optionally followed by a space and that of the security
+    archive; it overrides the host's configuration. Raises FetchError if no Debian archive is known.
     """
     sources = list(read_sources(*_source_files()))
     main = _best(sources, lambda suite: suite.split("-")[0] in (*RELEASES, *TESTING, *ALIASES)
@@ -62,7 +62,7 @@ def archives(mirror: str | None = None) -> dict[str, Source]:
 
 
 def read_sources(main: Path, parts: Path) -> Iterable[Source]:
-    """The enabled binary sources in a file such as sources.list and a directory such as sources.list.d, both forms."""
+    """The enabled binary sources of a file such as sources.list and a directory such as sources.list.d, in both formats."""
     for path in (main, *sorted(parts.glob("*"))):
         if path.suffix not in (".list", ".sources") or not path.is_file():
             continue
@@ -71,7 +71,7 @@ def read_sources(main: Path, parts: Path) -> Iterable[Source]:
 
 
 def _source_files() -> tuple[Path, Path]:
-    """Where apt itself looks, which the host's configuration can change."""
+    """The paths that apt reads, which the host may configure. Raises FetchError."""
     if not shutil.which("apt-config"):
         raise FetchError("apt is not installed here: Debian kernels need it; give a path to a kernel instead")
     query = ["apt-config", "shell", "main", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
@@ -108,7 +108,7 @@ def _is_security(suite: str) -> bool:
 
 
 def _best(sources: list[Source], wanted) -> Source | None:
-    """The likeliest Debian archive: others use the suite names too, but hardly the keyring, path or suites together."""
+    """The likeliest Debian archive: others use its suite names too, but hardly its keyring, path and suites together."""
     def likelihood(source: Source) -> int:
         keys = source.signed_by or ""
         paths = [uri.rstrip("/").rsplit("/", 1)[-1] for uri in source.uris]

@@ -1,4 +1,4 @@
-"""From a kernel specification (grammar in kernels.grammar) to a kernel on this machine."""
+"""From a kernel specification (see kernels.grammar) to a kernel on this machine."""
 
 from common.errors import FetchError, SpecError
 from kernels import debian, local
@@ -12,11 +12,11 @@ __all__ = ["FetchError", "Kernel", "Spec", "SpecError", "parse", "resolve"]
 
 def resolve(spec: str, cache: Cache, *, offline: bool = False, progress: Reporter | None = None,
             mirror: str | None = None) -> Kernel:
-    """The kernel that `spec` stands for, fetched and unpacked into the cache if it is not there yet.
+    """The kernel that `spec` names, fetched and unpacked into the cache if necessary.
 
-    The kernel is in use, and so safe from pruning, until the cache is closed. `mirror` overrides the archive's address
-    from the host's apt configuration. Raises SpecError for a specification that names no kernel and FetchError for a
-    kernel that cannot be had; each is one line.
+    The kernel is in use, and so safe from pruning, until the cache is closed. `mirror` overrides the archive's URI from
+    the host's apt configuration. Raises SpecError if the specification names no kernel and FetchError if the kernel
+    cannot be fetched; each is one line.
     """
     parsed = parse(spec)
     if parsed.kind == "running":

@@ -1,6 +1,6 @@
-"""Hosts in network namespaces, the links between them, and what can be done and seen there.
+"""Hosts in network namespaces, the links between them, and tools to drive and observe them.
 
-A plain library: it knows nothing of pytest, nor of virtual machines.
+A plain library: it depends neither on pytest nor on virtual machines.
 """
 
 from netns.errors import (

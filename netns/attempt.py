@@ -1,4 +1,4 @@
-"""connect() as the three kinds of client make it, and what each of them learns when it fails."""
+"""connect() by blocking, poll(2) and epoll(7) clients, and the error that each of them gets."""
 
 import errno
 import select
@@ -18,7 +18,7 @@ _EVENTS = {"IN": select.EPOLLIN, "OUT": select.EPOLLOUT, "ERR": select.EPOLLERR,
 
 @dataclass(frozen=True)
 class Outcome:
-    """How connect() ended: its errno by name ("" for a connection), after so many seconds."""
+    """How connect() ended: the errno name ("" if it connected) and the duration in seconds."""
 
     error: str
     seconds: float
@@ -28,10 +28,10 @@ def attempt(
     conn: socket.socket, target: tuple[str, int], way: str, meanwhile: Callable[[], object] | None = None,
     within: float = 30
 ) -> Outcome:
-    """Connect, and wait `within` seconds for the end: a client that blocks in connect(), one that waits with poll(2),
-    or one with epoll(7); the latter two ask SO_ERROR. `meanwhile` is called while connect() is under way.
+    """Connect and wait up to `within` seconds for the result. The `way` is "blocking" (in connect()), "nonblocking" (poll(2))
+    or "epoll" (epoll(7)); the latter two read SO_ERROR. `meanwhile` is called while connect() is in progress.
 
-    Raises NotMet if it does not end.
+    Raises NotMet if connect() does not finish.
     """
     with stopwatch() as took:
         number = (_block if way == "blocking" else _wait)(conn, target, way, meanwhile or (lambda: None), within)
@@ -39,19 +39,19 @@ def attempt(
 
 
 def name(number: int) -> str:
-    """The errno's name, "" for 0; the number where there is no name, as of the kernel's own (ENOTSUPP, 524)."""
+    """The name of an errno, "" for 0; the number if it has no name, such as the kernel-internal ENOTSUPP (524)."""
     if number == errno.EOPNOTSUPP:
-        return "EOPNOTSUPP"                 # which Python calls ENOTSUP
+        return "EOPNOTSUPP"                 # Python calls it ENOTSUP
     return errno.errorcode.get(number, str(number)) if number else ""
 
 
 def so_error(conn: socket.socket) -> str:
-    """SO_ERROR by name, "" for none. The kernel forgets the error with that."""
+    """Read SO_ERROR, which clears it: the errno name, "" for none."""
     return name(conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def errno_of(call: Callable, *arguments: object) -> object:
-    """The errno's name that the call fails with; what it returns if it does not."""
+    """The errno name that the call fails with; its return value if it succeeds."""
     try:
         return call(*arguments)
     except OSError as error:
@@ -60,8 +60,8 @@ def errno_of(call: Callable, *arguments: object) -> object:
 
 @contextmanager
 def refused(expected: str, what: str) -> Iterator[None]:
-    """The block ends with this errno, given by its name, or with a socket's "timeout". Raises NotMet, which says `what` was to be
-    refused, if it does not fail, or otherwise."""
+    """The block must fail with the errno name `expected`, or "timeout" for a socket timeout. Raises NotMet with `what` if it
+    succeeds or fails differently."""
     try:
         yield
     except OSError as error:
@@ -73,7 +73,7 @@ def refused(expected: str, what: str) -> Iterator[None]:
 
 
 def events(conn: socket.socket, within: float = 0) -> set[str]:
-    """What epoll says of the socket: at once, or what comes first within so many seconds."""
+    """The epoll events of the socket: those pending now, or the first within `within` seconds."""
     with select.epoll() as epoll:
         epoll.register(conn, sum(_EVENTS.values()))
         return {word for _, mask in epoll.poll(within) for word, bit in _EVENTS.items() if mask & bit}

@@ -1,6 +1,6 @@
-"""What can go wrong in here, apart from the kernel's own errno (OSError)."""
+"""Errors of this library. The kernel's own errno stays an OSError."""
 
-# What strerror(3) has for EPERM and EACCES, in the words of a tool; and of `ip` for what is too new for it.
+# strerror(3) texts of EPERM and EACCES in tool output, and what `ip` says of a keyword that it is too old for.
 _REFUSALS = ("Operation not permitted", "Permission denied", "is unknown, try \"ip")
 
 
@@ -9,7 +9,7 @@ class NetnsError(Exception):
 
 
 class IsolationError(NetnsError):
-    """The kernel does not let this user have private namespaces; the message names the setting that forbids it."""
+    """The kernel denies this user private namespaces; the message names the setting that forbids them."""
 
 
 class MissingFeature(NetnsError):
@@ -17,26 +17,26 @@ class MissingFeature(NetnsError):
 
 
 class HostLacks(MissingFeature):
-    """What is missing is not the kernel's: a tool, a right, a device. It says nothing of the kernel."""
+    """A tool, a permission or a device of the host is missing. It says nothing about the kernel."""
 
 
 def lacks(what: str, error: Exception) -> MissingFeature:
-    """The error that says so of what could not be had: HostLacks where it was forbidden, which is for want of a right."""
+    """The error for a missing feature: HostLacks if permission was denied or the tool is too old."""
     refused = isinstance(error, PermissionError) or any(words in str(error) for words in _REFUSALS)
     return (HostLacks if refused else MissingFeature)(f"{what}: {error}")
 
 
 class CommandError(NetnsError):
-    """A command ended with a status other than 0; the message holds its standard error."""
+    """A command exited with a nonzero status; the message holds its standard error."""
 
 
 class CaptureLost(NetnsError):
-    """The packet ring overflowed, so nothing can be said about what was not seen."""
+    """The packet ring overflowed, so the absence of a packet proves nothing."""
 
 
 class Waited(NetnsError):
-    """Base of the errors of waiting in vain. `dropped` is what the kernel dropped meanwhile, for whoever can say so: a line
-    that ends the message."""
+    """Base of the errors of failed waits. `dropped` says what the kernel dropped meanwhile, where that is known; it ends
+    the message."""
 
     dropped = ""
 
@@ -45,12 +45,12 @@ class Waited(NetnsError):
 
 
 class NotMet(Waited, AssertionError):
-    """Something that should have become true did not, in the time given."""
+    """A condition did not become true within the given time."""
 
 
 class NothingCame(Waited, TimeoutError):
-    """A socket's timeout is over; the message says whose socket waited for what. It has no errno, as Python's own."""
+    """A socket timed out; the message says whose socket waited for what. It has no errno, like Python's own timeout."""
 
 
 class WrongNumber(Waited, AssertionError):
-    """There are more or fewer packets, entries or events than there should be; the message says of which host, and lists them."""
+    """Too many or too few packets, entries or events; the message names the host and lists them."""

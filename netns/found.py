@@ -1,42 +1,42 @@
-"""What was found on a host, under a name: whoever wants one packet and gets none, or three, is told of which host and which they are."""
+"""Named collections of what was found on a host: the error for a wrong count names the host and lists the items."""
 
 from collections.abc import Callable, Hashable, Iterable
 
 from netns.errors import WrongNumber
 
-# What a message lists of what there is.
+# Items that a message lists.
 _MOST = 20
 
 
 class Found(list):
-    """A list of what was found; `what` is its name in messages: "tcp packets that client sent"."""
+    """A list of what was found; `what` names it in messages: "tcp packets that client sent"."""
 
     def __init__(self, what: str, items: Iterable = ()) -> None:
         super().__init__(items)
         self.what = what
 
     def exactly(self, count: int) -> list:
-        """The items, which are so many, to be unpacked. Raises WrongNumber with those that there are."""
+        """The items, exactly `count` of them, ready to unpack. Raises WrongNumber with the items."""
         if len(self) != count:
             raise self._wrong(str(count))
         return list(self)
 
     def only(self) -> object:
-        """The one item. Raises WrongNumber."""
+        """The only item. Raises WrongNumber."""
         return self.exactly(1)[0]
 
     def some(self) -> "Found":
-        """These, which are one or more: for what asks for the largest. Raises WrongNumber."""
+        """The same list, at least one item long, for max() and the like. Raises WrongNumber."""
         if not self:
             raise self._wrong("at least 1")
         return self
 
     def which(self, what: str, satisfied: Callable[[object], bool]) -> "Found":
-        """Those that satisfy; `what` continues the name: "with the SYN flag"."""
+        """The items that satisfy it; `what` continues the name: "with the SYN flag"."""
         return Found(f"{self.what} {what}", filter(satisfied, self))
 
     def __getitem__(self, index: object) -> object:
-        """Raises WrongNumber for an index that there is not."""
+        """Raises WrongNumber for an index out of range."""
         try:
             return super().__getitem__(index)
         except IndexError:
@@ -49,7 +49,7 @@ class Found(list):
 
 
 class FoundBy(dict):
-    """What was found, by a key; `what` is its name in messages: "resets that client sent, by port"."""
+    """What was found, by key; `what` names it in messages: "resets that client sent, by port". A missing key raises WrongNumber."""
 
     def __init__(self, what: str, items: object = ()) -> None:
         super().__init__(items)
@@ -60,5 +60,5 @@ class FoundBy(dict):
 
 
 def what_of(items: Iterable) -> str:
-    """The name of what was found, for what is chosen from it."""
+    """The name of a Found, for a selection from it."""
     return getattr(items, "what", "what was found")

@@ -1,6 +1,6 @@
-"""Refusals that mean: this kernel has no such feature. They are told from all others by what the tools and the kernel say.
+"""Refusals that mean that the kernel lacks a feature, recognized by what the tools and the kernel say.
 
-Each is a MissingFeature, and still what it was otherwise, a CommandError or an OSError, for those who expect one.
+Each is a MissingFeature and also the usual CommandError or OSError, for callers that expect one.
 """
 
 import errno
@@ -13,11 +13,11 @@ from netns.errors import CommandError, MissingFeature
 _NETLINK = {0: "NETLINK_ROUTE", 4: "NETLINK_SOCK_DIAG", 6: "NETLINK_XFRM (CONFIG_XFRM_USER)", 9: "NETLINK_AUDIT (CONFIG_AUDIT)", 12: "NETLINK_NETFILTER (CONFIG_NETFILTER_NETLINK)"}
 _REFUSED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT)
 _NO_NFTABLES = "cache initialization failed|Unable to initialize Netlink socket|Failed to initialize nft|Could not fetch rule set generation id"
-# By the tool's name: what it says, and what is missing then. {0} is what the first group found, {words} what was asked for.
+# By tool: message pattern, and the missing feature. {0} is the pattern's first group, {words} the request.
 _SAYINGS = {
     "nft": (
         (_NO_NFTABLES, "nf_tables (CONFIG_NF_TABLES)"),
-        # ENOENT also means an object that is not there; whoever adds a table of his own refers to nothing else.
+        # ENOENT also means a missing object; a request that adds its own table refers to no other object.
         (r"(?:Could not process rule|Error): (Operation not supported|Protocol not supported|No such file or directory)", "nftables for {words}"),
     ),
     "iptables": (
@@ -41,20 +41,20 @@ _SAYINGS = {
 
 
 class UnsupportedCommand(MissingFeature, CommandError):
-    """A command failed because the kernel lacks what it is for."""
+    """A command failed because the kernel lacks the feature that it needs."""
 
 
 class UnsupportedRequest(MissingFeature, OSError):
-    """The kernel refused a socket, a request or a sysctl that it does not know."""
+    """The kernel refused a socket, a request or a sysctl that it does not support."""
 
     def __str__(self) -> str:
         return self.strerror
 
 
 def in_command(command: Sequence[str], stdin: str, said: str) -> str | None:
-    """The feature for want of which the kernel refused the command, by what its standard error `said`; None for another reason."""
+    """The feature that the kernel lacks, by the standard error that the command `said`; None if it failed for another reason."""
     if "Operation not permitted" in said or "Permission denied" in said:
-        return None                         # for want of a right
+        return None                         # missing permission
     for pattern, feature in _SAYINGS.get(_tool(command[0]), ()):
         found = re.search(pattern, said)
         if found and not (found.lastindex and "No such file" in found[1] and "add table" not in stdin):
@@ -75,7 +75,7 @@ def _tool(name: str) -> str:
 
 @contextmanager
 def in_request(what: str) -> Iterator[None]:
-    """An OSError in the block that says that the kernel does not know what is asked for names it as missing."""
+    """An OSError in the block that means "not supported" becomes UnsupportedRequest, which names `what`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The few system calls that Python 3.11 does not offer."""
+"""The few system calls that Python 3.11 lacks."""
 
 import ctypes
 import os
@@ -28,7 +28,7 @@ def _check(result: int, what: str) -> None:
 
 
 def syscall(number: int, *arguments: int) -> int:
-    """A system call that the C library has no function for. Raises OSError."""
+    """A system call without a C library wrapper. Raises OSError."""
     result = _libc.syscall(ctypes.c_long(number), *map(ctypes.c_ulong, arguments))
     if result < 0:
         error = ctypes.get_errno()
@@ -37,7 +37,7 @@ def syscall(number: int, *arguments: int) -> int:
 
 
 def fork_as(ids: Sequence[int]) -> int:
-    """fork(2) of a process with one thread; the child has these process ids, in its innermost namespace first (clone3(2), set_tid).
+    """fork(2) of a single-threaded process; the child gets these PIDs, the innermost namespace's first (clone3(2), set_tid).
     Raises OSError."""
     numbers = (ctypes.c_int * len(ids))(*ids)
     # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
@@ -56,7 +56,7 @@ def setns(descriptor: int, kind: int) -> None:
 
 
 def disconnect(descriptor: int) -> None:
-    """connect(2) with AF_UNSPEC: the socket is without a peer again. Raises OSError."""
+    """connect(2) with AF_UNSPEC: the socket has no peer any more. Raises OSError."""
     address = bytes(16)
     _check(_libc.connect(descriptor, address, len(address)), "connect to nobody")
 

@@ -1,4 +1,4 @@
-"""How exact a kernel timer is: what a measured time may be, given the timeout that was asked for."""
+"""The accuracy of kernel timers: which measured times fit a requested timeout."""
 
 import os
 import time
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 # include/uapi/linux/time.h; Python's time module does not name it.
 _CLOCK_MONOTONIC_COARSE = 6
 
-# The length of a jiffy in seconds: the coarse clocks advance once a tick.
+# One jiffy in seconds: the coarse clocks advance once a tick.
 TICK = time.clock_getres(_CLOCK_MONOTONIC_COARSE)
 
-# Until a timer's work is seen, other work may be in the way. On an idle virtual clock that is the cost of the work
-# alone; on the running kernel it is whatever else the machine does.
+# Other work may delay the observation of a timer. On an idle virtual clock it is only the cost of the work itself; on
+# the running kernel it is anything else that the machine does.
 _VIRTUAL = os.environ.get("KDRIFT_CLOCK") == "virtual"
 _LATE = 0.02 if _VIRTUAL else 0.5
 
@@ -22,7 +22,7 @@ _LEVEL_FACTOR = 8
 def wheel_granularity(timeout: float) -> float:
     """Seconds by which the kernel's timer wheel may fire late: its buckets get coarser with the timeout.
 
-    Level 0 keeps timeouts below 63 jiffies to the jiffy, each further level holds eight times longer ones in buckets
+    Level 0 keeps timeouts below 63 jiffies exact to the jiffy; each further level holds eight times longer ones in buckets
     eight times as wide: at worst 1/8 of the timeout (64 ms of 1 s at HZ 1000, 262 s of 7200 s).
     Source: kernel/time/timer.c, "The timer wheel has LVL_DEPTH array levels".
     """
@@ -34,10 +34,10 @@ def wheel_granularity(timeout: float) -> float:
 
 
 def timer_slack(*timeouts: float) -> float:
-    """Seconds by which two runs of a chain of timers may differ and keep the same promise, as the tolerance of a measurement.
+    """Seconds by which two runs of a chain of timers may differ and still keep the same promise: the tolerance of a measurement.
 
-    Each timer may be late by the wheel and a jiffy; `timer_slack(0)` is for what waits for no timer: who waits for one waits a jiffy or
-    more. On the running kernel both runs may be late by whatever else the machine does.
+    Each timer may be late by the wheel's granularity and a jiffy; `timer_slack(0)` is for events that wait for no timer: a wait
+    takes a jiffy or more. On the running kernel anything else that the machine does may delay both runs.
     """
     return _slack(timeouts) + (0 if _VIRTUAL else _LATE)
 
@@ -49,8 +49,8 @@ def _slack(timeouts: Iterable[float]) -> float:
 class approx_timer:
     """Equals any time that a chain of kernel timers may take: `seconds == approx_timer(10, 5, 5)`.
 
-    Each timer may seem a jiffy short, because it is set in whole jiffies somewhere within the current one, and may be
-    late by the granularity of the timer wheel and a tick. `late` allows seconds for the work between timer and sight.
+    Each timer may seem a jiffy short, because it starts within a jiffy and counts whole ones, and may be late by the
+    granularity of the timer wheel and a tick. `late` allows seconds for the work between expiry and observation.
     """
 
     def __init__(self, *timeouts: float, late: float = _LATE) -> None:

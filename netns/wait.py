@@ -8,7 +8,7 @@ from netns.errors import NotMet
 
 
 class Expected:
-    """A condition that a message can name: "at least 1"."""
+    """A condition with a name for messages: "at least 1"."""
 
     def __init__(self, words: str, holds: Callable[[object], bool]) -> None:
         self._words = words
@@ -30,9 +30,9 @@ def at_most(count: float) -> Expected:
 
 
 def eventually(what: str, observe: Callable[[], object], expected: object, within: float, every: float = 0.02) -> object:
-    """Call `observe` until its value equals `expected`, or satisfies that if it is an Expected; return that value.
+    """Call `observe` until its value equals `expected`, or satisfies it if it is an Expected; returns that value.
 
-    `what` names the value and whose it is: "Tcp.CurrEstab of server" (see also Host.reaches()). `within` and `every` are seconds.
+    `what` names the value and its owner: "Tcp.CurrEstab of server" (see also Host.reaches()). `within` and `every` are seconds.
     Raises NotMet with the name, the last value and the expected one; TypeError without a name.
     """
     if not isinstance(what, str) or callable(expected) and not isinstance(expected, Expected):
@@ -50,7 +50,7 @@ def eventually(what: str, observe: Callable[[], object], expected: object, withi
 
 
 class Stopwatch:
-    """Seconds gone since its start, or between its start and its stop. Clock: CLOCK_MONOTONIC."""
+    """Seconds since its start, or between start and stop. Clock: CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -66,7 +66,7 @@ class Stopwatch:
 
 @contextmanager
 def stopwatch() -> Iterator[Stopwatch]:
-    """A stopwatch that runs for the time of the block."""
+    """A stopwatch that runs within the block."""
     watch = Stopwatch()
     try:
         yield watch

@@ -1,1 +1,1 @@
-"""From a kernel's files to a guest that runs: boot image, machine, launcher, and what runs inside."""
+"""From a kernel's files to a running guest: boot image, machine, launcher, and what runs inside."""

@@ -1,22 +1,22 @@
-"""What makes the virtual clock exact, to the instruction.
+"""Makes the virtual clock exact to the instruction.
 
-QEMU's clock is the number of instructions, two nanoseconds each (-icount shift=1), and an offset.  When the guest is idle QEMU's main loop
-adds to the offset what is left until the next timer.  It may take a processor for idle that has just halted and whose last instructions are
-not counted yet; then it adds too much, some microseconds, once in 100000 times on a busy host (QEMU 7.2, icount_start_warp_timer()).
-A QEMU that records for a replay has its main loop wait until they are counted.  So guests are recorded, to nowhere.
+QEMU's clock is an offset plus two nanoseconds per instruction (-icount shift=1).  When the guest is idle, QEMU's main loop adds the
+time until the next timer to the offset.  It may take a processor for idle that has just halted, before its last instructions are
+counted; then it adds some microseconds too much, once in 100000 times on a busy host (QEMU 7.2, icount_start_warp_timer()).
+When QEMU records for a replay, its main loop waits until they are counted.  So guests are recorded, to /dev/null.
 """
 import struct
 from pathlib import Path
 
-RECORDED = ["-icount", "rr=record,rrfile=/dev/null"]        # besides what else -icount is told
-SECTION = b"\x0ctimer/icount" + struct.pack(">I", 1)        # in a saved state: length and name, version; offset and number follow
+RECORDED = ["-icount", "rr=record,rrfile=/dev/null"]        # in addition to the other -icount options
+SECTION = b"\x0ctimer/icount" + struct.pack(">I", 1)        # in a saved state: length and name, version; offset and count follow
 SHIFT = 1
 
 
 def count_from_zero(devices: Path) -> None:
-    """Make all instructions of a saved state part of the offset.
+    """Move the instruction count of a saved state into the offset.
 
-    The record begins at 0, and 2^31 instructions at once are too many for it (QEMU 7.2, replay_advance_current_icount()).
+    The recording begins at 0, and cannot advance by 2^31 instructions at once (QEMU 7.2, replay_advance_current_icount()).
     Raises ValueError if this is no saved state with a virtual clock.
     """
     with open(devices, "r+b") as file:

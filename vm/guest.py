@@ -1,9 +1,9 @@
 """Process 1 of the guest: mounts, modules, imports, then one pytest worker.
 
 The kernel starts this file as `rdinit` with the project's own Python.  It talks to the launcher through two virtio-serial
-ports: `kdrift.control` (JSON lines) and `kdrift.gateway` (execnet's own protocol).  What it is told it asks for (vm.inlet): an
-order in JSON, the sources as a tar archive, then execnet's messages.  `ready` is followed by the first question, at which the machine
-stands still and may be saved; what comes later belongs to one session.
+ports: `kdrift.control` (JSON lines) and `kdrift.gateway` (execnet's protocol).  It requests all its input (vm.inlet): an
+order in JSON, the sources as a tar archive, then execnet's messages.  It sends `ready` before the first request, at which the
+machine stands still and may be saved; everything later belongs to one session.
 """
 import ctypes
 import fcntl
@@ -27,7 +27,7 @@ import kdrift_processor
 from kdrift_inlet import GatewayIO, Inlet
 
 SETTINGS = "/etc/kdrift.json"
-MOUNTS = [                                  # source, target, type; the optional ones depend on the kernel's configuration
+MOUNTS = [                                  # source, target, type, required; whether the others exist depends on the kernel's configuration
     ("proc", "/proc", "proc", True),
     ("sysfs", "/sys", "sysfs", True),
     ("devtmpfs", "/dev", "devtmpfs", True),
@@ -37,18 +37,18 @@ MOUNTS = [                                  # source, target, type; the optional
     ("bpf", "/sys/fs/bpf", "bpf", False),
     ("cgroup2", "/sys/fs/cgroup", "cgroup2", False),
 ]
-# What the kernel does unasked. Timers of its housekeeping would wake an idle guest every second or two and make its clock slow to skip.
+# Kernel housekeeping, turned off: its timers would wake an idle guest every second or two, and its clock could not skip far.
 QUIET = {
-    # A tunnel's module once loaded would put its devices into every namespace that is made, all of which are also taken down.
+    # Otherwise a loaded tunnel module adds its devices to every new namespace, which also have to be destroyed.
     "/proc/sys/net/core/fb_tunnels_only_for_init_net": "1",
     "/proc/sys/vm/stat_interval": "86400",
     "/proc/sys/vm/dirty_writeback_centisecs": "0",
-    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd looks twice a second, on 5.10 even so: 90 % of all wake-ups of an idle 6.12
-    # The guard of ordinary tasks against real-time ones, of which there are none, looks a second after each (6.12 and later).
+    "/proc/sys/vm/compaction_proactiveness": "0",       # kcompactd wakes twice a second, on 5.10 even so: 90 % of wake-ups of an idle 6.12
+    # The server that guards ordinary tasks against real-time ones, which do not exist here, wakes a second after each (6.12 and later).
     "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
 }
-RNDRESEEDCRNG = 0x5207                      # of linux/random.h
-MOST_FILES = 1 << 20                        # a test may hold many thousand sockets
+RNDRESEEDCRNG = 0x5207                      # linux/random.h
+MOST_FILES = 1 << 20                        # a test may hold many thousands of sockets
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -58,7 +58,7 @@ def mount(source: str, target: str, kind: str) -> bool:
 
 
 def prepare_system() -> None:
-    """Raise OSError when a file system that every test needs cannot be mounted."""
+    """Raises OSError if a file system that every test needs cannot be mounted."""
     for source, target, kind, needed in MOUNTS:
         if not mount(source, target, kind) and needed and not os.path.ismount(target):
             raise OSError(ctypes.get_errno(), f"cannot mount {kind} at {target}")
@@ -69,7 +69,7 @@ def prepare_system() -> None:
 
 
 def port(name: str) -> str:
-    """The device of a named virtio-serial port; its driver is loaded first where it is a module."""
+    """The device of a named virtio-serial port; loads its driver first if that is a module."""
     for attempt in range(2):
         for entry in Path("/sys/class/virtio-ports").glob("*"):
             if (entry / "name").read_text().strip() == name:
@@ -80,7 +80,7 @@ def port(name: str) -> str:
 
 
 def preload(packages: list[str]) -> None:
-    """Import what every session imports, so that it is in the saved state.  `name.*` stands for all modules of a package."""
+    """Import what every session imports, so that it is in the saved state.  `name.*` means all modules of a package."""
     for name in packages:
         package = importlib.import_module(name.removesuffix(".*"))
         if name.endswith(".*"):
@@ -92,7 +92,7 @@ def preload(packages: list[str]) -> None:
 
 
 class Control:
-    """The launcher's line to the guest."""
+    """The guest's connection to the launcher."""
 
     def __init__(self) -> None:
         self.file = open(port("kdrift.control"), "r+b", buffering=0)
@@ -102,7 +102,7 @@ class Control:
         self.file.write(json.dumps(event).encode() + b"\n")
 
     def receive(self) -> tuple[dict, bytes]:
-        """The order, and the sources."""
+        """The order and the sources."""
         data = self.inlet.ask()
         line, _, rest = data.partition(b"\n")
         order, pieces = json.loads(line), [rest]
@@ -112,9 +112,9 @@ class Control:
 
 
 def sow(seed: int) -> None:
-    """Make the kernel's random numbers the seed's own (random(4)): ports, sequence numbers, keys of hashes.
+    """Derive the kernel's random numbers from the seed (random(4)): ports, sequence numbers, hash keys.
 
-    The first seed leaves them as they are.
+    The first seed leaves them unchanged.
     """
     if seed != 1:
         with open("/dev/urandom", "r+b", buffering=0) as pool:
@@ -123,7 +123,7 @@ def sow(seed: int) -> None:
 
 
 def become_worker(order: dict, inlet: Inlet) -> None:
-    """In the child: execnet serves until the other side ends."""
+    """Runs in the child: execnet serves until the other side ends."""
     gateway = os.open(port("kdrift.gateway"), os.O_RDWR)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -136,7 +136,7 @@ def become_worker(order: dict, inlet: Inlet) -> None:
 
 
 def wait_for(child: int) -> int:
-    """Reap every process until `child` ends; its exit status."""
+    """Reap every process until `child` exits; returns its exit status."""
     while True:
         pid, status = os.wait()
         if pid == child:
@@ -160,7 +160,7 @@ def main() -> None:
         sources.extractall(order["directory"])
     child = os.fork()
     if child == 0:
-        os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell: until the worker ends the line is its own
+        os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell, which has the port to itself until the worker ends
         try:
             become_worker(order, control.inlet)
         except BaseException:
@@ -174,8 +174,8 @@ if __name__ == "__main__":
     try:
         main()
     except OSError as error:
-        print(f"kdrift: {error}", file=sys.stderr, flush=True)      # the launcher's reason
+        print(f"kdrift: {error}", file=sys.stderr, flush=True)      # the launcher reports this reason
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-    libc.reboot(0x01234567)                 # RB_AUTOBOOT: QEMU runs with -no-reboot, so this ends it
+    libc.reboot(0x01234567)                 # RB_AUTOBOOT: QEMU exits, because it runs with -no-reboot

@@ -1,7 +1,7 @@
 """The boot image: one initramfs with the host's Python, the tools, and one kernel's modules.
 
-Everything a test touches is in memory: while a guest waits for a disk or a shared directory of the host it is idle, and an idle
-guest's clock jumps.  Files keep their own absolute paths, so that a path means the same on both sides.
+All files are in memory: a guest that waits for a disk or a shared directory of the host is idle, and an idle guest's
+clock jumps.  Files keep their absolute paths, so that a path means the same on both sides.
 """
 import errno
 import fnmatch
@@ -24,10 +24,10 @@ from kernels.extract import Kernel
 TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
                                        for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat",
          "bash", "ls", "grep", "sleep", "ping", "ps"]         # for --shell
-# Where the kernel and scripts expect things: links of the host's file system, where they are links.
+# Paths that the kernel and scripts expect; symbolic links if the host has links there.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
 DATA = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2", "/usr/lib/*/xtables", "/etc/ethertypes", "/lib/terminfo"]
-# What nothing in a guest imports; by directory or file name.
+# What no guest imports; by directory or file name.
 STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "site-packages", "dist-packages",
                    "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
                    "xxlimited*", "*.a", "readline.*", "_dbm.*", "_gdbm.*", "nis.*"}
@@ -41,7 +41,7 @@ PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_p
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 GUEST = Path(__file__).with_name("guest.py")
-BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # what process 1 imports
+BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # for process 1
 INIT = "/kdrift-init.py"
 
 
@@ -54,7 +54,7 @@ def tool(name: str) -> str | None:
 
 
 def python_command() -> str:
-    """The interpreter as the guest starts it: the virtual environment's own, at its own path."""
+    """The guest's interpreter: the virtual environment's own, at its own path."""
     return os.path.join(sys.prefix, "bin", "python3")
 
 
@@ -65,7 +65,7 @@ def build_userland(target: Path) -> None:
 
 
 def userland_key() -> str:
-    """Changes when any file that would be packed changes (by path, size and modification time)."""
+    """A key that changes when a packed file changes (by path, size and modification time)."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in (GUEST, *BESIDE.values(), Path(__file__), Path(modules.__file__))))
     for path in sorted(_roots()):
         status = os.stat(path)
@@ -74,7 +74,7 @@ def userland_key() -> str:
 
 
 def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
-    """Write `initrd` for one kernel: the userland, then its modules, its settings and process 1."""
+    """Write `initrd` for one kernel: the userland, its modules, its settings and process 1."""
     stage = target / "stage"
     stage_modules(stage, kernel)
     (stage / "etc").mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
 
 
 def boot_image(cache: Cache, kernel: Kernel) -> Path:
-    """The initramfs of a kernel, from the cache or built now.  Raises ImageError."""
+    """The initramfs of a kernel, cached or newly built.  Raises ImageError."""
     base = userland_key()
     userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
     directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
@@ -104,7 +104,7 @@ def boot_image(cache: Cache, kernel: Kernel) -> Path:
 
 
 def _roots() -> list[str]:
-    """The places the userland is made of, few enough to look at on every start."""
+    """The files and directories that make up the userland, few enough to check at every start."""
     site = sysconfig.get_path("purelib")
     found = [path for name in TOOLS if (path := tool(name))] + [site] + [os.path.join(site, name) for name in os.listdir(site)]
     return found + [os.path.realpath(sys.executable)] + [path for pattern in DATA for path in glob.glob(pattern)]
@@ -146,7 +146,7 @@ def libraries(binaries: list[str]) -> list[str]:
 
 
 def with_links(files: list[str]) -> list[str]:
-    """Absolute paths with every directory and symbolic link on the way to them, parents first."""
+    """The files, and every directory and symbolic link on the way to them, parents first; without the leading slash."""
     seen: dict[str, None] = {}
 
     def add(path: str) -> None:
@@ -162,7 +162,7 @@ def with_links(files: list[str]) -> list[str]:
 
 
 def _resolved_steps(path: str) -> list[str]:
-    """A path, and the paths it stands for when links on its way are followed, one link at a time."""
+    """The symbolic links on the way to a path, followed one at a time, and the path that they lead to."""
     steps = []
     while True:
         parts, current = path.split("/"), ""
@@ -178,10 +178,10 @@ def _resolved_steps(path: str) -> list[str]:
 
 
 def stage_modules(stage: Path, kernel: Kernel) -> None:
-    """The kernel's modules that tests may need, where a machine looks for them below `stage`.  Raises ImageError."""
+    """Copy the modules that tests may need to where a machine below `stage` looks for them.  Raises ImageError."""
     if kernel.modules is None:
         return
-    root = stage / os.path.realpath("/lib").lstrip("/")     # where the userland's own link /lib leads to
+    root = stage / os.path.realpath("/lib").lstrip("/")     # the target of the userland's link /lib
     try:
         modules.stage(root.parent, kernel)
     except FetchError as error:
@@ -189,7 +189,7 @@ def stage_modules(stage: Path, kernel: Kernel) -> None:
 
 
 def join(target: Path, *archives: Path) -> None:
-    """Write one initramfs of several archives: the kernel unpacks them one after the other (initramfs-buffer-format.rst)."""
+    """Concatenate archives into one initramfs: the kernel unpacks them in turn (initramfs-buffer-format.rst)."""
     with open(target, "wb") as out:
         for archive in archives:
             with open(archive, "rb") as source:
@@ -197,7 +197,7 @@ def join(target: Path, *archives: Path) -> None:
 
 
 def cpio(target: Path, top: Path, paths: list[str]) -> None:
-    """An archive of these paths below `top`, as the kernel unpacks it.  Raises ImageError."""
+    """Write these paths below `top` in the format that the kernel unpacks.  Raises ImageError; OSError if the disk is full."""
     program = shutil.which("cpio")
     if program is None:
         raise ImageError("cpio is not installed")
@@ -205,6 +205,6 @@ def cpio(target: Path, top: Path, paths: list[str]) -> None:
         run = subprocess.run([program, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
                              stderr=subprocess.PIPE, input="\0".join(paths).encode())
     if run.returncode and b"No space left" in run.stderr:
-        raise OSError(errno.ENOSPC, "cpio", str(target))        # the cache says what to do about it
+        raise OSError(errno.ENOSPC, "cpio", str(target))        # the cache adds advice to it
     if run.returncode:
         raise ImageError(f"cpio failed: {run.stderr.decode().strip().splitlines()[-1]}")

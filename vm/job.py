@@ -1,4 +1,4 @@
-"""What the session tells a launcher, and what the launcher tells the session: two small files in the session's directory."""
+"""Messages between session and launcher: two small files in the session's directory."""
 import json
 import time
 from contextlib import suppress
@@ -10,23 +10,23 @@ from kernels.extract import Kernel
 
 @dataclass(frozen=True)
 class Job:
-    """One virtual machine to be run.  Times are seconds of the host's clock."""
+    """One virtual machine to run.  Times are seconds of the host's clock."""
 
     kernel: Kernel
     clock: str                              # virtual or real
     accel: str                              # tcg or kvm
-    slots: int                              # machines that may run at a time
+    slots: int                              # machines that may run at once
     fresh_boot: bool                        # boot instead of restoring the saved state
-    devices: list[str]                      # that QEMU adds to the machine
-    deadline: float                         # silence of the guest after which it is given up (vm.patience)
-    python: str                             # the guest's interpreter, the project and where the tests run: as on the session's host
+    devices: list[str]                      # QEMU devices to add
+    deadline: float                         # silence of the guest until it is given up (vm.patience)
+    python: str                             # the guest's interpreter, project and tests' working directory: as on the session's host
     project: str
     cwd: str
     session: str                            # the session's directory
-    owner: int                              # the session's process
+    owner: int                              # the session's PID
     events: str                             # file for this machine's events
-    initrd: str | None = None               # the boot image, where it is not made by the launcher itself
-    seed: int = 1                           # of what is chance in the guest
+    initrd: str | None = None               # the boot image, if the launcher does not make it
+    seed: int = 1                           # of the guest's random numbers
 
     @classmethod
     def read(cls, path: Path) -> "Job":
@@ -41,18 +41,18 @@ class Job:
 
 
 class Events:
-    """A machine's history, one JSON object a line: what it does now (`state`), and how it ended (`end`)."""
+    """A machine's history, one JSON object per line: what it is doing (`state`), and how it ended (`end`)."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.kept: list[dict] | None = None
 
     def add(self, **event: object) -> None:
-        with suppress(FileNotFoundError), self.path.open("a") as file:      # a session that was killed leaves no directory
+        with suppress(FileNotFoundError), self.path.open("a") as file:      # a killed session leaves no directory
             file.write(json.dumps({"at": time.time(), **event}) + "\n")
 
     def keep(self) -> None:
-        """Remember all there is: the file is about to be removed."""
+        """Keep all events in memory: the file is about to be removed."""
         self.kept = self.read()
 
     def read(self) -> list[dict]:

@@ -1,9 +1,9 @@
-"""One virtual machine behind one execnet gateway: the process that pytest-xdist takes for a Python interpreter.
+"""One virtual machine behind one execnet gateway: to pytest-xdist this process is a Python interpreter.
 
     python -m vm.launcher JOB ...      standard input and output: execnet's protocol
 
 It waits for a slot, gets the boot image and the saved state (from the cache, or makes them), restores the machine and then
-passes bytes between execnet and the guest.  The machine never outlives this process, and this process never outlives its
+forwards bytes between execnet and the guest.  The machine never outlives this process, and this process never outlives its
 standard input.
 """
 import fcntl
@@ -37,19 +37,19 @@ from vm.process import signal_when_parent_ends
 
 # Seconds (vm.patience) until the guest has imported everything, under emulation; --deadline if longer.
 BOOT_DEADLINE = 180
-KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few; one that hangs is to be found out soon
+KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few seconds, and a hang should be noticed soon
 GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
 UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
-BESIDE_MB = 90                              # that the kernel and Python take beside it
-ASKING_DEADLINE = 20                        # from `ready` to where the guest asks for its orders
-LOOK = 20                                   # milliseconds after which what the guest has written is looked at
+BESIDE_MB = 90                              # MB that the kernel and Python need besides
+ASKING_DEADLINE = 20                        # seconds from `ready` until the guest asks for its orders
+LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
 PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
 
 
 class SessionOver(Exception):
-    """Whoever wanted the machine wants it no more, or is gone."""
+    """The session no longer wants the machine, or is gone."""
 
 
 def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
@@ -61,7 +61,7 @@ def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
         with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
             run(job, events, Path(directory))
     except SessionOver as over:
-        if over.args[0] == OWNER_GONE:      # it was killed, so its directory is ours to remove
+        if over.args[0] == OWNER_GONE:      # it was killed, so this process removes its directory
             shutil.rmtree(job.session, ignore_errors=True)
     except (VMError, ImageError, CacheError, OSError) as error:
         events.add(end="lost" if events.first("running") else "boot", why=str(error))
@@ -71,10 +71,10 @@ def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
 
 
 def end_with_session(owner: int) -> None:
-    """From now on SIGTERM, which the session sends, raises SessionOver; so does OWNER_GONE, from the kernel when it is killed.
+    """From now on SIGTERM from the session raises SessionOver; so does OWNER_GONE, which the kernel sends when the session is killed.
 
-    Two signals, because getppid(2) does not tell them apart: the children of a killed process with threads first belong to
-    another of its threads.  An interrupt from the keyboard reaches the whole process group; what it means is for the session to say.
+    Two signals, because getppid(2) cannot tell them apart: the children of a killed multithreaded process first belong to
+    another of its threads.  A keyboard interrupt reaches the whole process group; the session decides what it means.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in ENDS:
@@ -86,18 +86,18 @@ def end_with_session(owner: int) -> None:
 
 def session_over(received: int, *_: object) -> None:
     for number in ENDS:
-        signal.signal(number, signal.SIG_IGN)       # once is enough, and what follows is not to be disturbed
+        signal.signal(number, signal.SIG_IGN)       # once is enough, and nothing may interrupt the cleanup
     raise SessionOver(received)
 
 
 def await_end() -> NoReturn:
-    """A pipe to the session is closed, so one of the signals is on its way; only then it is known whether the session was killed."""
+    """A pipe to the session is closed, so one of the signals is on its way; only the signal tells whether the session was killed."""
     while True:
         time.sleep(0.05)
 
 
 def answer_bootstrap() -> None:
-    """Take execnet's bootstrap line and say that it worked: the guest has the same code imported in its saved state.
+    """Read execnet's bootstrap line and report success: the guest has the same code imported in its saved state.
 
     Answering at once lets the session start all its machines without waiting for each.
     """
@@ -108,7 +108,7 @@ def answer_bootstrap() -> None:
 
 @contextmanager
 def slot(directory: Path, slots: int, events: Events) -> Iterator[None]:
-    """Hold one of so many slots; the kernel gives the lock back whatever way this process ends."""
+    """Hold one of `slots` slots; the kernel releases the lock however this process ends."""
     files = [open(directory / f"slot-{number}", "w") for number in range(slots)]
     try:
         events.add(state="waiting")
@@ -154,12 +154,12 @@ def run(job: Job, events: Events, directory: Path) -> None:
 
 
 def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
-    """What this kernel is told besides what all are: process 1, and whether unsigned modules are refused."""
+    """This kernel's additional parameters: process 1, and whether unsigned modules are refused."""
     return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python or python_command()}", "--", INIT]
 
 
 def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Bring a machine to where it waits for orders."""
+    """Bring a machine to the point where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
         say_lacks(boot(machine, job.deadline), events)
@@ -168,9 +168,9 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 
 def boot(machine: Machine, deadline: float) -> list[str]:
-    """Start a machine and wait until its process 1 is ready; what its kernel lacks, and tests will be skipped for.
+    """Start a machine and wait until its process 1 is ready; returns the features that its kernel lacks, whose tests are skipped.
 
-    Raises VMError with the reason that process 1 gave, or with the console's last lines.
+    Raises VMError with process 1's reason, or with the console's last lines.
     """
     check_room(machine.initrd)
     machine.start()
@@ -188,7 +188,7 @@ def boot(machine: Machine, deadline: float) -> list[str]:
 
 
 def check_room(initrd: Path) -> None:
-    """Raises VMError for a boot image that the machine's memory cannot hold: QEMU or the kernel would end in words of their own."""
+    """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
     size = initrd.stat().st_size >> 20
     if UNPACKING * size + BESIDE_MB > MEMORY_MB:
         raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack {(MEMORY_MB - BESIDE_MB) // UNPACKING}: "
@@ -201,7 +201,7 @@ def say_lacks(lacks: list[str], events: Events) -> None:
 
 
 def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Start from the saved state, which is made anew where QEMU does not take it.  Raises VMError."""
+    """Start from the saved state, which is remade if QEMU rejects it.  Raises VMError."""
     for attempt in (1, 2):
         state = saved_state(machine, cache, job, events)
         events.add(state="restoring")
@@ -219,7 +219,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 
 def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
-    """The directory of the machine's saved state: the cache's, or one that is made now.  Raises VMError."""
+    """The directory of the machine's saved state, cached or newly made.  Raises VMError."""
     def save(target: Path) -> dict:
         events.add(state="booting")
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
@@ -234,7 +234,7 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
 
 
 def state_key(machine: Machine, job: Job) -> str:
-    """Everything that the saved state depends on: the kernel, what was packed, QEMU and its arguments, the accelerator's processor."""
+    """A hash of all that the saved state depends on: the kernel, the packed files, QEMU and its arguments, with KVM the processor."""
     parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(), *RECORDED]
     if machine.accel == "kvm":
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
@@ -243,7 +243,7 @@ def state_key(machine: Machine, job: Job) -> str:
 
 
 def supervise(machine: Machine, job: Job, events: Events) -> None:
-    """Pass bytes until either side ends, and say how it ended."""
+    """Forward bytes until either side ends, and record how it ended."""
     patience = Patience(machine.process.pid, job.deadline)
     done = None
     frames = Frames()
@@ -266,7 +266,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             elif not data:
                 poller.unregister(descriptor)
             elif shell.wanted(data):
-                with suppress(VMError):         # whatever became of the machine is seen here
+                with suppress(VMError):         # this loop sees what became of the machine
                     shell.serve(machine, job.owner)
                 patience.renew()
             else:
@@ -275,7 +275,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             patience.renew()
             write_all(1, data)
         if machine.line.asked:
-            patience.renew()                    # it is the session that is waited for
+            patience.renew()                    # the guest waits for the session
             machine.line.answer()
         if patience.is_over():
             try:
@@ -290,7 +290,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
 
 
 def ending(machine: Machine, done: str | None) -> dict:
-    """How a machine ended that nobody asked to end."""
+    """How a machine ended that was not told to end."""
     console = last_words(machine)
     if line := impossible(machine.console_tail(400)):
         return {"end": "lost", "why": f"no processor has such registers, the emulator is wrong: {line.strip()}", "console": console}
@@ -302,7 +302,7 @@ def ending(machine: Machine, done: str | None) -> dict:
 
 
 def last_words(machine: Machine, most: int = 30) -> list[str]:
-    """The end of the console; from the first line of a panic where there is one."""
+    """The end of the console; from the first line of a panic on if there is one."""
     lines = machine.console_tail(200)
     first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
     return lines[first:first + most] if first is not None else lines[-most:]

@@ -1,4 +1,4 @@
-"""A look at the kernel before it runs a test, in the guest: what none can do without, and what some will be skipped for.
+"""Checks a kernel in the guest before its first test: features that every test needs, and those whose tests are skipped.
 
 Packed beside process 1, which imports it before the project's sources are there.
 """
@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
-# What every topology is made of: what it is, its module, its name in the configuration.
+# What every topology needs: feature, module, config option.
 ESSENTIAL = [("network namespaces", "", "NET_NS"), ("IPv6", "ipv6", "IPV6"), ("packet sockets", "af_packet", "PACKET"), ("veth", "veth", "VETH")]
-# What tests are skipped for: a module, a function that is there where it is built in, its name in the configuration.
+# What tests are skipped for: module, a function that exists if it is built in, config option.
 OPTIONAL = {"nf_tables": ("nft_do_chain", "NF_TABLES"), "ip_tables": ("ipt_do_table", "IP_NF_IPTABLES"), "nf_conntrack": ("nf_conntrack_in", "NF_CONNTRACK"),
             "ip_vs": ("ip_vs_conn_new", "IP_VS"), "xfrm_user": ("xfrm_send_state_notify", "XFRM_USER"), "tun": ("tun_get_socket", "TUN"),
             "inet_diag": ("inet_diag_dump_icsk", "INET_DIAG")}
@@ -21,7 +21,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Unfit(OSError):
-    """No test can run on this kernel; one line says what it lacks."""
+    """No test can run on this kernel; one line says what is missing."""
 
 
 def modules() -> Path:
@@ -29,7 +29,7 @@ def modules() -> Path:
 
 
 def listed(name: str) -> dict[str, str]:
-    """The modules in modules.dep or modules.builtin, and the path of each below modules()."""
+    """The modules in modules.dep or modules.builtin, with their paths below modules()."""
     try:
         lines = (modules() / name).read_text().splitlines()
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def listed(name: str) -> dict[str, str]:
 
 
 def unfit(what: str, module: str, option: str) -> Unfit:
-    """The error for a feature that the kernel does not give: it has none, or does not take the module that has it."""
+    """The error for a missing feature: the kernel does not have it, or rejects its module."""
     if path := listed("modules.dep").get(module):
         if (release := made_for(modules() / path)) != modules().name:
             return Unfit(f"the modules given are of {release} and the kernel is {modules().name}: no test can run")
@@ -52,19 +52,19 @@ def unfit(what: str, module: str, option: str) -> Unfit:
 
 
 def made_for(module: Path) -> str:
-    """The release that a module's vermagic names (Documentation/kbuild/modules.rst)."""
+    """The release in a module's vermagic (Documentation/kbuild/modules.rst)."""
     found = re.search(rb"vermagic=([^\0 ]+)", module.read_bytes())
     return found[1].decode(errors="replace") if found else modules().name
 
 
 def refusal(module: str) -> str:
-    """Why a module cannot be loaded: in the kernel's words, or else modprobe's."""
+    """Why a module cannot be loaded: the kernel's message, or else modprobe's."""
     load = subprocess.run(["/sbin/modprobe", module], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     said = load.stderr.strip().splitlines()
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     try:
         while True:
-            with suppress(BrokenPipeError):         # what was to come next has been overwritten
+            with suppress(BrokenPipeError):         # the next record has been overwritten
                 text = os.read(log, 8192).decode(errors="replace").partition(";")[2].partition("\n")[0]
                 if re.match(rf"(module )?{module}: ", text) or "rejected" in text:
                     said.append(text)
@@ -75,17 +75,17 @@ def refusal(module: str) -> str:
 
 
 def essentials() -> None:
-    """Raises Unfit where every test would fail."""
+    """Raises Unfit if every test would fail."""
     child = os.fork()
     if child == 0:
-        os._exit(first_missing())           # its namespace and the device there end with it
+        os._exit(first_missing())           # ends its namespace and the device there
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if status:
         raise unfit(*ESSENTIAL[status - 1])
 
 
 def first_missing() -> int:
-    """The number, from 1, of the first of ESSENTIAL that is missing; 0 for none.  Moves the process into a namespace of its own."""
+    """The number, from 1, of the first missing entry of ESSENTIAL; 0 for none.  Moves the process into a new network namespace."""
     if libc.unshare(CLONE_NEWNET):
         return 1
     for number, (family, kind) in enumerate(((socket.AF_INET6, socket.SOCK_DGRAM), (socket.AF_PACKET, socket.SOCK_RAW)), 2):
@@ -98,7 +98,7 @@ def first_missing() -> int:
 
 
 def lacks() -> list[str]:
-    """Names of what it does not have, and tests will be skipped for."""
+    """The names of missing features, whose tests are skipped."""
     there = {**listed("modules.dep"), **listed("modules.builtin")}
     absent = [name for name in OPTIONAL if name not in there]
     if absent and not (modules() / "modules.builtin").exists():

@@ -22,34 +22,34 @@ from vm.patience import Patience, processor_time
 from vm.process import DIES_WITH_PARENT
 
 MEMORY_MB = 512
-MONITOR_DEADLINE = 120                      # seconds of wall time that QEMU may take for an order; on a busy host it may be several
-OPENING = 20                                # seconds (vm.patience) until it has opened its sockets
-LONGEST_SOCKET = 107                        # bytes of the path of a socket (unix(7))
-SEED = 1                                    # QEMU's own random numbers, so that two boots are alike
-# What an emulated processor does without. Until 7.2 cmpxchg16b, which SLUB prefers, leaves bits of a pointer in EFLAGS: an interrupt just
-# behind it sets TF, NT or IOPL from them on its return (vm/processor.py).
+MONITOR_DEADLINE = 120                      # seconds of wall time for a QMP command; on a busy host it may take several
+OPENING = 20                                # seconds (vm.patience) until QEMU has opened its sockets
+LONGEST_SOCKET = 107                        # bytes in the path of a socket (unix(7))
+SEED = 1                                    # of QEMU's own random numbers, so that two boots are alike
+# What an emulated processor lacks. In QEMU up to 7.2 cmpxchg16b, which SLUB prefers, leaves bits of a pointer in EFLAGS: an interrupt
+# right behind it returns with TF, NT or IOPL set from them (vm/processor.py).
 WITHOUT = "-cx16"
 COMMAND_LINE = [
     "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
-    # Timer interrupts of an idle guest, and costs that only matter on real processors.
+    # No timer interrupts in an idle guest, and no costs that matter only on real processors.
     "nowatchdog", "tsc=nowatchdog", "psi=0", "mitigations=off", "cryptomgr.notests", "random.trust_cpu=on", "PYTHONHASHSEED=0",
-    # Each kind of object has a cache of its own, so that what is left of one can be counted (netns/observe/slab.py).
+    # Each object type has its own cache, so that leftover objects can be counted (netns/observe/slab.py).
     "slab_nomerge",
     # A panic or an oops ends the machine; an injected NMI turns a hang into a panic with a backtrace.
     "panic=-1", "oops=panic", "unknown_nmi_panic",
-    # Addresses are the same in every boot, for tools that patch or trace the kernel.
+    # Kernel addresses are the same in every boot, for tools that patch or trace the kernel.
     "nokaslr",
-    # And in every process: QEMU translates code anew for each address that it meets it at, which took 4/5 of the time of a command.
+    # So are those of processes: QEMU translates code again for each new address, which took 4/5 of the time of a command.
     "norandmaps",
 ]
 
 
 class VMError(Exception):
-    """The machine could not be started, saved or restored; one line says why."""
+    """The machine could not be started, saved or restored; one line gives the reason."""
 
 
 def qemu() -> str:
-    """Path of QEMU.  Raises VMError when it is not installed."""
+    """The path of QEMU.  Raises VMError if it is not installed."""
     found = shutil.which("qemu-system-x86_64")
     if found is None:
         raise VMError("qemu-system-x86_64 is not installed (Debian package: qemu-system-x86)")
@@ -58,7 +58,7 @@ def qemu() -> str:
 
 @functools.cache
 def qemu_version() -> str:
-    """The version QEMU prints of itself, such as `7.2.22`."""
+    """The version that QEMU reports, such as `7.2.22`.  Raises VMError."""
     run = subprocess.run([qemu(), "--version"], capture_output=True, text=True)
     words = run.stdout.split()
     if run.returncode or "version" not in words:
@@ -67,18 +67,18 @@ def qemu_version() -> str:
 
 
 def check_device(device: str) -> None:
-    """Raises VMError for a device that QEMU does not know."""
+    """Raises VMError if QEMU does not know the device."""
     known = subprocess.run([qemu(), "-device", "help"], capture_output=True, text=True).stdout
     if f'name "{device.split(",")[0]}"' not in known:
         raise VMError(f"--device {device}: QEMU has no such device (`qemu-system-x86_64 -device help` lists them)")
 
 
 class Machine:
-    """A running guest; a context manager that leaves no process behind.
+    """A running guest; as a context manager it leaves no process behind.
 
-    `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 says what it does,
-    `line` carries its orders, and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are what QEMU
-    takes after -device.
+    `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 reports,
+    `line` carries its orders and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are
+    arguments of QEMU's -device.
     """
 
     def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
@@ -86,12 +86,12 @@ class Machine:
         self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
         self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
         self.console = directory / "console.log"
-        self.memory: Path | None = None     # file for the guest's memory, of a machine that is to be saved
+        self.memory: Path | None = None     # file for the guest's memory, if the machine is to be saved
         self.line = Line(directory)
         self.stack = ExitStack()
 
     def arguments(self) -> list[str]:
-        """What makes the machine what it is; a saved state fits only the same arguments."""
+        """The arguments that define the machine; a saved state fits only the same ones."""
         arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(MEMORY_MB), "-smp", "1",
                      "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
         arguments += [word for device in self.devices for word in ("-device", device)]
@@ -104,23 +104,23 @@ class Machine:
         return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"max,{WITHOUT}"]
 
     def recorded(self) -> list[str]:
-        """What QEMU is told besides, for an exact clock.  A machine that is to be saved cannot record: QEMU ends by a failed assertion."""
+        """Additional arguments for an exact clock.  A machine that is to be saved cannot record: QEMU fails an assertion."""
         return RECORDED if self.clock == "virtual" and self.memory is None else []
 
     def inputs(self) -> list[str]:
-        """The guest's input, before the devices that have it."""
+        """The arguments for the guest's input; they precede those of the devices that use it."""
         return self.line.memory(restored=self.state is not None)
 
     def ports(self) -> list[str]:
         at = self.directory
-        # Without ioeventfd what the guest sends is taken at once by the thread that runs it, and acknowledged at the same instruction.
+        # Without ioeventfd the thread that runs the guest takes its output at once and acknowledges it at the same instruction.
         return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
                 "-device", "virtio-serial-pci,ioeventfd=off",
                 "-chardev", f"socket,id=control,path={at}/control,server=on,wait=off",
                 "-device", "virtserialport,chardev=control,name=kdrift.control", *self.line.devices()]
 
     def memory_backend(self) -> str:
-        """The memory of a machine that boots.  Raises VMError where its file has no room: QEMU would die of SIGBUS half-way."""
+        """The memory of a booting machine.  Raises VMError if its file has no room: QEMU would die of SIGBUS half-way."""
         if self.memory is None:
             return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
         free = shutil.disk_usage(self.memory.parent).free >> 20
@@ -130,7 +130,8 @@ class Machine:
         return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
 
     def start(self, state: Path | None = None) -> None:
-        """Boot, or restore a saved state; with `memory`, from a copy of that state's memory there, so that it can be saved again."""
+        """Boot, or restore a saved state; with `memory`, from a copy of the state's memory there, so that it can be saved again.
+        Raises VMError."""
         if len(f"{self.directory}/control") > LONGEST_SOCKET:
             raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
@@ -147,13 +148,13 @@ class Machine:
         with open(self.directory / "qemu.log", "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             pass_fds=self.line.descriptors(),
-                                            process_group=0)        # out of reach of the keyboard's interrupt
+                                            process_group=0)        # out of reach of Ctrl-C
         self.stack.callback(self._end)
         self.line.started()
         self.connect()
 
     def connect(self) -> None:
-        """Connect to what QEMU listens on."""
+        """Connect to QEMU's sockets.  Raises VMError."""
         self.control = self._connect("control")
         self.line.open()
 
@@ -190,7 +191,7 @@ class Machine:
                 time.sleep(0.01)
 
     def wait(self, timeout: float = 10) -> bool:
-        """Wait until QEMU has ended by itself; after `timeout` seconds (vm.patience) it is killed, and False is returned."""
+        """Wait until QEMU exits; after `timeout` seconds (vm.patience) kill it and return False."""
         patience = Patience(self.process.pid, timeout)
         while not patience.is_over():
             with suppress(subprocess.TimeoutExpired):
@@ -201,11 +202,11 @@ class Machine:
         return False
 
     def computed_s(self) -> float:
-        """The processor time that QEMU has had, in seconds, which does not depend on what else the host does."""
+        """The processor time that QEMU has used, in seconds, independent of the host's other load."""
         return processor_time(self.process.pid)
 
     def peak_mb(self) -> float | None:
-        """The most memory that QEMU has occupied, in MB (VmHWM, proc(5)); None when it has ended."""
+        """QEMU's peak memory in MB (VmHWM, proc(5)); None if it has exited."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:
@@ -214,7 +215,7 @@ class Machine:
         return round(int(line.split()[1]) / 1024, 1) if line else None
 
     def complaint(self) -> str:
-        """The last line that QEMU printed about itself, or else how it ended."""
+        """QEMU's last message, or else how it ended."""
         lines = (self.directory / "qemu.log").read_text(errors="replace").splitlines()
         if complaints := [line for line in lines if line.strip() and ": warning: " not in line]:
             return complaints[-1]
@@ -229,8 +230,8 @@ class Machine:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
     def event(self, timeout: float) -> dict | None:
-        """The next event of process 1; None when the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
-        where the processor is wrong."""
+        """The next event of process 1; None if the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
+        if the processor is wrong."""
         line, patience = b"", Patience(self.process.pid, timeout)
         while not line.endswith(b"\n"):
             ready, _, _ = select.select([self.control], [], [], 0.2)
@@ -246,7 +247,7 @@ class Machine:
             elif patience.is_over():
                 raise VMError(f"no answer from the guest within {timeout:.0f} s")
         event = json.loads(line)
-        if event.get("event") == "wrong":   # of processor.probe(): nothing is to be said of a kernel here
+        if event.get("event") == "wrong":   # from processor.probe(): no kernel can be judged here
             raise VMError(f"QEMU {qemu_version()} is wrong about {event['name']}: EFLAGS is {event['flags']:#x} afterwards and should be "
                           f"{event['right']:#x}; no kernel can be judged with it, another version of QEMU may be right")
         return event
@@ -257,14 +258,15 @@ class Machine:
         self.go_on()
 
     def go_on(self) -> None:
-        """Hand out what the guest has asked for, and let the machine run if it was restored.  Raises VMError."""
+        """Deliver the input that the guest has asked for, and resume the machine if it was restored.  Raises VMError."""
         self.line.answer()
         if self.state is not None:
             with self.monitor("starting the restored machine") as monitor:
                 monitor.cmd("cont")
 
     def await_question(self, timeout: float) -> None:
-        """Wait until the guest has asked for input, and so stands still, or is parked.  Raises VMError after `timeout` seconds (vm.patience)."""
+        """Wait until the guest has asked for input, and so stands still or is parked.  Raises VMError after `timeout` seconds
+        (vm.patience)."""
         patience = Patience(self.process.pid, timeout)
         while not self.line.asked:
             if not self.line.heed():
@@ -275,11 +277,11 @@ class Machine:
 
     @contextmanager
     def monitor(self, purpose: str) -> Iterator[QEMUMonitorProtocol]:
-        """QEMU's monitor.  Raises VMError where QEMU refuses an order, has ended, or is silent for MONITOR_DEADLINE seconds."""
+        """QEMU's monitor.  Raises VMError if QEMU rejects a command, has exited, or is silent for MONITOR_DEADLINE seconds."""
         monitor = QEMUMonitorProtocol(str(self.directory / "qmp"))
         monitor.settimeout(MONITOR_DEADLINE)
         try:
-            monitor._sync(monitor._qmp.connect(str(self.directory / "qmp")), MONITOR_DEADLINE)     # connect() knows no deadline
+            monitor._sync(monitor._qmp.connect(str(self.directory / "qmp")), MONITOR_DEADLINE)     # connect() has no timeout
             yield monitor
         except TimeoutError:
             raise VMError(f"{purpose} failed: QEMU does not answer") from None
@@ -291,9 +293,9 @@ class Machine:
                 monitor.close()
 
     def save(self, target: Path) -> None:
-        """Write the devices of a machine that has asked for input to `target`, beside its memory, which is a file already.
+        """Write the device state of a machine that has asked for input to `target`, beside its memory, which is already a file.
 
-        It stands still for good then.  Raises VMError (a full disk, for one).
+        The machine cannot run again.  Raises VMError (a full disk, for one).
         """
         self.line.park()
         devices, part = target / "devices", target / "devices.part"
@@ -314,7 +316,7 @@ class Machine:
             count_from_zero(devices)
 
     def load(self) -> None:
-        """Read the saved state; the machine stands still afterwards, where it had asked for input.  Raises VMError."""
+        """Read the saved state; the machine then stands still where it had asked for input.  Raises VMError."""
         with self.monitor("restoring the saved state") as monitor:
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate-incoming", uri=f"exec:cat {quote(str(self.state))}/devices")
@@ -325,16 +327,16 @@ class Machine:
         self.line.restored()
 
     def force_panic(self) -> None:
-        """Inject an NMI, so that a guest that hangs says where, and wait a moment for it."""
+        """Inject an NMI, so that a hanging guest says where it is, and wait a moment for it.  Raises VMError."""
         with self.monitor("stopping the guest") as monitor:
             monitor.cmd("inject-nmi")
         self.wait()
 
 
 def kvm_trouble(device: str = "/dev/kvm", deadline: float = 8) -> str | None:
-    """Why KVM does not run a guest here, in a few words; None where it does.
+    """Why KVM cannot run a guest here, in a few words; None if it can.
 
-    The device may exist and still abort or hang at the first instruction.  So the firmware of an empty machine has to write to the
+    The device may exist and still abort or hang at the first instruction.  So the firmware of an empty machine must write to the
     debug port within `deadline` seconds of wall time.
     """
     if not os.access(device, os.R_OK | os.W_OK):

@@ -1,7 +1,7 @@
 """The project's own sources for the guests, with their bytecode.
 
-They are sent when a session starts and are no part of the saved state, so that an edited test runs at once.  Compiling them and
-rewriting their assertions takes two seconds under emulation; so it is done here, by pytest itself, once per edit.
+They are sent when a session starts and are not in the saved state, so that an edited test runs at once.  Compiling them and
+rewriting their assertions takes two seconds under emulation, so pytest itself does it here, once per edit.
 """
 import hashlib
 import io
@@ -19,7 +19,7 @@ SKIPPED = {"__pycache__", ".pytest_cache"}
 
 
 def pack_sources(cache: Cache) -> bytes:
-    """A tar archive of the sources, with the host's paths below the project and its times."""
+    """A tar archive of the sources with their bytecode; paths below the project, times as on the host."""
     files = _files()
     bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": f"bytecode {PROJECT}"})
     archive = io.BytesIO()
@@ -27,7 +27,7 @@ def pack_sources(cache: Cache) -> bytes:
         for file in files:
             tar.add(PROJECT / file, str(file), recursive=False)
         for compiled in sorted(bytecode.rglob("*.pyc")):
-            # PYTHONPYCACHEPREFIX keeps bytecode in a tree of its own; the guest looks for it beside the source.
+            # PYTHONPYCACHEPREFIX puts bytecode into a separate tree; the guest looks for it beside the source.
             source = Path("/", compiled.relative_to(bytecode)).relative_to(PROJECT)
             tar.add(compiled, str(source.parent / "__pycache__" / source.name), recursive=False)
     return archive.getvalue()
@@ -46,7 +46,7 @@ def _files() -> list[Path]:
 
 
 def _key(files: list[Path]) -> str:
-    """Bytecode belongs to a source of one size and modification time."""
+    """A hash of the sources' sizes and modification times, which bytecode belongs to."""
     digest = hashlib.sha256(f"{sys.version} {PROJECT}".encode())
     for file in files:
         status = os.stat(PROJECT / file)
@@ -55,7 +55,7 @@ def _key(files: list[Path]) -> str:
 
 
 def _compile(target: Path) -> None:
-    """Let pytest collect everything and keep what it compiles.  A source that does not compile is left to the guest, which reports it."""
+    """Let pytest collect everything and keep its bytecode.  A source that does not compile is left for the guest to report."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     places = [str(path) for path in sorted((PROJECT / "tests").iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]

@@ -1,10 +1,10 @@
-"""The processor's instructions, executed one by one: does an emulator leave the registers and flags that a processor leaves?
+"""Executes instructions one by one: does an emulator leave the same registers and flags as a processor?
 
-`probe()` is for a guest that boots: what the kernel's fast paths use, against known values.  `survey()` executes every form with
-many values; two processors agree where its numbers do.  The same file runs on the host, as a module of the guest's process 1
-and through execnet.  It needs x86-64 and nothing but Python's library.
+`probe()` is for a booting guest: it checks what the kernel's fast paths use against known values.  `survey()` executes every form
+with many values; two processors agree where its numbers do.  The same file runs on the host, as a module of the guest's process 1
+and through execnet.  It needs x86-64 and only Python's library.
 
-Undefined flags are left out as Intel's manual has them (Software Developer's Manual, volume 1, appendix A).
+Flags that Intel's manual calls undefined are ignored (Software Developer's Manual, volume 1, appendix A).
 """
 import ctypes
 import mmap
@@ -15,15 +15,15 @@ import zlib
 CF, PF, AF, ZF, SF, DF, OF = 1, 4, 16, 64, 128, 0x400, 0x800
 ARITHMETIC = CF | PF | AF | ZF | SF | OF
 ALWAYS = 2                                  # bit 1 of EFLAGS
-# What a case is made of: rax rbx rcx rdx rsi rdi flags r8 r9, and 128 bytes of memory.
+# The layout of a case: rax rbx rcx rdx rsi rdi flags r8 r9, and 128 bytes of memory.
 STATE = struct.Struct("<9Q56x128s")
 EDGES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF,
          1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
-SEED, RANDOM = 1, 900                       # cases of chance; those of edges are beside them
-# How the flags came about that an instruction finds: an emulator computes them when they are asked for.
+SEED, RANDOM = 1, 900                       # random cases, in addition to the edges
+# How the flags before an instruction were set: an emulator computes them lazily.
 BEFORE = {"popf": b"", "cmp": b"\x4d\x39\xc8", "inc": b"\x49\xff\xc0"}      # cmp %r9, %r8; inc %r8
 PROBE = STATE.pack(0x1DBE9340, 3, 5, 7, 11, 13, ALWAYS, 0xFFFF88801DBE9340, 0xFFFF88801DBE9342, bytes(range(128)))
-# EFLAGS after what fast paths use, as a processor leaves them: what locks, counters, bitmaps, SLUB and copies are made of.
+# EFLAGS that a processor leaves after the instructions of fast paths: locks, counters, bitmaps, SLUB and copies.
 FAST = {
     "cmpxchg16b": 0x293, "cmpxchg16b equal": 0x2D3, "lock cmpxchg16b": 0x293, "lock cmpxchg16b equal": 0x2D3,
     "cmpxchg mem64": 0x283, "lock cmpxchg mem64": 0x283, "lock cmpxchg mem32": 0x202, "xchg mem64": 0x293,
@@ -47,22 +47,22 @@ REST = bytes.fromhex("fc  41 5e 41 5d 41 5c 5d 5b  c3")                     # cl
 
 
 class Form:
-    """One instruction with its operands. `undefined` flags are not looked at; `before` and `after` are machine code around it that keeps
-    its operands within bounds; it needs `feature` (a name of /proc/cpuinfo)."""
+    """One instruction with its operands. `undefined` flags are ignored; `before` and `after` are machine code around it that keeps
+    its operands in bounds; it needs `feature` (a name in /proc/cpuinfo)."""
 
     def __init__(self, name: str, code: bytes, undefined: int = 0, before: bytes = b"", after: bytes = b"",
                  feature: "str | None" = None) -> None:
         self.name, self.code, self.undefined, self.before, self.after, self.feature = name, code, undefined, before, after, feature
 
     def program(self, how: str) -> bytes:
-        """The loop over a table of cases, as a C function of its address and its length."""
+        """The loop over a table of cases, as a C function that takes its address and length."""
         mask = struct.pack("<i", ~self.undefined)
         body = LOAD + self.before + FLAGS_IN + BEFORE[how] + self.code + FLAGS_OUT + self.after + STORE + MASK + mask + NEXT
         return SAVE + body + struct.pack("<i", -len(body) - 4) + REST
 
 
 class Runner:
-    """Executes a form for a table of cases."""
+    """Executes a form on a table of cases."""
 
     def __init__(self, cases: bytes) -> None:
         self.cases = cases
@@ -72,7 +72,7 @@ class Runner:
         self.call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_size_t)(ctypes.addressof(ctypes.c_char.from_buffer(self.code)))
 
     def run(self, form: Form, how: str) -> bytes:
-        """What became of the cases, as a table of the same kind."""
+        """The cases afterwards, as a table of the same layout."""
         program = form.program(how)
         self.code[:len(program)] = program
         self.data[:] = self.cases
@@ -81,8 +81,8 @@ class Runner:
 
 
 def encode(size: int, opcode: bytes, register: int, operand: "int | str", prefix: bytes = b"", own: bool = False) -> bytes:
-    """An instruction with a ModRM byte: `register` is a number or an extension of the opcode, `operand` a number or "mem" for (%r13).
-    The opcode's lowest bit says 8 bits or more, unless it is its `own`."""
+    """An instruction with a ModRM byte: `register` is a number or an opcode extension, `operand` a number or "mem" for (%r13).
+    The opcode's lowest bit selects 8 bits or more, unless it is its `own`."""
     memory = operand == "mem"
     rex = 0x40 | (size == 64) << 3 | memory
     modrm = bytes([0x45 | register << 3, 0]) if memory else bytes([0xC0 | register << 3 | operand])
@@ -97,7 +97,7 @@ WHERE = {RAX: "reg", RBX: "reg", "mem": "mem"}
 
 
 def forms() -> "list[Form]":
-    """Every form that is surveyed."""
+    """All forms that survey() executes."""
     found = []
     logic, rotates = ("or", "and", "xor", "test"), ("rol", "ror", "rcl", "rcr")
 
@@ -121,7 +121,7 @@ def forms() -> "list[Form]":
     for number, name in ((4, "mul"), (5, "imul")):
         both(name, b"\xf6", number, SF | ZF | AF | PF, lock=False, places=(RBX, "mem"))
     both("imul two", b"\x0f\xaf", RAX, SF | ZF | AF | PF, sizes=(16, 32, 64), lock=False, places=(RBX,))
-    # btr $63, %rdx; bts $63, %rbx: the quotient has room.   mov %rax, %rdx; sar $63, %rdx; btr $63, %rbx; or $1, %rbx: as well
+    # btr $63, %rdx; bts $63, %rbx: the quotient fits.   mov %rax, %rdx; sar $63, %rdx; btr $63, %rbx; or $1, %rbx: likewise
     both("div", b"\xf6", 6, ARITHMETIC, (64,), False, (RBX,), before=bytes.fromhex("48 0f ba f2 3f  48 0f ba eb 3f"))
     both("idiv", b"\xf6", 7, ARITHMETIC, (64,), False, (RBX,), before=bytes.fromhex("48 89 c2  48 c1 fa 3f  48 0f ba f3 3f  48 83 cb 01"))
     both("div", b"\xf6", 6, ARITHMETIC, (32,), False, (RBX,), before=bytes.fromhex("0f ba f2 1f  0f ba eb 1f"))
@@ -138,7 +138,7 @@ def forms() -> "list[Form]":
         for size in (16, 32, 64):
             code, undefined = encode(size, bytes([0x0F, number]), RAX, RBX, own=True), ARITHMETIC & ~ZF
             found.append(Form(f"{name} reg{size}", code, undefined, before=b"\x0f\xba\xeb\x0f"))                # bts $15, %ebx
-            # The result of 0 is undefined: xor %ebx, %ebx before, xor %eax, %eax after.
+            # The result for 0 is undefined: xor %ebx, %ebx before, xor %eax, %eax after.
             found.append(Form(f"{name} 0, reg{size}", code, undefined, before=b"\x31\xdb", after=b"\x31\xc0"))
     counts = OF | SF | PF | AF
     for number, name, undefined, feature in ((0xBC, "tzcnt", counts, "bmi1"), (0xBD, "lzcnt", counts, "abm"),
@@ -166,7 +166,7 @@ def forms() -> "list[Form]":
 
 
 def double_compares() -> "list[Form]":
-    """cmpxchg8b and cmpxchg16b, of memory that is what they expect and of memory that is not. Of all flags they change ZF only."""
+    """cmpxchg8b and cmpxchg16b, on memory that matches and memory that does not. The only flag that they change is ZF."""
     found = []
     for code, name, feature in ((b"\x41\x0f\xc7\x4d\x00", "cmpxchg8b", "cx8"), (b"\x49\x0f\xc7\x4d\x00", "cmpxchg16b", "cx16")):
         for prefix, word in ((b"", ""), (LOCK, "lock ")):
@@ -178,13 +178,13 @@ def double_compares() -> "list[Form]":
 
 
 def features() -> "set[str]":
-    """What the kernel says that the processor has (proc_cpuinfo(5))."""
+    """The processor features that the kernel reports (proc_cpuinfo(5))."""
     with open("/proc/cpuinfo") as file:
         return set(next((line for line in file if line.startswith("flags")), ":").partition(":")[2].split())
 
 
 def probe() -> "tuple[str, int, int] | None":
-    """What the kernel's fast paths execute: (name, EFLAGS afterwards, what they should be) of the first instruction that is wrong."""
+    """Check the instructions of the kernel's fast paths: (name, EFLAGS found, EFLAGS expected) of the first wrong one, or None."""
     runner, has = Runner(PROBE), features()
     for form in forms():
         if form.name in FAST and (form.feature is None or form.feature in has):
@@ -195,7 +195,7 @@ def probe() -> "tuple[str, int, int] | None":
 
 
 def cases(count: int = RANDOM) -> bytes:
-    """A table of cases for a Runner: pairs of edges, and `count` of chance, the same each time."""
+    """A table of cases for a Runner: pairs of edges, and `count` random ones, the same each time."""
     chance = random.Random(SEED)
     table = []
     for first in EDGES:
@@ -206,20 +206,20 @@ def cases(count: int = RANDOM) -> bytes:
     for _ in range(count):
         words = [chance.getrandbits(chance.choice((8, 16, 32, 64, 64))) for _ in range(8)]
         flags = chance.getrandbits(12) & (ARITHMETIC | DF) | ALWAYS
-        # Comparisons are to find what they look for half the time.
+        # Comparisons should match half the time.
         memory = b"".join(struct.pack("<Q", chance.choice((words[0], chance.getrandbits(64)))) for _ in range(16))
         table.append(STATE.pack(*words[:6], flags, *words[6:], memory))
     return b"".join(table)
 
 
 def survey(runner: Runner, has: "set[str]") -> "dict[str, int]":
-    """What each form does that a processor with these features has, as a CRC-32, by its name and how the flags before it came about."""
+    """CRC-32 of the results of each form that a processor with these features has, by its name and how the flags before it were set."""
     found = [form for form in forms() if form.feature is None or form.feature in has]
     return {f"{form.name} after {how}": zlib.crc32(runner.run(form, how)) for form in found for how in BEFORE}
 
 
 def rdtsc_goes_back(times: int = 1000) -> bool:
-    """Whether one of so many readings of the time-stamp counter is lower than the one before."""
+    """Whether one of `times` successive readings of the time-stamp counter is lower than the previous one."""
     # push %rbx; loop: rdtsc; shl $32, %rdx; or %rdx, %rax; mov %rax, (%rdi); add $8, %rdi; dec %rsi; jnz loop; pop %rbx; ret
     code = bytes.fromhex("53  0f 31  48 c1 e2 20  48 09 d0  48 89 07  48 83 c7 08  48 ff ce  75 eb  5b  c3")
     page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)

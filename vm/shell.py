@@ -1,4 +1,4 @@
-"""The user's terminal on a shell in a guest, which stands still while the shell waits for keys."""
+"""The user's terminal, connected to a shell in a guest, which stands still while the shell waits for keys."""
 import json
 import os
 import select
@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from vm.machine import Machine
 
 TERMINAL = "/dev/tty"
-LEAVE = b"\x1d"                             # Ctrl-], as in telnet: the way out of a guest that answers no more
+LEAVE = b"\x1d"                             # Ctrl-], as in telnet: leaves a guest that no longer responds
 
 
 def terminal_missing() -> str | None:
-    """Why there is no terminal for a shell; None where there is one."""
+    """Why there is no terminal for a shell; None if there is one."""
     try:
         os.close(os.open(TERMINAL, os.O_RDWR))
     except OSError:
@@ -29,10 +29,10 @@ def wanted(message: bytes) -> bool:
 
 
 def serve(machine: Machine, owner: int) -> None:
-    """Pass keys and output until the shell or the machine ends; fixtures.console is at the other end.  `owner` is the session's process.
+    """Forward keys and output until the shell or the machine ends; fixtures.console is the other end.  `owner` is the session's PID.
 
-    The machine is stopped where the guest says that it waits and has taken all keys that were sent.  Raises VMError when QEMU
-    does not obey.
+    The machine is stopped once the guest reports that it waits and has taken all keys that were sent.  Raises VMError if
+    QEMU does not obey.
     """
     with machine.monitor("holding the clock") as monitor, raw_terminal() as terminal:
         send(machine, terminal, term=os.environ.get("TERM", "dumb"))
@@ -77,7 +77,7 @@ def show(terminal: int, data: bytes) -> None:
 
 @contextmanager
 def raw_terminal() -> Iterator[int]:
-    """The user's terminal, every key of which is the guest's for the time of the block."""
+    """The user's terminal in raw mode within the block: every key goes to the guest."""
     terminal = os.open(TERMINAL, os.O_RDWR)
     try:
         before = termios.tcgetattr(terminal)

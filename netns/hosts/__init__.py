@@ -1,1 +1,1 @@
-"""Network namespaces and what is set up in them: links, routes, tunnels, firewalls, sysctls."""
+"""Network namespaces and their setup: links, routes, tunnels, firewalls, sysctls."""

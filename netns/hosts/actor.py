@@ -1,6 +1,6 @@
-"""A process of its own that does what it is told, one call at a time: for what a kernel ties to a process.
+"""A separate process that executes one call at a time, for kernel state that belongs to a process.
 
-Its calls can be started and waited for separately, so that the caller sees a call that the kernel holds up.
+A call can be started and awaited separately, so the caller sees a call that the kernel blocks.
 """
 
 import os
@@ -21,7 +21,7 @@ _LONGEST_MESSAGE = 1 << 16
 
 @dataclass(frozen=True)
 class Reply:
-    """What a call returned or raised, and the seconds it took in the process itself. Clock: CLOCK_MONOTONIC."""
+    """What a call returned or raised, and its duration in seconds, measured in the process (CLOCK_MONOTONIC)."""
 
     value: object
     error: BaseException | None
@@ -29,10 +29,10 @@ class Reply:
 
 
 class Actor:
-    """A forked process that holds `make()`; its methods are called there, arguments and results pickled.
+    """A forked process that holds the object from `make()` and calls its methods; arguments and results are pickled.
 
-    `unshare` are the CLONE_NEW* flags of the namespaces that the process gets for itself before that. It dies with
-    this one. What make() raises comes out of the constructor.
+    `unshare` holds the CLONE_NEW* flags of the namespaces that the process first creates for itself. It dies with its
+    parent. The constructor raises what make() raises.
     """
 
     def __init__(self, make: Callable[[], object], unshare: int = 0) -> None:
@@ -44,12 +44,12 @@ class Actor:
         self.pid: int = self.finish(within=60).value
 
     def start(self, method: str, *arguments: object) -> None:
-        """Begin a call; finish() ends it."""
+        """Start a call; finish() waits for it."""
         self._channel.send(pickle.dumps((method, arguments)))
 
     def finish(self, within: float) -> Reply:
-        """The outcome of the call that was started. Raises NotMet after `within` seconds, saying what the process
-        waits for, and what the call raised."""
+        """The reply to the started call. Raises what the call raised; NotMet if the process has ended, or after `within`
+        seconds, with the place where it sleeps."""
         readable, _, _ = select.select([self._channel], [], [], within)
         if not readable:
             raise NotMet(f"process {self.pid} has been in its call for more than {within:g} s: {self.whereabouts()}")
@@ -62,21 +62,21 @@ class Actor:
         return reply
 
     def call(self, method: str, *arguments: object, within: float = 30) -> object:
-        """start() and finish(): what the call returns."""
+        """start() and finish(): the call's return value."""
         return self.timed(method, *arguments, within=within).value
 
     def timed(self, method: str, *arguments: object, within: float = 30) -> Reply:
-        """As call(), with the seconds it took."""
+        """Like call(), with the duration."""
         self.start(method, *arguments)
         return self.finish(within)
 
     @property
     def state(self) -> str:
-        """R, S, D, T or Z: see proc_pid_stat(5)."""
+        """The process state, R, S, D, T or Z: proc_pid_stat(5)."""
         return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
     def whereabouts(self) -> str:
-        """State, and where in the kernel it sleeps, as far as /proc tells this user."""
+        """The state and where in the kernel the process sleeps, as far as /proc shows it to this user."""
         texts = []
         for name in ("wchan", "stack"):
             try:
@@ -89,7 +89,7 @@ class Actor:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End the process and reap it."""
+        """Kill the process and reap it."""
         for pid in {self.pid, self._child}:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -107,13 +107,13 @@ class Actor:
 
 
 def _live(channel: socket.socket, make: Callable[[], object], unshare: int) -> None:
-    """The process's whole life; it never returns into the caller's code."""
+    """The main loop of the process; never returns."""
     try:
         libc.prctl(libc.PR_SET_PDEATHSIG, signal.SIGKILL)
         if unshare:
             libc.unshare(unshare)
         if unshare & libc.CLONE_NEWPID:
-            # Only children get into the new PID namespace.
+            # Only children enter the new PID namespace.
             pid = os.fork()
             if pid:
                 channel.send(pickle.dumps((pid, None, 0.0)))

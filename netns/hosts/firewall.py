@@ -1,4 +1,4 @@
-"""Packets made to disappear, each way with a counter that proves that it did it."""
+"""Ways to drop or reject packets, each with a counter that proves it did so."""
 
 import json
 import re
@@ -15,56 +15,56 @@ from netns.hosts.host import Host
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule in force. `packets()` is how many it has matched so far."""
+    """An active rule. `packets()` is the number of packets it has matched so far."""
 
     packets: Callable[[], int]
 
 
 def drop(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
-    """For the time of the block the host drops every TCP segment from the address `source` as it comes in.
+    """Within the block the host drops every incoming TCP segment from the address `source`.
 
-    ARP and neighbour discovery go on, so the sender has nothing to go by. `flavour` is one of FLAVOURS, or the first
-    that the machine has. Raises MissingFeature where the machine lacks it.
+    ARP and neighbour discovery still work, so the sender gets no hint. `flavour` is one of FLAVOURS, by default the first
+    that the machine supports. Raises MissingFeature if the machine does not support it.
     """
     return _incoming(host, source, "drop", flavour)
 
 
 def drop_resets(host: Host, source: str) -> AbstractContextManager[Rule]:
-    """As drop(), but only the segments with RST. Raises MissingFeature where the machine lacks nftables."""
+    """Like drop(), for segments with RST only. Raises MissingFeature without nftables."""
     return _nft(host, source, "drop", match="tcp flags & rst == rst")
 
 
 def reject(host: Host, source: str, flavour: str | None = None) -> AbstractContextManager[Rule]:
-    """As drop(), but the host answers each segment with ICMP host unreachable (ICMPv6 address unreachable)."""
+    """Like drop(), but the host answers each segment with ICMP host unreachable (ICMPv6 address unreachable)."""
     return _incoming(host, source, "reject", flavour)
 
 
 @contextmanager
 def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
-    """The server's end of the link is down. `packets()` is the TCP segments that left the client and never arrived."""
+    """The server's end of the link is down. `packets()` counts the TCP segments that the client sent in vain."""
     with server.link_down(client.role):
         before = client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs")
         yield Rule(lambda: client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs") - before)
 
 
 def nothing_leaves(host: Host, policy: str) -> AbstractContextManager[Rule]:
-    """The host drops each packet that it sends, by a rule where the chain's `policy` is "accept", or by the policy "drop" itself.
-    Raises MissingFeature where the machine lacks nftables."""
+    """The host drops every packet that it sends: by a rule if the chain's `policy` is "accept", by the policy if it is "drop".
+    Raises MissingFeature without nftables."""
     table = "inet kdrift-silence"
     rules = [f"add rule {table} output drop"] if policy == "accept" else []
     return _nft_table(host, table, f"add chain {table} output {{ type filter hook output priority 0; policy {policy}; }}", *rules)
 
 
 def count(host: Host, family: int) -> AbstractContextManager[Rule]:
-    """Every packet of the address family that comes in for the host passes one chain of nftables, and is counted: the
-    host's only netfilter hook, unless it has others. Raises MissingFeature."""
+    """Count every incoming packet of the address family in one nftables chain, the host's only netfilter hook unless it
+    has others. Raises MissingFeature."""
     table = f"{'ip' if family == socket.AF_INET else 'ip6'} kdrift-count"
     return _nft_table(host, table, f"add chain {table} input {{ type filter hook input priority 0; }}", f"add rule {table} input counter")
 
 
 def redirect(host: Host, address: str, port: int, to_port: int, unless_marked: int) -> AbstractContextManager[Rule]:
-    """TCP connections of the host to the address and port come to its own port `to_port` instead (REDIRECT), save
-    those of sockets with the mark `unless_marked`. Raises MissingFeature."""
+    """Redirect the host's TCP connections to `address` and `port` to its own port `to_port` (REDIRECT), except those of
+    sockets with the mark `unless_marked`. Raises MissingFeature."""
     family = "ip6" if ":" in address else "ip"
     table = f"{family} kdrift-redirect"
     match = f"{family} daddr {address} tcp dport {port} meta mark != {unless_marked}"
@@ -88,7 +88,7 @@ def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
             return stack.enter_context(_ADD[flavour](host, source, verdict))
         except MissingFeature as error:
             lacking.append(error)
-    # A kernel that has one of them would be used by its tool, if that were here.
+    # The kernel may support one of them whose tool is missing here.
     kind = HostLacks if any(isinstance(error, HostLacks) for error in lacking) else MissingFeature
     raise kind("no firewall: " + "; ".join(map(str, lacking)))
 
@@ -105,7 +105,7 @@ def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp")
 
 @contextmanager
 def _nft_table(host: Host, table: str, *lines: str) -> Iterator[Rule]:
-    """A table of nftables with these chains and rules, for the time of the block."""
+    """An nftables table with these chains and rules, removed after the block."""
     _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin="\n".join([f"add table {table}", *lines]) + "\n")
     try:
         yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
@@ -146,7 +146,7 @@ def _iptables_packets(listing: str) -> int:
 
 
 def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -> None:
-    """Run the command; if even the harmless one fails, the machine lacks the feature."""
+    """Run the command. If even the harmless one fails, the machine lacks the feature."""
     try:
         host.run(command, stdin)
     except MissingFeature:

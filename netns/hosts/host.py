@@ -1,6 +1,6 @@
 """A host of a topology: its sockets, commands, sysctls, counters and packets."""
 
-# The method Host.socket() hides the module in annotations of this class.
+# Host.socket() shadows the module in annotations of this class.
 from __future__ import annotations
 
 import ipaddress
@@ -24,7 +24,7 @@ from netns.wait import eventually
 
 
 class Host:
-    """A network namespace with a role. `interfaces` are by the role at the other end."""
+    """A network namespace with a role. `interfaces` is keyed by the role at the other end."""
 
     def __init__(self, role: str) -> None:
         self.role = role
@@ -45,11 +45,11 @@ class Host:
         return f"<{self.role}>"
 
     def entered(self):
-        """A context in which this thread is on the host; see NetworkNamespace.entered()."""
+        """A context in which this thread is in the host's namespace; see NetworkNamespace.entered()."""
         return self.namespace.entered()
 
     def socket(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> HostSocket:
-        """A socket of this host, closed with it. Raises OSError, which is MissingFeature too where the kernel has no such sockets."""
+        """A socket of this host, closed with it. Raises OSError, which is also a MissingFeature if the kernel has no such sockets."""
         what = lacking.netlink(protocol) if family == socket.AF_NETLINK else f"sockets of {family!s}, type {kind}, protocol {protocol}"
         with self.entered(), lacking.in_request(what):
             made = HostSocket(family, kind, protocol)
@@ -57,31 +57,31 @@ class Host:
         return self.adopt(made)
 
     def adopt(self, made: socket.socket) -> socket.socket:
-        """Close this socket with the host; for one that accept() returned."""
+        """Close this socket with the host; for sockets from accept()."""
         self._sockets.append(made)
         return made
 
     def _abort_sockets(self) -> None:
         for each in self._sockets:
             if each.fileno() >= 0 and each.type == socket.SOCK_STREAM:
-                # An orderly close would retransmit its FIN for minutes to a peer that is gone, and keep the namespace.
+                # An orderly close would retransmit its FIN to a vanished peer for minutes and keep the namespace alive.
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             each.close()
 
     def run(self, command: Sequence[str], stdin: str = "", timeout: float = 30) -> str:
-        """The standard output of a command run on this host; `timeout` in seconds. nft runs in this process, and to its end.
+        """Run a command on this host and return its standard output; `timeout` in seconds. nft runs in this process, without timeout.
 
-        Raises CommandError with its standard error if its status is not 0, which is MissingFeature too where the kernel lacks what
-        the command asks for; HostLacks if it is not installed.
+        Raises CommandError with its standard error for a nonzero status, which is also a MissingFeature if the kernel lacks
+        the feature; HostLacks if it is not installed; subprocess.TimeoutExpired.
         """
         library = nftables.library() if command[0] == "nft" else None
-        # A child inherits the namespace of the thread that starts it: no hook between fork and exec, so Python can
+        # A child inherits the namespace of the thread that starts it. Without a hook between fork and exec, Python can
         # use vfork, four times cheaper.
         try:
             with self.entered():
                 done = nftables.run(library, command, stdin) if library else \
                     subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
-        except (FileNotFoundError, PermissionError) as error:  # the latter for a PATH that names a closed directory
+        except (FileNotFoundError, PermissionError) as error:  # the latter if PATH names an inaccessible directory
             raise HostLacks(f"{command[0]} is not installed") from error
         if done.returncode != 0:
             failure = f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}"
@@ -91,7 +91,7 @@ class Host:
         return done.stdout
 
     def failure(self, command: Sequence[str]) -> str:
-        """Why a command fails here, or nothing where it does not; else as run()."""
+        """The error text of a command that fails, "" if it succeeds; otherwise like run()."""
         try:
             self.run(command)
         except CommandError as error:
@@ -99,7 +99,7 @@ class Host:
         return ""
 
     def sysctl(self, name: str, value: object = None) -> str:
-        """The sysctl's value, after it was set to `value` if one is given. Raises OSError, lacking.MissingSysctl where there is none."""
+        """The sysctl's value, first set to `value` if given. Raises OSError; lacking.MissingSysctl if the kernel has no such sysctl."""
         with self.entered():
             path = Path("/proc/sys", name.replace(".", "/"))
             try:
@@ -110,10 +110,10 @@ class Host:
                 raise lacking.MissingSysctl(name, error) from error
 
     def pin(self, values: Mapping[str, object]) -> None:
-        """Set several sysctls: whatever a result depends on, since a new namespace can inherit them. Raises as sysctl() does."""
+        """Set the sysctls that a result depends on, since a new namespace can inherit them. Raises like sysctl()."""
         with self.entered():
             for name, value in values.items():
-                # Without file objects, which take longer than the kernel: each test sets dozens of them.
+                # No file objects: they take longer than the kernel, and each test sets dozens of sysctls.
                 try:
                     file = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY)
                 except FileNotFoundError as error:
@@ -124,31 +124,31 @@ class Host:
                     os.close(file)
 
     def counters(self) -> Counters:
-        """The counters of this host now."""
+        """All counters of this host now."""
         with self.entered():
             return Counters.read()
 
     def counter(self, name: str) -> int:
-        """One of these counters now. Raises MissingFeature for one that the kernel does not have."""
+        """One counter now. Raises MissingFeature if the kernel does not have it."""
         with self.entered():
             return Counters.read_one(name)
 
     def reaches(self, name: str, expected: object, within: float, since: int = 0) -> int:
-        """Wait until this counter, less `since`, is as `expected`; see eventually(). Raises NotMet, MissingFeature."""
+        """Wait until this counter, minus `since`, is as `expected`; see eventually(). Raises NotMet, MissingFeature."""
         return eventually(f"{name} of {self.role}", lambda: self.counter(name) - since, expected, within)
 
     def address(self, family: int, peer: str | None = None) -> str:
-        """The address on the link to `peer`, or on the first link."""
+        """The host's address on the link to `peer`, by default on its first link."""
         interface = self.interfaces[peer] if peer else next(iter(self.interfaces.values()))
         return interface.address(family)
 
     def hold(self, address: str) -> None:
-        """The address is the host's own as well, on no link. Raises OSError."""
+        """Add the address to the host's loopback interface. Raises OSError."""
         rtnl.request(self.namespace, [rtnl.address(rtnl.LOOPBACK, ipaddress.ip_interface(address))])
 
     @contextmanager
     def link_down(self, peer: str) -> Iterator[None]:
-        """The interface of the link to `peer` is down for the time of the block; the other end loses its carrier."""
+        """Within the block the interface to `peer` is down; the other end loses its carrier."""
         index = self.interfaces[peer].index
         rtnl.request(self.namespace, [rtnl.link_state(index, up=False)])
         try:
@@ -158,7 +158,7 @@ class Host:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record every packet of every interface for the time of the block; see capture()."""
+        """Record every packet on every interface within the block; see capture()."""
         with PacketRing(self.role, self.namespace) as self.ring:
             try:
                 yield

@@ -1,4 +1,4 @@
-"""Sockets that say whose they are when what they wait for does not come."""
+"""Sockets whose errors and timeouts name the host and the addresses."""
 
 import socket
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _KINDS = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP", socket.SOCK_RAW: 
 
 
 def _timed(name: str, what: str) -> Callable:
-    """The method of this name, whose timeout says `what` the socket has waited for."""
+    """The socket method `name`; its timeout error says `what` the socket waited for."""
     method = getattr(socket.socket, name)
 
     def call(self: "HostSocket", *arguments: object, **options: object) -> object:
@@ -18,7 +18,7 @@ def _timed(name: str, what: str) -> Callable:
         try:
             return method(self, *arguments, **options)
         except TimeoutError as error:
-            # The kernel's own ETIMEDOUT has an errno, and is not ours to explain.
+            # The kernel's own ETIMEDOUT has an errno.
             if error.errno is not None:
                 raise self._named(error)
             raise NothingCame(f"{self.role}: {what.format(self=self)} within {self.gettimeout():g} s") from None
@@ -29,7 +29,7 @@ def _timed(name: str, what: str) -> Callable:
 
 
 class HostSocket(socket.socket):
-    """A socket of the host in this `role`. What its timeout ends raises NothingCame, which is a TimeoutError."""
+    """A socket of the host with this `role`. Its timeouts raise NothingCame, a TimeoutError."""
 
     role = "?"
     _target: object = None
@@ -45,15 +45,15 @@ class HostSocket(socket.socket):
 
     @property
     def name(self) -> str:
-        """What it is, and the addresses of both ends as far as they are known."""
+        """The socket's type, and the addresses of both ends as far as they are known."""
         here, there = self._end(self.getsockname), self._end(self.getpeername)
         words = (("at", here), ("connected to", there), ("for", "" if there else self._end(lambda: self._target)))
         ends = [f" {word} {end}" for word, end in words if end]
         return f"the {_KINDS.get(self.type, 'other')} socket{''.join(ends)}"
 
     def _named(self, error: OSError) -> OSError:
-        """The error with this socket in its text, as an error about a file has the file's name. Nothing is asked of the kernel, for
-        the test goes on: getsockname() of UDP may look up the route again (ip4_datagram_release_cb())."""
+        """The error with this socket in its text, as the filename. It makes no system call, because the test goes on:
+        getsockname() on UDP may look up the route again (ip4_datagram_release_cb())."""
         there = self._end(lambda: self._target)
         error.filename = f"{self.role}: the {_KINDS.get(self.type, 'other')} socket{' for ' + there if there else ''}"
         return error
@@ -67,7 +67,7 @@ class HostSocket(socket.socket):
         return f"{address} port {port}" if port else ""
 
     def accept(self) -> tuple["HostSocket", object]:
-        """As socket.accept(), but for the class of the new socket."""
+        """Like socket.accept(), but the new socket is a HostSocket."""
         descriptor, address = self._accept()
         made = HostSocket(self.family, self.type, self.proto, fileno=descriptor)
         made.role = self.role

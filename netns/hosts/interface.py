@@ -20,5 +20,5 @@ class Interface:
 
     @cache
     def address(self, family: socket.AddressFamily) -> str:
-        """Without the prefix length."""
+        """The address without the prefix length."""
         return str(self.addresses[family].ip)

@@ -1,6 +1,6 @@
-"""IPVS: a director that hands connections for a virtual address to real servers through tunnels.
+"""IPVS: a director forwards connections for a virtual address to real servers through tunnels.
 
-Built with the administrator's tools. Source: ipvsadm(8), Documentation/networking/ipvs-sysctl.rst.
+Set up with ipvsadm. Source: ipvsadm(8), Documentation/networking/ipvs-sysctl.rst.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from netns.hosts.tunnel import fallback
 
 
 def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str], scheduler: str = "rr") -> None:
-    """TCP connections to the virtual address and port go to the real servers' addresses, each in a tunnel.
+    """Forward TCP connections for the virtual address and port to the real servers, each through a tunnel.
 
-    Raises MissingFeature where the kernel has no IPVS or no such scheduler.
+    Raises MissingFeature if the kernel has no IPVS or no such scheduler.
     """
     at = _endpoint(virtual, port)
     rules = [f"-A -t {at} -s {scheduler}", *(f"-a -t {at} -r {_endpoint(address, port)} -i" for address in real)]
@@ -21,9 +21,9 @@ def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str],
 
 
 def real_server(host: Host, virtual: str) -> None:
-    """The host takes the virtual address's packets out of the tunnel and answers them itself (tunl0 or ip6tnl0).
+    """The host decapsulates packets for the virtual address and answers them itself (tunl0 or ip6tnl0).
 
-    Raises MissingFeature where the kernel has no such tunnel.
+    Raises MissingFeature if the kernel has no such tunnel.
     """
     fallback(host, "ip6tnl" if ":" in virtual else "ipip", virtual)
 

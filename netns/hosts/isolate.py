@@ -1,7 +1,7 @@
-"""Move this process into private namespaces, so that a test run cannot touch the machine and leaves nothing on it.
+"""Move this process into private namespaces, so that a test run cannot touch the machine and leaves nothing behind.
 
-Nothing is named or mounted outside: when the last process of the run ends, however it ends, the kernel takes it all
-down.
+Nothing is named or mounted outside: when the last process of the run exits, for any reason, the kernel removes
+everything.
 """
 
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 from netns import libc
 from netns.errors import IsolationError
 
-# Each of these may forbid a user namespace to an ordinary user; a kernel has some of them only.
+# Each of these may deny user namespaces to ordinary users; a kernel has only some of them.
 _SETTINGS = {
     "kernel.unprivileged_userns_clone": "0",
     "kernel.apparmor_restrict_unprivileged_userns": "1",
@@ -20,12 +20,12 @@ _SETTINGS = {
 
 
 def enter() -> None:
-    """Give the calling process its own network and mount namespaces, and its own user namespace unless it is root.
+    """Give the calling process its own network and mount namespaces, and a user namespace unless it is root.
 
-    Call it before any thread is started (unshare(2): a user namespace is refused to a process with threads); children
+    Call it before starting any thread (unshare(2) refuses a user namespace to a multithreaded process); children
     inherit it. /run becomes an empty private tmpfs, where iptables keeps its lock.
 
-    Raises IsolationError, in one line, where the kernel forbids it.
+    Raises IsolationError, in one line, if the kernel forbids it.
     """
     uid, gid = os.geteuid(), os.getegid()
     try:
@@ -41,7 +41,7 @@ def enter() -> None:
 
 
 def _become_root_inside(uid: int, gid: int) -> None:
-    # user_namespaces(7): an unprivileged process may map its gid only after it has given up setgroups(2).
+    # user_namespaces(7): an unprivileged process must deny setgroups(2) before it maps its gid.
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
     Path("/proc/self/gid_map").write_text(f"0 {gid} 1")

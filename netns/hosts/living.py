@@ -1,4 +1,4 @@
-"""How many network namespaces there are that the kernel has not taken down to the end."""
+"""The number of network namespaces that the kernel has not fully destroyed."""
 
 import errno
 import os
@@ -10,13 +10,14 @@ _LIMIT = "/proc/sys/user/max_net_namespaces"
 
 
 def at_most(count: int) -> bool:
-    """Whether no more than so many are left, beside the initial one, of those made in this user namespace and below.
+    """Whether at most `count` namespaces are left, besides the initial one, of those created in this user namespace and below.
 
-    One counts from unshare(2) until cleanup_net() is through with it: it has no device any more, and no timer, RCU callback or work
-    of its own to come. The kernel shows this number nowhere, but compares it with a limit, so that one more namespace can be made
-    or not; it goes at once. No other process may make any meanwhile. Source: inc_net_namespaces(), net/core/net_namespace.c; namespaces(7).
+    One counts from unshare(2) until cleanup_net() has finished: then it has no device, and none of its timers, RCU callbacks and
+    work items is pending. The kernel does not export the number but checks it against a limit, so this sets the limit and tries
+    to create one more, which is closed at once. No other process may create any meanwhile.
+    Source: inc_net_namespaces(), net/core/net_namespace.c; namespaces(7).
 
-    Raises MissingFeature where there is no such limit, or it may not be set.
+    Raises MissingFeature if there is no such limit or it cannot be set.
     """
     try:
         descriptor = os.open(_LIMIT, os.O_RDWR | os.O_CLOEXEC)
@@ -39,7 +40,7 @@ def at_most(count: int) -> bool:
 
 
 def number(least: int = 0) -> int:
-    """How many are left, from `least` on. Raises MissingFeature."""
+    """The number that is left, searched from `least` up. Raises MissingFeature."""
     while not at_most(least):
         least += 1
     return least

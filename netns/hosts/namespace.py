@@ -1,4 +1,4 @@
-"""Anonymous network namespaces, held by a file descriptor and by nothing else."""
+"""Anonymous network namespaces, kept alive only by a file descriptor."""
 
 import os
 import threading
@@ -16,7 +16,7 @@ def _open_current() -> int:
 
 
 class _Home:
-    """The namespace that a thread is in while it is on no host."""
+    """The namespace of a thread that is on no host."""
 
     def __init__(self) -> None:
         self.descriptor = _open_current()
@@ -25,9 +25,9 @@ class _Home:
         close(self.descriptor)
 
 
-# Where each thread is: opening that anew for each visit to a host takes longer than going there.
+# The current namespace of each thread: opening it for every visit to a host takes longer than setns(2).
 _here = threading.local()
-# A child may get itself a namespace of its own.
+# A child may move to another namespace.
 os.register_at_fork(after_in_child=lambda: _here.__dict__.clear())
 
 
@@ -41,11 +41,11 @@ def _current() -> int:
 class NetworkNamespace:
     """A new network namespace. It lives as long as this descriptor and the sockets created in it.
 
-    The kernel then removes its interfaces by itself, so a killed process leaves none behind.
+    Then the kernel removes its interfaces, so a killed process leaves none behind.
     Source: network_namespaces(7).
     """
 
-    held = 0                                # of them by this process
+    held = 0                                # namespaces that this process holds
 
     def __init__(self) -> None:
         before = _current()
@@ -58,7 +58,7 @@ class NetworkNamespace:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread is inside for the time of the block. Sockets and children made there belong to it."""
+        """The calling thread is in this namespace within the block. Sockets and children created there belong to it."""
         before = _current()
         libc.setns(self.descriptor, libc.CLONE_NEWNET)
         _here.descriptor = self.descriptor

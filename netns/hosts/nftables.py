@@ -1,6 +1,6 @@
-"""nft(8) without a process: what the command does, by the library that it is made of, takes a fifth of the time.
+"""nft(8) without a process: a call of its library takes a fifth of the time.
 
-Source: libnftables(3), in whose words all is said here.
+Source: libnftables(3).
 """
 
 import ctypes
@@ -11,12 +11,12 @@ from subprocess import CompletedProcess
 
 _LIBRARY = "libnftables.so.1"
 _SELECTED = 1024                            # FD_SETSIZE
-_OPENED = 8                                 # no fewer descriptors than it has open at a time
+_OPENED = 8                                 # the library has no more descriptors open at a time
 _DEFAULT, _JSON = 0, 1 << 4                 # NFT_CTX_DEFAULT, NFT_CTX_OUTPUT_JSON
 
 
 def library() -> ctypes.CDLL | None:
-    """None where it is not installed, has another interface, or would abort: it waits by select(2), for descriptors below 1024."""
+    """The library; None if it is not installed in this version, or would abort: its select(2) needs descriptors below 1024."""
     next_ones = [os.dup(0) for _ in range(_OPENED)]
     for descriptor in next_ones:
         os.close(descriptor)
@@ -36,7 +36,7 @@ def _load() -> ctypes.CDLL | None:
 
 
 def run(library: ctypes.CDLL, command: Sequence[str], stdin: str) -> CompletedProcess:
-    """What this command, of nft, would have done and said, in the network namespace of the calling thread."""
+    """Run an nft command in the calling thread's network namespace; status and output are those of the command."""
     json = command[1] == "-j"
     words = list(command[1 + json:])
     text = stdin if words == ["-f", "-"] else " ".join(words)

@@ -1,4 +1,4 @@
-"""What a host leaves to its network interfaces: segmentation."""
+"""Segmentation offload of a host's interfaces."""
 
 import ctypes
 import fcntl
@@ -13,9 +13,9 @@ _ETHTOOL_STSO = 0x0000001F
 
 
 def segment_in_software(host: Host) -> None:
-    """The host cuts its TCP data into segments before its captures and its peers see them.
+    """The host segments its TCP data in software, before its captures and its peers see it.
 
-    A veth interface takes segments of up to 64 kB (GSO) and nobody cuts them: what is captured is then not what a
+    A veth interface takes segments of up to 64 kB (GSO) and nothing splits them, so a capture differs from what a
     network would carry. Source: Documentation/networking/segmentation-offloads.rst, ethtool(8). Raises OSError.
     """
     off = ctypes.create_string_buffer(struct.pack("=II", _ETHTOOL_STSO, 0))

@@ -1,4 +1,4 @@
-"""Queueing disciplines: what holds a packet between the socket and the wire. Source: tc(8)."""
+"""Queueing disciplines, which hold packets between the socket and the wire. Source: tc(8)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +10,9 @@ from netns.lacking import UnsupportedCommand
 
 @contextmanager
 def qdisc(host: Host, interface: str, *description: str) -> Iterator[None]:
-    """The interface has this root qdisc for the time of the block, then its former kind; what it held is dropped.
+    """Within the block the interface has this root qdisc, then the default one again; queued packets are dropped.
 
-    `description` are the words of tc(8): "tbf", "rate", "8kbit", ... Raises MissingFeature where the kernel has no
+    `description` are the arguments of tc(8): "tbf", "rate", "8kbit", ... Raises MissingFeature if the kernel has no
     such qdisc, CommandError.
     """
     try:
@@ -26,8 +26,8 @@ def qdisc(host: Host, interface: str, *description: str) -> Iterator[None]:
 
 
 def tbf(host: Host, interface: str, rate: str):
-    """A token bucket that lets the first packets pass and all others at `rate` ("8bit" holds them for good).
+    """A token bucket: the first packets pass, the others leave at `rate` ("8bit" holds them longer than any test).
 
-    Unlike netem with a delay, which takes packets off their socket's account, tbf leaves them there.
+    Unlike netem with a delay, which orphans the packets, tbf leaves them charged to their socket.
     """
     return qdisc(host, interface, "tbf", "rate", rate, "burst", "2000", "limit", "10000000")

@@ -1,4 +1,4 @@
-"""A firewall that refuses packets with every answer it knows, each at a port of its own: nft(8),
+"""A firewall that rejects packets with every ICMP error it knows, each on its own port: nft(8),
 iptables-extensions(8)."""
 
 import socket
@@ -15,7 +15,7 @@ _FIRST_PORT = 7000
 
 @dataclass(frozen=True)
 class Answer:
-    """An ICMP error by its type and code, and nft's and iptables' words for it."""
+    """An ICMP error: type, code, and its names in nft and iptables."""
 
     kind: int
     code: int
@@ -48,7 +48,7 @@ ANSWERS = {
 def rejecting(
     host: Host, family: socket.AddressFamily, protocol: str, flavour: str, hook: str
 ) -> Iterator[dict[int, Answer]]:
-    """Refuse packets of "tcp" or "udp" in the hook "input", "forward" or "output": which port gets which answer.
+    """Reject packets of "tcp" or "udp" in the hook "input", "forward" or "output": destination port -> answer.
 
     `flavour` is one of firewall.FLAVOURS. Raises MissingFeature.
     """
@@ -63,13 +63,13 @@ def rejecting(
 
 
 def rejecting_protocol(host: Host, family: socket.AddressFamily, protocol: int):
-    """Refuse whatever is of this IP protocol and passes through the host, by nftables; else as rejecting()."""
+    """Reject forwarded packets of this IP protocol with nftables; otherwise like rejecting()."""
     icmp = "icmp" if family == socket.AF_INET else "icmpv6"
     return _rules(host, family, "nft", "forward", {f"meta l4proto {protocol} reject with {icmp} type port-unreachable": []})
 
 
 def resetting(host: Host, family: socket.AddressFamily, port: int, flavour: str, hook: str):
-    """Answer TCP segments for the port with a reset; else as rejecting()."""
+    """Answer TCP segments for the port with RST; otherwise like rejecting()."""
     return _rules(host, family, flavour, hook, {
         f"tcp dport {port} reject with tcp reset":
         ["-p", "tcp", "--dport", str(port), "-j", "REJECT", "--reject-with", "tcp-reset"]
@@ -80,7 +80,7 @@ def resetting(host: Host, family: socket.AddressFamily, port: int, flavour: str,
 def _rules(
     host: Host, family: socket.AddressFamily, flavour: str, hook: str, rules: dict[str, list[str]]
 ) -> Iterator[None]:
-    """The rules, in nft's words or by arguments of iptables, for the time of the block."""
+    """The rules, in nft syntax or as iptables arguments, removed after the block."""
     tool = flavour if family == socket.AF_INET else flavour.replace("iptables", "ip6tables")
     version = "ipv4" if family == socket.AF_INET else "ipv6"
     try:

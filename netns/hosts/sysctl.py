@@ -1,4 +1,4 @@
-"""Sysctls that some kernels have for all namespaces together, and those of a host that are not as they would be by themselves."""
+"""Sysctls that some kernels share between all namespaces, and a host's sysctls that differ from the defaults."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +15,8 @@ _LONGEST = 1 << 16
 
 @contextmanager
 def everywhere(name: str, value: int) -> Iterator[None]:
-    """The sysctl has this value for the time of the block. Raises MissingFeature where this process may not write
-    it."""
+    """Within the block the sysctl has this value, for all namespaces. Raises MissingFeature if this process may not
+    write it."""
     file = Path("/proc/sys", name.replace(".", "/"))
     try:
         before = file.read_text()
@@ -30,7 +30,7 @@ def everywhere(name: str, value: int) -> Iterator[None]:
 
 
 def absent(name: str) -> MissingFeature:
-    """The error for a sysctl that is not there and that the kernel hides from user namespaces: HostLacks in one of those.
+    """The error for a missing sysctl that the kernel hides from user namespaces: HostLacks inside one of those.
 
     Source: net/xfrm/xfrm_sysctl.c and net/netfilter/nf_conntrack_standalone.c, "Don't export sysctls to unprivileged users".
     """
@@ -40,24 +40,24 @@ def absent(name: str) -> MissingFeature:
 
 
 def defaults() -> dict[str, str]:
-    """The sysctls below net of a new namespace."""
+    """The net sysctls of a new namespace: name -> value."""
     with NetworkNamespace() as fresh, fresh.entered():
         files = (f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names)
         return _read(file.removeprefix("/proc/sys/").replace("/", ".") for file in files)
 
 
 def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """The host's sysctls whose values are not the `usual` ones of defaults(): name -> (value, default)."""
+    """The host's sysctls that differ from the `usual` ones of defaults(): name -> (value, default)."""
     with host.entered():
         values = _read(usual)
     return {name: (value, usual[name]) for name, value in values.items() if value != usual[name]}
 
 
 def _read(names: Iterable[str]) -> dict[str, str]:
-    """Those of these sysctls that can be read."""
+    """The values of those sysctls that can be read."""
     found = {}
     for name in names:
-        with suppress(OSError):             # it can only be written, or not here
+        with suppress(OSError):             # write-only, or absent here
             descriptor = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_RDONLY)
             try:
                 found[name] = os.read(descriptor, _LONGEST).decode().strip()

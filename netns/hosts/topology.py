@@ -1,4 +1,4 @@
-"""A topology is frozen data in roles; build() makes it real for the time of a `with` block."""
+"""A topology is frozen data in roles; build() creates it for a `with` block."""
 
 import ipaddress
 import re
@@ -13,8 +13,8 @@ from netns.netlink import rtnl
 from netns.observe import procnet
 from netns.wait import eventually
 
-# IPv6 without waiting and without random traffic: no duplicate address detection, no router solicitation.
-# Written before the interfaces exist, because an interface takes over the defaults of the moment it appears.
+# IPv6 without delays and without random traffic: no duplicate address detection, no router solicitation.
+# Set before the interfaces exist, because an interface copies the defaults when it is created.
 _QUIET_IPV6 = {
     "net.ipv6.conf.all.accept_dad": 0,
     "net.ipv6.conf.default.accept_dad": 0,
@@ -23,11 +23,11 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-# Of ipv6_route, whose columns are hexadecimal and of fixed width, the address and the device of a line with RTF_LOCAL (1 << 31).
+# Address and device of each ipv6_route line with RTF_LOCAL (1 << 31); its columns are hexadecimal and of fixed width.
 _LOCAL_ROUTE = re.compile(rb"^(.{32}).{100}[89a-f].{7} +(\S+)$", re.MULTILINE)
 _LINK_LOCAL = b"fe80"
 _FIRST_INDEX = 11
-# RFC 7042 keeps 00-00-5E-00-53-00 to -FF for documentation.
+# RFC 7042 reserves 00-00-5E-00-53-00 to -FF for documentation.
 _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
 
 
@@ -35,7 +35,7 @@ _DOCUMENTATION_MAC = "00:00:5e:00:53:{:02x}"
 class Link:
     """An Ethernet cable (a veth pair) between two roles; `mtu` in bytes.
 
-    Of each prefix the first role gets the first address, the second role the second.
+    In each prefix the first role gets the first address, the second role the second.
     """
 
     left: str
@@ -53,9 +53,9 @@ class Link:
 
 @dataclass(frozen=True)
 class Route:
-    """`role` reaches `to` through `via`, which is at the other end of one of its links, or through each of several.
+    """`role` reaches `to` through `via`, the other end of one of its links, or through several of them (multipath).
 
-    `to` is a prefix, or "default": all of IPv4 and of IPv6. `mtu` is the route's own, in bytes, 0 for none.
+    `to` is a prefix, or "default" for all of IPv4 and IPv6. `mtu` is the route's MTU in bytes, 0 for none.
     """
 
     role: str
@@ -77,7 +77,7 @@ class Route:
 class Topology:
     """Hosts by role, the links and routes between them, and the roles that forward packets.
 
-    A host is there because a link ends at it.
+    Each role at an end of a link is a host.
     """
 
     links: tuple[Link, ...]
@@ -89,7 +89,7 @@ class Topology:
         return tuple(dict.fromkeys(role for link in self.links for role in (link.left, link.right)))
 
     def __str__(self) -> str:
-        """The topology as a drawing, one line per link, then one per route."""
+        """The topology as text: one line per link, route and router."""
         links = [f"{interface_name(link, link.left)} ----[ mtu {link.mtu} ]---- {interface_name(link, link.right)}" for link in self.links]
         routes = [
             f"{route.role}: {route.to} via {' or '.join(route.ways)}" + (f" mtu {route.mtu}" if route.mtu else "")
@@ -103,7 +103,7 @@ def interface_name(link: Link, role: str) -> str:
 
 
 class Network:
-    """A topology that exists. `network["client"]` is one host, `network.nodes("client", "server")` several."""
+    """A topology that was built. `network["client"]` is one host, `network.nodes("client", "server")` several."""
 
     def __init__(self, topology: Topology, hosts: dict[str, Host]) -> None:
         self.topology = topology
@@ -113,11 +113,11 @@ class Network:
         return self.hosts[role]
 
     def nodes(self, *roles: str) -> tuple[Host, ...]:
-        """The hosts in these roles. Raises KeyError for a role that the topology does not have."""
+        """The hosts with these roles. Raises KeyError for a role that the topology does not have."""
         return tuple(self.hosts[role] for role in roles)
 
     def names(self) -> dict[str, str]:
-        """Address -> role, for texts about packets."""
+        """Address -> role, for displaying packets."""
         return {
             str(address.ip): host.role
             for host in self.hosts.values() for interface in host.interfaces.values()
@@ -127,10 +127,10 @@ class Network:
 
 @contextmanager
 def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
-    """Make the hosts and links, every interface passing packets and every address usable; take it all down at the end.
+    """Create the hosts and links; every interface passes packets and every address is usable. All are removed after the block.
 
-    With `capture` each host records its packets, from before its first link on. Raises OSError where the kernel
-    refuses a step.
+    With `capture` each host records its packets from before its first link exists. Raises OSError if the kernel
+    refuses a step, NotMet if a host is not ready within 10 s.
     """
     with ExitStack() as stack:
         hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
@@ -151,11 +151,11 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
 
 
 def _ready(topology: Topology, host: Host) -> bool:
-    """Whether its interfaces have taken note of their carriers, and its addresses are in use.
+    """Whether its interfaces have noticed their carriers and its addresses are usable.
 
-    The end of a link that was up before the other one drops what is sent until linkwatch_do_dev() activates its queue, which
-    brings its link-local address as well. An address has its local route, and answers neighbours, when addrconf_dad_work()
-    has run, which an address without duplicate address detection needs too.
+    The end of a link that comes up first drops packets until linkwatch_do_dev() activates its queue, which also adds its
+    link-local address. An address gets its local route, and answers neighbour solicitations, once addrconf_dad_work()
+    has run, even without duplicate address detection.
     """
     with host.entered():
         local = _LOCAL_ROUTE.findall(procnet.read("ipv6_route"))
@@ -166,14 +166,14 @@ def _ready(topology: Topology, host: Host) -> bool:
 
 @cache
 def _own(topology: Topology, role: str) -> frozenset[tuple[bytes, bytes]]:
-    """The role's addresses of IPv6 with their devices, as ipv6_route has them."""
+    """The role's IPv6 addresses with their devices, as in ipv6_route."""
     return frozenset((interface.addresses[socket.AF_INET6].packed.hex().encode(), interface.name.encode())
                      for interface in _interfaces(topology, role).values())
 
 
 @cache
 def _configuration(topology: Topology, role: str) -> tuple[rtnl.Message, ...]:
-    """What makes the role's interfaces, addresses and routes; encoded once, since a suite builds the same few topologies over and over."""
+    """The messages that set up the role's links, addresses and routes; encoded once, since a suite builds the same few topologies often."""
     messages = [rtnl.loopback_up()]
     for interface in _interfaces(topology, role).values():
         messages.append(rtnl.link_state(interface.index, up=True))
@@ -185,7 +185,7 @@ def _configuration(topology: Topology, role: str) -> tuple[rtnl.Message, ...]:
 
 
 def _ways(topology: Topology, route: Route, version: int) -> Iterator[tuple[str, int]]:
-    """Gateway and interface of each."""
+    """Gateway and interface index of each next hop."""
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     for via in route.ways:
         yield _interfaces(topology, via)[route.role].address(family), _interfaces(topology, route.role)[via].index
@@ -193,7 +193,7 @@ def _ways(topology: Topology, route: Route, version: int) -> Iterator[tuple[str,
 
 @cache
 def _interfaces(topology: Topology, role: str) -> dict[str, Interface]:
-    """By the role at the other end."""
+    """The role's interfaces, by the role at the other end."""
     found = {}
     for number, link in enumerate(topology.links):
         left, right = _ends(link, number)
@@ -206,11 +206,11 @@ def _interfaces(topology: Topology, role: str) -> dict[str, Interface]:
 
 @cache
 def _ends(link: Link, number: int) -> tuple[Interface, Interface]:
-    """The left and the right end of the topology's link of this number."""
+    """The left and right ends of link `number` of the topology."""
     return tuple(
         Interface(
             name=f"to-{other}",
-            # No two interfaces of a topology share an index, so that a trace names each of them without doubt.
+            # Interface indexes are unique in a topology, so that a trace identifies each interface.
             index=_FIRST_INDEX + 2 * number + side,
             mac=_DOCUMENTATION_MAC.format(2 * number + side + 1),
             addresses={family: link.address(role, family) for family in (socket.AF_INET, socket.AF_INET6)},

@@ -1,4 +1,4 @@
-"""tun and tap devices: interfaces whose cable ends in a program, which may read slowly or not at all.
+"""tun and tap devices: interfaces that hand packets to a program, which may read slowly or not at all.
 
 Source: Documentation/networking/tuntap.rst, include/uapi/linux/if_tun.h, drivers/net/tun.c.
 """
@@ -28,7 +28,7 @@ _LONGEST_PACKET = 65536
 
 
 class Flags(IntFlag):
-    """What TUNSETIFF takes. IFF_NO_PI is always added: a packet is read without a header before it."""
+    """Flags of TUNSETIFF. IFF_NO_PI is always added: packets are read without a leading header."""
 
     TUN = 0x0001
     TAP = 0x0002
@@ -39,7 +39,7 @@ class Flags(IntFlag):
 
 
 class Tun:
-    """A tun or tap device of a host; `queues` are the descriptors that its packets are read from, without blocking."""
+    """A tun or tap device of a host; `queues` are the non-blocking descriptors that its packets are read from."""
 
     def __init__(self, host: Host, name: str) -> None:
         self.host = host
@@ -48,18 +48,18 @@ class Tun:
         self.queues: list[int] = []
 
     def read(self, queue: int = 0) -> bytes | None:
-        """The oldest packet, a tap's with its Ethernet header; None if there is none."""
+        """The oldest packet, on a tap with its Ethernet header; None if there is none."""
         try:
             return os.read(self.queues[queue], _LONGEST_PACKET)
         except BlockingIOError:
             return None
 
     def drain(self, queue: int = 0) -> list[bytes]:
-        """All packets that wait to be read, oldest first."""
+        """All packets waiting to be read, oldest first."""
         return list(iter(lambda: self.read(queue), None))
 
     def dropped(self) -> int:
-        """Packets that found no room in the device's ring, or no reader; the interface's tx_dropped."""
+        """Packets dropped because the device's ring was full or had no reader: the interface's tx_dropped."""
         return transmit_statistics(self.host, self.name)[1]
 
     def ring(self) -> int:
@@ -67,7 +67,7 @@ class Tun:
         return self._link()["txqlen"]
 
     def operstate(self) -> str:
-        """RFC 2863's state as `ip link` shows it: "DOWN" once the lost carrier has been noted (linkwatch_do_dev())."""
+        """The RFC 2863 state in `ip link`: "DOWN" once linkwatch_do_dev() has noticed the lost carrier."""
         return self._link()["operstate"]
 
     def _link(self) -> dict:
@@ -75,18 +75,18 @@ class Tun:
         return Found(f"interfaces {self.name} of {self.host.role}", links).only()
 
     def attach(self, flags: Flags = Flags.TUN) -> None:
-        """Open one more descriptor: a reader of a persistent device, or one more queue. Raises OSError."""
+        """Open another descriptor: a reader of a persistent device, or another queue. Raises OSError."""
         descriptor = _open(self.host)
         self.queues.append(descriptor)
-        # The device belongs to the namespace that the descriptor was opened in.
+        # The device is created in the namespace where the descriptor was opened.
         fcntl.ioctl(descriptor, _TUNSETIFF, _IFREQ.pack(self.name.encode(), flags | Flags.NO_PI))
 
     def set_persistent(self, persistent: bool) -> None:
-        """Whether the interface outlives its last descriptor."""
+        """Set whether the interface outlives its last descriptor."""
         fcntl.ioctl(self.queues[0], _TUNSETPERSIST, int(persistent))
 
     def close(self) -> None:
-        """Close all descriptors: the program that read from them is gone."""
+        """Close all descriptors, as if the program that reads them had exited."""
         while self.queues:
             os.close(self.queues.pop())
 
@@ -95,10 +95,10 @@ class Tun:
 def tun(
     host: Host, name: str, flags: Flags = Flags.TUN, queues: int = 1, addresses: Sequence[str] = ("203.0.113.1/24",)
 ) -> Iterator[Tun]:
-    """A device that is up, with these addresses, for the time of the block; nobody reads from it.
+    """Within the block the device is up and has these addresses; nothing reads from it.
 
-    It makes no packets by itself, but for the MLD reports that an IPv6 address brings about. Raises MissingFeature
-    where this machine does not have the device or the flag, or does not let this user have it.
+    It sends nothing by itself except the MLD reports that an IPv6 address causes. Raises MissingFeature if this machine
+    lacks the device or the flag, or denies it to this user.
     """
     missing = flags & ~features(host)
     if missing:
@@ -122,7 +122,7 @@ def tun(
 
 
 def features(host: Host) -> Flags:
-    """The flags that the kernel's tun driver knows. Raises MissingFeature."""
+    """The flags that the kernel's tun driver supports. Raises MissingFeature."""
     descriptor = _open(host)
     try:
         (bits,) = struct.unpack("=I", fcntl.ioctl(descriptor, _TUNGETFEATURES, bytes(4)))
@@ -132,7 +132,7 @@ def features(host: Host) -> Flags:
 
 
 def transmit_statistics(host: Host, interface: str) -> tuple[int, int]:
-    """Packets that an interface has sent and dropped, as in /proc/net/dev; a tun's are sent when they are read."""
+    """Packets that an interface has sent and dropped, from /proc/net/dev; a tun packet counts as sent when it is read."""
     with host.entered():
         lines = procnet.read("dev").decode().splitlines()
     named = (line.split(":") for line in lines)
@@ -146,7 +146,7 @@ def _open(host: Host) -> int:
         try:
             return os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            # The device node appears with the driver, and only udev would have known that before.
+            # The device node appears with the driver; only udev would create it earlier.
             try:
                 host.run(["modprobe", "tun"])
                 return os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)

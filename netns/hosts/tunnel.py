@@ -1,23 +1,23 @@
 """Tunnels between hosts.
 
-Built with `ip link`, whose words for a tunnel are the ones that its documentation and every bug report use: ip-link(8).
+Built with `ip link`, whose terms are those of the documentation and of every bug report: ip-link(8).
 """
 
 from netns.errors import CommandError, MissingFeature
 from netns.hosts.host import Host
 from netns.lacking import UnsupportedCommand
 
-# The device that a tunnel module makes by itself, unless net.core.fb_tunnels_only_for_init_net forbids it: it takes what
-# no other tunnel of its kind takes.
+# The device that a tunnel module creates, unless net.core.fb_tunnels_only_for_init_net forbids it: it receives what
+# matches no other tunnel of its kind.
 _FALLBACK = {"ipip": "tunl0", "ip6tnl": "ip6tnl0", "sit": "sit0"}
 
 
 def add(
     host: Host, name: str, kind: str, *options: str, address: str | None = None, routes: tuple[str, ...] = ()
 ) -> None:
-    """Make a tunnel device, up, with an address (with its prefix length) and routes into it.
+    """Create a tunnel device, set it up, and add an address (with its prefix length) and routes through it.
 
-    `options` are the words of ip-link(8) for this kind. Raises MissingFeature where the kernel does not have the kind.
+    `options` are the arguments of ip-link(8) for this kind. Raises MissingFeature if the kernel lacks the kind.
     """
     commands = [" ".join(["link add name", name, "type", kind, *options]), f"link set dev {name} up"]
     commands += _address(name, address)
@@ -26,10 +26,10 @@ def add(
 
 
 def fallback(host: Host, kind: str, address: str) -> None:
-    """The kind's fallback device is up, with an address. Raises MissingFeature."""
+    """Set the kind's fallback device up, with an address. Raises MissingFeature."""
     name = _FALLBACK[kind]
     try:
-        # The module makes the device when it is loaded, in each namespace; this loads it, or makes one that does the same.
+        # The module creates the device in each namespace when it is loaded. This loads it, or creates an equivalent device.
         _run(host, kind, [f"link add name {name} up type {kind}", *_address(name, address)])
     except CommandError as error:
         if "File exists" not in str(error):
@@ -38,7 +38,7 @@ def fallback(host: Host, kind: str, address: str) -> None:
 
 
 def _address(name: str, address: str | None) -> list[str]:
-    # Without duplicate address detection: others that hold it may be meant to.
+    # No duplicate address detection: other hosts may hold the same address on purpose.
     return [f"address add {address} dev {name}" + (" nodad" if ":" in address else "")] if address else []
 
 

@@ -1,1 +1,1 @@
-"""What is asked of the kernel by netlink: rtnetlink, xfrm, audit, sock_diag, conntrack."""
+"""Netlink requests: rtnetlink, xfrm, audit, sock_diag, conntrack."""

@@ -1,4 +1,4 @@
-"""Connection tracking on a host that forwards: what it makes of the packets that pass. Source: conntrack(8)."""
+"""Connection tracking on a forwarding host. Source: conntrack(8)."""
 
 import json
 import re
@@ -19,8 +19,8 @@ _FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A TCP connection as `conntrack -L` lists it: its state, the whole seconds until it is forgotten, the ports of
-    the side that opened it and of the other, the packets each way, and whether it was seen to work (ASSURED)."""
+    """A TCP entry of `conntrack -L`: its state, its remaining lifetime in whole seconds, the ports of the original source
+    and destination, the packets in each direction, and whether it is ASSURED."""
 
     state: str
     timeout: int
@@ -30,50 +30,50 @@ class Entry:
 
 
 class Tracker:
-    """The tracker of one host. It changes no packet, unless it drops those that fit into no connection."""
+    """The conntrack table of one host. It changes no packet, except that it may drop invalid ones."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
 
     def entries(self, family: socket.AddressFamily) -> Found:
-        """What is tracked now; what has expired is forgotten at the latest by this look."""
+        """The TCP entries now. Expired entries are removed by this dump at the latest."""
         lines = self.listing("-p", "tcp", "-f", _FAMILIES[family])
         return Found(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
 
     def listing(self, *options: str) -> list[str]:
-        """The lines of `conntrack -L` with these options. Raises MissingFeature where the kernel does not tell of its entries."""
+        """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""
         return self._run("-L", *options).splitlines()
 
     def forget(self) -> None:
-        """Forget all connections, as a restart of the host would."""
+        """Flush the table, as a reboot of the host would."""
         self._run("-F")
 
     def _run(self, *words: str) -> str:
         try:
             return self.host.run(["conntrack", *words])
         except CommandError as error:
-            # Without its netlink side conntrack(8) is told EINVAL, whatever it asks for.
+            # Without nf_conntrack_netlink, conntrack(8) gets EINVAL for every request.
             if self.host.failure(["conntrack", "-L"]):
                 raise lacks("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
             raise
 
     def count(self) -> int:
-        """Entries that take up memory, expired ones included, which a worker clears away now and then."""
+        """Entries in memory, including expired ones, which a garbage collection worker removes from time to time."""
         return int(self.host.sysctl(_SYSCTL + "count"))
 
     def timeout(self, state: str) -> int:
-        """Seconds that an entry in this state is kept without a packet."""
+        """The timeout in seconds of an idle entry in this state."""
         return int(self.host.sysctl(f"{_SYSCTL}tcp_timeout_{state.lower()}"))
 
     def pin(self, **values: object) -> None:
-        """Set sysctls by their names after nf_conntrack_. Raises MissingFeature for one that is not there."""
+        """Set sysctls, named without nf_conntrack_. Raises MissingFeature if one does not exist."""
         try:
             self.host.pin({_SYSCTL + name: value for name, value in values.items()})
         except FileNotFoundError as error:
             raise absent(str(error.filename)) from error
 
     def invalid(self) -> int:
-        """Packets that fit into no connection so far."""
+        """Packets in the ct state "invalid" so far."""
         listing = json.loads(self.host.run(["nft", "-j", "list", "table", *_TABLE.split()]))
         rules = [each["rule"]["expr"] for each in listing["nftables"] if "rule" in each]
         return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
@@ -81,9 +81,9 @@ class Tracker:
 
 @contextmanager
 def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
-    """The host tracks the connections that it forwards, for the time of the block, and counts their packets.
+    """Within the block the host tracks the connections that it forwards and counts their packets.
 
-    With `drop_invalid` it does not forward what fits into no connection. Raises MissingFeature.
+    With `drop_invalid` it drops packets in the ct state "invalid". Raises MissingFeature.
     """
     rules = f"""
         add table {_TABLE}

@@ -1,11 +1,11 @@
-"""Policies and security associations as values, and what the kernel tells those who negotiate keys."""
+"""Policies and security associations as values, and the kernel's messages to key managers."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Selector:
-    """The packets that a policy is for: addresses or prefixes, an IP protocol and ports; 0 is any."""
+    """The packets that a policy matches: addresses or prefixes, IP protocol and ports; 0 matches any."""
 
     source: str
     destination: str
@@ -16,7 +16,7 @@ class Selector:
 
 @dataclass(frozen=True)
 class Template:
-    """What a policy asks for: ESP between these two addresses, by an SA with the same `reqid` and `mode` ("transport"
+    """What a policy requires: ESP between these two addresses, with an SA of the same `reqid` and `mode` ("transport"
     or "tunnel")."""
 
     source: str
@@ -27,10 +27,10 @@ class Template:
 
 @dataclass(frozen=True)
 class Policy:
-    """Packets of the selector need what the template says. Without a template they may pass as they are, or with the
-    action "block" not at all. `direction` is "out", "in" or "fwd"; of two that match, the lower `priority` wins.
-    With `icmp` it is also for ICMP errors about its packets (RFC 4301, 6), whoever sends them. After `seconds`, which the kernel
-    counts whole, it is removed; 0 is never."""
+    """Packets that match the selector require the template. Without a template they pass unchanged or, with the action "block",
+    are dropped. `direction` is "out", "in" or "fwd"; of two matching policies the lower `priority` wins. With `icmp` it also
+    applies to ICMP errors about its packets (RFC 4301, 6), from any sender. It expires after `seconds`, which the kernel counts
+    as whole seconds; 0 is never."""
 
     selector: Selector
     template: Template | None = None
@@ -43,10 +43,10 @@ class Policy:
 
 @dataclass(frozen=True)
 class SA:
-    """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. With a
-    `mark`, a value and a mask, it is for packets whose mark has this value under this mask. `icmp` is as in Policy.
-    With `window`, 32-bit words of replay window, it has extended sequence numbers; `interface` is its if_id. `seconds` and
-    `packets` are two limits each, 0 for none: at the first one key managers are told, at the second one it is removed."""
+    """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. A `mark` is a
+    value and a mask: the SA is only for packets whose mark has this value under the mask. `icmp` is as in Policy. `window` is
+    the replay window in 32-bit words and enables extended sequence numbers; `interface` is the if_id. `seconds` and `packets`
+    are soft and hard limits, 0 for none: at the soft one the kernel notifies key managers, at the hard one it deletes the SA."""
 
     source: str
     destination: str
@@ -64,9 +64,9 @@ class SA:
 
 @dataclass(frozen=True)
 class Acquire:
-    """The kernel asks for an SA: for the flow `selector`, between `source` and `destination`, to serve a policy whose
-    template has this `reqid`; it knows its request by `sequence`. `policy_type` is 0 for XFRM_POLICY_TYPE_MAIN, None where
-    the kernel says it by half."""
+    """The kernel requests an SA for the flow `selector`, between `source` and `destination`, for a policy whose template has
+    this `reqid`; `sequence` identifies the request. `policy_type` is 0 for XFRM_POLICY_TYPE_MAIN, None if the kernel sent a
+    truncated one."""
 
     selector: Selector
     source: str
@@ -78,7 +78,7 @@ class Acquire:
 
 @dataclass(frozen=True)
 class Expire:
-    """An SA's time is over; `hard` says that the kernel has removed it. A larval SA has `spi` 0."""
+    """A lifetime of an SA has expired; if `hard`, the kernel has deleted the SA. A larval SA has `spi` 0."""
 
     destination: str
     spi: int

@@ -17,12 +17,12 @@ def attribute(kind: int, data: bytes) -> bytes:
 
 
 def nest(kind: int, *inner: bytes) -> bytes:
-    """An attribute of attributes, which says so (NLA_F_NESTED)."""
+    """An attribute that contains attributes, with NLA_F_NESTED."""
     return attribute(kind | _NESTED, b"".join(inner))
 
 
 def attributes(body: bytes, at: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Type, without the flags in it, and value of each attribute from there on."""
+    """Type, without its flags, and value of each attribute from offset `at` on."""
     while at + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, at)
         yield kind & _TYPE_MASK, body[at + _ATTRIBUTE.size:at + length]

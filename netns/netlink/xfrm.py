@@ -1,7 +1,7 @@
-"""IPsec on a host: policies, security associations (SAs), and what the kernel tells those who negotiate keys.
+"""IPsec on a host: policies, security associations (SAs), and the kernel's messages to key managers.
 
-Written over NETLINK_XFRM, because pyroute2 has no xfrm and a policy for one socket is no command of `ip`; `ip xfrm`
-stays free to be the witness. Source: include/uapi/linux/xfrm.h, ip-xfrm(8), RFC 4301.
+Speaks NETLINK_XFRM directly, because pyroute2 has no xfrm and `ip` has no command for per-socket policies; `ip xfrm`
+remains an independent witness. Source: include/uapi/linux/xfrm.h, ip-xfrm(8), RFC 4301.
 """
 
 import errno
@@ -29,15 +29,15 @@ __all__ = [
 
 _NETLINK_XFRM = 6
 _IP_XFRM_POLICY, _IPV6_XFRM_POLICY = 17, 35
-# What a kernel without esp4, esp6 or the algorithm answers.
+# Errors of a kernel without esp4, esp6 or the algorithm.
 _LACKING = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ENOSYS, errno.ENOENT)
 
 
 def add(host: Host, *items: Policy | SA) -> None:
-    """Give the host these policies and SAs, in order, at once.
+    """Add these policies and SAs to the host, in order, in one datagram.
 
-    An SA replaces the larval one that waits for it. Raises FileExistsError (EEXIST) for one that is there,
-    MissingFeature where the kernel lacks ESP or the algorithm, OSError for any other refusal.
+    An SA replaces the larval SA that waits for it. Raises FileExistsError (EEXIST) for a duplicate, MissingFeature if the
+    kernel lacks ESP or the algorithm, OSError for any other refusal.
     """
     try:
         _request(host, [_new(item) for item in items], items)
@@ -48,9 +48,9 @@ def add(host: Host, *items: Policy | SA) -> None:
 
 
 def update(host: Host, item: Policy | SA) -> None:
-    """Put a policy in the place of the one with its selector and direction, or complete a larval SA that has an SPI.
+    """Replace the policy with the same selector and direction, or complete a larval SA that has an SPI.
 
-    Raises OSError: ESRCH for an SA that is not there.
+    Raises OSError: ESRCH for an unknown SA.
     """
     if isinstance(item, Policy):
         _request(host, [(wire.UPDPOLICY, wire.policy_with_template(item))], [item])
@@ -59,7 +59,7 @@ def update(host: Host, item: Policy | SA) -> None:
 
 
 def delete(host: Host, *items: Policy | SA) -> None:
-    """Raises OSError: ENOENT for a policy, ESRCH for an SA that is not there."""
+    """Delete them. Raises OSError: ENOENT for an unknown policy, ESRCH for an unknown SA."""
     _request(host, [
         (wire.DELPOLICY, wire.policy_id(item)) if isinstance(item, Policy) else (wire.DELSA, wire.sa_id(item))
         for item in items
@@ -67,11 +67,11 @@ def delete(host: Host, *items: Policy | SA) -> None:
 
 
 def set_on_socket(sock: socket.socket, policy: Policy) -> None:
-    """The policy holds for this socket alone and before all others (IP_XFRM_POLICY; include/uapi/linux/in.h).
+    """Set a policy for this socket alone, ahead of all others (IP_XFRM_POLICY; include/uapi/linux/in.h).
 
-    Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature where the kernel lacks NETLINK_XFRM.
+    Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature if the kernel lacks NETLINK_XFRM.
     """
-    # Until somebody has opened such a socket, xfrm_user may not be loaded, and without it no policy is understood: EINVAL.
+    # Opening such a socket loads xfrm_user, without which the kernel rejects every policy with EINVAL.
     with lacking.in_request(lacking.netlink(_NETLINK_XFRM)):
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
     level, option = (
@@ -93,9 +93,9 @@ def _request(host: Host, requests: list[tuple[int, bytes]], names: Sequence[Poli
 
 
 class KeyManager:
-    """Hears what an IKE daemon would: each ACQUIRE and EXPIRE of the host, from its start on.
+    """Receives what an IKE daemon would: each ACQUIRE and EXPIRE of the host, from its creation on.
 
-    As long as one listens, a packet that needs a missing SA leaves a larval SA behind; without one it does not.
+    While one listens, a packet that needs a missing SA leaves a larval SA behind; otherwise it does not.
     """
 
     def __init__(self, host: Host) -> None:
@@ -107,7 +107,7 @@ class KeyManager:
         self._socket.setblocking(False)
 
     def heard(self) -> list[Acquire | Expire]:
-        """All so far, oldest first. Raises OSError ENOBUFS if some were lost."""
+        """All messages so far, oldest first. Raises OSError ENOBUFS if some were lost."""
         while True:
             try:
                 datagram = self._socket.recv(1 << 16)
@@ -125,7 +125,7 @@ class KeyManager:
         return [event for event in self.heard() if isinstance(event, Expire)]
 
     def next(self, within: float) -> Acquire | Expire:
-        """The oldest that next() has not returned yet; waits up to `within` seconds for it. Raises NotMet."""
+        """The oldest message that next() has not returned yet; waits up to `within` seconds for it. Raises NotMet."""
         began = time.monotonic()
         while len(self.heard()) == self._returned:
             gone = time.monotonic() - began
@@ -136,5 +136,5 @@ class KeyManager:
         return self._heard[self._returned - 1]
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Stop listening."""
         self._socket.close()

@@ -1,1 +1,1 @@
-"""What the kernel does, seen from outside: captures, counters, drops, slab caches, BPF, its log."""
+"""The kernel, observed from outside: captures, counters, drops, slab caches, BPF, its log."""

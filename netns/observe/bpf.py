@@ -1,4 +1,4 @@
-"""The bpf(2) system call and just enough of its machine language for programs of a dozen instructions. No compiler.
+"""The bpf(2) system call, and enough of its instruction set for programs of a dozen instructions. No compiler.
 
 Sources: include/uapi/linux/bpf.h, Documentation/bpf/standardization/instruction-set.rst.
 """
@@ -36,7 +36,7 @@ def move(to: int, value: int) -> bytes:
 
 
 def frame_address(to: int, offset: int) -> bytes:
-    """The address of a place in the program's stack frame; `offset` is negative."""
+    """The address of a slot in the program's stack frame; `offset` is negative."""
     return instruction(0xBF, to, FRAME) + instruction(0x07, to, value=offset)
 
 
@@ -58,12 +58,12 @@ def store32(to: int, offset: int, source: int) -> bytes:
 
 
 def add64(to: int, offset: int, source: int) -> bytes:
-    """Atomically, in memory."""
+    """Atomic add to memory."""
     return instruction(0xDB, to, source, offset)
 
 
 def skip_if_not(register: int, value: int, count: int) -> bytes:
-    """Leave out the next `count` instructions unless the register holds the value."""
+    """Skip the next `count` instructions unless the register holds the value."""
     return instruction(0x55, register, offset=count, value=value)
 
 
@@ -79,8 +79,8 @@ RETURN = instruction(0x95)
 
 
 def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, module: int = 0) -> int:
-    """A descriptor of the program, verified. `attach_to` is the BTF id of a function, `module` a descriptor of the BTF
-    of the module that has it. Raises OSError with what the verifier says, HostLacks where bpf(2) is not allowed.
+    """Load and verify a program; returns its descriptor. `attach_to` is the BTF ID of a function, `module` a descriptor of
+    the BTF of its module. Raises OSError with the verifier's log, HostLacks if bpf(2) is not permitted.
     """
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(_LOG_BYTES)
@@ -91,27 +91,27 @@ def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, mo
     try:
         return _bpf(_PROG_LOAD, attributes)[0]
     except OSError as error:
-        # The verifier's own refusal is EACCES.
+        # The verifier itself rejects with EACCES.
         if error.errno == errno.EPERM:
             raise HostLacks(f"bpf(2): {error.strerror}") from error
         raise OSError(error.errno, f"{error.strerror}: {log.value.decode(errors='replace')}") from error
 
 
 def run(program: int) -> int:
-    """Run a raw tracepoint's program once, in the calling thread; what it returns, as a signed number."""
+    """Run a raw tracepoint program once, in the calling thread; returns its result as a signed number."""
     _result, answer = _bpf(_PROG_TEST_RUN, struct.pack("=Ii56x", program, 0))
     return struct.unpack_from("=Ii", answer)[1]
 
 
 def attach(program: int, tracepoint: str | None = None) -> int:
-    """Run the program at a raw tracepoint, or where it was loaded for, until the descriptor returned is closed."""
+    """Run the program at a raw tracepoint, or at the target it was loaded for, until the returned descriptor is closed."""
     name = ctypes.create_string_buffer(tracepoint.encode()) if tracepoint else None
     return _bpf(_RAW_TRACEPOINT_OPEN, struct.pack("=QI4x", ctypes.addressof(name) if name else 0, program))[0]
 
 
 def attach_kprobe(program: int, function: str) -> int:
-    """Run the program at each call of this function of the kernel, until the descriptor returned is closed. Raises
-    OSError, MissingFeature where perf cannot make such a probe. Source: perf_event_open(2)."""
+    """Run the program at each call of this kernel function until the returned descriptor is closed. Raises OSError;
+    MissingFeature if perf cannot create the kprobe. Source: perf_event_open(2)."""
     try:
         kind = int(_PERF_KPROBE.read_text())
     except OSError as error:
@@ -128,20 +128,20 @@ def attach_kprobe(program: int, function: str) -> int:
 
 
 def perf_event(attributes: bytes, thread: int, cpu: int) -> int:
-    """perf_event_open(2) with the beginning of a struct perf_event_attr; what is left of it is 0. `thread` -1 is any, 0 the calling one,
-    `cpu` -1 any. Raises OSError."""
+    """perf_event_open(2) with the start of a struct perf_event_attr, zero-padded. `thread` -1 is any thread, 0 the calling one;
+    `cpu` -1 is any CPU. Raises OSError."""
     buffer = ctypes.create_string_buffer(attributes, PERF_ATTR_SIZE)
     return libc.syscall(_NR_PERF_EVENT_OPEN, ctypes.addressof(buffer), thread, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
 
 
 def runs(program: int) -> int:
-    """How often the kernel has counted that it ran, while kernel.bpf_stats_enabled is 1 (run_cnt in its fdinfo)."""
+    """The kernel's count of the program's runs, while kernel.bpf_stats_enabled is 1 (run_cnt in its fdinfo)."""
     text = Path(f"/proc/self/fdinfo/{program}").read_text()
     return int(re.search(r"^run_cnt:\t(\d+)$", text, re.M)[1])
 
 
 def counter() -> int:
-    """A descriptor of a map that holds one number of 64 bits."""
+    """A descriptor of a map that holds one 64-bit number."""
     return _bpf(_MAP_CREATE, struct.pack("=IIIII", _MAP_TYPE_ARRAY, 4, 8, 1, 0))[0]
 
 
@@ -152,7 +152,7 @@ def counted(counter_map: int) -> int:
 
 
 def count_in(counter_map: int) -> bytes:
-    """A program that adds one to the counter."""
+    """A program that increments the counter."""
     return b"".join((
         move(R1, 0), store32(FRAME, -4, R1), frame_address(R2, -4), map_address(R1, counter_map), call(MAP_LOOKUP_ELEM),
         skip_if(R0, 0, 2), move(R1, 1), add64(R0, 0, R1), move(R0, 0), RETURN,
@@ -160,6 +160,6 @@ def count_in(counter_map: int) -> bytes:
 
 
 def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
-    """The result of the call, and the attributes as the kernel left them."""
+    """The call's result, and the attributes as the kernel left them."""
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
     return libc.syscall(_NR_BPF, command, ctypes.addressof(buffer), len(attributes)), buffer.raw

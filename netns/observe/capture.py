@@ -1,6 +1,6 @@
-"""A packet ring that records a whole host: no process, no thread, and no timer in the kernel.
+"""A packet ring that records a whole host, without a process, a thread or a kernel timer.
 
-TPACKET_V2, not V3: V3 retires its blocks by a periodic timer, which would keep a clock that skips idle time from
+TPACKET_V2, not V3: V3 retires its blocks with a periodic timer, which would keep a clock that skips idle time from
 skipping. Source: Documentation/networking/packet_mmap.rst, packet(7).
 """
 
@@ -27,7 +27,7 @@ _TPACKET_V2 = 1
 _ETH_P_ALL = 0x0003
 _TP_STATUS_USER = 1
 _TP_STATUS_CSUMNOTREADY = 8
-# ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): what has an Ethernet header.
+# ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): interfaces with an Ethernet header.
 _ETHERNET = (1, 772)
 
 # 512 bytes hold the ring's own header and 446 bytes of the packet; 1 MiB in all.
@@ -40,9 +40,9 @@ _HEADER = struct.Struct("=IIIHHIIHH4x HHiHBB8s")
 
 
 class PacketRing:
-    """Records what a host sends and receives on all its interfaces, firewalled packets included.
+    """Records what a host sends and receives on all its interfaces.
 
-    A packet that a firewall drops on its way in is seen, one that it drops on its way out is not.
+    It sees packets that a firewall drops on input, but not those that it drops on output.
     """
 
     def __init__(self, role: str, namespace: NetworkNamespace) -> None:
@@ -66,11 +66,11 @@ class PacketRing:
         self._socket.close()
 
     def wait(self, seconds: float) -> None:
-        """Until there is a packet to drain, or the time is over."""
+        """Wait up to `seconds` for a packet to drain."""
         select.select([self._socket], [], [], seconds)
 
     def drain(self) -> None:
-        """Move the recorded packets out of the ring, for a test that lasts for thousands of them."""
+        """Move the recorded packets out of the ring, to make room in a test with thousands of them."""
         ring, unpack = self._ring, _HEADER.unpack_from
         while True:
             offset = self._next * _FRAME
@@ -81,14 +81,14 @@ class PacketRing:
             start += offset
             data = ring[start:start + kept]
             if hardware not in _ETHERNET:
-                # A tunnel's packets begin with IP; with an Ethernet header of zeros all read alike, in a pcap file too.
+                # A tunnel's packets begin with IP; a zero Ethernet header makes all packets alike, in a pcap file too.
                 data = bytes(12) + protocol.to_bytes(2, sys.byteorder) + data
                 length += 14
             self.frames.append(Frame(
                 seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data, bool(status & _TP_STATUS_CSUMNOTREADY)))
             ring[offset:offset + 4] = b"\0\0\0\0"
             self._next = (self._next + 1) % _FRAMES
-        # The kernel starts these two numbers anew with each reading.
+        # Each reading resets these two counters.
         _received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         self.lost += dropped
 
@@ -102,7 +102,7 @@ class PacketRing:
             capture.stop()
 
     def trace(self) -> Trace:
-        """Everything recorded so far, decoded."""
+        """All packets recorded so far, decoded."""
         self.drain()
         with self.namespace.entered():
             names = dict(socket.if_nameindex())
@@ -110,15 +110,15 @@ class PacketRing:
         return self._trace
 
     def pcap(self, limit: int) -> tuple[bytes, int]:
-        """The latest packets as a pcap file of at most `limit` bytes, and how many earlier ones did not fit."""
+        """The latest packets as a pcap file of at most `limit` bytes, and the number of earlier ones that did not fit."""
         self.drain()
         return pcap(self.frames, limit)
 
 
 class Capture:
-    """The packets of one span of a host's ring. Decoded at the first look.
+    """The packets of one span of a host's ring, decoded at first access.
 
-    Looking raises CaptureLost if the ring overflowed meanwhile: then nothing can be said about what is not there.
+    Access raises CaptureLost if the ring overflowed meanwhile: then the absence of a packet proves nothing.
     """
 
     def __init__(self, ring: PacketRing, protocol: str | None, first: int, lost_before: int) -> None:
@@ -130,7 +130,7 @@ class Capture:
         self._lost = 0
 
     def stop(self) -> None:
-        """Later packets no longer belong to this capture."""
+        """End the capture: it contains no later packets."""
         self._ring.drain()
         self._stopped_at = len(self._ring.frames)
         self._lost = self._ring.lost - self._lost_before
@@ -153,7 +153,7 @@ class Capture:
         lost = self._lost if self._stopped_at is not None else self._ring.lost - self._lost_before
         if lost:
             raise CaptureLost(f"{self._ring.role}: the packet ring lost {lost} packets")
-        # What came before says which sequence numbers a connection is at.
+        # Earlier packets determine the relative sequence numbers of a connection.
         chosen = self._ring.trace().packets[self._first:self._stopped_at]
         return [packet for packet in chosen if self._protocol in (None, packet.protocol)]
 
@@ -164,20 +164,20 @@ class Capture:
         return Found(self._named("received by"), (packet for packet in self._all() if not packet.sent))
 
     def probes(self) -> Found:
-        """The keepalive probes that the host sent: no data, and a sequence number that the peer has acknowledged."""
+        """The keepalive probes that the host sent: no data, and a sequence number that the peer has already acknowledged."""
         return Found(f"keepalive probes sent by {self._ring.role}", (packet for packet in self.sent() if packet.is_probe))
 
     def exactly(self, count: int) -> list[Packet]:
-        """The packets, which are so many. Raises WrongNumber."""
+        """The packets, exactly `count` of them. Raises WrongNumber."""
         return self.packets().exactly(count)
 
     def only(self) -> Packet:
-        """The one packet. Raises WrongNumber."""
+        """The only packet. Raises WrongNumber."""
         return self.packets().only()
 
     def until(self, what: str, satisfied: Callable[["Capture"], bool], within: float) -> None:
-        """Wait until `satisfied(capture)`, asked again after each packet; `what` names what is waited for: "2 keepalive probes".
-        `within` is seconds.
+        """Wait up to `within` seconds until `satisfied(capture)` is true, checked after each packet; `what` names the condition:
+        "2 keepalive probes".
 
         Raises NotMet with the name and the packets seen, CaptureLost; TypeError without a name.
         """

@@ -1,4 +1,4 @@
-"""The kernel's protocol counters of one network namespace."""
+"""Protocol counters of a network namespace."""
 
 from collections.abc import Iterable
 from functools import cache, partial
@@ -11,15 +11,15 @@ _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
 _INTERFACE = "dev_snmp6"
-# Not every kernel counts these: CONFIG_XFRM_STATISTICS.
+# Optional in the kernel: CONFIG_XFRM_STATISTICS.
 _XFRM = "xfrm_stat"
 
 
 class Counters:
     """Counters by name: "Tcp.OutSegs", "TcpExt.TCPKeepAlive", "Ip6.InReceives", "sockstat.TCP.inuse", "XfrmOutNoStates".
 
-    Reading takes the raw text only; it is parsed at the first look. A counter that the kernel does not have raises
-    MissingFeature; of ICMP messages by type ("IcmpMsg.InType3") it lists those that have come, and the others are 0.
+    Reading copies only the raw text, which is parsed at first access. A counter that the kernel does not have raises
+    MissingFeature. The kernel lists ICMP messages by type ("IcmpMsg.InType3") only once they have occurred; others are 0.
     Source: proc_net(5), Documentation/networking/snmp_counter.rst, xfrm_proc.rst.
     """
 
@@ -29,13 +29,13 @@ class Counters:
 
     @classmethod
     def read(cls) -> "Counters":
-        """The counters of the namespace that the calling thread is in."""
+        """The counters of the calling thread's namespace."""
         return cls({file: _read(file) for file in _FILES})
 
     @classmethod
     def read_interface(cls, name: str) -> "Counters":
-        """Those of one interface of the namespace that the calling thread is in, of IPv6 alone: there are none of IPv4.
-        Empty where it has none, or is gone."""
+        """The IPv6 counters of one interface in the calling thread's namespace; IPv4 has none. Empty if the interface has none
+        or is gone."""
         try:
             return cls({_INTERFACE: procnet.read(f"{_INTERFACE}/{name}")})
         except FileNotFoundError:
@@ -43,7 +43,7 @@ class Counters:
 
     @classmethod
     def read_one(cls, name: str) -> int:
-        """One counter of the namespace that the calling thread is in; only the file that has it is read."""
+        """One counter of the calling thread's namespace; reads only its file. Raises MissingFeature."""
         file = _file(name)
         return cls({file: _read(file)})[name]
 
@@ -54,18 +54,18 @@ class Counters:
         return int(table.get(name, 0))
 
     def since(self, earlier: "Counters") -> "Counted":
-        """What changed since then, by name."""
+        """The changes since `earlier`, by name."""
         before = earlier._values
         return Counted(self, {
             name: value - before.get(name, 0) for name, value in self._values.items() if value != before.get(name, 0)
         })
 
     def names(self) -> list[str]:
-        """All that this kernel has."""
+        """The names of all counters that this kernel has."""
         return sorted(self._values)
 
     def nonzero(self) -> "Counted":
-        """Only these are made numbers of: most counters of a host are 0."""
+        """The counters that are not 0. Only these are converted to numbers: most counters of a host are 0."""
         return Counted(self, {
             name: int(digits) for file, text in self._texts.items() for name, digits in _PARSERS[file](text) if digits != b"0"
         })
@@ -75,15 +75,15 @@ class Counters:
         return {name: int(digits) for file in self._texts for name, digits in self._table(file).items()}
 
     def _table(self, file: str) -> dict[str, bytes]:
-        """A file's counters in digits. Only the files that are asked for are parsed: all of them have 600, and a test looks at one."""
+        """A file's counters as digits. Files are parsed on demand: together they have 600 counters, and a test reads one."""
         if file not in self._tables:
             self._tables[file] = dict(_PARSERS[file](self._texts[file]))
         return self._tables[file]
 
 
 class Counted(dict):
-    """Counters by name, but those that are 0: these are not listed, and are 0 to whoever asks. Asking for one that the kernel does
-    not have raises MissingFeature."""
+    """Nonzero counters by name; other counters are not listed and read as 0. A counter that the kernel does not have raises
+    MissingFeature."""
 
     def __init__(self, counters: Counters, values: dict[str, int]) -> None:
         super().__init__(values)
@@ -113,12 +113,12 @@ def _file(name: str) -> str:
     return "netstat" if group in _NETSTAT else "snmp"
 
 
-# Names are made once; what is left for each of thousands of readings is little beside what the kernel takes to write it.
+# Names are built once; the rest of each of thousands of readings costs little compared with the kernel's own part.
 _Parsed = Iterable[tuple[str, bytes]]
 
 
 def _paired(text: bytes) -> _Parsed:
-    """snmp and netstat: a line of names, then one of numbers, for each group."""
+    """snmp and netstat: for each group a line of names, then a line of numbers."""
     lines = text.splitlines()
     return chain.from_iterable(zip(_columns(names), numbers.split()[1:]) for names, numbers in zip(lines[::2], lines[1::2]))
 
@@ -130,7 +130,7 @@ def _columns(line: bytes) -> list[str]:
 
 
 def _listed(text: bytes) -> _Parsed:
-    """snmp6 and xfrm_stat: a name and a number on each line."""
+    """snmp6 and xfrm_stat: a name and a number per line."""
     words = text.split()
     return zip(map(_grouped, words[::2]), words[1::2])
 
@@ -143,7 +143,7 @@ def _grouped(name: bytes) -> str:
 
 
 def _sockets(file: str, text: bytes) -> _Parsed:
-    """A group on each line, then names and numbers in turn."""
+    """A group per line, followed by alternating names and numbers."""
     for line in text.splitlines():
         group, *pairs = line.split()
         yield from zip(_socket_columns(file, group, tuple(pairs[::2])), pairs[1::2])
@@ -155,11 +155,11 @@ def _socket_columns(file: str, group: bytes, keys: tuple[bytes, ...]) -> list[st
 
 
 def _of_interface(text: bytes) -> _Parsed:
-    """As _listed(), below the interface's index."""
+    """Like _listed(), after the line with the interface index."""
     return _listed(text.partition(b"\n")[2])
 
 
-# Each file of a namespace, and what makes counters of it.
+# The files of a namespace, and the parser of each.
 _FILES = {
     "snmp": _paired, "netstat": _paired, "snmp6": _listed,
     **{file: partial(_sockets, file) for file in _SOCKSTATS}, _XFRM: _listed,

@@ -1,4 +1,4 @@
-"""The packets that the kernel drops, and why: its own tracepoint, read only when somebody asks."""
+"""The packets that the kernel drops, and why, from its own tracepoint; read only on demand."""
 
 import re
 from collections.abc import Iterator
@@ -8,27 +8,27 @@ from pathlib import Path
 from netns.errors import lacks
 
 TRACEFS = Path("/sys/kernel/tracing")
-# Half a thousand drops; older ones make room.
+# About 500 drops; newer ones overwrite older ones.
 _BUFFER_KIB = 128
 _EVENT = re.compile(r"\s(\d+\.\d+): kfree_skb: .*?protocol=(\d+) .*?(?:reason: (\w+))?$")
 _OVERWRITTEN = re.compile(r"entries-in-buffer/entries-written: (?!(\d+)/\1\b)")
-# The head of each stack: the tracepoint, and the functions that free.
+# The top of each stack: the tracepoint and the functions that free.
 _FREEING = re.compile(r"trace_event_raw_event_|\w*kfree_skb|\w*skb_reason_drop")
-# Before these a packet belongs to whoever sent it.
+# The callers of these belong to the sender of the packet.
 _RECEIVED = ("__netif_receive_skb", "netif_receive_skb")
 _SENT = ("__dev_queue_xmit", "dev_hard_start_xmit")
-# include/net/dropreason-core.h: how a packet ends that nobody dropped.
+# include/net/dropreason-core.h: the reasons that mean no drop.
 _NO_DROP = ("CONSUMED", "NOT_DROPPED_YET")
-# Multicast that nobody on the host has asked for: each report on a group membership (MLD) is, to those who hear it.
+# Multicast to a group that the host has not joined, such as an MLD report from another host.
 _NOT_ADDRESSED = "ip6_mc_input"
 _PROTOCOLS = {0x0800: "IPv4", 0x0806: "ARP", 0x86DD: "IPv6"}
 
 
 @dataclass(frozen=True)
 class Drop:
-    """One packet dropped. `time` is CLOCK_MONOTONIC in seconds, `protocol` an Ethernet type, `reason` a name of
-    include/net/dropreason-core.h or None (kernels before 5.17), `functions` who dropped it and its callers, innermost
-    first, up to where the packet was received or sent; `received` is whether it was on its way in."""
+    """A dropped packet. `time` is CLOCK_MONOTONIC in seconds, `protocol` an EtherType, `reason` a name from
+    include/net/dropreason-core.h or None (kernels before 5.17), `functions` the function that dropped it and its callers,
+    innermost first, up to where the packet was received or sent; `received` is true on the receive path."""
 
     time: float
     protocol: int
@@ -43,10 +43,10 @@ class Drop:
 
 
 class DropLog:
-    """Records skb:kfree_skb of the whole machine, from now on, in an instance of tracefs of its own.
+    """Records skb:kfree_skb of the whole machine, from now on, in its own tracefs instance.
 
-    Packets without an Ethernet type are left out: they are the kernel's and its processes' messages to each other.
-    Raises MissingFeature where tracefs cannot be used. Source: Documentation/trace/ftrace.rst, "Instances".
+    Packets without an EtherType are left out: they are messages between the kernel and its processes.
+    Raises MissingFeature if tracefs cannot be used. Source: Documentation/trace/ftrace.rst, "Instances".
     """
 
     def __init__(self, name: str) -> None:
@@ -62,8 +62,8 @@ class DropLog:
             raise lacks("tracefs", error) from error
 
     def since(self, began: float) -> tuple[list[Drop], bool]:
-        """The drops from this time on (CLOCK_MONOTONIC), oldest first, and whether there were earlier ones that the
-        buffer no longer holds."""
+        """The drops since `began` (CLOCK_MONOTONIC, seconds), oldest first, and whether the buffer has overwritten earlier
+        ones."""
         text = (self._instance / "trace").read_text()
         drops = list(parse(text))
         overwritten = bool(_OVERWRITTEN.search(text)) and (not drops or drops[0].time > began)
@@ -71,7 +71,7 @@ class DropLog:
 
 
 def parse(text: str) -> Iterator[Drop]:
-    """The drops in the text of a buffer of kfree_skb events with their stacks.
+    """The drops in the text of a buffer of kfree_skb events with stack traces.
 
     Source: Documentation/trace/ftrace.rst, "Output format"; include/trace/events/skb.h.
     """

@@ -1,4 +1,4 @@
-"""Everything that the hosts of a network sent, in one order of time."""
+"""All packets that the hosts of a network sent, in order of time."""
 
 import copy
 from bisect import bisect
@@ -10,9 +10,9 @@ from netns.packets.packet import Packet
 
 
 class FlowLog:
-    """One line for each packet that a host sent, at each hop; what came in from elsewhere (a tun device) as well.
+    """One line for each packet that a host sent, at each hop, and for each that came in from outside (a tun device).
 
-    Two connections that use the same pair of ports one after the other are numbered: "#2" is the second.
+    Connections that reuse a pair of ports are numbered: "#2" is the second.
     """
 
     def __init__(self, network: Network) -> None:
@@ -20,7 +20,7 @@ class FlowLog:
         self._hosts = network.hosts.values()
         recorded = [(packet, host) for host in self._hosts for packet in host.ring.trace().packets]
         self._recorded = sorted(recorded, key=_time)
-        # All the hosts' packets together say which connection each belongs to.
+        # Only the packets of all hosts together tell which connection each belongs to.
         self._trace = Trace()
         self._senders = []
         for packet, host in self._recorded:
@@ -30,11 +30,11 @@ class FlowLog:
 
     @property
     def began(self) -> float:
-        """The time of the first packet, from which on the log counts. Clock: CLOCK_REALTIME."""
+        """The time of the first packet, in seconds, where the log starts. Clock: CLOCK_REALTIME."""
         return self._recorded[0][0].time if self._recorded else 0.0
 
     def describe(self, most: int) -> str:
-        """One line for each of the last `most` packets: when, who sent it on which interface, and what."""
+        """One line for each of the last `most` packets: time, sender and interface, contents."""
         lines = [f"{host.ring.lost} packets of {host.role} lost by its ring" for host in self._hosts if host.ring.lost]
         packets = self._trace.packets
         if len(packets) > most:
@@ -45,7 +45,7 @@ class FlowLog:
         return "\n".join(lines)
 
     def last_receiver(self, before: float, ethertype: int) -> Host | None:
-        """Who was the last to receive a packet of this Ethernet type before that time (CLOCK_REALTIME)."""
+        """The host that last received a packet of this EtherType before that time (CLOCK_REALTIME, seconds)."""
         earlier = bisect(self._recorded, before, key=_time)
         return next((
             host for packet, host in reversed(self._recorded[:earlier])
@@ -58,5 +58,5 @@ def _time(entry: tuple[Packet, Host]) -> float:
 
 
 def _seen_elsewhere(packet: Packet, host: Host) -> bool:
-    """Whether a received packet is also in the log as sent."""
+    """Whether the log also has this received packet as a sent one."""
     return packet.interface == "lo" or any(packet.interface == each.name for each in host.interfaces.values())

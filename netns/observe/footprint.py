@@ -1,4 +1,4 @@
-"""What a host has done: the packets that it sent, and its counters; gathered in milliseconds, and read by somebody else."""
+"""A host's footprint: the packets that it sent, and its counters; collected in milliseconds, evaluated elsewhere."""
 
 import base64
 import struct
@@ -8,17 +8,17 @@ from netns.hosts.host import Host
 from netns.observe.counters import Counters
 
 _OUTGOING = 4
-# Enough for IPv6 with an ICMPv6 error's quote, and for the headers in a tunnel.
+# Enough for IPv6 with the quote in an ICMPv6 error, and for the headers in a tunnel.
 _LONGEST = 128
 # Nanoseconds since the epoch, length on the wire, bytes kept, and whether the checksum was left to the interface.
 FRAME = struct.Struct("<QIH?")
-# Of the counters of sockets, those that are not counted for all hosts together.
+# The socket counters that are per namespace.
 _OWN = ("inuse", "orphan", "tw")
 
 
 def footprint(host: Host) -> dict:
-    """{"frames": the packets that it sent on its links, packed, "counters": those that are not 0}; see report.traffic.
-    No frames where the ring has lost some."""
+    """{"frames": the packets sent on its links, packed, "counters": the nonzero ones}; see report.traffic. No frames if
+    the ring has lost some."""
     host.ring.drain()
     links = {interface.index for interface in host.interfaces.values()}
     pack = FRAME.pack

@@ -1,27 +1,27 @@
-"""The kernel's log from now on."""
+"""New records of the kernel log."""
 
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Severities as syslog(2) numbers them.
+# Severity as in syslog(2).
 ERROR = 3
 
 
 class Record(NamedTuple):
-    """`level` is 0 (emergency) to 7 (debug), `seconds` are those of the kernel's own clock."""
+    """`level` is 0 (emergency) to 7 (debug), `seconds` the kernel's timestamp."""
 
     level: int
     seconds: float
     text: str
 
     def __str__(self) -> str:
-        """As dmesg shows it."""
+        """The record as dmesg prints it."""
         return f"[{self.seconds:12.6f}] {self.text}"
 
 
 class KernelLog:
-    """Begins where the log ends now. Raises OSError where it may not be read.
+    """Begins at the current end of the log. Raises OSError if the log cannot be read.
 
     Source: Documentation/ABI/testing/dev-kmsg.
     """
@@ -37,12 +37,12 @@ class KernelLog:
         os.close(self._descriptor)
 
     def skip(self) -> None:
-        """Go to where the log ends now."""
+        """Skip to the current end of the log."""
         for _ in self.records():
             pass
 
     def records(self) -> Iterator[Record]:
-        """Those that came since the last call."""
+        """The records since the last call."""
         while True:
             try:
                 record = os.read(self._descriptor, 8192).decode(errors="replace")

@@ -1,6 +1,6 @@
-"""The kernel's own ways to be told when one of its functions runs, each with the number of times it was told.
+"""The kernel's mechanisms to report calls of its functions, each with a count of its reports.
 
-They see the whole machine, and what a killed process leaves in tracefs stays: for a machine of one's own.
+They see the whole machine, and a killed process leaves its tracefs state behind: only for a dedicated machine.
 """
 
 import array
@@ -23,15 +23,15 @@ _BTF = Path("/sys/kernel/btf/vmlinux")
 _LOST = ("overrun", "commit overrun", "dropped events")
 _FUNC = 12
 _PERF_TYPE_TRACEPOINT = 2                       # include/uapi/linux/perf_event.h
-# Words after the three of each type, by kind: always, and for each member. Source: Documentation/bpf/btf.rst.
+# Words after the common three of each BTF type, by kind: fixed, and per member. Source: Documentation/bpf/btf.rst.
 _FIXED = {1: 1, 3: 3, 14: 1, 17: 1}
 _EACH = {4: 3, 5: 3, 6: 2, 13: 2, 15: 3, 19: 3}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """`events()` is how often it has told of the function so far, `missed()` how often the kernel says it could not; of a
-    program `runs()` is how often the kernel says that it ran, while kernel.bpf_stats_enabled is 1."""
+    """`events()` is the number of calls reported so far, `missed()` the number that the kernel says it missed; for a BPF program
+    `runs()` is the kernel's count of its runs, while kernel.bpf_stats_enabled is 1."""
 
     events: Callable[[], int]
     missed: Callable[[], int] = lambda: 0
@@ -40,11 +40,11 @@ class Probe:
 
 @contextmanager
 def kprobe(function: str, kind: str = "p", thread: int | None = None, after: str = "") -> Iterator[Probe]:
-    """A kprobe ("p"), a kretprobe ("r") or one for at most so many calls at a time ("r1"), as a recorded event; with
-    `thread` only of what this thread calls (set_event_pid), and with `after` only from the first call of that function on
-    (the trigger enable_event).
+    """A kprobe ("p"), a kretprobe ("r") or a kretprobe for at most so many concurrent calls ("r1"), recorded as an event;
+    with `thread` only calls by this thread (set_event_pid), with `after` only from the first call of that function on
+    (trigger enable_event).
 
-    Raises MissingFeature where tracefs cannot be used or the kernel has no such function. Source:
+    Raises MissingFeature if tracefs cannot be used or the kernel has no such function. Source:
     Documentation/trace/kprobetrace.rst, Documentation/trace/events.rst.
     """
     name, switch = f"kdrift_{function}", f"kdrift_{after}_switch"
@@ -67,8 +67,8 @@ def kprobe(function: str, kind: str = "p", thread: int | None = None, after: str
 
 @contextmanager
 def counter_of(function: str) -> Iterator[Callable[[], int]]:
-    """perf's own count of the event that kprobe() has made of this function, for what this thread calls, while that one stands.
-    Raises OSError."""
+    """perf's own count, for calls by this thread, of the event that kprobe() has created for this function; only within that
+    block. Raises OSError."""
     identifier = int((TRACEFS / "events/kprobes" / f"kdrift_{function}" / "id").read_text())
     event = bpf.perf_event(struct.pack("=IIQ", _PERF_TYPE_TRACEPOINT, bpf.PERF_ATTR_SIZE, identifier), thread=0, cpu=-1)
     try:
@@ -88,7 +88,7 @@ def _event(kind: str, name: str, function: str) -> Iterator[None]:
 
 def _tell(file: Path, line: str, what: str) -> None:
     try:
-        # Not by open(): mode "a" goes to the end first, which these files refuse; mode "w" empties them.
+        # Not open(): its mode "a" seeks to the end, which these files refuse; its mode "w" empties them.
         descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
         try:
             os.write(descriptor, line.encode())
@@ -108,7 +108,7 @@ def _recorded(instance: Path) -> int:
 
 
 def _missed(name: str, instance: Path) -> int:
-    """What the probe has missed (kprobe_profile), and what found no room in the buffer."""
+    """Calls that the probe missed (kprobe_profile), and events for which the buffer had no room."""
     profiles = (TRACEFS / "kprobe_profile").read_text().splitlines()
     profile = Found(f"lines of {name} in kprobe_profile", (line for line in profiles if line.split()[0] == name)).only()
     lost = sum(int(each[kind]) for each in _statistics(instance) for kind in _LOST)
@@ -117,14 +117,14 @@ def _missed(name: str, instance: Path) -> int:
 
 @contextmanager
 def raw_tracepoint(name: str) -> Iterator[Probe]:
-    """A BPF program that counts, at a tracepoint. Raises MissingFeature where bpf(2) is not allowed."""
+    """A counting BPF program at a tracepoint. Raises MissingFeature if bpf(2) is not permitted."""
     with _attached(lambda program: bpf.load(bpf.RAW_TRACEPOINT, program), lambda program: bpf.attach(program, name)) as probe:
         yield probe
 
 
 @contextmanager
 def fexit(function: str) -> Iterator[Probe]:
-    """A BPF program that counts, at a function's return. Raises MissingFeature where the kernel has no BTF of it."""
+    """A counting BPF program at a function's return. Raises MissingFeature if the kernel has no BTF for it."""
     function_id = _btf_id(function)
     with _attached(lambda program: bpf.load(bpf.TRACING, program, bpf.FEXIT, function_id), bpf.attach) as probe:
         yield probe
@@ -132,7 +132,7 @@ def fexit(function: str) -> Iterator[Probe]:
 
 @contextmanager
 def bpf_kprobe(function: str) -> Iterator[Probe]:
-    """A BPF program that counts, at a kprobe of perf's. Raises MissingFeature where there are none."""
+    """A counting BPF program at a perf kprobe. Raises MissingFeature if perf has none."""
     with _attached(lambda program: bpf.load(bpf.KPROBE, program), lambda program: bpf.attach_kprobe(program, function)) as probe:
         yield probe
 
@@ -153,7 +153,7 @@ def _attached(load: Callable[[bytes], int], attach: Callable[[int], int]) -> Ite
 
 
 def _btf_id(function: str) -> int:
-    """The number of a function's type, counted from the first one. Raises MissingFeature."""
+    """The BTF type ID of a function, counted from 1. Raises MissingFeature."""
     strings, functions = _btf()
     if number := functions.get(strings.find(b"\0" + function.encode() + b"\0") + 1):
         return number
@@ -162,8 +162,8 @@ def _btf_id(function: str) -> int:
 
 @cache
 def _btf() -> tuple[bytes, dict[int, int]]:
-    """The kernel's names, and the number of each function's type by the place of its name. Raises MissingFeature. Source:
-    Documentation/bpf/btf.rst."""
+    """The string section of the kernel's BTF, and the type ID of each function by the offset of its name. Raises
+    MissingFeature. Source: Documentation/bpf/btf.rst."""
     try:
         data = _BTF.read_bytes()
     except OSError as error:
@@ -171,7 +171,7 @@ def _btf() -> tuple[bytes, dict[int, int]]:
     header, types_at, types_size, strings_at, strings_size = struct.unpack_from("=4xIIIII", data)
     strings = data[header + strings_at:header + strings_at + strings_size]
     words = array.array("I", data[header + types_at:header + types_at + types_size])
-    # The words of a type by its kind, but for those of its members: without a call for each of 100,000 types.
+    # The size of each kind in words, without and per member, as lists: no call for each of 100,000 types.
     sizes, sizes_of_members = ([table.get(kind, 0) for kind in range(32)] for table in (_FIXED, _EACH))
     at, number, functions = 0, 0, {}
     while at < len(words):

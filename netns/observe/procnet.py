@@ -1,4 +1,4 @@
-"""The tables of /proc/net, of the network namespace that the calling thread is in: proc_net(5)."""
+"""The tables of /proc/net in the calling thread's network namespace: proc_net(5)."""
 
 import os
 
@@ -9,7 +9,7 @@ _DIRECTORY = "/proc/thread-self/net"
 def read(name: str) -> bytes:
     """A table's text. Raises FileNotFoundError.
 
-    Without pathlib and text layers, which take longer than the kernel: tests look at thousands of them.
+    Without pathlib and text layers, which take longer than the kernel: tests read thousands of tables.
     """
     descriptor = os.open(f"{_DIRECTORY}/{name}", os.O_RDONLY)
     try:
@@ -22,5 +22,5 @@ def read(name: str) -> bytes:
 
 
 def rows(name: str) -> list[list[str]]:
-    """The words of each line of a table but the first, its heading."""
+    """The words of each line of a table, without the heading."""
     return [line.split() for line in read(name).decode().splitlines()[1:]]

@@ -1,4 +1,4 @@
-"""How many of its objects the kernel has in use, by the name of their cache (slabinfo(5))."""
+"""The number of slab objects that the kernel has in use, by cache name (slabinfo(5))."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -7,20 +7,21 @@ from netns.errors import HostLacks
 
 _CACHES = Path("/sys/kernel/slab")
 _INFO = Path("/proc/slabinfo")
-ROUTES = ("rtable", "ip_dst_cache", "ip6_dst_cache")    # IPv4's have had two names
+ROUTES = ("rtable", "ip_dst_cache", "ip6_dst_cache")    # IPv4's has had two names
 
 
 def unnamed() -> list[str]:
-    """The caches of kmalloc(), from which comes what has none of its own."""
+    """The kmalloc() caches, which serve objects without a cache of their own."""
     return [path.name for path in _CACHES.glob("kmalloc*")]
 
 
 def in_use(names: Collection[str]) -> dict[str, int]:
-    """Of those caches of these names that there are. Each processor's own free objects are given back first, which would
-    count as used ones; a cache that was merged with others has no name (kernel parameter slab_nomerge).
+    """Objects in use in each of the named caches that exist. Shrinks the caches first, because slabinfo counts free objects
+    in per-CPU lists as used. A merged cache has no name (kernel parameter slab_nomerge).
 
-    They are means of a test and no feature that anybody uses. Raises HostLacks where that needs more rights, or a kernel with CONFIG_SLUB_DEBUG, and where a cache keeps free objects in
-    sheaves, from which none come back (seen on 7.2). Source: Documentation/ABI/testing/sysfs-kernel-slab.
+    Raises HostLacks, since this is a means of tests and no feature for users: without permission or CONFIG_SLUB_DEBUG,
+    and if a cache keeps free objects in sheaves, which shrinking does not empty (seen on 7.2).
+    Source: Documentation/ABI/testing/sysfs-kernel-slab.
     """
     try:
         for cache in filter(Path.exists, (_CACHES / name for name in names)):
@@ -36,7 +37,7 @@ def in_use(names: Collection[str]) -> dict[str, int]:
 
 
 def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
-    """Those of these caches, as in_use() found them, that have over `by` objects more in use now, and how many more. Raises
+    """The caches of `before`, a result of in_use(), that have more than `by` additional objects in use, and how many. Raises
     HostLacks."""
     more = {name: count - before[name] for name, count in in_use(before).items()}
     return {name: count for name, count in more.items() if count > by}

@@ -1,4 +1,4 @@
-"""Packets one after the other, and what each means in its connection."""
+"""A host's packets in order, and their meaning in their connections."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ _MODULUS = 1 << 32
 
 @dataclass
 class _Side:
-    """What one side of a connection has shown: its initial sequence number, and what the other has acknowledged."""
+    """What one side of a connection has shown: its initial sequence number, and what the other side has acknowledged."""
 
     initial: int
     acknowledged: int | None = None
@@ -18,13 +18,13 @@ class _Side:
 
 @dataclass
 class _Connection:
-    """One of the connections between two addresses and ports, and its sides by address and port."""
+    """One connection between two endpoints; `sides` is keyed by address and port."""
 
     incarnation: int
     sides: dict[tuple, _Side] = field(default_factory=dict)
 
     def is_over(self, segment: Segment) -> bool:
-        """Whether this packet begins the next one: a SYN that repeats none (and is not the other half of a
+        """Whether this segment begins the next connection: a SYN that is no retransmission (nor the other half of a
         simultaneous open; RFC 9293, 3.5)."""
         side = self.sides.get(segment.source)
         opens = "S" in segment.flags and "A" not in segment.flags
@@ -32,19 +32,19 @@ class _Connection:
 
 
 class Trace:
-    """All packets of a host from its first on, which is what gives TCP numbers their meaning."""
+    """All packets of a host from the first on, which relative TCP numbers depend on."""
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []
         self._connections: dict[frozenset, _Connection] = {}
 
     def extend(self, frames: Sequence[Frame], interfaces: Mapping[int, str]) -> None:
-        """Add the frames that came next; `interfaces` names interfaces by index."""
+        """Add the next frames; `interfaces` maps indices to names."""
         for frame in frames:
             self.append(Packet(frame, interfaces.get(frame.interface, f"interface {frame.interface}, gone")))
 
     def append(self, packet: Packet) -> None:
-        """Add the packet that came next, and say what the earlier ones make of it."""
+        """Add the next packet, and derive its TCP fields from the earlier ones."""
         self.packets.append(packet)
         if packet.segment is not None:
             self._follow(packet, packet.segment)
@@ -71,5 +71,5 @@ class Trace:
 
 
 def _distance(start: int, end: int) -> int:
-    """From one sequence number to another, negative if it lies before. Source: RFC 9293, 3.4."""
+    """The distance between two sequence numbers, negative if `end` precedes `start`. Source: RFC 9293, 3.4."""
     return (end - start + _MODULUS // 2) % _MODULUS - _MODULUS // 2

@@ -1,1 +1,1 @@
-"""Packets taken apart and made: headers, ICMP errors, raw sockets, error queues."""
+"""Packets decoded and crafted: headers, ICMP errors, raw sockets, error queues."""

@@ -1,4 +1,4 @@
-"""A socket's error queue: what IP_RECVERR and IPV6_RECVERR keep of each error, beside its errno.
+"""A socket's error queue: the details of each error that IP_RECVERR and IPV6_RECVERR keep.
 
 Source: ip(7), ipv6(7), include/uapi/linux/errqueue.h.
 """
@@ -20,7 +20,7 @@ _OFFENDER = {socket.AF_INET: (4, 4), socket.AF_INET6: (8, 16)}
 
 
 class Origin(IntEnum):
-    """Who found the error."""
+    """The origin of an error: ee_origin."""
 
     NONE = 0
     LOCAL = 1
@@ -30,12 +30,12 @@ class Origin(IntEnum):
 
 @dataclass(frozen=True)
 class QueuedError:
-    """One error: its errno, the ICMP type and code, the MTU or pointer that the message has, and the offender: the
-    address that the ICMP message came from, None for a local error.
+    """One error: errno, ICMP type and code, the MTU or pointer in the message (`info`), and the offender: the source address
+    of the ICMP message, None for a local error.
 
-    `destination` is the address and port that the failed packet was for. `payload` is what the message quotes of it
-    after its transport header; with receive_extensions() also what follows, where extensions begin at the offset
-    `extensions`, or not `valid` (RFC 4884, 4).
+    `destination` is the address and port of the failed packet. `payload` is what the message quotes of it after its
+    transport header; with receive_extensions() also what follows, with extensions from the offset `extensions` on, if they
+    are `valid` (RFC 4884, 4).
     """
 
     errno: int
@@ -51,12 +51,12 @@ class QueuedError:
 
 
 def receive_errors(sock: socket.socket, on: bool = True) -> None:
-    """Keep errors in the queue, and report also those that would otherwise be ignored: IP_RECVERR, IPV6_RECVERR."""
+    """Queue errors, and report also those that the socket would otherwise ignore: IP_RECVERR, IPV6_RECVERR."""
     sock.setsockopt(_LEVEL[sock.family], _RECVERR[sock.family], int(on))
 
 
 def receive_extensions(sock: socket.socket) -> None:
-    """Say where the extensions of ICMP messages begin (IP_RECVERR_RFC4884). Raises MissingFeature."""
+    """Report where the extensions of ICMP messages begin (IP_RECVERR_RFC4884). Raises MissingFeature."""
     try:
         sock.setsockopt(_LEVEL[sock.family], _RECVERR_RFC4884[sock.family], 1)
     except OSError as error:
@@ -64,7 +64,7 @@ def receive_extensions(sock: socket.socket) -> None:
 
 
 def pending(sock: socket.socket) -> QueuedError | None:
-    """The oldest error in the queue, which is taken out; None if there is none."""
+    """Dequeue the oldest error; None if the queue is empty."""
     try:
         payload, ancillary, _flags, address = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except BlockingIOError:
@@ -77,7 +77,7 @@ def pending(sock: socket.socket) -> QueuedError | None:
 
 
 def next_error(sock: socket.socket, within: float = 5) -> QueuedError:
-    """As pending(), but wait for it, `within` seconds. Raises NotMet."""
+    """Like pending(), but wait up to `within` seconds. Raises NotMet."""
     poll = select.poll()
     poll.register(sock, 0)
     if poll.poll(within * 1000) and (error := pending(sock)):

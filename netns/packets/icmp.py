@@ -1,4 +1,4 @@
-"""ICMP errors and redirects of a test's own making, which quote a packet as RFC 792 and RFC 4443 say."""
+"""Crafted ICMP errors and redirects, which quote a packet as RFC 792 and RFC 4443 require."""
 
 import ipaddress
 import socket
@@ -10,23 +10,22 @@ from netns.hosts.host import Host, Interface
 from netns.packets.packet import Packet
 
 _ETHERNET = 14
-# The counter of a type that the receiver has counted: RFC 2011, RFC 4293.
+# The receiver's counter for each type: RFC 2011, RFC 4293.
 _COUNTED = {
     4: {3: "InDestUnreachs", 4: "InSrcQuenchs", 5: "InRedirects", 11: "InTimeExcds", 12: "InParmProbs"},
     6: {1: "InDestUnreachs", 2: "InPktTooBigs", 3: "InTimeExcds", 4: "InParmProblems"},
 }
-# RFC 1812, 4.3.2.3: as much as fits into 576 bytes; this is enough for every header that a kernel looks at.
+# RFC 1812, 4.3.2.3: as much as fits into 576 bytes; this is enough for every header that a kernel reads.
 _QUOTED = 128
 
 
 def quote(packet: Packet) -> bytes:
-    """The packet's beginning, as an error about it quotes it."""
+    """The start of the packet, as an ICMP error quotes it."""
     return packet.frame.data[_ETHERNET:_ETHERNET + _QUOTED]
 
 
 def quote_next(packet: Packet) -> bytes:
-    """As quote(), but with the sequence number of the segment after this one: TCP believes errors about what is in flight (RFC 5927,
-    4.1)."""
+    """Like quote(), with the sequence number of the next segment: TCP accepts errors about data in flight (RFC 5927, 4.1)."""
     quoted = bytearray(quote(packet))
     at = (40 if quoted[0] >> 4 == 6 else 20) + 4
     quoted[at:at + 4] = ((packet.seq + packet.length) % 2**32).to_bytes(4, "big")
@@ -34,7 +33,7 @@ def quote_next(packet: Packet) -> bytes:
 
 
 def udp_quote(source: str, sport: int, destination: str, dport: int, protocol: int = socket.IPPROTO_UDP) -> bytes:
-    """The beginning of a UDP packet of 1000 bytes that was never sent; or of another `protocol`."""
+    """The start of a UDP packet of 1000 bytes that was never sent; or of another `protocol`."""
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
     payload = struct.pack("!HHHH", sport, dport, 980, 0)
     if len(addresses) == 8:
@@ -43,10 +42,10 @@ def udp_quote(source: str, sport: int, destination: str, dport: int, protocol: i
 
 
 def send_too_big(router: Host, to: Host, mtu: int, quoted: bytes, confirm: bool = True) -> None:
-    """The router tells `to` that the quoted packet, sent from one of its addresses, did not fit: fragmentation needed
-    or ICMPv6 Packet Too Big.
+    """The router tells `to` that the quoted packet, sent from one of its addresses, was too big for `mtu` bytes:
+    fragmentation needed or ICMPv6 Packet Too Big.
 
-    With `confirm` it returns when `to` has counted the message; it may have done anything with it. Raises NotMet.
+    With `confirm` it returns once `to` has counted the message, whether or not `to` acted on it. Raises NotMet.
     """
     source = _source(quoted)
     if ":" in source:
@@ -60,11 +59,10 @@ def send_error(
     router: Host, to: Host, kind: int, code: int, quoted: bytes, rest: int = 0, counted: bool = True,
     options: bytes = b""
 ) -> None:
-    """The router tells `to` of an error of this type and code about the quoted packet, sent from one of its addresses.
+    """The router sends `to` an ICMP error of this type and code about the quoted packet, sent from one of its addresses.
 
-    `rest` is the 32 bits after the checksum: an MTU, a pointer, a length (RFC 4884). Returns when `to` has counted the
-    message, unless it is not to be `counted`; it may have done anything with it. `options` are those of IPv4's header.
-    Raises NotMet.
+    `rest` is the 32 bits after the checksum: an MTU, a pointer, a length (RFC 4884). If `counted`, it returns once `to` has
+    counted the message, whether or not `to` acted on it. `options` are IPv4 header options. Raises NotMet.
     """
     source = _source(quoted)
     group, version = ("Icmp6", 6) if ":" in source else ("Icmp", 4)
@@ -75,9 +73,9 @@ def send_error(
 
 def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
     """The router tells `to` that `gateway` is a better next hop for the quoted packet's destination: RFC 792, RFC 4861
-    (4.5), where both speak by their link-local addresses.
+    (4.5), where both routers use their link-local addresses.
 
-    Returns when `to` has counted the message. Raises NotMet.
+    Returns once `to` has counted the message. Raises NotMet.
     """
     if quoted[0] >> 4 == 6:
         return _send_redirect_6(router, to, gateway, quoted)
@@ -98,7 +96,7 @@ def _send_redirect_6(router: Host, to: Host, gateway: str, quoted: bytes) -> Non
 
 
 def link_local(interface: Interface) -> str:
-    """The address that the kernel makes of the MAC address: RFC 4291, appendix A."""
+    """The link-local address that the kernel derives from the MAC address: RFC 4291, appendix A."""
     mac = bytes.fromhex(interface.mac.replace(":", ""))
     return str(ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]))
 
@@ -110,7 +108,7 @@ def _source(quoted: bytes) -> str:
 def _send(router: Host, to: Host, address: str, message: bytes, counter: str, options: bytes = b"") -> None:
     with _counted(to, counter):
         if ":" in address:
-            # The kernel fills in the checksum of ICMPv6: RFC 3542, 3.1.
+            # The kernel fills in the ICMPv6 checksum: RFC 3542, 3.1.
             with router.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
                 raw.sendto(message, (address, 0))
         else:
@@ -121,7 +119,7 @@ def _send(router: Host, to: Host, address: str, message: bytes, counter: str, op
 
 @contextmanager
 def _counted(to: Host, counter: str) -> Iterator[None]:
-    """Wait at the end of the block until `to` has counted the message that was sent in it; without a counter for nothing.
+    """At the end of the block wait until `to` has counted the message sent in it; without a counter do not wait.
     Raises NotMet."""
     before = to.counter(counter) if counter else 0
     yield
@@ -130,13 +128,13 @@ def _counted(to: Host, counter: str) -> Iterator[None]:
 
 
 def transport_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:
-    """With the pseudo-header of both addresses: RFC 768, RFC 9293 (3.1), RFC 8200 (8.1); of a message whose checksum field is 0."""
+    """The checksum with the pseudo-header of both addresses: RFC 768, RFC 9293 (3.1), RFC 8200 (8.1); the checksum field must be 0."""
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
     return checksum(addresses + struct.pack("!II", len(message), protocol) + message)
 
 
 def checksum(message: bytes) -> int:
-    """RFC 1071, of a message whose checksum field is 0."""
+    """The RFC 1071 checksum of a message whose checksum field is 0."""
     padded = message + b"\0" * (len(message) % 2)
     total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     total = (total & 0xFFFF) + (total >> 16)

@@ -1,4 +1,4 @@
-"""Recorded packets, decoded by scapy when somebody looks."""
+"""Recorded packets, decoded by scapy on demand."""
 
 import socket
 import struct
@@ -13,19 +13,19 @@ from scapy.layers.l2 import Ether
 
 _PACKET_OUTGOING = 4
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
-# Where an Ethernet frame of this type names the protocol: IPv4's Protocol, IPv6's Next Header.
+# Offset of the protocol in an Ethernet frame, by EtherType: IPv4's Protocol, IPv6's Next Header.
 _IPV4 = b"\x08\x00"
 _PROTOCOL_AT = {_IPV4: 14 + 9, b"\x86\xdd": 14 + 6}
-# Ports, sequence and acknowledgement number, data offset, flags (RFC 9293, 3.1).
+# Ports, sequence and acknowledgment number, data offset, flags (RFC 9293, 3.1).
 _TCP = struct.Struct("!2s2sIIBB")
 _TCP_HEADER = 20
 _END, _NOP, _SACK, _TIMESTAMPS = 0, 1, 5, 8
 
 
 class Frame(NamedTuple):
-    """One recorded packet, undecoded. `nanoseconds` of CLOCK_REALTIME are the kernel's, `length` is the packet's,
-    `data` its first bytes. In one that is `unfinished` the interface is left to complete the TCP or UDP checksum: it has
-    that of the pseudo-header."""
+    """One recorded packet, undecoded. `nanoseconds` is the kernel's timestamp (CLOCK_REALTIME), `length` the packet's in
+    bytes, `data` its first bytes. In an `unfinished` one the TCP or UDP checksum covers only the pseudo-header; the
+    interface is left to complete it."""
 
     nanoseconds: int
     interface: int
@@ -36,10 +36,10 @@ class Frame(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """What TCP's own rules look at, read without scapy: most packets are only followed, and never shown.
+    """The fields that TCP's rules need, read without scapy: most packets are only tracked, never shown.
 
-    `source` and `destination` are address and port in bytes, `payload` is the bytes of data on the wire, `options`
-    those of the header as they are.
+    `source` and `destination` are address and port in bytes, `payload` is the number of data bytes on the wire, `options`
+    are the raw header options.
     """
 
     source: bytes
@@ -53,11 +53,11 @@ class Segment(NamedTuple):
 
 @dataclass
 class Packet:
-    """One packet as a host saw it. `time` is the kernel's, in seconds of CLOCK_REALTIME; `layers` is scapy's view.
+    """One packet as a host saw it. `time` is the kernel's timestamp in seconds of CLOCK_REALTIME; `layers` is scapy's view.
 
     The TCP fields raise AttributeError on a packet without TCP. `relative_seq` and `relative_ack` count from the
-    initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4). `incarnation` counts
-    the connections that used the same two addresses and ports one after the other; it is 0 without TCP.
+    initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4). `incarnation` numbers
+    successive connections between the same two addresses and ports; it is 0 without TCP.
     """
 
     frame: Frame = field(repr=False)
@@ -73,7 +73,7 @@ class Packet:
 
     @property
     def sent(self) -> bool:
-        """By the host that recorded it."""
+        """Whether the recording host sent it."""
         return self.frame.direction == _PACKET_OUTGOING
 
     @property
@@ -86,7 +86,7 @@ class Packet:
 
     @property
     def source(self) -> str | None:
-        """The address that the IP packet comes from; None for any other packet."""
+        """The source address of an IP packet; None for any other packet."""
         return self._addresses[0]
 
     @property
@@ -102,7 +102,7 @@ class Packet:
 
     @cached_property
     def icmp(self) -> bytes | None:
-        """An ICMP or ICMPv6 message, from its type on."""
+        """The ICMP or ICMPv6 message, from its type on; None for any other packet."""
         if self.protocol == "icmp":
             return self.frame.data[14 + 4 * (self.frame.data[14] & 15):]
         return self.frame.data[14 + 40:] if self.protocol == "icmpv6" else None
@@ -114,7 +114,7 @@ class Packet:
     @property
     def protocol(self) -> str | None:
         """The protocol of the first header after IP: "tcp", "udp", "esp", "icmp", "icmpv6", or None."""
-        # Without scapy: most packets are only asked this.
+        # Without scapy: for most packets only this is needed.
         where = _PROTOCOL_AT.get(self.frame.data[12:14])
         return _PROTOCOLS.get(self.frame.data[where]) if where else None
 
@@ -124,7 +124,7 @@ class Packet:
 
     @cached_property
     def segment(self) -> Segment | None:
-        """None for what is no TCP, and for a fragment that is not the first."""
+        """The TCP segment; None for other protocols and for fragments after the first."""
         data = self.frame.data
         if self.protocol != "tcp":
             return None
@@ -146,7 +146,7 @@ class Packet:
 
     @property
     def flags(self) -> str:
-        """The TCP flags by their first letters, such as "RA"."""
+        """The first letters of the TCP flags, such as "RA"."""
         return self._tcp_segment().flags
 
     @property
@@ -172,17 +172,17 @@ class Packet:
 
     @property
     def timestamps(self) -> tuple[int, int] | None:
-        """TSval and TSecr (RFC 7323), None without the option."""
+        """TSval and TSecr (RFC 7323); None without the option."""
         option = self._option(_TIMESTAMPS)
         return option and struct.unpack("!II", option)
 
     @property
     def sacks(self) -> bool:
-        """Whether it acknowledges anything by SACK (RFC 2018)."""
+        """Whether it has a SACK option (RFC 2018)."""
         return self._option(_SACK) is not None
 
     def _option(self, wanted: int) -> bytes | None:
-        """What is in this option of TCP's; None if it has none."""
+        """The value of this TCP option; None without the option."""
         options, at = self._tcp_segment().options, 0
         while at < len(options) and options[at] != _END:
             if options[at] == _NOP:
@@ -195,16 +195,16 @@ class Packet:
 
     @property
     def spi(self) -> int:
-        """The security parameters index, the first four bytes of ESP (RFC 4303, 2.1)."""
+        """The SPI, the first four bytes of ESP (RFC 4303, 2.1)."""
         return int.from_bytes(bytes(self.ip.payload)[:4], "big")
 
     @property
     def length(self) -> int:
-        """Bytes of TCP payload on the wire, even where fewer were recorded."""
+        """Bytes of TCP payload on the wire, even if fewer were recorded."""
         return self._tcp_segment().payload
 
     def summary(self, names: Mapping[str, str]) -> str:
-        """Who to whom (by role where `names` knows the address), which connection if not the first, and what."""
+        """Source and destination (by role if `names` has the address), the connection if not the first, and the contents."""
         if self.tcp is None:
             return self.layers.summary()
         source, destination = (names.get(address, address) for address in (self.ip.src, self.ip.dst))
@@ -220,9 +220,9 @@ class Packet:
 
 
 def pcap(frames: Sequence[Frame], limit: int) -> tuple[bytes, int]:
-    """A pcap file of at most `limit` bytes with the latest packets, and how many earlier ones did not fit.
+    """A pcap file of at most `limit` bytes with the latest packets, and the number of earlier ones that did not fit.
 
-    Times are in nanoseconds, the packets cut to what was recorded.
+    Timestamps are in nanoseconds; packets are truncated to what was recorded.
     """
     PCAP_NANOSECONDS, LINKTYPE_ETHERNET, LONGEST = 0xA1B23C4D, 1, 65535
     header = struct.pack("=IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LONGEST, LINKTYPE_ETHERNET)

@@ -1,4 +1,4 @@
-"""What a host knows of the paths it uses, and what it is told about them: RFC 1191, RFC 8201."""
+"""A host's path MTUs and next hops, and the ICMP errors about them: RFC 1191, RFC 8201."""
 
 import re
 import socket
@@ -18,9 +18,8 @@ _EXPIRY = {socket.AF_INET: "net.ipv4.route.mtu_expires", socket.AF_INET6: "net.i
 
 @dataclass(frozen=True)
 class PathMtu:
-    """What `ip route get` says of a destination: `mtu` in bytes if an exception or the route has one, `expires` in
-    whole seconds (rounded down) for an exception, `locked` if packets go without DF, and the next hop, `redirected` if a
-    redirect has named it."""
+    """The answer of `ip route get`: `mtu` in bytes if an exception or the route has one, `expires` of an exception in whole
+    seconds (rounded down), `locked` if packets go without DF, the next hop, and `redirected` if an ICMP redirect set it."""
 
     mtu: int | None
     expires: int | None
@@ -31,8 +30,8 @@ class PathMtu:
 
 
 def path(host: Host, destination: str, *selectors: str) -> PathMtu:
-    """The path as the host would use it now. `selectors` are more words for `ip route get`. Raises CommandError."""
-    # The text, because ip -j does not print the lock.
+    """The path that the host would use now. `selectors` are more arguments of `ip route get`. Raises CommandError."""
+    # The text, because ip -j omits the lock.
     answer = host.run(["ip", "-o", "route", "get", destination, *selectors])
     mtu = re.search(r" mtu (lock )?(\d+)", answer)
     expires = re.search(r" expires (\d+)sec", answer)
@@ -48,8 +47,8 @@ def path(host: Host, destination: str, *selectors: str) -> PathMtu:
 
 
 def announced(packet: Packet) -> int | None:
-    """The MTU that an ICMP fragmentation needed (RFC 1191, 4) or ICMPv6 Packet Too Big (RFC 4443, 3.2) announces, in
-    bytes; None for any other packet."""
+    """The MTU in bytes that an ICMP fragmentation needed (RFC 1191, 4) or ICMPv6 Packet Too Big (RFC 4443, 3.2) announces;
+    None for any other packet."""
     if packet.icmp is None:
         return None
     if packet.protocol == "icmp":
@@ -58,16 +57,16 @@ def announced(packet: Packet) -> int | None:
 
 
 def too_big(packets: Iterable[Packet]) -> Found:
-    """Those that announce a smaller MTU."""
+    """The packets that announce an MTU."""
     return Found(f"errors that announce an MTU among {what_of(packets)}", (packet for packet in packets if announced(packet) is not None))
 
 
 @contextmanager
 def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[None]:
-    """Exceptions that the host learns within the block live for so many seconds; the default is 600.
+    """Exceptions that the host learns within the block expire after so many seconds; the default is 600.
 
-    Kernels before 5.18 have one value of mtu_expires for IPv4, in the machine's first namespace. Raises MissingFeature
-    where this process may not write it there.
+    Kernels before 5.18 have a single mtu_expires for IPv4, in the initial network namespace. Raises MissingFeature if this
+    process may not write it there.
     """
     name = _EXPIRY[family]
     try:

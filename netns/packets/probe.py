@@ -1,7 +1,7 @@
-"""Probes as traceroute(8) sends them, byte by byte the caller's own, and what comes back.
+"""Probes like traceroute(8)'s, built byte by byte, and the answers to them.
 
-They come from raw sockets: a socket of UDP or TCP would give its packets a hash of its own, which a router that is
-reached over veth then takes for the packet's (skb->l4_hash), and choose a path by that.
+They use raw sockets: a UDP or TCP socket sets its own hash on its packets, which a router behind a veth takes for
+the packet's (skb->l4_hash) and chooses a path by.
 """
 
 import socket
@@ -27,9 +27,9 @@ _HEADER = {"udp": 8, "tcp": 20, "icmp": 8}
 
 @dataclass(frozen=True)
 class Answer:
-    """What came from `source`: the type and code of an ICMP message, or the flags of a TCP segment. `quoted` is the
-    packet that an ICMP error is about, from its IP header on, `identifier` that of an echo reply; `length` is the whole
-    answer's, IP header included."""
+    """An answer from `source`: the type and code of an ICMP message, or the flags of a TCP segment. `quoted` is the packet
+    that an ICMP error quotes, from its IP header on, `identifier` that of an echo reply; `length` is the whole answer's in
+    bytes, IP header included."""
 
     source: str
     kind: str | tuple[int, int]
@@ -39,7 +39,7 @@ class Answer:
 
 
 def set_ttl(sock: socket.socket, ttl: int) -> None:
-    """IP_TTL or IPV6_UNICAST_HOPS."""
+    """Set IP_TTL or IPV6_UNICAST_HOPS."""
     if sock.family == _V4:
         sock.setsockopt(socket.IPPROTO_IP, _IP_TTL, ttl)
     else:
@@ -50,8 +50,8 @@ def probe(
     host: Host, kind: str, source: str, destination: str, ttl: int, sport: int = 33000, dport: int = 33434,
     size: int = 0, label: int = 0
 ) -> bytes:
-    """Send one probe of `size` bytes with all headers, or of headers only, that no router may fragment; its bytes after
-    the IP header. For an ICMP echo the ports are identifier and sequence number; `label` is IPv6's flow label. Raises OSError."""
+    """Send one probe of `size` bytes with all headers, at least the headers, which no router may fragment; returns its bytes
+    after the IP header. For ICMP echo the ports are identifier and sequence number; `label` is the IPv6 flow label. Raises OSError."""
     family = _V6 if ":" in destination else _V4
     payload = bytes(max(0, size - (20 if family == _V4 else 40) - _HEADER[kind]))
     with host.socket(family, socket.SOCK_RAW, _PROTOCOL[family, kind]) as raw:
@@ -83,7 +83,7 @@ def _message(kind: str, family: int, source: str, destination: str, sport: int, 
 
 
 def answers(packets: Capture) -> Found:
-    """All that came back to the host: ICMP errors and echo replies, TCP segments."""
+    """All answers that the host received: ICMP errors and echo replies, TCP segments."""
     received = packets.received()
     return Found(f"answers among {received.what}", (answer for packet in received if (answer := _answer(packet))))
 
@@ -95,5 +95,5 @@ def _answer(packet: Packet) -> Answer | None:
         return None
     kind, code = packet.icmp[:2]
     if packet.protocol == "icmpv6" and 130 <= kind <= 143:
-        return None                         # neighbours and multicast groups
+        return None                         # neighbour discovery and MLD
     return Answer(packet.source, (kind, code), packet.icmp[8:], packet.icmp[4:6], packet.frame.length - 14)

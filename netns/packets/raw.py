@@ -1,4 +1,4 @@
-"""Raw sockets as a routing daemon uses them: OSPF Hellos to a multicast group, out of many interfaces by one socket."""
+"""Raw sockets as a routing daemon uses them: OSPF Hellos to a multicast group, on many interfaces through one socket."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from netns.observe import procnet
 OSPF = 89
 _SIOCOUTQ = 0x5411
 _ALL_SPF_ROUTERS = {socket.AF_INET: ("224.0.0.5", 0), socket.AF_INET6: ("ff02::5", 0)}
-# RFC 2328, A.3.2: version 2, type 1, HelloInterval 10 s, RouterDeadInterval 40 s; RFC 5340, A.3.2, likewise.
+# RFC 2328, A.3.2: version 2, type 1, HelloInterval 10 s, RouterDeadInterval 40 s; likewise RFC 5340, A.3.2.
 HELLO = {
     socket.AF_INET: bytes.fromhex(
         "0201002c c0000201 00000000 0000 0000 0000000000000000"
@@ -27,9 +27,9 @@ HELLO = {
 
 
 class HelloSender:
-    """One raw socket, not blocking, that sends OSPF Hellos to all OSPF routers (224.0.0.5, ff02::5).
+    """A non-blocking raw socket that sends OSPF Hellos to all OSPF routers (224.0.0.5, ff02::5).
 
-    `packet` is what it sends, `taken` how many of them the kernel has accepted.
+    `packet` is the Hello, `taken` the number of Hellos that the kernel has accepted.
     """
 
     def __init__(self, host: Host, family: socket.AddressFamily, packet: bytes | None = None) -> None:
@@ -46,8 +46,8 @@ class HelloSender:
         self._choices: dict[int, bytes] = {}
 
     def send(self, interface: int) -> None:
-        """A Hello out of the interface with this index. Raises OSError."""
-        # One packet and one choice of interface, made beforehand: a test may send tens of thousands.
+        """Send a Hello on the interface with this index. Raises OSError."""
+        # The packet and the option for each interface are built once: a test may send tens of thousands.
         choice = self._choices.get(interface) or self._choices.setdefault(interface, self._choice(interface))
         self.socket.setsockopt(*self._option, choice)
         self.socket.sendto(self.packet, self._group)
@@ -62,13 +62,13 @@ class HelloSender:
 
 
 class HelloReceiver:
-    """A neighbour that has joined the group on the interface to `peer`."""
+    """A neighbour that has joined the group on its interface to `peer`."""
 
     def __init__(self, host: Host, family: socket.AddressFamily, peer: str) -> None:
         self.host = host
         self.socket = host.socket(family, socket.SOCK_RAW, OSPF)
         self.socket.setblocking(False)
-        # Most packets of a long test overflow, and are counted in the kernel instead of here.
+        # In a long test most packets overflow the buffer, and the kernel counts them instead of this process.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 0)
         group, index = socket.inet_pton(family, _ALL_SPF_ROUTERS[family][0]), host.interfaces[peer].index
         if family == socket.AF_INET:
@@ -80,7 +80,7 @@ class HelloReceiver:
         self._read = 0
 
     def arrived(self) -> int:
-        """Hellos that have reached this socket so far, whether or not there was room for them."""
+        """Hellos that have reached this socket so far, including those dropped for lack of buffer space."""
         try:
             while self.socket.recv(2048):
                 self._read += 1
@@ -89,20 +89,20 @@ class HelloReceiver:
 
 
 def outq(sender: socket.socket) -> int:
-    """Bytes of send buffer in use, overhead included: SIOCOUTQ. Source: raw_ioctl() in net/ipv4/raw.c."""
+    """Bytes of send buffer in use, including overhead: SIOCOUTQ. Source: raw_ioctl() in net/ipv4/raw.c."""
     return struct.unpack("=i", fcntl.ioctl(sender, _SIOCOUTQ, bytes(4)))[0]
 
 
 class Row(NamedTuple):
-    """A raw socket in /proc/net/raw or raw6: bytes of send buffer in use, packets for which there was no room to be
-    received. Source: proc_net(5)."""
+    """A raw socket in /proc/net/raw or raw6: bytes of send buffer in use, and packets dropped for lack of receive buffer.
+    Source: proc_net(5)."""
 
     tx_queue: int
     drops: int
 
 
 def row(host: Host, inode: int) -> Row | None:
-    """The raw socket with this inode (os.fstat() of its descriptor) as /proc lists it, None if it does not."""
+    """The raw socket with this inode (os.fstat() of its descriptor) as listed in /proc; None if it is not there."""
     with host.entered():
         for table in ("raw", "raw6"):
             for columns in procnet.rows(table):
@@ -112,12 +112,12 @@ def row(host: Host, inode: int) -> Row | None:
 
 
 def tx_queue(host: Host, sender: socket.socket) -> int:
-    """outq() as /proc/net/raw and raw6 show it."""
+    """outq() as shown in /proc/net/raw and raw6."""
     return row(host, os.fstat(sender.fileno()).st_ino).tx_queue
 
 
 def writable(sender: socket.socket) -> bool:
-    """Whether poll(2) says now that there is room in the send buffer."""
+    """Whether poll(2) reports room in the send buffer now."""
     poll = select.poll()
     poll.register(sender, select.POLLOUT)
     return bool(poll.poll(0))

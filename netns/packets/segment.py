@@ -1,4 +1,4 @@
-"""Segments and datagrams that no socket sent just now: old duplicates, late resets, forgeries."""
+"""Segments and datagrams that no socket sends: old duplicates, late RSTs, forgeries."""
 
 import socket
 
@@ -15,10 +15,10 @@ def send(
     host: Host, source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int = 0,
     timestamps: tuple[int, int] | None = None, payload: bytes = b"", window: int = 1000
 ) -> None:
-    """The host sends one segment from `source` to `destination`, addresses and ports for which it needs no socket.
+    """Send one segment from `source` to `destination`, addresses and ports that need no socket.
 
-    `flags` are TCP's by their first letters, such as "FA"; `timestamps` the option of RFC 7323, TSval and TSecr; `window` is in
-    bytes, not scaled. Numbers are taken modulo 2**32. Raises OSError.
+    `flags` are the first letters of the TCP flags, such as "FA"; `timestamps` are TSval and TSecr (RFC 7323); `window` is in
+    bytes, unscaled. Numbers are taken modulo 2**32. Raises OSError.
     """
     options = [("NOP", None), ("NOP", None), ("Timestamp", tuple(each % 2**32 for each in timestamps))] \
         if timestamps else []
@@ -28,13 +28,13 @@ def send(
 
 
 def send_datagram(host: Host, source: Endpoint, destination: Endpoint) -> None:
-    """As send(), but a UDP datagram without data."""
+    """Like send(), for a UDP datagram without data. Raises OSError."""
     _send(host, source, destination, UDP(sport=source[1], dport=destination[1]))
 
 
 def _send(host: Host, source: Endpoint, destination: Endpoint, content: Packet) -> None:
     ip = (IPv6 if ":" in source[0] else IP)(src=source[0], dst=destination[0])
     family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
-    # Of IPPROTO_RAW the header comes with the packet: raw(7), RFC 3542 section 3.
+    # An IPPROTO_RAW socket takes packets with their IP header: raw(7), RFC 3542 section 3.
     with host.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(bytes(ip / content), (destination[0], 0))

@@ -1,1 +1,1 @@
-"""TCP connections, and how they end."""
+"""TCP connections, and how they close."""

@@ -1,4 +1,4 @@
-"""TCP connections between hosts, and what the kernel says about them."""
+"""TCP connections between hosts, and what the kernel reports about them."""
 
 import fcntl
 import socket
@@ -18,7 +18,7 @@ STATES = (
 
 
 def listen(host: Host, family: int, backlog: int = 128) -> socket.socket:
-    """A listening socket on the host's first address, on a port of the kernel's choice."""
+    """A listener on the host's first address, on a port that the kernel chooses."""
     listener = host.socket(family)
     listener.bind((host.address(family), 0))
     listener.listen(backlog)
@@ -36,10 +36,10 @@ def tcp_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, so
 
 
 def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, socket.socket]:
-    """A connection whose server does not read: its window is closed, data waits at the client, and none is in flight."""
+    """A connection with a closed window: the server does not read, the client has unsent data and nothing in flight."""
     server.pin({"net.ipv4.tcp_rmem": "4096 16384 16384"})
     conn, peer = tcp_pair(client, server, family)
-    # One segment at a time: of several that arrive together the last may find no room, and be sent again instead of probed.
+    # One segment at a time: of several at once the last may find no room and be retransmitted instead of probed.
     while not _unsent(conn):
         conn.send(bytes(1000))
         eventually("unacknowledged segments of the client's connection", lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
@@ -47,12 +47,12 @@ def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.so
 
 
 def _unsent(conn: socket.socket) -> int:
-    """Bytes that wait to be sent for the first time: SIOCOUTQNSD. Source: include/uapi/linux/sockios.h."""
+    """Bytes not yet sent: SIOCOUTQNSD. Source: include/uapi/linux/sockios.h."""
     return struct.unpack("=i", fcntl.ioctl(conn, _SIOCOUTQNSD, bytes(4)))[0]
 
 
 def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float = 10) -> None:
-    """Send so many bytes and wait until the peer has all of them; `within` is seconds.
+    """Send `count` bytes and wait until the peer has received all of them; `within` is seconds.
 
     Raises NotMet with what arrived and the sender's state.
     """
@@ -78,7 +78,7 @@ def _role(conn: socket.socket) -> str:
 def keepalive(
     conn: socket.socket, idle: int | None = None, interval: int | None = None, count: int | None = None
 ) -> None:
-    """Switch keepalive on, `idle` and `interval` in seconds; what is not given stays as the sysctls say. See tcp(7)."""
+    """Enable keepalive; `idle` and `interval` are seconds, and the sysctls apply where no value is given. See tcp(7)."""
     options = {socket.TCP_KEEPIDLE: idle, socket.TCP_KEEPINTVL: interval, socket.TCP_KEEPCNT: count}
     for option, value in options.items():
         if value is not None:
@@ -87,7 +87,7 @@ def keepalive(
 
 
 def vanish(conn: socket.socket) -> None:
-    """Destroy the socket without a word to its peer, as a power cut would.
+    """Destroy the socket without sending anything to its peer, as a power cut would.
 
     Needs CAP_NET_ADMIN over the host's namespace. Source: tcp_repair in net/ipv4/tcp.c, tcp_close().
     """
@@ -96,15 +96,15 @@ def vanish(conn: socket.socket) -> None:
 
 
 def wait_for_error(conn: socket.socket, within: float) -> int:
-    """The errno that the connection dies of, `within` seconds.
+    """Wait up to `within` seconds for the connection to fail; returns the errno.
 
-    Raises NotMet if it lives on, is closed in order, or delivers data.
+    Raises NotMet if it stays open, is closed in order, or delivers data.
     """
     conn.settimeout(within)
     try:
         received = conn.recv(1)
     except OSError as error:
-        # Python's own timeout has no errno; the kernel's ETIMEDOUT has.
+        # Python's own timeout has no errno; the kernel's ETIMEDOUT does.
         if error.errno is not None:
             return error.errno
         received = None
@@ -114,8 +114,8 @@ def wait_for_error(conn: socket.socket, within: float) -> int:
 
 @dataclass(frozen=True)
 class TcpInfo:
-    """The beginning of struct tcp_info (include/uapi/linux/tcp.h): state by name, unanswered probes, segments in
-    flight, bytes of payload that it puts into a segment, and the path MTU in bytes that it goes by."""
+    """The beginning of struct tcp_info (include/uapi/linux/tcp.h): the state's name, unanswered probes, segments in flight,
+    the MSS for sending in bytes of payload, and the path MTU in bytes."""
 
     state: str
     probes: int
@@ -125,7 +125,7 @@ class TcpInfo:
 
 
 def tcp_info(conn: socket.socket) -> TcpInfo:
-    """What the kernel says about the connection now. Raises OSError."""
+    """The kernel's TCP_INFO of the connection now. Raises OSError."""
     fields = struct.unpack("=8B14I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64))
     return TcpInfo(
         state=STATES[fields[0]], probes=fields[3], unacked=fields[12], snd_mss=fields[10], pmtu=fields[21]
