@@ -1,1 +1,1 @@
-"""The session on other machines: hosts over ssh, builders, Vagrant's machines."""
+"""The session on other machines: hosts over ssh, builders, Vagrant machines."""

@@ -1,7 +1,7 @@
-"""`python -m hosts.boxes [DIRECTORY]`: Vagrant boxes of Debian 12 and 13 for libvirt, made from Debian's packages.
+"""`python -m hosts.boxes [DIRECTORY]`: build Vagrant boxes of Debian 12 and 13 for libvirt from Debian's packages.
 
-Needs root, mmdebstrap and qemu-img.  A box has its kernel and initramfs beside the disk and says in its own Vagrantfile that
-libvirt boots them, so the disk needs no boot loader and no partitions: mke2fs fills it without a loop device.
+Needs root, mmdebstrap and qemu-img.  A box has its kernel and initramfs beside the disk, and libvirt boots them as the box's
+Vagrantfile says. So the disk needs no boot loader and no partitions: mke2fs fills it without a loop device.
 """
 import hashlib
 import json
@@ -29,7 +29,7 @@ FILES = {
     "etc/ssh/sshd_config.d/vagrant.conf": "UseDNS no\n",
 }
 COMMANDS = ["useradd --create-home --shell /bin/sh vagrant", "systemctl enable systemd-networkd ssh",
-            # What a virtual machine that lives for minutes does not need, and pays for under emulation.
+            # Services that a short-lived virtual machine does not need, and that cost time under emulation.
             "systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service",
             "systemctl mask systemd-networkd-wait-online.service"]
 COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"
@@ -53,7 +53,7 @@ def cached(cache: Cache, name: str) -> Path:
 
 
 def build(name: str, directory: Path) -> None:
-    """Write `NAME.box` into `directory`.  Raises CalledProcessError; what a tool printed is on standard error."""
+    """Write `NAME.box` into `directory`.  Raises CalledProcessError; the tools' complaints go to standard error."""
     with tempfile.TemporaryDirectory(prefix="box-", dir=directory) as scratch:
         root, box = Path(scratch, "root"), Path(scratch, "box")
         box.mkdir()
@@ -73,11 +73,11 @@ def build(name: str, directory: Path) -> None:
 
 
 def install(suite: str, root: Path) -> None:
-    """A bare system of this suite with PACKAGES, from where this machine's apt gets Debian."""
+    """Install a minimal system of this suite with PACKAGES, from the Debian archives that this machine's apt uses."""
     found = archives()
     stanzas = [found[each].stanza(each) for each in (suite, f"{suite}-security") if each in found]
     settings = ["force-unsafe-io", *(f"path-exclude=/usr/share/{path}/*" for path in ("doc", "man", "info", "locale"))]
-    # In namespaces of its own: what it mounts and starts ends with it, also when it is killed.
+    # In private namespaces: mounts and processes end with it, even if it is killed.
     private = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     options = ["--quiet", "--variant=minbase", f"--include={','.join(PACKAGES)}", *(f"--dpkgopt={each}" for each in settings)]
     run(*private, "mmdebstrap", *options, suite, root, "-", text="\n".join(stanzas).encode())

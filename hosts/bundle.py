@@ -1,7 +1,7 @@
-"""A Python that travels: the interpreter of this machine with its libraries, and what the suite imports, in one archive.
+"""A portable Python in one archive: this machine's interpreter with its libraries, and what the suite imports.
 
-It runs below any directory of an x86-64 Linux machine by its own dynamic linker and C library, so what the machine has does not
-matter: the tests' Python is the same everywhere, and the tools that they use are the machine's own.
+It runs in any directory of an x86-64 Linux machine, with its own dynamic linker and C library. So the tests' Python is the same
+everywhere; the tools that they use are the machine's own.
 """
 import io
 import os
@@ -23,7 +23,7 @@ exec "$here/lib/{LINKER}" --library-path "$here/lib" --argv0 "$here/python" "$he
 
 
 def python_bundle(cache: Cache) -> Path:
-    """The archive: `python`, bin, lib, and site for what is on its path.  Raises ImageError."""
+    """The archive: `python`, bin, lib, and site for its module path.  Raises ImageError."""
     entry = cache.build("images", f"python-{userland_key()}", _build, {"group": f"python {sys.prefix}"})
     return entry / "python.tar.gz"
 
@@ -32,7 +32,7 @@ def pack_machinery() -> bytes:
     """The modules that run a guest or a worker on another machine."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        # A launcher looks at an oops as the tests do.
+        # A launcher checks an oops as the tests do.
         for pattern in ("common/*.py", "kernels/*.py", "vm/*.py", "session/*.py", "hosts/*.py", "fixtures/__init__.py", "fixtures/oops.py"):
             for path in sorted(PROJECT.glob(pattern)):
                 tar.add(path, str(path.relative_to(PROJECT)))

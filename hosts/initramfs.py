@@ -1,6 +1,6 @@
-"""An initramfs that boots a whole machine with a kernel it does not have installed.
+"""An initramfs that boots a whole machine with a kernel that is not installed on it.
 
-It mounts the machine's root and puts the kernel's modules over its /lib/modules, in memory: the machine's disk stays as it is.
+It mounts the machine's root, and a tmpfs with the kernel's modules over its /lib/modules: those on the disk stay as they are.
 """
 import hashlib
 import os

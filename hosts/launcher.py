@@ -1,9 +1,9 @@
-"""Work on another machine behind one execnet gateway: the process that pytest-xdist takes for a Python interpreter.
+"""Work on another machine behind one execnet gateway: to pytest-xdist this process looks like a Python interpreter.
 
     python -m hosts.launcher VISIT       standard input and output: execnet's protocol
 
-One ssh connection carries all: first a Python and the project, then what execnet says.  What answers is this process's own
-standard output, which ssh inherits; events come back on ssh's standard error.
+One ssh connection carries everything: first a Python and the project, then execnet's protocol.  ssh inherits this process's
+standard output for the answers; events come back on ssh's standard error.
 """
 import json
 import os
@@ -44,13 +44,13 @@ export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$directory/site" P
 
 @dataclass(frozen=True)
 class Visit:
-    """What the session tells this process.  `job` is the file of a virtual machine's job, None for a worker on the host itself."""
+    """What the session tells this process.  `job` is the file of a virtual machine's job, or None for a worker on the host itself."""
 
     host: Host
     session: str                            # the session's directory
     owner: int                              # the session's process
     events: str                             # file for the events
-    project: str                            # the session's; `cwd` is where below it the tests run
+    project: str                            # the session's; tests run in `cwd` below it
     slots: int                              # workers at a time on this host
     cwd: str = "."
     own_machine: bool = False
@@ -111,7 +111,7 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
 
 
 def send_image(connection: "Connection", image: Path, job: Job, directory: Path) -> None:
-    """The boot image and the kernel, as a compressed archive behind a line with its size."""
+    """Send a line with the size in bytes, then the boot image and the kernel as a compressed archive."""
     with tempfile.NamedTemporaryFile(dir=directory, suffix=".tar.gz") as archive:
         with tarfile.open(archive.name, "w:gz", compresslevel=1, dereference=True) as tar:
             tar.add(image, "initrd")
@@ -122,14 +122,14 @@ def send_image(connection: "Connection", image: Path, job: Job, directory: Path)
 
 
 class Connection:
-    """One ssh process; a context manager that closes it, and says in the events how it ended if nobody asked it to."""
+    """One ssh process; a context manager that closes it. If it ended unasked, an event says how."""
 
     def __init__(self, host: Host, remote: str, events: Events):
         self.host, self.events = host, events
-        self.words: list[str] = []              # that are no events
+        self.words: list[str] = []              # lines that are not events
         self.answers: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ssh = subprocess.Popen([*DIES_WITH_PARENT, *host.command(remote)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
-                                    process_group=0)            # out of reach of the keyboard's interrupt
+                                    process_group=0)            # so that Ctrl-C does not reach it
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
 
@@ -159,7 +159,7 @@ class Connection:
         return {"end": "lost", "why": f"the worker on {self.host.name} ended", "console": self.words[-30:]}
 
     def _listen(self) -> None:
-        """Events are for the session; a need is for this process."""
+        """Events go to the session; a need goes to this process."""
         for line in self.ssh.stderr:
             try:
                 event = {**json.loads(line)}
@@ -177,10 +177,10 @@ class Connection:
             self.ssh.stdin.write(data)
             self.ssh.stdin.flush()
         except BrokenPipeError:
-            pass                                # how ssh ended says more
+            pass                                # ssh's exit status says more
 
     def pass_on(self) -> None:
-        """Pass what execnet says until the other side ends."""
+        """Pass on what execnet sends until the other side ends."""
         while self.ssh.poll() is None:
             ready, _, _ = select.select([0], [], [], 0.1)
             if ready:

@@ -1,7 +1,7 @@
-"""`python -m hosts.private_libvirt COMMAND...`: run a command with a libvirtd of its own, in namespaces that nothing leaves.
+"""`python -m hosts.private_libvirt COMMAND...`: run a command with its own libvirtd, in private namespaces.
 
-Network, mounts and processes are private: the bridges, addresses and machines that Vagrant makes are seen by nobody else, and the
-kernel takes all of it down when the command ends, however it ends.  Needs root.  Files are in a temporary directory, in $TMPDIR.
+Network, mounts and processes are private: nobody else sees the bridges, addresses and machines that Vagrant makes, and the kernel
+removes all of it when the command ends, however it ends.  Needs root.  Files are in a temporary directory, in $TMPDIR.
 """
 import os
 import signal
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vm.process import DIES_WITH_PARENT
 
-# What a machine does not need that is gone with its command, and what containers do not have.
+# Without what a short-lived machine does not need, and what containers lack.
 QEMU_CONF = """\
 user = "root"
 group = "root"
@@ -43,7 +43,7 @@ def main(command: list[str]) -> int:
 
 @contextmanager
 def mount_points() -> Iterator[None]:
-    """libvirt's directories, for something to be mounted on; those that are missing are empty, and removed again."""
+    """libvirt's directories as mount points; missing ones are created empty, and removed again."""
     made = [path for place in PRIVATE if not (path := Path("/", place)).exists()]
     for path in made:
         path.mkdir()
@@ -55,7 +55,7 @@ def mount_points() -> Iterator[None]:
 
 
 def inside(directory: Path, command: list[str]) -> int:
-    """In the namespaces: mounts, libvirtd, the command."""
+    """In the namespaces: mounts, libvirtd, the command.  Returns an exit status."""
     hide_kvm(directory / "dev")
     for place in PRIVATE:
         (directory / place).mkdir(parents=True)
@@ -75,14 +75,14 @@ def inside(directory: Path, command: list[str]) -> int:
     environment = {**os.environ, "VAGRANT_HOME": str(directory / "vagrant"), "VAGRANT_DOTFILE_PATH": str(directory / "dot"),
                    "VAGRANT_DEFAULT_PROVIDER": "libvirt", "VAGRANT_CHECKPOINT_DISABLE": "1", "KDRIFT_DRIVER": "qemu"}
     process = subprocess.Popen(command, env=environment)
-    while True:                             # as process 1: libvirt waits a minute for a machine that has ended and that nobody has waited for
+    while True:                             # process 1 must reap: libvirt waits a minute for a machine that has ended and was not reaped
         pid, status = os.wait()
         if pid == process.pid:
             return os.waitstatus_to_exitcode(status)
 
 
 def hide_kvm(place: Path) -> None:
-    """A /dev without kvm: where that is present and does not work, each of libvirt's calls would take seconds to find out."""
+    """A /dev without kvm: where kvm is present but broken, each libvirt call takes seconds to find out."""
     place.mkdir()
     run("mount", "-t", "tmpfs", "tmpfs", place)
     for name in DEVICES:

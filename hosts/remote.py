@@ -1,7 +1,7 @@
 """What runs on the other machine: `python -m hosts.remote DIRECTORY SETTINGS`, in a directory that the shell removes afterwards.
 
-Standard input and output are execnet's protocol, standard error carries events, one JSON object a line.  A child does the work: a
-worker of pytest's in private namespaces, or a virtual machine.  This process sees to it that nothing of it outlives the connection.
+Standard input and output carry execnet's protocol, standard error carries events, one JSON object per line.  A child does the work: a
+pytest worker in private namespaces, or a virtual machine.  This process ensures that nothing outlives the connection.
 """
 import ctypes
 import importlib
@@ -20,14 +20,14 @@ from pathlib import Path
 PR_SET_CHILD_SUBREAPER = 36
 POLLRDHUP = 0x2000
 GRACE = 0.5                                 # seconds for the work to end by itself when the connection is closed
-PATIENCE = 5                                # seconds for what a test has to give back
+PATIENCE = 5                                # seconds for a test to undo its changes
 
 
 def main(settings: dict) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, ended)
     signal.signal(signal.SIGHUP, ended)
-    # A test that is interrupted gives back what it has changed; a virtual machine's launcher heeds SIGTERM.
+    # An interrupted test undoes its changes; a virtual machine's launcher handles SIGTERM.
     work, order = {"worker": (work_for_pytest, signal.SIGINT), "machine": (run_machine, signal.SIGTERM)}[settings["work"]]
     child = start(work, settings)
     events = Tail(Path(settings["directory"], "events"))
@@ -43,7 +43,7 @@ def ended(*_: object) -> None:
 
 
 def say(**event: object) -> None:
-    with suppress(OSError):                 # nobody listens any more
+    with suppress(OSError):                 # nobody listens anymore
         os.write(2, json.dumps({"at": time.time(), **event}).encode() + b"\n")
 
 
@@ -64,11 +64,11 @@ def start(work: Callable[[dict], None], settings: dict) -> int:
 
 
 class Refused(Exception):
-    """This machine cannot do the work; one line says why."""
+    """This machine cannot do the work; the message says why in one line."""
 
 
 class Tail:
-    """What a virtual machine's launcher has added to its file of events."""
+    """New lines in the event file of a virtual machine's launcher."""
 
     def __init__(self, path: Path):
         self.path, self.read = path, 0
@@ -82,7 +82,7 @@ class Tail:
 
 
 def watch(child: int, order: int, events: Tail) -> None:
-    """Until the work is done.  When the connection is closed it is given a moment to notice, then an order to end."""
+    """Wait until the work is done.  When the connection is closed the work gets a moment to notice, then an order to end."""
     poller = select.poll()
     poller.register(0, POLLRDHUP)
     poller.register(1, 0)
@@ -105,7 +105,7 @@ def has_ended(child: int, within: float) -> bool:
 
 
 def end_all() -> None:
-    """End every process below this one, however it has moved away from its parent: orphans become children of this one."""
+    """Kill every descendant: orphans become children of this process (PR_SET_CHILD_SUBREAPER)."""
     with suppress(ChildProcessError, FileNotFoundError):
         while True:
             for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
@@ -114,7 +114,7 @@ def end_all() -> None:
 
 
 def work_for_pytest(settings: dict) -> None:
-    """One worker, as in a guest, but in private namespaces."""
+    """One worker, as in a guest, but in private namespaces.  Raises Refused."""
     directory = Path(settings["directory"])
     project = directory / "project"
     with tarfile.open(directory / "sources.tar") as sources:
@@ -125,7 +125,7 @@ def work_for_pytest(settings: dict) -> None:
     from netns.hosts import isolate
     os.environ["KDRIFT_PROJECTS"] = json.dumps([settings["project"], str(project)])
     if settings["own_machine"]:
-        os.environ["KDRIFT_CLOCK"] = "real"     # as in a guest: the whole machine is there for the tests
+        os.environ["KDRIFT_CLOCK"] = "real"     # as in a guest: the whole machine belongs to the tests
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         isolate.enter()
@@ -137,7 +137,7 @@ def work_for_pytest(settings: dict) -> None:
 
 
 def run_machine(settings: dict) -> None:
-    """A virtual machine, as vm.launcher runs it, with boot images that the session sends where the cache does not have them."""
+    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Refused."""
     from common.errors import CacheError
     from kernels.cache import Cache
     from kernels.extract import Kernel

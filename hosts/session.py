@@ -1,4 +1,4 @@
-"""A pytest session whose tests run on other machines as well: hosts reached by ssh, and builders that boot kernels."""
+"""A pytest session whose tests also run on other machines: hosts reached by ssh, and builders that boot kernels."""
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ class HostRun(KernelRun):
         return None
 
     def introduction(self) -> str:
-        """What is to be known before anything starts there."""
+        """What the user should know before anything starts there."""
         rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
         return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
 
@@ -43,12 +43,12 @@ class Builder:
     runs: set[str] = field(default_factory=set)     # numbers of the kernels on it
 
     def load(self) -> float:
-        """Kernels for each processor."""
+        """Kernels per processor."""
         return len(self.runs) / self.processors
 
 
 def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]:
-    """Raises pytest.UsageError."""
+    """The hosts of these names.  Raises pytest.UsageError."""
     try:
         return [Host.parse(name, config) for name in names]
     except ValueError as error:
@@ -56,7 +56,7 @@ def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]
 
 
 def split_hosts(option: str, words: list[str]) -> tuple[list[str], list[str]]:
-    """The hosts' names, and the label of each or nothing.  Raises pytest.UsageError."""
+    """The hosts' names, and their labels, "" for none.  Raises pytest.UsageError."""
     try:
         found = [split_label(word, Host.parse) for word in words]
     except ValueError as error:
@@ -65,7 +65,7 @@ def split_hosts(option: str, words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def find_hosts(hosts: list[Host], labels: list[str], own_machine: bool, first: int) -> list[HostRun]:
-    """A column per host, numbered from `first`; one that cannot be reached keeps its place with an error."""
+    """A column per host, numbered from `first`; an unreachable one keeps its place with an error."""
     runs = []
     for number, (host, label) in enumerate(zip(hosts, labels, strict=True)):
         run = HostRun(str(first + number), host.name, clock="real", chosen=label, host=host, own_machine=own_machine)
@@ -78,13 +78,13 @@ def find_hosts(hosts: list[Host], labels: list[str], own_machine: bool, first: i
 
 
 def kernel_of(host: Host, facts: Facts) -> Kernel:
-    """A host's kernel as far as results are concerned.  Debian's build names the version of the package."""
+    """A host's kernel, as far as results need it.  Debian's build string has the package's version."""
     packaged = re.search(r"Debian (\S+)", facts.build)
     return Kernel(host.name, facts.release, None, packaged[1] if packaged else None, Path(), None, "", build=facts.build)
 
 
 def find_builders(hosts: list[Host]) -> list[Builder]:
-    """Raises pytest.UsageError where one cannot be used: what was asked for is not to be had."""
+    """Probe the builders.  Raises pytest.UsageError if one cannot be reached or has no QEMU."""
     builders = []
     for host in hosts:
         try:
@@ -98,7 +98,7 @@ def find_builders(hosts: list[Host]) -> list[Builder]:
 
 
 class FarSession(KernelSession):
-    """Kernels are spread over the builders, where there are any; hosts run the tests themselves."""
+    """Kernels are spread over the builders, if any; hosts run the tests themselves."""
 
     def __init__(self, config: pytest.Config, runs: list[KernelRun], builders: list[Builder]):
         super().__init__(config, runs)
@@ -143,11 +143,11 @@ class FarSession(KernelSession):
         return not isinstance(run, HostRun)
 
     def worker_workerfinished(self, node: WorkerController) -> None:
-        self.leave_builder(self.run_of(node))           # before the next machine of the kernel is put on one
+        self.leave_builder(self.run_of(node))           # before a builder is chosen for the kernel's next machine
         super().worker_workerfinished(node)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
-        """The end of a machine; where its builder is lost, that is no failed start of the kernel's."""
+        """A machine ended; if its builder is lost, that is no failed start of the kernel."""
         run = self.run_of(node)
         builder = self.leave_builder(run)
         failed_starts = run.failed_starts
@@ -158,7 +158,7 @@ class FarSession(KernelSession):
             run.failed_starts = failed_starts
 
     def leave_builder(self, run: KernelRun) -> Builder | None:
-        """The builder that the kernel was on."""
+        """Take the kernel off its builder.  Returns that builder, if any."""
         builder = next((each for each in self.builders if run.number in each.runs), None)
         if builder:
             builder.runs.remove(run.number)

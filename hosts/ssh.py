@@ -1,4 +1,4 @@
-"""A machine that ssh reaches: its name, the command line, and what ssh says when it does not work."""
+"""A machine that ssh reaches: its name, the command line, and ssh's complaint when it fails."""
 import re
 import shlex
 import shutil
@@ -9,17 +9,17 @@ OPTIONS = ["-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "ClearA
            # A connection that is silent for a minute is lost.
            "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"]
 NAME = re.compile(r"(?P<place>(?:[\w.-]+@)?(?:[A-Za-z0-9][\w.-]*|\[[0-9A-Fa-f:.]+(?:%\w+)?\]))(?::(?P<port>\d{1,5}))?")
-FAILED = 255                                # ssh's own exit status (ssh(1)); others are of the command
+FAILED = 255                                # ssh's own exit status (ssh(1)); others are the command's
 PROBE = "uname -m; uname -r; uname -v; nproc; PATH=$PATH:/usr/local/bin:/usr/bin command -v qemu-system-x86_64 || echo"
 
 
 class HostError(Exception):
-    """A machine cannot be reached or used; one line says why."""
+    """A machine cannot be reached or used; the message says why in one line."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """`name` is what the user calls it, `place` what ssh is told, `config` an ssh_config(5) to use instead of the user's own."""
+    """`name` is what the user typed, `place` ssh's destination, `config` an ssh_config(5) file instead of the user's own."""
 
     name: str
     place: str
@@ -28,14 +28,14 @@ class Host:
 
     @classmethod
     def parse(cls, text: str, config: str | None = None) -> "Host":
-        """From `[user@]host[:port]`, an IPv6 address in brackets.  Raises ValueError."""
+        """Parse `[user@]host[:port]`, an IPv6 address in brackets.  Raises ValueError."""
         match = NAME.fullmatch(text)
         if not match or match["port"] and not 0 < int(match["port"]) < 65536:
             raise ValueError(f"{text!r} is not user@host or user@host:port")
         return cls(text, match["place"].replace("[", "").replace("]", ""), match["port"], config)
 
     def command(self, remote: str) -> list[str]:
-        """What runs `remote` in the machine's shell.  Raises HostError where ssh is not installed."""
+        """The command that runs `remote` in the machine's shell.  Raises HostError if ssh is not installed."""
         ssh = shutil.which("ssh")
         if ssh is None:
             raise HostError("ssh is not installed (Debian package: openssh-client)")
@@ -45,7 +45,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a machine says of itself: uname(2), its processors, the path of its QEMU or nothing."""
+    """Facts about a machine: uname(2), its number of processors, the path of its QEMU or ""."""
 
     machine: str
     release: str
@@ -55,13 +55,13 @@ class Facts:
 
 
 def in_a_shell(script: str, as_root: bool = False) -> str:
-    """The words for a login shell of whatever kind; `as_root` where sudo asks for no password."""
+    """A command for any login shell; `as_root` works where sudo asks for no password."""
     sudo = '$(test "$(id -u)" = 0 || ! sudo -n true || echo sudo -n) ' if as_root else ""
     return f"exec {sudo}sh -c {shlex.quote(script)}"
 
 
 def probe(host: Host) -> Facts:
-    """Ask a machine for its facts.  Raises HostError where it cannot be reached or is no x86-64 Linux."""
+    """Ask a machine for its facts.  Raises HostError if it cannot be reached or is not x86-64 Linux."""
     done = subprocess.run(host.command(in_a_shell(PROBE)), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
     lines = done.stdout.splitlines()
     if done.returncode == FAILED:
@@ -74,6 +74,6 @@ def probe(host: Host) -> Facts:
 
 
 def complaint(lines: list[str]) -> str:
-    """The line of ssh's that says why it ended."""
+    """The line in which ssh says why it ended."""
     found = [line.strip() for line in lines if line.strip() and not line.startswith(("Warning: ", "** "))]
     return found[-1] if found else "ssh ended without a word"

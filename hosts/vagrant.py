@@ -1,4 +1,4 @@
-"""Machines that Vagrant makes from the project's Vagrantfile: brought up, found by `vagrant ssh-config`, left as they were."""
+"""Machines from the project's Vagrantfile: brought up, found by `vagrant ssh-config`, left as they were."""
 import os
 import re
 import shutil
@@ -14,7 +14,7 @@ LONGEST = 300                               # characters of a complaint
 
 
 class Vagrant:
-    """The program, in the project's directory; `environment` is what the Vagrantfile reads besides."""
+    """Runs vagrant in the project's directory; `environment` is for the Vagrantfile.  Raises HostError if it is not installed."""
 
     def __init__(self, environment: dict[str, str] | None = None):
         self.environment = {**os.environ, "VAGRANT_CWD": str(PROJECT), **(environment or {})}
@@ -22,7 +22,7 @@ class Vagrant:
             raise HostError("vagrant is not installed (Debian packages: vagrant vagrant-libvirt)")
 
     def run(self, *words: str) -> str:
-        """Its output.  Raises HostError with its complaint in one line."""
+        """Returns the output.  Raises HostError with vagrant's complaint in one line."""
         done = subprocess.run(["vagrant", *words], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         if done.returncode:
             complaint = " ".join((done.stderr or done.stdout).split())[:LONGEST]
@@ -30,15 +30,15 @@ class Vagrant:
         return done.stdout
 
     def states(self) -> dict[str, str]:
-        """What each machine of the Vagrantfile is: running, shutoff, poweroff, not_created ..."""
+        """The state of each machine in the Vagrantfile: running, shutoff, poweroff, not_created ...  Raises HostError."""
         return dict(re.findall(r"(?m)^\d+,([^,]+),state,(\w+)$", self.run("status", "--machine-readable")))
 
 
 class Machines:
-    """Those chosen for one session, and what they were `before` it."""
+    """The machines of one session, and their states `before` it."""
 
     def __init__(self, vagrant: Vagrant, names: Sequence[str], new: bool = False):
-        """Without names: those that exist.  `new`: none may exist, as libvirt would go on booting them with another kernel.
+        """Without names: those that exist.  `new`: none may exist, since libvirt would go on booting them with another kernel.
 
         Raises HostError.
         """
@@ -54,7 +54,7 @@ class Machines:
             raise HostError(f"{', '.join(there)} exists already, and would keep the kernel: `vagrant destroy` it, or leave out --kernel")
 
     def up(self, name: str, directory: Path) -> Host:
-        """Bring up a machine that is not; `directory` is for its ssh_config.  Raises HostError."""
+        """Bring up a machine if it is not running; `directory` is for its ssh_config.  Raises HostError."""
         if self.before[name] != RUNNING:
             self.vagrant.run("up", name)
         config = directory / f"ssh-{name}"

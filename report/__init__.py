@@ -1,1 +1,1 @@
-"""From what the tests said to what people and machines read: results.json, junit.xml, the page, the table, the verdict."""
+"""Results of the tests in forms for people and machines: results.json, junit.xml, the page, the table, the verdict."""

@@ -1,7 +1,7 @@
-"""`./kdrift behaviour FILE...`: docs/behaviour.md and docs/behaviour.json, what kernels do, by series, out of results.json of runs.
+"""`./kdrift behaviour FILE...`: docs/behaviour.md and docs/behaviour.json, what each kernel series does, from results.json files.
 
-Each figure is the measurement of a test; report/behaviour.toml says which, and what it means. Of a series in several files the newest
-kernel is taken, and of a kernel in several files all its tests. Exit status: 0; 2 for a file that cannot be used, or that has none of it.
+Each figure is a measurement of a test; report/behaviour.toml lists them and says what they mean. If several files have a series, its
+newest kernel counts; if several files have a kernel, all its tests count. Exit status: 0; 2 for a file that is unusable or has no figure.
 """
 import json
 import tomllib
@@ -16,17 +16,17 @@ from report.results import KernelResult
 
 ROWS = Path(__file__).with_name("behaviour.toml")
 DOCS = PROJECT / "docs"
-SHORT = 0.1                                 # seconds, below which a time is in milliseconds
+SHORT = 0.1                                 # seconds; shorter times are given in milliseconds
 HEAD = ("Made by `./kdrift behaviour` from results of the suite; each figure is what the test beside it measured, on Debian's cloud",
         "kernels in a virtual machine. Where a test has several parameter sets, IPv4 and IPv6 among them, and these differ, the lowest",
         "and the highest value stand there; - where the kernel was not measured. The timer wheel may add up to an eighth to a timeout",
         "(HZ 250). A release of an older series may have a fix that the release of a newer series lacks: mind the versions below.",
         "behaviour.json has the same figures, unrounded.")
-_GOOD = ("passed", "fixed", "known")        # a known failure has measured what the kernel does as well
+_GOOD = ("passed", "fixed", "known")        # a known failure has measured the kernel too
 
 
 class Figure(NamedTuple):
-    """What one series did: the lowest and the highest value over a test's parameter sets, the families among them."""
+    """The lowest and highest value that one series gave over a test's parameter sets, IPv4 and IPv6 among them."""
 
     version: str
     lowest: float
@@ -35,7 +35,7 @@ class Figure(NamedTuple):
 
 
 def figures(kernels: Sequence[KernelResult]) -> list[dict]:
-    """One entry for each row that some kernel has: {"section", "says", "measurement", "unit", "test", "figures": {series: Figure}}."""
+    """One entry per row that some kernel has: {"section", "says", "measurement", "unit", "test", "figures": {series: Figure}}."""
     newest = _newest(kernels)
     found = []
     for section in tomllib.loads(ROWS.read_text())["section"]:
@@ -54,7 +54,7 @@ def figures(kernels: Sequence[KernelResult]) -> list[dict]:
 
 
 def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
-    """The newest kernel of each series, the oldest series first; one that stands there twice with the tests of both."""
+    """The newest kernel of each series, oldest series first; tests of one kernel from several files are joined."""
     by_series: dict[str, KernelResult] = {}
     for kernel in kernels:
         if not kernel.tests:
@@ -70,13 +70,13 @@ def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
 
 
 def _measured(kernel: KernelResult, name: str, only: str) -> list[tuple[str, dict]]:
-    """The measurements of this name in tests whose parameter set begins with `only`, each with its test."""
+    """The measurements of this name, each with its test, in tests whose parameter set begins with `only`."""
     return [(test.id, one) for test in kernel.tests if test.outcome in _GOOD and test.id.partition("[")[2].startswith(only)
             for one in test.measurements if one["name"] == name]
 
 
 def markdown(rows: Sequence[dict]) -> str:
-    """The tables, a section each."""
+    """The tables, one per section."""
     versions = {series: figure.version for row in rows for series, figure in row["figures"].items()}
     series = sorted(versions, key=version_key)
     lines = ["# What kernels do", "", *HEAD, "", "Kernels: " + ", ".join(f"{each} ({versions[each]})" for each in series) + "."]
@@ -92,7 +92,7 @@ def markdown(rows: Sequence[dict]) -> str:
 
 
 def _cell(figure: Figure | None, row: Mapping) -> str:
-    """A figure with its unit; of a row with `words`, those of its values 0 and 1."""
+    """A figure with its unit; a row's `words` replace its values 0 and 1."""
     if figure is None:
         return "-"
     words, unit, values = row.get("words"), row["unit"], (figure.lowest, figure.highest)
@@ -103,13 +103,13 @@ def _cell(figure: Figure | None, row: Mapping) -> str:
 
 
 def _number(value: float) -> str:
-    """To three digits: the rest is when within a tick a test began. Counts are whole."""
+    """Three digits: the rest depends on when within a tick a test began. Counts are whole."""
     if isinstance(value, int) or float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
 def document(rows: Sequence[dict]) -> str:
-    """behaviour.json: {"rows": [...]}, as figures() has them, with each figure's version, lowest, highest and number of values."""
+    """behaviour.json: {"rows": [...]}, the rows of figures(); each figure has its version, lowest, highest and number of values."""
     plain = [row | {"figures": {series: figure._asdict() for series, figure in row["figures"].items()}} for row in rows]
     return json.dumps({"rows": plain}, indent=1) + "\n"

@@ -1,8 +1,8 @@
-"""chance.json: what moves by itself between two runs of one kernel, by test function, and the command that makes it.
+"""chance.json: by test function, what differs between two runs of the same kernel; and what makes the file.
 
 `./kdrift chance FILE...` compares all runs of one kernel with each other, best in several orders: delayed ACKs, multipath hashes, global
-rate limits, lines of the log that land in another test. No comparison of kernels looks at these. Exit status: 0; 2 for a file
-that cannot be used, or none of whose kernels was run twice.
+rate limits, log lines that land in another test. Comparisons of kernels ignore these. Exit status: 0; 2 for an unusable file,
+or if no kernel was run twice.
 """
 import json
 from collections import defaultdict
@@ -18,12 +18,12 @@ FILE = PROJECT / "chance.json"
 
 
 class ChanceError(Exception):
-    """The file cannot be used; one line says why."""
+    """The file cannot be used; the message says why in one line."""
 
 
 @cache
 def load(path: Path = FILE) -> dict[str, frozenset[str]]:
-    """By test function, the topics (report.kinds) that move by themselves.  Raises ChanceError."""
+    """By test function, the topics (report.kinds) that vary by themselves.  Raises ChanceError."""
     try:
         found = json.loads(path.read_bytes())["moves"]
         return {function: frozenset(map(str, topics)) for function, topics in found.items()}
@@ -34,7 +34,7 @@ def load(path: Path = FILE) -> dict[str, frozenset[str]]:
 
 
 def found_in(runs: list[list[KernelResult]]) -> tuple[list[str], dict[str, list[str]]]:
-    """The kernels that were run more than once, with how often, and by test function what moved between two of their runs."""
+    """The kernels that were run more than once, with their number of runs, and by test function what differed between two of them."""
     by_version: dict[str, list[KernelResult]] = defaultdict(list)
     for kernels in runs:
         for kernel in kernels:

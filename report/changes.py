@@ -1,6 +1,6 @@
-"""What changed between two kernels, each change once: the differences of all tests' traffic, grouped into kinds.
+"""What changed between two kernels: the differences of all tests' traffic, grouped into kinds, each change once.
 
-Behaviour is a packet, a time or a count that moved; vocabulary a counter or a line of the log that only one of the kernels has.
+Behaviour: a packet, a time or a count differs. Vocabulary: only one of the kernels has a counter or a log line.
 """
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -15,14 +15,14 @@ from report.traffic import SECONDS, differences
 
 GOOD = ("passed", "fixed")
 _DIRECTIONS = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}
-SIMILAR = 0.8                               # of two lines that are one in other words, 1 being the same
-# How often these come is said by printk_ratelimit(), 10 in 5 seconds for the whole machine: kauditd_printk_skb(), audit_log_lost().
+SIMILAR = 0.8                               # similarity, 1 being equal, above which two log lines are one line reworded
+# printk_ratelimit() decides how often these appear, 10 in 5 seconds for the whole machine: kauditd_printk_skb(), audit_log_lost().
 LIMITED = "log audit: "
 
 
 @dataclass
 class Kind:
-    """One change.  `example` is a test and its own words for the difference; `follows` counts the tests of what was folded under this."""
+    """One change.  `example` is a test and its difference in words; `follows` counts the tests of each kind folded under this one."""
 
     key: str
     rank: int
@@ -39,9 +39,9 @@ class Kind:
 
 def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]] | None = None,
             expected: Callable[[str, Sequence[str]], Any] = lambda kind, tests: None) -> list[Kind]:
-    """The kinds of change from `old` to `new`, the largest meaning first, vocabulary last.
+    """The kinds of change from `old` to `new`, the most significant first, vocabulary last.
 
-    `chance` has the topics that move by themselves, by test function; `expected(kind, tests)` the entry that explains a kind, or None.
+    `chance` has, by test function, the topics that vary by themselves; `expected(kind, tests)` is the entry that explains a kind, or None.
     """
     found = moves(old, new, chance or {})
     tests: dict[str, list[str]] = defaultdict(list)
@@ -61,7 +61,7 @@ def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]
 
 
 def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) -> list[Move]:
-    """All that moved in tests that passed on both, save what chance moves."""
+    """All differences in tests that passed on both kernels, except random ones."""
     before = {test.id: test.traffic for test in old.tests if test.outcome in GOOD and test.traffic}
     pairs = [(test.id, before[test.id], test.traffic) for test in new.tests if test.outcome in GOOD and test.traffic and test.id in before]
     known = [_vocabulary(kernel) for kernel in (old, new)]
@@ -74,15 +74,15 @@ def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) 
 
 
 def _certain(found: Sequence[Move], random: Set[str]) -> list[Move]:
-    """Without what is chance in this test, and the counters that moved with packets that are: hosts count each packet."""
+    """Without what is random in this test, and the counters that moved with random packets: hosts count each packet."""
     wire = sum(move.by for move in found if move.rank in (PACKET, FORM) and move.topic in random)
     return [move for move in found if move.topic not in random
             and not (wire and move.rank == COUNTER and (move.by <= wire or move.topic.endswith("Octets")))]
 
 
 def _landed(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
-    """Lines that both kernels log, once a boot or when a module is loaded: they are in the log of the test that comes first.
-    Fewer tests have lost or got one than have it still; and how often a line comes that a rate limit holds back is chance."""
+    """Lines that both kernels log once per boot or module load, in whichever test comes first: fewer tests gained or lost one
+    than still have it. Also lines under a rate limit: how many appear is random."""
     has: Counter = Counter()
     for _test, was, now in pairs:
         has.update({topic(name)[1] for name in {*was, *now} if name.startswith("the kernel logs: ")})
@@ -137,7 +137,7 @@ def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known:
 
 
 def _forms(test: str, was: Mapping[str, float], now: Mapping[str, float], moved: Mapping[str, str]) -> list[tuple[Move, tuple[str, str]]]:
-    """Packets of which as many are there, but with other numbers in their headers."""
+    """Packets sent as often as before, but with other numbers in their headers."""
     gone: dict[tuple, list[str]] = defaultdict(list)
     found = []
     sent = [name for name in moved if " sends " in name and not name.endswith(SECONDS)]
@@ -153,7 +153,7 @@ def _forms(test: str, was: Mapping[str, float], now: Mapping[str, float], moved:
 
 
 def _changed(one: str, other: str) -> str:
-    """The words before the numbers that are not the same: `ttl`, `seq and window`."""
+    """The words before the numbers that differ: `ttl`, `seq and window`."""
     pairs = zip(one.split(), other.split(), strict=False)
     places = [index for index, (this, that) in enumerate(pairs) if this != that]
     named = [one.split()[place - 1].strip(",") for place in places]
@@ -161,7 +161,7 @@ def _changed(one: str, other: str) -> str:
 
 
 def change_lines(kinds: Sequence[Kind]) -> list[tuple[str, str]]:
-    """For a terminal: how many there are, and those of behaviour with what explains them."""
+    """For a terminal: the number of changes, and each change of behaviour with its explanation."""
     lines = [("changed", counted(kinds))] if kinds else []
     for kind in kinds:
         if not kind.vocabulary:
@@ -174,7 +174,7 @@ def plural(tests: int) -> str:
 
 
 def counted(kinds: Sequence[Kind]) -> str:
-    """How many changes there are, in words."""
+    """The number of changes, in words."""
     behaviour = [kind for kind in kinds if not kind.vocabulary]
     explained = sum(bool(kind.expected) for kind in behaviour)
     words = len(kinds) - len(behaviour)

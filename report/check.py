@@ -1,8 +1,8 @@
-"""`./kdrift known --check`: the ranges of known_issues.toml, tried on the packages at their ends.
+"""`./kdrift known --check`: try the ranges of known_issues.toml on the packages at their ends.
 
-Of each range the last package with the bug and the first without it are run, the listed tests alone; and the last one before it, where
-the range begins at a stable release. The recorded signature has to show on the one and not on the others. A kernel is booted once for
-up to `BATCH` entries. Their results stay in a directory: what is there is not run again.
+It runs the listed tests on the last package with the bug and the first without it; and on the last one before the range, if that
+begins at a stable release. The recorded signature must show on the first and not on the others. One boot serves up to `BATCH`
+entries. The results stay in a directory: what is there is not run again.
 """
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from report.reading import read
 from report.record import signatures_of
 from report.results import KernelResult, TestResult
 
-BATCH = 10                                  # entries for one boot
+BATCH = 10                                  # entries per boot
 PROVED, WRONG, OPEN = "proved", "wrong", "not checked"
 
 
 @dataclass(frozen=True)
 class Span:
-    """A range of an entry, and the versions of the packages at its ends; None where there is none."""
+    """A range of an entry, and the package versions at its ends; None where there is no package."""
 
     issue: Issue
     affected: Affected
     bad: str | None                         # the last with the bug
     good: str | None                        # the first without it
-    before: str | None                      # the last one before the range, where that says which release brought the bug
+    before: str | None                      # the last one before the range, if that begins at a stable release
 
     def __str__(self) -> str:
         return f"{self.issue.id} {self.affected.first}..{self.affected.fixed}"
@@ -36,13 +36,13 @@ class Span:
 
 
 def spans(issue: Issue, packages: Iterable[str]) -> list[Span]:
-    """The entry's ranges.  `packages` are the versions that can be had; of rebuilds of one version, 6.1.176-1~deb11u1, the original counts."""
+    """The entry's ranges.  `packages` are the available versions; of rebuilds of one version, 6.1.176-1~deb11u1, the original counts."""
     packages = sorted({version_key(each): each for each in sorted(packages, key=lambda each: (-len(each), each))}.values(), key=version_key)
     found = []
     for affected in issue.affected:
         bad = [each for each in packages if affected.holds(each)]
         good = [each for each in packages if affected.fixed and not issue.affects(each) and version_key(each) >= version_key(affected.fixed)]
-        # Of 5.10 or 6.15 it is known from the source; 6.12.74 says which stable release it came with.
+        # A start such as 5.10 or 6.15 is known from the source; 6.12.74 names the stable release that brought the bug.
         stable = affected.first.count(".") == 2
         before = [each for each in packages if stable and not issue.affects(each) and version_key(each) < version_key(affected.first)
                   and each.split(".")[:2] == affected.first.split(".")[:2]]
@@ -52,7 +52,7 @@ def spans(issue: Issue, packages: Iterable[str]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Batch:
-    """A boot of one kernel for these entries and tests."""
+    """One boot of a kernel, for these entries and tests."""
 
     version: str
     issues: tuple[str, ...]
@@ -60,7 +60,7 @@ class Batch:
 
 
 def batches(wanted: Sequence[Span], tests: Sequence[str], stored: dict[str, dict[str, TestResult]]) -> list[Batch]:
-    """What has still to be run; `tests` are all ids of the suite, `stored` the results by version and id."""
+    """What is still to be run; `tests` are all ids of the suite, `stored` the results by version and id."""
     missing: dict[str, dict[str, list[str]]] = {}
     for span in wanted:
         ids = [test for test in tests if span.issue.shows_in(test)]
@@ -77,7 +77,7 @@ def batches(wanted: Sequence[Span], tests: Sequence[str], stored: dict[str, dict
 
 
 def read_stored(directory: Path) -> dict[str, dict[str, TestResult]]:
-    """By version and test id, from DIR/*/results.json.  Raises ResultsError."""
+    """Results by version and test id, from DIR/*/results.json.  Raises ResultsError."""
     found: dict[str, dict[str, TestResult]] = {}
     for path in sorted(directory.glob("*/results.json")):
         add(found, read(path)[1])
@@ -91,7 +91,7 @@ def add(stored: dict[str, dict[str, TestResult]], kernels: Iterable[KernelResult
 
 
 def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, str]:
-    """PROVED, WRONG or OPEN, and why."""
+    """PROVED, WRONG or OPEN, and the reason."""
     if not span.issue.signatures:
         return OPEN, "no signature is recorded: ./kdrift known --record"
     if span.bad is None:
@@ -123,7 +123,7 @@ def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, st
 
 @dataclass(frozen=True)
 class Seen:
-    """Tests that showed the issue, that failed otherwise, that passed, and that showed another entry; skipped ones are nowhere."""
+    """Tests that showed the issue, that failed otherwise, that passed, and that showed another entry; skipped ones are left out."""
 
     shows: tuple[str, ...]
     other: tuple[str, ...]

@@ -1,18 +1,19 @@
-"""In which class of the verdict a test is, by what it did on the old kernel and on the new one."""
+"""The class of a test in the verdict, from its outcomes on the old and the new kernel."""
 from report.results import TestResult
 
 SAME, CHANGED, DRIFT, REGRESSION, GONE = "same", "changed", "drift", "regression", "gone"
 FIXED, NEW, KNOWN, UNJUDGED = "fixed", "new", "known", "not judged"
-# In the order in which they are counted and shown, with their plurals.
+# In the order of counting and display, with their plurals.
 CLASSES = {SAME: SAME, REGRESSION: "regressions", GONE: GONE, DRIFT: "drifted", CHANGED: CHANGED, FIXED: FIXED, NEW: NEW, KNOWN: KNOWN,
            UNJUDGED: UNJUDGED}
-# A test that was skipped because the kernel lacks a feature, one that was skipped for another reason, and one that did not run.
+# A test skipped because the kernel lacks a feature, one skipped for another reason, and one that did not run.
 LACKS, SKIPPED, ABSENT = "lacks", "skipped", "absent"
-# The words of the table: = the same outcome on both (what the test measured, sent or lacks decides), R regression, G gone, F fixed, N new, K known, - not judged.
+# Signs of the table: = the same outcome on both (measurements, traffic or the missing feature decide), R regression, G gone, F fixed,
+# N new, K known, - not judged.
 _WORDS = {"=": SAME, "R": REGRESSION, "G": GONE, "F": FIXED, "N": NEW, "K": KNOWN, "-": UNJUDGED}
-# What failed on both is not judged, save that a kernel that now crashes does worse than one that failed, and that a failure which is listed
-# for the old kernel alone is another one on the new. What was lost, skipped for a reason of the host, or not run says nothing of its kernel.
-# What the old kernel lacks is new where the new one has it and keeps the promise; what both lack is the same if it is the same feature.
+# A test that failed on both is not judged, with two exceptions: a kernel that now crashes does worse than one that failed, and a failure
+# listed for the old kernel alone is another one on the new. A test that was lost, skipped because of the host, or not run says nothing.
+# A feature that the old kernel lacks is new if the new one keeps the promise. If both lack one, they are the same if it is the same one.
 _TABLE = """
 old      new: passed fixed known failed crashed lost lacks skipped absent
 passed          =      =     R      R      R     -     G      -      -
@@ -39,7 +40,7 @@ OUTCOMES = tuple(dict.fromkeys(old for old, _new in MATRIX))
 
 
 def outcome(test: TestResult | None) -> str:
-    """A row or column of the table."""
+    """The test's row or column in the table."""
     if test is None:
         return ABSENT
     if test.outcome == "skipped":
@@ -48,7 +49,7 @@ def outcome(test: TestResult | None) -> str:
 
 
 def words(test: TestResult) -> str:
-    """An outcome as it is said."""
+    """An outcome in words."""
     return "skipped, the kernel lacks it" if outcome(test) == LACKS else test.outcome
 
 

@@ -8,17 +8,17 @@ from report.results import KernelResult, TestResult
 
 @dataclass
 class Confirmation:
-    """What the attempts at one test said; `new` and `old` are the seeds under which it failed there."""
+    """The attempts at one test; `new` and `old` are the seeds under which it failed on that kernel."""
 
     seeds: list[int]
     new: list[int] = field(default_factory=list)
     old: list[int] | None = field(default_factory=list)     # None: the old kernel was not tried
     deterministic: bool | None = None       # whether the same seed gave the same run on the new kernel
-    trouble: str = ""                       # why it could not be tried; then the rest says nothing
+    trouble: str = ""                       # why it could not be tried; the rest is then meaningless
 
     @property
     def certain(self) -> bool:
-        """It fails on the new kernel whatever the seed, never on the old one, and the machine does the same each time."""
+        """It fails on the new kernel under every seed, never on the old one, and the machine was not seen to be nondeterministic."""
         return not self.trouble and self.new == self.seeds and self.old == [] and self.deterministic is not False
 
     def __str__(self) -> str:
@@ -43,12 +43,12 @@ class Confirmation:
         return f"fails under {self._share(side)} seeds on {name}" + (f": {', '.join(map(str, side))}" if side else "")
 
     def as_dict(self) -> dict:
-        """As results.json has it."""
+        """The form that results.json has."""
         return asdict(self)
 
 
 def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
-    """What is printed below a regression on `kernel`: what its attempts said, and the command that repeats the first failure."""
+    """The lines below a regression on `kernel`: the result of its attempts, and the command that repeats the first failure."""
     if not test.confirmation:
         return []
     confirmation = Confirmation(**test.confirmation)

@@ -1,4 +1,4 @@
-"""Files of ours that list things as an array of TOML tables, each with an id."""
+"""Project files that list things as an array of TOML tables, each with an id."""
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +8,9 @@ T = TypeVar("T")
 
 
 def read_entries(path: Path, name: str, make: Callable[[dict], T], error: type[Exception]) -> list[T]:
-    """What `make` makes of each table of the array `name`; the results have an `id`, and no two the same.
+    """The results of `make` for each table of the array `name`; each has an `id`, unique in the file.
 
-    `make` raises KeyError, TypeError or ValueError for a table that cannot be used.  Raises `error`, with one line that says where and why.
+    `make` raises KeyError, TypeError or ValueError for an unusable table.  Raises `error`, with one line that says where and why.
     """
     try:
         entries = tomllib.loads(path.read_text()).get(name, [])

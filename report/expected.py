@@ -1,4 +1,4 @@
-"""changes.toml: what is known to have changed between kernels, with the commit that changed it."""
+"""changes.toml: known changes between kernels, with the commits that made them."""
 import fnmatch
 import re
 from collections.abc import Callable, Sequence
@@ -18,13 +18,13 @@ _COMMIT = re.compile(r"[0-9a-f]{12,40}")
 
 
 class ExpectedError(Exception):
-    """The file cannot be used; one line says where and why."""
+    """The file cannot be used; the message says where and why in one line."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """One entry.  `kinds` are patterns of report.kinds, as fnmatch(3) has them, seen from older to newer; `tests` patterns of test
-    ids, of which all of a kind's must fit; `kernels` are those that have the change."""
+    """One entry.  `kinds` are fnmatch(3) patterns of report.kinds, from older to newer kernel; `tests` are patterns of test ids, one of
+    which each test of a kind must match; `kernels` are those that have the change."""
 
     id: str
     sentence: str
@@ -48,7 +48,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class Together:
-    """Several entries that explain one kind, each in other tests."""
+    """Several entries that explain one kind, each in different tests."""
 
     entries: tuple[Expected, ...]
 
@@ -61,7 +61,7 @@ class Together:
 
 
 def _literal(pattern: str) -> str:
-    """Brackets stand for themselves."""
+    """Brackets are literal."""
     return pattern.replace("[", "[[]")
 
 
@@ -87,7 +87,7 @@ def _expected(entry: dict) -> Expected:
 
 
 def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | Together | None]:
-    """What explains a kind that appeared from `old` to `new`: an entry that came between the two, or several, one for each of its tests.
+    """A function that explains a kind that appeared from `old` to `new`: by an entry that came between the two, or by one entry per test.
     Raises ExpectedError."""
     versions = [kernel.version or kernel.release for kernel in (old, new)]
     try:

@@ -12,7 +12,7 @@ from report.verdict import Comparison
 
 
 def write_files(directory: Path, run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
-    """`run` is that of results.json.  Each file is written whole or not at all."""
+    """`run` is the "run" of results.json.  Each file is written whole or not at all.  Raises OSError."""
     write_json(directory / "results.json", run, kernels)
     write_junit(directory / "junit.xml", kernels)
     write_ktap(directory / "results.ktap", kernels)

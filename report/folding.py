@@ -1,9 +1,9 @@
-"""What a difference leads to is folded under it, so that one cause in a test is one line.
+"""Fold each difference under its cause, so that one cause in a test is one line.
 
-- Packets on the wire lead. In a test in which some moved, a time follows from them, and so does each counter that moved by no more than
-  they did: hosts count each packet where they send, forward and take it. Octets follow whatever their number.
-- Among differences of one rank a kind leads that has the most tests, what is explained before others (a greedy set cover). In a test
-  in which another one that leads has moved as far already, it follows that.
+- Packets on the wire lead. In a test where some moved, a time follows from them, and so does each counter that moved by no more than
+  they did: hosts count each packet where they send, forward and receive it. Octets follow whatever their number.
+- Among differences of one rank the kind with the most tests leads, explained kinds first (a greedy set cover). In a test where a
+  leading kind has moved as far already, other kinds follow it.
 """
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
@@ -12,8 +12,8 @@ from report.kinds import COUNTER, FORM, LOG, PACKET, TIME, Move
 
 
 def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]], dict[str, Counter]]:
-    """The tests of each kind that leads, and the kinds that follow it with how many of its tests they follow in.
-    A kind that is `explained` is never folded under one of its own rank."""
+    """The tests of each leading kind, and the kinds that follow it with the number of tests in which they do.
+    A kind in `explained` is never folded under another of its rank."""
     leaders: dict[str, set[str]] = {}
     follows: dict[str, Counter] = defaultdict(Counter)
     leading: dict[str, str] = {}            # by test
@@ -42,7 +42,7 @@ def _follows(move: Move, wire: Mapping[str, float]) -> bool:
 
 
 def _by_kind(found: Sequence[Move]) -> dict[str, dict[str, float]]:
-    """How far each kind moved in each of its tests; of several hosts the one that moved most."""
+    """How far each kind moved in each of its tests; of several hosts, the largest movement."""
     kinds: dict[str, dict[str, float]] = defaultdict(dict)
     for move in found:
         kinds[move.kind][move.test] = max(move.by, kinds[move.kind].get(move.test, 0))
@@ -52,7 +52,7 @@ def _by_kind(found: Sequence[Move]) -> dict[str, dict[str, float]]:
 def _cover(found: Sequence[Move], explained: Set[str]) -> dict[str, dict[str, float]]:
     kinds = _by_kind(found)
     chosen: dict[str, dict[str, float]] = {}
-    reach: dict[str, float] = {}            # how far what leads in a test moved
+    reach: dict[str, float] = {}            # by test, how far the leading kinds moved
     while kinds:
         def rest(kind: str, reach: Mapping[str, float] = reach) -> int:
             octets = kind.endswith("Octets")

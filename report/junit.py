@@ -45,5 +45,5 @@ def _case(suite: ET.Element, test: TestResult) -> None:
 
 
 def _clean(text: str) -> str:
-    """XML 1.0 has no way to carry most control characters, which a console may well print."""
+    """XML 1.0 cannot carry most control characters, and a console may print them."""
     return "".join(char if char >= " " or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

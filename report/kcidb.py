@@ -1,6 +1,6 @@
 """kcidb.json: a submission to KCIDB, the kernel community's database of results, in its schema 5.3.
 
-It is only written, never sent.  Source: the schema of kcidb-io, v05_03.
+It is written, never sent.  Source: the schema of kcidb-io, v05_03.
 """
 import hashlib
 import json
@@ -34,7 +34,7 @@ def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
     seen = {incident["issue_id"] for incident in incidents}
     document = {
         "version": {"major": 5, "minor": 3},
-        # The source of a distribution's kernel is a package and no commit: all that is known of it is its version.
+        # A distribution's kernel comes from a package, not a commit: only its version is known.
         "checkouts": [{"id": build["checkout_id"], "origin": ORIGIN, "comment": build["comment"]} for build in _once(builds)],
         "builds": _once(builds), "tests": tests,
         "issues": [{"id": f"{ORIGIN}:{issue.id}", "version": 1, "origin": ORIGIN, "comment": issue.subject, "culprit": {"code": True}}

@@ -1,17 +1,17 @@
-"""One difference of traffic in words that are the same whatever the host, the family, the size or the interface.
+"""A difference of traffic in words that do not depend on the host, the address family, the size or the interface.
 
 A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`;
-changes.toml and chance.json know differences by these words.
+changes.toml and chance.json name differences by these words.
 """
 import re
 from typing import NamedTuple
 
 from report.traffic import SECONDS
 
-PACKET, FORM, TIME, COUNTER, LOG = range(5)     # the larger meaning first
+PACKET, FORM, TIME, COUNTER, LOG = range(5)     # most significant first
 MIRRORED = {"more": "fewer", "higher": "lower", "later": "earlier", "new": "gone", "other form": "other form", "reworded": "reworded"}
 MIRRORED |= {back: there for there, back in MIRRORED.items()}
-# When a test's own commands come is the host's and the control plane's affair; the shortest timers that tests wait for are longer.
+# The host and the control plane decide when a test's commands run; the shortest timers that tests wait for are longer.
 SHORTEST = 0.5                              # seconds
 _INTERFACE = re.compile(r"\bto-[\w-]+|\b(eth|tun|tap|veth|vxlan|gre|ipip|sit|ip6tnl|lo|dummy|br|bond)#")
 _LAYER = re.compile(r"ipv[46] ttl \d+ tos 0x[0-9a-f]+(?: DF)?")
@@ -26,7 +26,7 @@ _LOGGED = {"new": "the kernel now logs '{}'", "gone": "the kernel no longer logs
 
 
 class Move(NamedTuple):
-    """What moved in one test: `rank` is one of the above, `by` how far, in packets, units of the counter, lines, or seconds."""
+    """A difference in one test: `rank` is one of the above, `by` the amount, in packets, units of the counter, lines, or seconds."""
 
     test: str
     rank: int
@@ -46,12 +46,12 @@ class Move(NamedTuple):
 
 
 def topic(name: str) -> tuple[int, str]:
-    """The rank and the topic of a name of report.traffic.numbers()."""
+    """The rank and the topic of a name from report.traffic.numbers()."""
     if name.startswith("the kernel logs: "):
         if " logs: audit: type=" in name:
             return LOG, "log audit: a record"
         return LOG, "log " + _INTERFACE.sub("IFACE", name.removeprefix("the kernel logs: "))
-    # A file from elsewhere may have any name.
+    # A foreign file may have any name.
     verb, _, what = name.partition(" ")[2].partition(" ")
     if verb == "counts":
         return COUNTER, f"counter {what.partition(' on ')[0]}"
@@ -59,7 +59,7 @@ def topic(name: str) -> tuple[int, str]:
 
 
 def noun(packet: str) -> str:
-    """What a packet is, without its addresses' family and its sizes: `tcp SA`, `icmp 3/4 about udp`, `tcp data`."""
+    """A packet without its address family and its sizes: `tcp SA`, `icmp 3/4 about udp`, `tcp data`."""
     data = re.search(r" len [1-9]", packet)
     short = _SIZES.sub("", _LAYER.sub("", packet))
     short = " ".join(re.sub(r"fragment \d+", "fragment", short).split())
@@ -67,12 +67,12 @@ def noun(packet: str) -> str:
 
 
 def fields(packet: str) -> tuple[str, tuple[str, ...]]:
-    """A packet's words with the numbers taken out, and the numbers: two forms of one packet differ in these alone."""
+    """A packet's words with its numbers taken out, and the numbers: two forms of a packet differ only in these."""
     return _DIGITS.sub("#", packet), tuple(_DIGITS.findall(packet))
 
 
 def words(kind: str) -> str:
-    """A kind as a sentence for people."""
+    """A kind as a sentence."""
     direction, what = kind.split(": ", 1)
     if direction == "reworded":
         return "the kernel now logs '{}' instead of '{}'".format(*what.removeprefix("log ").split(", was ", 1))
@@ -84,7 +84,7 @@ def words(kind: str) -> str:
 
 
 def mirrored(kind: str) -> str:
-    """The same change seen from the newer kernel."""
+    """The same change in the other direction."""
     direction, what = kind.split(": ", 1)
     if direction == "reworded":
         new, _, old = what.removeprefix("log ").partition(", was ")

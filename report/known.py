@@ -1,7 +1,7 @@
-"""known_issues.toml: bugs of released kernels that a test of this suite shows, and the kernels that have them.
+"""known_issues.toml: bugs of released kernels that tests of this suite show, and the kernels that have them.
 
-known_signatures.json says how each shows itself (report.signature). It is written by `./kdrift known --record` alone, and so stands
-apart from what people write.
+known_signatures.json records how each shows itself (report.signature). Only `./kdrift known --record` writes it, so it is separate
+from what people write.
 """
 import fnmatch
 import json
@@ -19,17 +19,17 @@ SIGNATURES = "known_signatures.json"         # beside it
 _FIELDS = {"id", "subject", "tests", "kernels", "commit", "commit_unknown", "note"}
 _COMMIT = re.compile(r"[0-9a-f]{12,40}")
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[~-]?rc(\d+))?(?:[^-]*-(\d+))?")
-NO_FIX = "no fix known: "                   # a subject of these has no commit
-_RELEASED = 1 << 30                         # in the place of a release candidate's number
+NO_FIX = "no fix known: "                   # a subject with this prefix has no commit
+_RELEASED = 1 << 30                         # in place of a candidate's number: a release sorts after its candidates
 
 
 class KnownIssuesError(Exception):
-    """The file cannot be used; one line says where and why."""
+    """The file cannot be used; the message says where and why in one line."""
 
 
 @cache
 def version_key(version: str) -> tuple[int, ...]:
-    """Of a Debian package's version or a kernel's release, such that older compares less; `6.12-rc3` comes before `6.12`.
+    """A sort key for a Debian package's version or a kernel's release; `6.12-rc3` comes before `6.12`.
 
     Raises ValueError.
     """
@@ -42,7 +42,7 @@ def version_key(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Affected:
-    """The kernels from `first` up to, not including, `fixed`; an end that is empty is open."""
+    """The kernels from `first` up to, but not including, `fixed`; an empty end is open."""
 
     first: str
     fixed: str
@@ -54,9 +54,9 @@ class Affected:
 
 @dataclass(frozen=True)
 class Issue:
-    """One entry.  `tests` are patterns of test ids as fnmatch(3) has them, save that brackets stand for themselves.
+    """One entry.  `tests` are fnmatch(3) patterns of test ids, except that brackets are literal.
 
-    `signatures`: what its failures were seen to show; empty where none is recorded.
+    `signatures` are those seen in its failures; empty if none is recorded.
     """
 
     id: str
@@ -70,7 +70,7 @@ class Issue:
 
     @property
     def patterns(self) -> list[str]:
-        """Those of its tests, as fnmatch(3) has them."""
+        """The patterns of its tests for fnmatch(3), brackets escaped."""
         return [pattern.replace("[", "[[]") for pattern in self.tests]
 
     def shows_in(self, test: str) -> bool:
@@ -80,12 +80,12 @@ class Issue:
         return any(each.holds(version) for each in self.affected)
 
     def is_shown_by(self, signature: str) -> bool:
-        """Whether a failure is this one: anything is, of which nothing is recorded."""
+        """Whether a failure is this issue; if no signature is recorded, any is."""
         return not self.signatures or any(matches(recorded, signature) for recorded in self.signatures)
 
     def fixed_in(self, version: str) -> str | None:
-        """The first version with the fix: where the range ends that holds the kernel, else of its own series where that has one, else of the
-        next; None for none."""
+        """The first version with the fix: where the range that holds the kernel ends, else of the kernel's own series if that has one, else
+        of the next; None if there is none."""
         if held := next((each.fixed for each in self.affected if each.holds(version)), ""):
             return held
         key = version_key(version)
@@ -111,7 +111,7 @@ def load(path: Path = FILE, with_signatures: bool = True) -> tuple[Issue, ...]:
 
 
 def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
-    """By issue: each signature, and the versions that showed it.  Raises KnownIssuesError."""
+    """By issue, each signature and the versions that showed it.  Raises KnownIssuesError."""
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -156,13 +156,13 @@ def listed(test: str, version: str) -> list[Issue]:
 
 
 def known(test: str, version: str, signature: str) -> Issue | None:
-    """The issue that a failure with this signature shows; one of which it is recorded, before one of which nothing is."""
+    """The issue that a failure with this signature shows; issues with recorded signatures come before those without."""
     shown = [issue for issue in listed(test, version) if issue.is_shown_by(signature)]
     return next(iter(sorted(shown, key=lambda issue: not issue.signatures)), None)
 
 
 def candidates(test: str, version: str) -> list[str]:
-    """Fixes that a kernel on which this test failed may lack: those of entries for the same test, and where they came first."""
+    """Fixes that a kernel on which this test failed may lack, from entries for the same test, and where they first appeared."""
     found = []
     for issue in load():
         if issue.shows_in(test) and not issue.affects(version):

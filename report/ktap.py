@@ -1,4 +1,4 @@
-"""results.ktap: what the kernel's own selftests print.  Source: Documentation/dev-tools/ktap.rst."""
+"""results.ktap: the format of the kernel's own selftests.  Source: Documentation/dev-tools/ktap.rst."""
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,11 +33,11 @@ def _kernel(kernel: KernelResult) -> Iterable[str]:
 
 
 def _directive(test: TestResult) -> str:
-    # XFAIL is a failure that was to be expected.
+    # XFAIL is an expected failure.
     reason = _name(" ".join(test.message.split()))
     return {"skipped": f" # SKIP {reason}", "known": f" # XFAIL {test.issue}"}.get(test.outcome, "")
 
 
 def _name(text: str) -> str:
-    """`#` begins a directive, and a control character is none that a parser expects."""
+    """`#` begins a directive, and parsers do not expect control characters."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text).replace("#", "_")

@@ -1,4 +1,4 @@
-"""Labels: the names of the columns, unique by what they stand for, since every result is kept by its kernel's label."""
+"""Labels: the names of the columns. Every result is kept by its kernel's label, so labels are unique."""
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,18 +7,18 @@ from pathlib import Path
 
 from common.errors import SpecError
 
-LONGEST = 64                                # characters of a label that somebody chose
+LONGEST = 64                                # characters of a chosen label
 
 
 class LabelError(SpecError):
-    """A label cannot be used; one line says which and why."""
+    """A label cannot be used; the message says which and why in one line."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """What a label stands for.  `text` is what the user called it, `path` its file or tree where it has one.
+    """What a label stands for.  `text` is what the user typed, `path` its file or tree, if any.
 
-    `release` and `key` (equal for equal contents) are empty where they are not known.  `chosen` is the user's own label.
+    `release` and `key` (equal for equal contents) are empty if unknown.  `chosen` is the user's own label.
     """
 
     text: str
@@ -29,7 +29,7 @@ class Named:
 
 
 def check_label(label: str) -> str:
-    """The label, if it can be one.  Raises LabelError."""
+    """The label, if it is valid.  Raises LabelError."""
     if not label.strip():
         raise LabelError("a label is empty")
     if not label.isprintable():
@@ -42,10 +42,10 @@ def check_label(label: str) -> str:
 
 
 def split_label(word: str, understand: Callable[[str], object]) -> tuple[str, str]:
-    """`WHAT=LABEL` as these two; the label is empty where there is none.
+    """Split `WHAT=LABEL`; the label is empty if there is none.
 
-    A path may hold a "=": what is understood as a whole has no label, and a label given so has no "/".  `understand` raises
-    ValueError for what it does not know; so does this function where neither form is understood, LabelError for a bad label.
+    A path may hold a "=": a word that is understood as a whole has no label, and a label given so has no "/".  `understand` raises
+    ValueError for an unknown word. Raises ValueError if neither form is understood, LabelError for an invalid label.
     """
     what, equals, label = word.rpartition("=")
     if not equals or "/" in label or what.endswith(",modules"):
@@ -60,10 +60,10 @@ def split_label(word: str, understand: Callable[[str], object]) -> tuple[str, st
 
 
 def labels_of(columns: Sequence[Named]) -> list[str]:
-    """A label for each column: the chosen one, or else its name; where names are equal, the shortest that tells them apart.
+    """A label for each column: the chosen one, or else its name; equal names get the shortest text that tells them apart.
 
-    That is a longer part of the path; or else the release; or else the contents' key; what is the same kernel has a number
-    behind it.  Raises LabelError for a chosen label that is taken.
+    That is a longer part of the path, or else the release, or else the contents' key; equal kernels are numbered.  Raises LabelError
+    for a chosen label that is taken.
     """
     names = [column.chosen or _name(column, 1) for column in columns]
     open_ = [number for number, column in enumerate(columns) if not column.chosen]
@@ -80,13 +80,13 @@ def labels_of(columns: Sequence[Named]) -> list[str]:
 
 
 def numbered(name: str, taken: Sequence[str]) -> str:
-    """The name, with a number behind it where it is taken: `6.12 (2)`."""
+    """The name, followed by a number if it is taken: `6.12 (2)`."""
     candidates = (f"{name} ({count})" if count > 1 else name for count in range(1, len(taken) + 2))
     return next(each for each in candidates if each not in taken)
 
 
 def same_kernels(labels: Sequence[str], columns: Sequence[Named]) -> list[str]:
-    """A line for each kernel that has been given in different words."""
+    """A line for each kernel that was given in several ways."""
     lines = []
     for key in dict.fromkeys(column.key for column in columns if column.key):
         same = [number for number, column in enumerate(columns) if column.key == key]
@@ -96,13 +96,13 @@ def same_kernels(labels: Sequence[str], columns: Sequence[Named]) -> list[str]:
 
 
 def _groups(names: list[str], open_: list[int]) -> list[list[int]]:
-    """The columns, by number, that have one name and may have another."""
+    """The columns, by number, that share a name and may get another."""
     count = Counter(names[number] for number in open_)
     return [[number for number in open_ if names[number] == name] for name in count if count[name] > 1]
 
 
 def _name(column: Named, parts: int, short: bool = True) -> str:
-    """The last parts of a path, in `short` with those between the first and the last left out; what has no path is called as it was given."""
+    """The last parts of a path, if `short` without those between the first and the last; a column without a path keeps its text."""
     if column.path is None:
         return column.text
     found = Path(os.path.normpath(column.path)).parts[-parts:]

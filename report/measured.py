@@ -3,11 +3,10 @@ from collections.abc import Iterable, Sequence
 
 
 def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False, complete: bool = True) -> list[tuple[str, str]]:
-    """(name, what it was and is) of each measurement that differs by more than its tolerance, `exact` by anything.
+    """(name, old and new value) of each measurement that differs by more than its tolerance, or at all if `exact`.
 
-    Each side states what its own kernel's timers and clock can tell (HZ, a real clock): the coarser one decides, so that it makes no
-    difference which side is the older one. A measurement of one side alone is one that moved,
-    unless they are not `complete`.
+    Each side states the resolution of its own kernel's timers and clock (HZ, a real clock). The coarser one decides, so the order of
+    the two kernels does not matter. A measurement that only one side has counts as moved if `complete`.
     """
     old, new = _by_name(before), _by_name(after)
     found = []
@@ -28,12 +27,12 @@ def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False, co
 
 
 def tolerance_of(measurement: dict) -> float:
-    """By how much it may differ and still mean the same; none is stated for what is counted."""
+    """The difference that still counts as equal; counts state none."""
     return measurement.get("tolerance") or 0
 
 
 def _by_name(measurements: Iterable[dict]) -> dict[tuple[str, int], dict]:
-    """By name, and how often it stood there before."""
+    """By name and number of earlier measurements with that name."""
     found: dict[tuple[str, int], dict] = {}
     for one in measurements:
         number = sum(name == one["name"] for name, _number in found)

@@ -1,7 +1,7 @@
 """index.html: the report as one page that needs no network and no other file.
 
-Its parts are in page/. A content security policy names the one style and the one script by their hashes, so that
-nothing that a kernel or a test printed can run or load anything, whatever the page does with it.
+Its parts are in page/. A content security policy names the one style and the one script by their hashes: nothing that
+a kernel or a test printed can run or load anything, whatever the page does with it.
 """
 
 import base64
@@ -21,7 +21,7 @@ from report.table import SIGNS, issue_text
 from report.verdict import Comparison
 
 PARTS = Path(__file__).with_name("page")
-# In this order: what is declared in one file is seen in all that follow.
+# In load order: a file sees what earlier ones declare.
 SCRIPTS = (
     *("dom.js", "filter.js", "data.js", "verdict.js", "matrix.js", "keys.js"),
     *("pcap.js", "packets.js", "ladder.js", "plot.js", "test.js", "measured.js", "environment.js", "main.js"),
@@ -29,7 +29,7 @@ SCRIPTS = (
 
 
 def write_page(path: Path, run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
-    """Write the page of a run; `run` is what results.json has under that name."""
+    """Write the page of a run; `run` is the "run" of results.json.  Raises OSError."""
     style = (PARTS / "page.css").read_text()
     script = "".join((PARTS / name).read_text() for name in SCRIPTS)
     parts = {
@@ -74,7 +74,7 @@ def _function(test: TestResult) -> str:
 
 
 def _test(test: TestResult, kernel: KernelResult) -> dict:
-    """What is not empty; the promise, which all kernels and parameter sets share, is kept once, and traffic is only compared."""
+    """Fields that are not empty. All kernels and parameter sets share the promise, kept once; traffic is only compared."""
     found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic")}
     if test.issue:
         found["issue"] = issue_text(test, kernel)
@@ -86,12 +86,12 @@ def _test(test: TestResult, kernel: KernelResult) -> dict:
 
 
 def _number(value: object) -> object:
-    """JSON has no infinity; a word is shown and not drawn."""
+    """Text if not finite, since JSON has no infinity; the page does not draw text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict]:
-    """The kinds of change; tests by their places in the newer kernel's list, which is shorter than their names."""
+    """The kinds of change; tests as indexes into the newer kernel's list, which are shorter than their names."""
     places = {test.id: place for place, test in enumerate(comparison.new.tests)}
     return [
         {
@@ -128,7 +128,7 @@ def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
 
 
 def _change(old: TestResult, new: TestResult, bad: TestResult, kernel: KernelResult) -> dict:
-    """One test on both kernels, and why it was bad on the one where it was."""
+    """One test on both kernels, and the reason of the bad outcome."""
     return {
         "id": new.id,
         "was": old.outcome,

@@ -1,4 +1,4 @@
-"""Results files of earlier runs, read back."""
+"""Read results files of earlier runs."""
 import json
 from collections import Counter
 from functools import cache
@@ -13,7 +13,7 @@ SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 
 class ResultsError(Exception):
-    """A file cannot be used; one line says which and why."""
+    """A file cannot be used; the message says which and why in one line."""
 
 
 @cache
@@ -22,7 +22,7 @@ def _validator() -> Draft202012Validator:
 
 
 def read(path: Path) -> tuple[dict, list[KernelResult]]:
-    """The run and the kernels of a results.json.  Raises ResultsError for one that is damaged, foreign, or of another schema."""
+    """The run and the kernels of a results.json.  Raises ResultsError if it is damaged, foreign, or of another schema."""
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:

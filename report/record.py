@@ -1,4 +1,4 @@
-"""`./kdrift known --record`: known_signatures.json, from the results of runs."""
+"""`./kdrift known --record`: known_signatures.json from the results of runs."""
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ Signatures = dict[str, dict[str, list[str]]]
 
 
 def signatures_of(test: TestResult) -> list[str]:
-    """What its failures show; none for a test that did not fail, or whose machine ended for a reason of the host.
+    """The signatures of its failures; none if the test did not fail, or if its machine ended because of the host.
 
-    A hang that did not come again may be what an earlier test has left behind.
+    A hang that did not happen again may be due to what an earlier test left behind.
     """
     hung = test.message.startswith(LOST_BY_HANG)
     if test.outcome not in FAILED or test.outcome == "lost" and not hung:
@@ -25,10 +25,10 @@ def signatures_of(test: TestResult) -> list[str]:
 
 
 def record(kernels: Iterable[KernelResult], issues: Iterable[Issue], before: Signatures, anew: bool = False) -> Signatures:
-    """What is recorded, together with what the failures of listed tests show on the kernels that their issues affect.
+    """The recorded signatures, together with those of listed tests' failures on kernels that their issues affect.
 
-    Whatever they show is taken: who records looks at what is new. With `anew` it takes the place of what the same kernel showed of the
-    same issue before; what other kernels showed, and what these results do not show, is kept.
+    Every such failure is recorded: the user reviews what is new. With `anew` it replaces what the same kernel showed of the same issue
+    before; what other kernels showed, and what these results do not show, is kept.
     """
     issues = list(issues)
     seen = set(_seen(kernels, issues))
@@ -53,7 +53,7 @@ def _seen(kernels: Iterable[KernelResult], issues: Sequence[Issue]) -> Iterator[
 
 
 def rewrite(kernels: Iterable[KernelResult], issues: Iterable[Issue], directory: Path, anew: bool) -> tuple[list[str], list[str]]:
-    """Write the file in that directory, whole or not at all; `anew` as in record().  Lines that say what is new, and what is gone.
+    """Write the file in that directory, whole or not at all; `anew` as in record().  Returns lines for new and for gone signatures.
 
     Raises KnownIssuesError, OSError.
     """
@@ -68,6 +68,6 @@ def rewrite(kernels: Iterable[KernelResult], issues: Iterable[Issue], directory:
 
 
 def _more(one: Signatures, other: Signatures) -> list[str]:
-    """The signatures that only the first has, a line each."""
+    """The signatures that only the first has, one per line."""
     return [f"{name}: {text} ({', '.join(versions)})" for name, texts in one.items() for text, versions in texts.items()
             if text not in other.get(name, {})]

@@ -1,4 +1,4 @@
-"""The results of a run: what each test did on each kernel.  results.schema.json says the same of the file."""
+"""The results of a run: what each test did on each kernel.  results.schema.json describes the file."""
 import json
 import os
 from collections.abc import Iterable
@@ -9,66 +9,66 @@ from report.traffic import numbers
 
 SCHEMA = 3
 NOT_RUN = "not run: the run on this kernel ended early"
-HOST = "host"                               # lacks what a test was skipped for, unless the test says that the kernel does
-# When the phases or attempts of one test disagree, the worst is what the test did.  "known" is a failure or crash that
+HOST = "host"                               # blamed for a skipped test, unless the test blames the kernel
+# When the phases or attempts of one test disagree, the worst outcome counts.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
 WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipped", "lost", "known", "failed", "crashed"))}
 
 
 @dataclass
 class TestResult:
-    """One test on one kernel.  `virtual_s` is the time of the kernel's clock, `wall_s` that of the host's, both in seconds."""
+    """One test on one kernel.  `virtual_s` is time on the kernel's clock, `wall_s` on the host's, both in seconds."""
 
-    __test__ = False                        # pytest: this is no test
+    __test__ = False                        # pytest must not collect it
     id: str
     outcome: str = "passed"
-    began_at: float = 0.0                                   # seconds since the epoch, of the kernel's clock
+    began_at: float = 0.0                                   # seconds since the epoch, on the kernel's clock
     virtual_s: float = 0.0
     wall_s: float = 0.0
-    promise: str = ""                                       # the test's own words
+    promise: str = ""                                       # the test's docstring
     message: str = ""
     traceback: str = ""                                     # of a failure, as pytest prints it
     evidence: list[dict] = field(default_factory=list)      # of a failure: {"title", "text"}
-    captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file with `cut` packets less
+    captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file less `cut` packets
     measurements: list[dict] = field(default_factory=list)  # {"name", "value", "unit", "tolerance"}
     traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
-    skip: str = ""                                          # of a skipped one, who lacks something: kernel or host
+    skip: str = ""                                          # of a skipped one, what lacks something: kernel or host
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
-    confirmation: dict = field(default_factory=dict)        # of a regression that was tried again: rerun.confirm.Confirmation
-    listed: str = ""                                        # id of an entry for this test and kernel that shows itself otherwise
+    confirmation: dict = field(default_factory=dict)        # of a regression that was tried again: report.confirmation.Confirmation
+    listed: str = ""                                        # id of an entry for this test and kernel with another signature
     signatures: list[str] = field(default_factory=list)     # of its failures (report.signature), one for each phase that failed
 
 
 @dataclass
 class KernelResult:
-    """One kernel and its tests.  `error` says why it could not be had, booted or kept running; `unrun` are tests that were left out."""
+    """One kernel and its tests.  `error` says why it could not be fetched, booted or kept running; `unrun` are tests left out."""
 
     spec: str
     label: str
     release: str = ""
     package: str | None = None
     version: str | None = None
-    build: str | None = None                # tells builds of one release apart: of contents, or as uname -v
+    build: str | None = None                # tells builds of one release apart: from the contents, or uname -v
     clock: str = "real"
-    seed: int = 1                           # of what is chance under the virtual clock
+    seed: int = 1                           # of randomness under the virtual clock
     accel: str = "none"
     qemu: str | None = None
-    boot_s: float | None = None             # until the machine ran: booted, or restored from its saved state
-    first_test_s: float | None = None       # until its first test began
+    boot_s: float | None = None             # seconds until the machine ran: booted, or restored from its saved state
+    first_test_s: float | None = None       # seconds until its first test began
     peak_mb: float | None = None
     error: str | None = None
-    counters: list[str] = field(default_factory=list)       # the names that it has in /proc/net, where it was asked
+    counters: list[str] = field(default_factory=list)       # its counter names in /proc/net, if recorded
     tests: list[TestResult] = field(default_factory=list)
-    unrun: list[str] = field(default_factory=list)      # ids of tests that were chosen and did not run: it ended early
+    unrun: list[str] = field(default_factory=list)      # ids of chosen tests that did not run: it ended early
 
     def count(self, *outcomes: str) -> int:
         return sum(test.outcome in outcomes for test in self.tests)
 
     @property
     def ran(self) -> int:
-        """Tests that say something of the kernel."""
+        """Number of tests that say something about the kernel."""
         return len(self.tests) - self.count("skipped", "lost")
 
     def by_id(self) -> dict[str, TestResult]:
@@ -76,15 +76,15 @@ class KernelResult:
 
 
 class Collector:
-    """Puts the reports of setup, call and teardown of each test together."""
+    """Joins the reports of setup, call and teardown of each test."""
 
     def __init__(self) -> None:
         self.tests: dict[tuple[str, str], TestResult] = {}
-        self.counters: dict[str, list[str]] = {}            # by kernel, the names that it has
-        self.finished: set[tuple[str, str]] = set()         # the others were interrupted, and have no outcome
+        self.counters: dict[str, list[str]] = {}            # by kernel, its counter names
+        self.finished: set[tuple[str, str]] = set()         # the others were interrupted and have no outcome
 
     def add(self, kernel: str, report) -> None:
-        """Take a pytest report; `kernel` is the column it belongs to."""
+        """Add a pytest report; `kernel` is its column."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         outcome = outcome_of(report)
         test.candidates = getattr(report, "candidates", test.candidates)
@@ -121,7 +121,7 @@ class Collector:
             test.traffic = next((numbers(**value) for name, value in report.user_properties if name == "traffic"), {})
 
     def add_uncollected(self, kernel: str, report) -> None:
-        """Take pytest's report of a file that could not be collected, or that was skipped as a whole."""
+        """Add pytest's report of a file that could not be collected, or was skipped as a whole."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         self._worsen(test, report.outcome, message_of(report))
         test.skip = HOST if report.outcome == "skipped" else ""
@@ -133,7 +133,7 @@ class Collector:
     def _machine_ended(self, kernel: str, test: TestResult, report, outcome: str) -> None:
         self.finished.add((kernel, test.id))
         if report.again:
-            # The test runs once more in a restored machine.  A crash of the kernel stays its outcome, whatever comes.
+            # The test runs once more in a restored machine.  A crash remains its outcome, whatever follows.
             self.tests[kernel, test.id] = TestResult(test.id, outcome, message=report.longrepr, attempts=[*test.attempts, report.ending],
                                                      issue=test.issue, candidates=test.candidates, listed=test.listed,
                                                      signatures=test.signatures)
@@ -148,33 +148,33 @@ class Collector:
 
 
 def outcome_of(report) -> str:
-    """What one report makes of its test: pytest's word, or ours where the machine ended or the issue is listed."""
+    """The outcome in one report: pytest's, or ours if the machine ended or the issue is listed."""
     if hasattr(report, "issue"):
         return "fixed" if report.passed else "known"
     return getattr(report, "ending", report.outcome)
 
 
 def message_of(report) -> str:
-    """One text that says what happened: the reason of a skip, the last lines of a failure.  Of a pytest report."""
+    """What happened, from a pytest report: the reason of a skip, the last lines of a failure."""
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash else str(report.longrepr or "")
     if report.when == "collect":
-        # The reason comes last, after the way to it.
+        # The reason comes last, after the traceback.
         reasons = [line.removeprefix("E   ") for line in text.splitlines() if line.startswith("E   ")]
         return reasons[-1] if reasons else text
     return text
 
 
 def write_json(path: Path, run: dict, kernels: Iterable[KernelResult]) -> None:
-    """results.json, whole or not at all."""
+    """Write results.json, whole or not at all.  Raises OSError."""
     document = {"schema": SCHEMA, "run": run, "kernels": [asdict(kernel) for kernel in kernels]}
     write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader never sees half of it."""
+    """Replace a file in one step: a reader never sees half of it.  Raises OSError."""
     temporary = path.with_name(path.name + ".part")
     try:
         temporary.write_text(text, encoding="utf-8", errors="replace")

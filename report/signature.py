@@ -1,19 +1,19 @@
-"""What a failure shows, in one line that is the same each time it shows itself: the signature by which a known issue is recognised.
+"""The signature of a failure: one line that is the same each time it occurs, by which a known issue is recognised.
 
-- of an assertion: its first line, the items in which two dictionaries differ, and the statement of the test that it stands in
+- of an assertion: its first line, the items in which two dictionaries differ, and its statement in the test
 - of another exception: type and text, and the statement of the test
-- of a kernel that died: the first line of the oops, and the function that RIP was in
+- of a kernel that died: the first line of the oops, and the function in RIP
 - of a kernel that complains: the first line of its complaint
-Numbers, addresses, times and the places of objects are general: `#`, ADDRESS. An errno has its name, and 0 stays 0: nothing is another
-failure than too little. The statement is the test's own, word by word.
+Numbers, times, IP, MAC and object addresses are generalised: `#`, ADDRESS. An errno becomes its name, and 0 stays 0: none is a
+different failure from too few. The statement is the test's own, word for word.
 """
 import errno
 import re
 
-_MOST = 400                                 # characters; what follows tells nothing more
+_MOST = 400                                 # characters; the rest adds nothing
 _STAMP = re.compile(r"^\s*(?:<\d>)?\[\s*\d+\.\d+\]\s*")
 _RIP = re.compile(r"RIP: 0010:(?:0x)?([\w.]+?)(?:\.(?:cold|isra|part|constprop)[\w.]*)?\+0x")
-# The processor is somewhere in the loop when the watchdog looks.
+# The watchdog stops the processor anywhere in the loop.
 _ANYWHERE = re.compile(r"soft lockup|hard LOCKUP|self-detected stall|^Kernel panic|^hang:")
 _ENDED = re.compile(r"^the (?:kernel crashed|machine was lost): ")
 _COMPLAINED = re.compile(r"^(?:Failed: )?the kernel complains:\n")
@@ -25,17 +25,17 @@ _GENERAL = tuple((re.compile(pattern), general) for pattern, general in (
     (r" (?:object |instance )?at 0x[0-9a-f]+", ""),
     (r"\b0x[0-9a-fA-F]+", "#"),
     (r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", "ADDRESS"),
-    # IPv6: seven colons, or two of them side by side and a digit or letter at one end.
+    # IPv6: seven colons, or `::` and a digit or letter at one end.
     (r"(?<![\w:.])(?:(?:[0-9a-f]{1,4}:){7}[0-9a-f]{1,4}|(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*)?::(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4})*)?)(?![\w:])", "ADDRESS"),
     (r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)", "ADDRESS"),
     (r"(?<![\w.])(?!0(?![.\w]))[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?=(?:[mun]?s|[kM]?B)?(?!\w))", "#"),
     (r"\b(?=[a-f]*\d)[0-9a-f]{8,}\b", "#"),
-    (r"\bhost\d+\b", "host#"),              # one of many alike
+    (r"\bhost\d+\b", "host#"),              # interchangeable hosts
 ))
 
 
 def signature(message: str, traceback: str = "") -> str:
-    """Of a failure: `message` and `traceback` as in results.json.  Empty for an empty message."""
+    """Of a failure: `message` and `traceback` as in results.json.  Empty if the message is empty."""
     if ended := _ENDED.match(message):
         return _of_an_end(message[ended.end():])
     if complained := _COMPLAINED.match(message):
@@ -46,14 +46,14 @@ def signature(message: str, traceback: str = "") -> str:
         return ""
     parts = [general(part) for part in (first, *_DIFFERS.findall(message)[:3])]
     statement = _STATEMENT.search(traceback)
-    # Where a test waits for ever is not always the same line.
+    # A test that waits forever does not always wait in the same line.
     if statement and not message.startswith("Failed: Timeout"):
         parts.append(f"at: {' '.join(statement[1].split())[:_MOST]}")
     return "; ".join(parts)
 
 
 def general(text: str) -> str:
-    """One line in which what changes from run to run is general; it says the same of what is general already."""
+    """One line in which what varies from run to run is generalised; applying it again changes nothing."""
     text = _ERRNO.sub(lambda number: errno.errorcode.get(int(number[1]), number[0]), text)
     for pattern, word in _GENERAL:
         text = pattern.sub(word, text)
@@ -64,15 +64,15 @@ def _of_an_end(console: str) -> str:
     lines = [_STAMP.sub("", line) for line in console.splitlines()]
     first = lines[0] if lines else ""
     rip = None if _ANYWHERE.search(first) else _RIP.search(console)
-    # Of a lockup the task's name and number say nothing.
+    # The task's name and number in a lockup say nothing.
     first = re.sub(r" \[\S+:\d+\]$", "", first)
     return general(first) + (f" in {rip[1]}" if rip else "")
 
 
 def matches(recorded: str, seen: str) -> bool:
-    """Whether a failure shows what was recorded.
+    """Whether a failure shows the recorded signature.
 
-    pytest cuts long values with `...`, unless it is told by -vv not to; without a traceback (--tb=no) there is no statement.
+    pytest cuts long values with `...` unless -vv is given; without a traceback (--tb=no) there is no statement.
     """
     recorded, where = _apart(recorded)
     seen, here = _apart(seen)
@@ -87,6 +87,6 @@ def _apart(text: str) -> tuple[str, str]:
 
 
 def _pattern(text: str) -> re.Pattern:
-    """`...` stands for anything where there is enough beside it to tell one failure from another."""
+    """`...` matches anything if the text beside it is long enough to tell failures apart."""
     parts = text.split("...")
     return re.compile(".*".join(map(re.escape, parts)) if sum(map(len, parts)) >= 20 else re.escape(text))

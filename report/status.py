@@ -1,4 +1,4 @@
-"""The exit status of a run, out of its results."""
+"""The exit status of a run, from its results."""
 from collections.abc import Sequence
 
 from pytest import ExitCode
@@ -8,13 +8,13 @@ from report.results import KernelResult
 
 
 def of_pytest(code: int) -> int:
-    """What pytest.ExitCode means here: pytest's 2 is an interruption, ours is wrong usage."""
+    """The exit status for a pytest.ExitCode: pytest's 2 is an interruption, ours is wrong usage."""
     return int({ExitCode.INTERRUPTED: Exit.INTERRUPTED, ExitCode.INTERNAL_ERROR: Exit.LOST, ExitCode.USAGE_ERROR: Exit.USAGE,
                 ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(code, code))
 
 
 def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> Exit:
-    """Of a whole run: what got worse, or without a comparison what failed, then what could not be had, then what was lost or left out."""
+    """Of a whole run, by priority: regressions, or failures if nothing was compared; kernels that did not boot; tests lost or not run."""
     if comparisons:
         worse = not all(comparison.ok for comparison in comparisons)
     else:
@@ -27,17 +27,17 @@ def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> 
         return Exit.LOST
     if not any(kernel.tests or kernel.unrun for kernel in kernels[-1:]):
         return Exit.USAGE                   # no test was chosen
-    # A verdict was asked for on each pair: one that says nothing is no success, however well the others did. Without a comparison a kernel
-    # may well have nothing of what is tested, as long as another has; table.kernel_lines() says so.
+    # Each pair was to be judged: one that says nothing is no success, however well the others did. Without a comparison a kernel may
+    # lack everything that is tested, as long as another has it; table.kernel_lines() says so.
     judged = all(comparison.judged for comparison in comparisons) if comparisons else any(kernel.ran for kernel in kernels)
     return Exit.OK if judged else Exit.NOTHING_JUDGED
 
 
 def bisect_status(status: int, kernels: Sequence[KernelResult], compared: bool) -> int:
-    """The status for git bisect run: 0 for a kernel that passed, 1 for one that failed, 125 for one of which nothing is known.
+    """The status for git bisect run: 0 if the kernel passed, 1 if it failed, 125 if nothing is known about it.
 
-    Usage errors and interruptions stop the bisection. Without a comparison a known issue is a failure as well: it may be the one that is
-    looked for. A test that passed only after its machine had been lost is no pass; a file that could not be collected is no failure.
+    Usage errors and interruptions stop the bisection. Without a comparison a known issue is a failure too: it may be the one sought.
+    A test that passed only after its machine was lost is no pass; a file that could not be collected is no failure.
     """
     if status == Exit.INTERRUPTED:
         return Exit.INTERRUPTED

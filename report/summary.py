@@ -1,4 +1,4 @@
-"""summary.md: the verdict for a pull request or a job's page."""
+"""summary.md: the verdict for a pull request or a CI job's page."""
 from collections.abc import Iterable, Sequence
 
 from report.changes import Kind, counted
@@ -7,10 +7,10 @@ from report.results import KernelResult, TestResult
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
 
-MOST_ROWS = 50                              # of one table; a job's page has its limits, and so has a reader
-MOST_LINES = 59                             # of all that a comparison says; index.html has the rest
-FEW = 1                                     # rows of a table that is not what a reader came for
-_AROUND = 6                                 # lines of a table that are no rows of it: title, columns, what is left out
+MOST_ROWS = 50                              # of one table; a CI job's page is limited in size
+MOST_LINES = 59                             # of one comparison; index.html has the rest
+FEW = 1                                     # rows of a table of minor interest
+_AROUND = 6                                 # lines of a table besides its rows: title, columns, what is left out
 MARKS = {"good": "✅", "bad": "❌", "unsure": "❔"}
 
 
@@ -29,7 +29,7 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
 
 
 def _comparison(comparison: Comparison, room: int) -> list[str]:
-    """`room` lines are for other things."""
+    """`room` lines are reserved for the rest."""
     old, new = comparison.old, comparison.new
     tables = [
         ("Regressions", ("test", "was", "is", "seen"),
@@ -60,7 +60,7 @@ def _change(kind: Kind) -> tuple[str, object]:
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
-    """Of so many rows in all, how many each table gets; what a small one leaves is for those that want more."""
+    """How many of `room` rows each table gets; larger tables share what small ones leave."""
     found = [0] * len(wanted)
     for left, place in zip(range(len(wanted), 0, -1), sorted(range(len(wanted)), key=wanted.__getitem__), strict=True):
         found[place] = min(wanted[place], max(1, room // left))

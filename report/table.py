@@ -1,4 +1,4 @@
-"""What is printed at the end: tests by kernels, measurements by kernels, and the kernels themselves."""
+"""The tables at the end of a run: tests by kernels, measurements by kernels, and the kernels themselves."""
 from collections import Counter
 from collections.abc import Sequence
 
@@ -55,7 +55,7 @@ def measurement_table(kernels: Sequence[KernelResult]) -> Table | None:
 
 
 def parameters(test: str) -> str:
-    """The parameter set of a test id, in brackets, or nothing."""
+    """The parameter set of a test id, in brackets, or ""."""
     return test[test.index("["):] if "[" in test else ""
 
 
@@ -74,7 +74,7 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
 
 
 def nothing_judged(kernel: KernelResult) -> list[str]:
-    """A line for a kernel of which no test says anything, with the reason that most of them have."""
+    """A line for a kernel about which no test says anything, with the most frequent reason."""
     if kernel.ran or not kernel.tests:
         return []
     reasons = Counter((test.message.splitlines() or [test.outcome])[0] for test in kernel.tests)
@@ -85,7 +85,7 @@ def nothing_judged(kernel: KernelResult) -> list[str]:
 
 
 def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
-    """What known_issues.toml said of these kernels, and where it is not so."""
+    """Known issues seen on these kernels, and where known_issues.toml is wrong."""
     lines = []
     for kernel in kernels:
         for test in kernel.tests:
@@ -100,9 +100,9 @@ def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
 
 
 def issue_text(test: TestResult, kernel: KernelResult) -> str:
-    """The listed issue that a test shows on a kernel, and the first version without it; nothing where none is listed.
+    """The listed issue that a test shows on a kernel, and the first version without it; "" if none is listed.
 
-    Of a failure that is listed for another reason, what it shows, and the issue that it is not.
+    If the failure is listed for another reason: what it shows, and the issue that it is not.
     """
     if test.listed and not test.issue:
         return f"{first_line(test.message)}; listed for another reason: {test.listed}"

@@ -1,7 +1,7 @@
-"""What the hosts of a test have sent and counted, and what the kernel has logged, in numbers that can be compared: the user property "traffic".
+"""What the hosts of a test sent and counted, and what the kernel logged, as comparable numbers: the user property "traffic".
 
-Everything that is random is left out: ports, sequence numbers' starts, identifiers, what neighbours and multicast groups
-make hosts say at times of their own.
+Random values are left out: ports, initial sequence numbers, identifiers, and the unsolicited packets of neighbour discovery and
+multicast groups.
 """
 import base64
 import re
@@ -16,7 +16,7 @@ _IP4, _IP6 = b"\x08\x00", b"\x86\xdd"
 _TCP, _UDP, _ICMP, _ICMP6, _ESP = 6, 17, 1, 58, 50
 _NAMES = {_UDP: "udp", _ESP: "esp"}
 _CHECKSUM_AT = {_TCP: 16, _UDP: 6, _ICMP: 2, _ICMP6: 2}
-# Types of ICMP messages that quote the packet that they are about.
+# ICMP types that quote the packet they are about.
 _ERRORS = {_ICMP: (3, 4, 5, 11, 12), _ICMP6: (1, 2, 3, 4)}
 _PACKET_TOO_BIG = ((_ICMP, 3, 4), (_ICMP6, 2, 0))
 _INNER = {4: _IP4, 41: _IP6}
@@ -24,17 +24,17 @@ _EXTENSIONS = (0, 43, 60)                   # of IPv6: hop-by-hop options, routi
 _TIMESTAMPS = 8                             # the option of RFC 7323
 # Multicast listener reports, neighbour and router discovery.
 _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
-# Counters that these move, and of what finds its socket in use, as chance has it when softirq and process meet.
+# Counters that these move, and counters of packets that find their socket locked, a race between softirq and process.
 _MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)Msgs|Icmp6\.OutErrors|Ip6\.\w*Bcast\w*|"
                     r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*|"
                     r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
-SECONDS = " at"                             # the end of a name whose number is a time
+SECONDS = " at"                             # suffix of a name whose number is a time
 
 
 def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str] = ()) -> dict[str, float]:
-    """By name: how many packets of each kind a host sent and, in seconds from the first packet of all, when the last one; its counters,
-    and how many lines of each kind the kernel has logged."""
+    """By name: packets of each kind that a host sent, and the time of the last one in seconds since the first packet of all; its
+    counters; and lines of each kind that the kernel logged."""
     sent = sorted((frame for role, each in hosts.items() for frame in _frames(role, each["frames"])), key=lambda frame: frame.when)
     found: dict[str, float] = {}
     flows: dict[bytes, int] = {}
@@ -52,11 +52,11 @@ def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str]
 
 
 def differences(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, str]:
-    """By name, what is not the same: a count, or a time by more than the kernel's timers are rounded."""
+    """By name, what differs: a count, or a time by more than the rounding of the kernel's timers."""
     found = {}
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name, 0), after.get(name, 0)
-        # A timer of t may be 1/8 t late (clock.align()), and one that waits for it as well.
+        # A timer of t may be 1/8 t late (clock.align()), and so may one that waits for it.
         tolerance = 0.05 + 0.15 * old if name.endswith(SECONDS) else 0
         if abs(new - old) > tolerance:
             found[name] = f"{name}: {old:g} -> {new:g}"
@@ -81,9 +81,9 @@ def _frames(role: str, packed: str) -> Iterator[_Frame]:
 
 
 def _kind(ethertype: bytes, data: bytes, length: int, flows: dict[bytes, int], unfinished: bool = False, quoted: bool = False) -> str:
-    """What a packet is, in words that are the same each time; nothing for what comes at times of its own.
+    """A packet, in words that are the same each time; "" for unsolicited packets.
 
-    `flows` has the sequence number that each flow began with. What is `quoted` is cut off somewhere, and was changed on its way.
+    `flows` has the first sequence number of each flow. A `quoted` packet is truncated, and was changed on its way.
     """
     if ethertype == _IP4 and len(data) >= 20:
         header, protocol = 4 * (data[0] & 15), data[9]
@@ -138,7 +138,7 @@ def _segment(data: bytes, size: int, addresses: bytes, flows: dict[bytes, int]) 
     flow, back = addresses + data[:4], addresses[half:] + addresses[:half] + data[2:4] + data[:2]
     if "S" in flags:
         flows[flow] = seq
-    # A bulk transfer's segments are of one kind.
+    # All segments of a bulk transfer are of one kind.
     place = "" if size > header else f" seq {_relative(seq, flows.setdefault(flow, seq))}"
     if set(flags) & set("SFR"):
         place += f" ack {_relative(ack, flows.setdefault(back, ack)) if 'A' in flags else ack} window {window}"
@@ -148,13 +148,13 @@ def _segment(data: bytes, size: int, addresses: bytes, flows: dict[bytes, int]) 
 
 
 def _relative(number: int, first: int) -> str:
-    """Of a flow that began with `first`; how far an earlier one's numbers are from it is chance."""
+    """Relative to `first`, where the flow began; the distance to an earlier flow's numbers is random."""
     distance = number - first & 0xFFFFFFFF
     return "before it began" if 1 << 31 <= distance < 0xFFFFFFFF else f"{distance - 0x100000000 if distance == 0xFFFFFFFF else distance}"
 
 
 def _checksum(protocol: int, addresses: bytes, data: bytes, size: int, unfinished: bool) -> str:
-    """Says where the checksum (RFC 1071) is wrong, if all bytes are here. What is `unfinished` behind UDP may be a packet in it (VXLAN)."""
+    """Says if the checksum (RFC 1071) is wrong, if all bytes are here. Behind UDP an `unfinished` one may be an inner packet's (VXLAN)."""
     at = _CHECKSUM_AT.get(protocol)
     if at is None or len(data) < size or protocol == _UDP and (unfinished or data[at:at + 2] == b"\0\0"):
         return ""
@@ -167,7 +167,7 @@ def _checksum(protocol: int, addresses: bytes, data: bytes, size: int, unfinishe
 
 
 def _sum(data: bytes) -> int:
-    """In ones' complement, of 16-bit words."""
+    """Ones' complement sum of 16-bit words."""
     words = struct.unpack(f"!{(len(data) + 1) // 2}H", data + bytes(len(data) % 2))
     return (sum(words) - 1) % 0xFFFF + 1 if any(words) else 0
 

@@ -1,4 +1,4 @@
-"""Old kernel against new: in which class each test is, and why.  Every test of either side is in exactly one class."""
+"""Old kernel against new: the class of each test, and why.  Every test of either side is in exactly one class."""
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,16 +11,16 @@ from report.measured import moved
 from report.results import KernelResult, TestResult
 from report.table import issue_text, parameters
 
-# What --fail-on may name: classes, and `unexplained`, a change of behaviour that nothing explains.
+# Words of --fail-on: classes, and `unexplained`, a change of behaviour without an explanation.
 UNEXPLAINED = "unexplained"
 FAIL_ON = (REGRESSION, GONE, DRIFT, CHANGED, UNEXPLAINED, KNOWN, "unjudged")
 FAIL_BY_DEFAULT = (REGRESSION, GONE)
-MOST_NAMES = 3                              # of tests that are not judged for one reason, on a terminal
+MOST_NAMES = 3                              # of tests listed under one reason, on a terminal
 
 
 @dataclass
 class Entry:
-    """One test: `kind` is its class, `why` the reason of one that is not judged or gone; None for a side on which it did not run."""
+    """One test: `kind` is its class, `why` the reason for it, if any; `was` or `now` is None where it did not run."""
 
     id: str
     kind: str
@@ -30,13 +30,13 @@ class Entry:
 
     @property
     def lacking(self) -> bool:
-        """Skipped on both for the same feature, which neither kernel has: the same, and yet nothing was tested."""
+        """Both kernels lack the feature for which it was skipped: the same, but nothing was tested."""
         return self.kind == SAME and self.now.outcome == "skipped"
 
 
 @dataclass
 class Comparison:
-    """One kernel against an older one.  `exact` compares measurements without their tolerances."""
+    """A kernel against an older one.  `exact` compares measurements without their tolerances."""
 
     old: KernelResult
     new: KernelResult
@@ -45,7 +45,7 @@ class Comparison:
     entries: list[Entry] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)                                 # a line per measurement that moved
     changes: list[Kind] = field(default_factory=list)                               # of packets, counters and log lines
-    without_traffic: int = 0                                                        # tests that passed, of which one side has no traffic
+    without_traffic: int = 0                                                        # tests that passed on both, one side without traffic
 
     def of(self, *kinds: str) -> list[Entry]:
         return [entry for entry in self.entries if entry.kind in kinds]
@@ -55,7 +55,7 @@ class Comparison:
 
     @property
     def counts(self) -> Counter[str]:
-        """By class; their sum is the number of tests."""
+        """Tests per class; the sum is the number of tests."""
         return Counter(entry.kind for entry in self.entries)
 
     @property
@@ -72,55 +72,55 @@ class Comparison:
 
     @property
     def known(self) -> list[tuple[TestResult, TestResult]]:
-        """Listed for both."""
+        """Listed for both kernels."""
         return self.pairs(KNOWN)
 
     @property
     def unexplained(self) -> list[str]:
-        """Changes of behaviour that nothing explains, in words."""
+        """Changes of behaviour without an explanation, in words."""
         return [kind.text for kind in self.changes if not (kind.vocabulary or kind.expected)]
 
     @property
     def changed(self) -> set[str]:
-        """Tests that passed on both with another behaviour; vocabulary does not count."""
+        """Tests that passed on both with different behaviour; vocabulary does not count."""
         return {test for kind in self.changes if not kind.vocabulary for test in kind.tests}
 
     @property
     def unjudged(self) -> dict[str, list[str]]:
-        """Tests by the reason for which they are not judged, the most of one reason first."""
+        """Tests that are not judged, by reason, the most frequent first."""
         return dict(sorted(_by_reason(self.of(UNJUDGED)).items(), key=lambda item: -len(item[1])))
 
     @property
     def lacking(self) -> dict[str, list[str]]:
-        """Tests by the feature that neither kernel has."""
+        """Tests by the feature that both kernels lack."""
         return _by_reason([entry for entry in self.entries if entry.lacking])
 
     @property
     def judged(self) -> int:
-        """Tests that ran on either kernel and of which the comparison says something."""
+        """Number of tests about which the comparison says something."""
         return sum(entry.kind != UNJUDGED and not entry.lacking for entry in self.entries)
 
     @property
     def failing(self) -> dict[str, int]:
-        """What was found of that which is to fail, and how often."""
-        # A test that drifted may have changed as well.
+        """Findings that `fail_on` names, with their numbers."""
+        # A test that drifted may have changed too.
         found = {**self.counts, CHANGED: len(self.changed), UNEXPLAINED: len(self.unexplained), "unjudged": self.counts[UNJUDGED]}
         return {kind: found[kind] for kind in self.fail_on if found.get(kind)}
 
     @property
     def ok(self) -> bool:
-        """Nothing was found that is to fail; that is no success where nothing is `judged`."""
+        """Nothing that `fail_on` names was found; that is no success if nothing was `judged`."""
         return not self.failing
 
     @property
     def state(self) -> str:
-        """good, bad, or unsure: nothing was found that is to fail, and not all that was chosen ran."""
+        """good, bad, or unsure: nothing was judged, or nothing failed but the run is incomplete."""
         if not self.judged:
             return "unsure"
         return "bad" if not self.ok else "unsure" if self.incomplete() else "good"
 
     def incomplete(self) -> list[str]:
-        """What ended early, a line each."""
+        """What ended early, one line each."""
         lines = []
         for kernel in (self.old, self.new):
             if kernel.error:
@@ -130,7 +130,7 @@ class Comparison:
         return lines
 
     def headline(self) -> str:
-        """The verdict in one line, and the sums."""
+        """The verdict in one line, with the sums."""
         if not self.judged:
             head = "nothing was judged"
         else:
@@ -138,7 +138,7 @@ class Comparison:
         return f"{self.old.label} -> {self.new.label}: {head}{', incomplete' if self.incomplete() else ''}, {self.sums()}"
 
     def sums(self) -> str:
-        """How many tests are in which class."""
+        """The number of tests in each class."""
         counts = ", ".join(plural(self.counts[kind], kind) for kind in CLASSES if self.counts[kind])
         return tests(len(self.entries)) + (f": {counts}" if counts else "")
 
@@ -173,7 +173,7 @@ class Comparison:
 
 
 def fail_on(text: str) -> tuple[str, ...]:
-    """The words of --fail-on.  Raises ValueError."""
+    """Parse the words of --fail-on.  Raises ValueError."""
     found = tuple(word.strip() for word in text.split(","))
     if unknown := [word for word in found if word not in FAIL_ON]:
         raise ValueError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
@@ -181,7 +181,7 @@ def fail_on(text: str) -> tuple[str, ...]:
 
 
 def compare_all(kernels: Sequence[KernelResult], fail_on: Sequence[str] = FAIL_BY_DEFAULT, exact: bool = False) -> list[Comparison]:
-    """Each kernel against the first."""
+    """Compare each kernel with the first."""
     return [compare(kernels[0], new, fail_on, exact) for new in kernels[1:]]
 
 
@@ -193,7 +193,7 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
         was, now = before.get(name), after.get(name)
         entry = Entry(name, MATRIX[outcome(was), outcome(now)], was, now)
         if entry.lacking and _first(was.message) != _first(now.message):
-            entry.kind = UNJUDGED           # for which feature it was not tested differs
+            entry.kind = UNJUDGED           # skipped for different features
         if entry.lacking:
             entry.why = now.message
         elif entry.kind == SAME:
@@ -214,7 +214,7 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
 
 
 def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
-    """The class of a test that passed on both, as far as its measurements say."""
+    """The class of a test that passed on both, from its measurements."""
     drift = _drift(result, was, now)
     result.drift += drift
     if bool(was.traffic) != bool(now.traffic):
@@ -223,12 +223,12 @@ def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
 
 
 def _drift(result: Comparison, was: TestResult, now: TestResult, finished: bool = True) -> list[str]:
-    """A line per measurement that moved; a test that failed has not `finished`, and may have ended before its last ones."""
+    """A line per measurement that moved; a failed test has not `finished`, and may lack its last ones."""
     return [f"{name} {parameters(now.id)}".rstrip() + f": {change}" for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
 
 
 def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:
-    """Why a test is not judged, such that tests with the same cause have the same reason."""
+    """Why a test is not judged; tests with the same cause get the same reason."""
     sides = [_absence(kernel, test, name) for kernel, test in ((result.old, was), (result.new, now))]
     if was and now and was.outcome == now.outcome == "skipped":
         return (_first(now.message) or "skipped") if was.message == now.message else f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"

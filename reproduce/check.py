@@ -1,4 +1,4 @@
-"""Whether exported cases hold all that they need, seen by an interpreter that has nothing of kdrift."""
+"""Check that exported cases hold all that they need, with an interpreter that has nothing of kdrift."""
 import json
 import os
 import subprocess
@@ -14,7 +14,7 @@ from reproduce.transform import TooNew
 
 
 def check(cases: Sequence[Manifest], python: str = sys.executable) -> dict[str, str]:
-    """Of the cases that do not resolve in a file of their own: why, by id.  The cases of one module share a file."""
+    """By id, why cases do not resolve in their file.  The cases of one module share a file.  Raises CannotExport."""
     failed = {}
     with tempfile.TemporaryDirectory() as directory:
         files = []
@@ -26,7 +26,7 @@ def check(cases: Sequence[Manifest], python: str = sys.executable) -> dict[str, 
                 files.append(str(file))
             except TooNew as error:
                 failed |= {case.id: str(error) for case in own}
-        # -I and another directory: nothing of the project, of the user or of its environment can help.
+        # -I and another directory: nothing of the project, the user or the environment can help.
         words = [python, "-I", files[0], "--check", *files]
         done = subprocess.run(words, cwd=directory, capture_output=True, text=True, env={"PATH": os.defpath})
     failed |= {line["id"]: line["why"] for line in map(json.loads, done.stdout.splitlines())}

@@ -1,4 +1,4 @@
-"""What pytest knows of a test, written down for a runner without pytest."""
+"""What pytest knows about a test, recorded for a runner without pytest."""
 import inspect
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,12 +8,12 @@ from _pytest.mark import ParameterSet
 
 from common.project import PROJECT
 
-# What the rest of pytest offers and the runner does not.
+# How pytest marks a parameter without a fixture, and the fixtures that the runner itself provides.
 _DIRECT = "get_direct_param_fixture_func"
 _OURS = {"request"}
-# Fixtures that are about the whole machine, so that a network of the case's own would hide it.
+# Fixtures about the whole machine, which a private network would hide.
 _OF_THE_MACHINE = {"audit"}
-# Words of a source that ask for a tool, and Debian's package that has it.
+# Words in a source that need a tool, and the Debian package that has it.
 _TOOLS = {"firewall.": "nftables", "nft": "nftables", "iptables": "iptables", "FLAVOURS": "iptables", "ipvs": "ipvsadm",
           "conntrack": "conntrack", "ipset": "ipset", "tcpdump": "tcpdump"}
 _PLAIN = (int, float, str, bytes, bool, type(None))
@@ -26,7 +26,7 @@ class CannotExport(Exception):
 @dataclass
 class Manifest:
     """One case, as inside/repro/case.py reads it.  `fixtures` are by name: (module, function), the last one counts; `params` by name:
-    their index where they are listed; `direct` are those that the test takes itself."""
+    their index in the list of values; `direct` are parameters of the test that no fixture provides."""
 
     id: str
     module: str
@@ -36,10 +36,10 @@ class Manifest:
     fixtures: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     params: dict[str, dict] = field(default_factory=dict)
     direct: list[str] = field(default_factory=list)
-    modules: list[str] = field(default_factory=list)        # the case's own: its module, and those with its fixtures
+    modules: list[str] = field(default_factory=list)        # the case's module, and those with its fixtures
     virtual_clock: str = ""
-    own_network: bool = True                                # of the process that runs the case; its hosts always have their own
-    packages: list[str] = field(default_factory=list)       # of Debian, besides python3 and iproute2
+    own_network: bool = True                                # for the process that runs the case; its hosts always have their own
+    packages: list[str] = field(default_factory=list)       # Debian packages besides python3 and iproute2
     recorded: dict | None = None                            # how it ended: {"kernel", "outcome", "kind", "message"}
 
     def as_dict(self) -> dict:
@@ -69,7 +69,7 @@ def collect(words: list[str]) -> list[pytest.Item]:
 
 
 def describe_all(items: list[pytest.Item]) -> tuple[list[Manifest], dict[str, str]]:
-    """What is known of each test, and of those that cannot be exported: why, by id."""
+    """The manifest of each test; and, by id, why others cannot be exported."""
     cases, failed = [], {}
     for item in items:
         try:
@@ -80,7 +80,7 @@ def describe_all(items: list[pytest.Item]) -> tuple[list[Manifest], dict[str, st
 
 
 def describe(item: pytest.Item) -> Manifest:
-    """Raises CannotExport."""
+    """The manifest of a test.  Raises CannotExport."""
     if not isinstance(item, pytest.Function) or item.cls is not None:
         raise CannotExport("is no plain function")
     found = Manifest(item.nodeid, module_of(item.path), item.originalname, inspect.getdoc(item.function) or item.originalname)
@@ -102,7 +102,7 @@ def describe(item: pytest.Item) -> Manifest:
 
 
 def _index(item: pytest.Function, name: str) -> int:
-    """Where the parameter's value stands: in the parametrize mark that names it, else among those of its fixture."""
+    """The index of the parameter's value: in the parametrize mark that names it, else among those of its fixture."""
     chosen = item.callspec.params
     for mark in item.iter_markers("parametrize"):
         names = mark.args[0] if not isinstance(mark.args[0], str) else [each.strip() for each in mark.args[0].split(",") if each.strip()]
@@ -118,7 +118,7 @@ def _same(one: object, other: object) -> bool:
 
 
 def module_of(path: Path) -> str:
-    """The dotted name of a source of the project.  Raises CannotExport."""
+    """The dotted name of a source file of the project.  Raises CannotExport."""
     try:
         return ".".join(Path(path).relative_to(PROJECT).with_suffix("").parts)
     except ValueError:
@@ -133,7 +133,7 @@ def _place(name: str, function: object) -> tuple[str, str]:
 
 
 def _plain(value: object) -> bool:
-    """Whether its text is the same with every version of Python."""
+    """Whether its repr() is the same in every version of Python."""
     if type(value) in (tuple, list):
         return all(map(_plain, value))
     return type(value) in _PLAIN

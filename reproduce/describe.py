@@ -1,4 +1,4 @@
-"""The manifests of tests, by a process of its own: pytest does not collect within a session.
+"""The manifests of tests, from a separate process: pytest cannot collect within a session.
 
     python -m reproduce.describe TEST...        prints {"test": manifest or reason, ...} as JSON
 """
@@ -12,7 +12,7 @@ from reproduce.collect import CannotExport, Manifest, collect, describe_all
 
 
 def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
-    """Of each test that pytest finds for these words: its manifest, or why it has none.  Raises CannotExport when it finds none."""
+    """For each test that pytest finds for these words, its manifest, or why it has none.  Raises CannotExport if it finds none."""
     done = subprocess.run([sys.executable, "-m", "reproduce.describe", *words], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
         raise CannotExport((done.stderr.strip().splitlines() or ["pytest ended without a word"])[-1])

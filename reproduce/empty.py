@@ -1,4 +1,4 @@
-"""An empty machine: a kernel, and of Debian only what a case says it needs. Nothing of kdrift is in it but the case's file."""
+"""An empty machine: a kernel, and the Debian packages that a case needs. Of kdrift it has little but the case's file."""
 import re
 import shlex
 import shutil
@@ -18,7 +18,7 @@ from vm.image import BESIDE, cpio, join, stage_modules
 from vm.launcher import PANIC, last_words
 from vm.machine import COMMAND_LINE, Machine, qemu_version
 
-# What every Debian has beside them: a shell, and what loads modules.
+# Always installed: what every case needs, a shell, and what loads modules.
 BASE = ("python3", "iproute2", "kmod", "dash")
 LEFT_OUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/perl5", "usr/share/zoneinfo")
 DEADLINE = 900                              # seconds (vm.patience) for one run, under emulation
@@ -37,9 +37,9 @@ _SUITES = (("5.10.", "bullseye"), ("6.1.", "bookworm"))
 
 
 class Empty(Machine):
-    """A machine with two serial ports, for the kernel's console and for what the case prints, and no other way in or out.
+    """A machine with two serial ports, for the kernel's console and the case's output, and no other way in or out.
 
-    Nothing of the host reaches it, so that under the virtual clock it does the same, instruction by instruction, each time.
+    Nothing of the host reaches it. So under the virtual clock it executes the same instructions each time.
     """
 
     @property
@@ -53,7 +53,7 @@ class Empty(Machine):
         return []
 
     def connect(self) -> None:
-        """There is nothing to connect with."""
+        """There is no channel to connect."""
 
     def command(self) -> list[str]:
         """QEMU's command line for a directory that holds vmlinuz and initrd."""
@@ -63,7 +63,7 @@ class Empty(Machine):
 
 @dataclass(frozen=True)
 class Visit:
-    """What a case did on an empty machine: REPRODUCED, NOT REPRODUCED, CANNOT RUN, or "" where it came to no end."""
+    """What a case did on an empty machine: REPRODUCED, NOT REPRODUCED, CANNOT RUN, or "" if it did not end."""
 
     verdict: str
     transcript: str
@@ -71,7 +71,7 @@ class Visit:
 
 
 def suite_of(kernel: Kernel) -> str:
-    """The Debian release that the kernel is for; of a kernel of another kind, a stable one."""
+    """The Debian release that the kernel belongs to; for other kernels, a stable release."""
     version = kernel.version or kernel.release
     if backport := re.search(r"bpo(\d+)", version):
         return {"11": "bullseye", "12": "bookworm"}.get(backport[1], "trixie")
@@ -80,7 +80,7 @@ def suite_of(kernel: Kernel) -> str:
 
 def visit(cache: Cache, kernel: Kernel, case: bytes, options: Sequence[str] = (), packages: Sequence[str] = (), mirror: str | None = None,
           offline: bool = False, replay: Path | None = None) -> Visit:
-    """Run the file of a case on an empty machine with this kernel. Into the directory `replay` goes all that QEMU needs to do it again.
+    """Run a case's file on an empty machine with this kernel. The directory `replay` gets all that QEMU needs to do it again.
 
     Raises VMError, ImageError, FetchError, CacheError.
     """
@@ -109,7 +109,7 @@ def visit(cache: Cache, kernel: Kernel, case: bytes, options: Sequence[str] = ()
 
 
 def _keep(machine: Empty, target: Path) -> None:
-    """replay.sh, its inputs, and what it must print."""
+    """Keep replay.sh, its inputs, and its expected output."""
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(machine.vmlinuz, target / "vmlinuz")
     shutil.copy(machine.initrd, target / "initrd")
@@ -118,7 +118,7 @@ def _keep(machine: Empty, target: Path) -> None:
 
 
 def _userland(cache: Cache, suite: str, packages: list[str], mirror: str | None, offline: bool) -> Path:
-    """`userland.cpio` of these packages and what they depend on."""
+    """`userland.cpio` of these packages and their dependencies."""
     archive = Archive(cache, offline=offline, progress=Reporter(), mirror=mirror)
 
     def build(target: Path) -> None:
@@ -145,7 +145,7 @@ def _userland(cache: Cache, suite: str, packages: list[str], mirror: str | None,
 
 
 def _unpack(deb: Path, root: Path) -> None:
-    """Without the package's scripts; directories that are links here stay so."""
+    """Unpack without the package's scripts; directories that are symlinks here stay so."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as source:
         done = subprocess.run(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)], stdin=source.stdout, capture_output=True, text=True)
     if done.returncode or source.returncode:

@@ -1,4 +1,4 @@
-"""The files of a bug report that hold what a failed test left: packets, drops, counters, settings, the kernel's log."""
+"""The files of a bug report with the evidence of a failed test: packets, drops, counters, settings, the kernel's log."""
 import base64
 import copy
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from common.project import PROJECT
 from report.results import KernelResult, TestResult, write_json
 
-# The file for evidence of a title; what follows " of " is a host.
+# The file for evidence whose title starts so; " of " is followed by a host.
 _FILES = (
     ("topology", "topology.txt"), ("flow log", "ladder.txt"), ("dropped packets", "dropped-packets.txt"), ("kernel log", "dmesg.txt"),
     ("counters of", "counters.txt"), ("sysctls of", "sysctls.txt"), ("addresses and routes of", "addresses-and-routes.txt"),
@@ -36,5 +36,5 @@ def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run:
 
 
 def clean(text: str) -> str:
-    """Without the project's own directory."""
+    """Without the path of the project's directory."""
     return re.sub(re.escape(str(PROJECT)) + "/?", "", text)

@@ -33,7 +33,7 @@ _SETUP = re.compile(r"^(#!/bin/sh\n.*?)^-- the end of setup\.sh$", re.MULTILINE 
 
 @dataclass
 class Settings:
-    """What the user chose: the directory, the good kernel's specification ("" for none), and how packages may be had."""
+    """The user's choices: the directory, the good kernel's specification ("" for none), and how packages are fetched."""
 
     directory: Path
     good: str
@@ -44,7 +44,7 @@ class Settings:
 
 
 def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict, say: Callable[[str], None]) -> None:
-    """`sources` are the kernels of machines by label; a test of the running kernel, here or on another machine, is not run again."""
+    """`sources` are the kernels of machines by label; a test on a running kernel, here or elsewhere, is not run again."""
     wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
     try:
         manifests = describe_elsewhere(sorted({test.id for test, _kernel in wanted})) if wanted else {}
@@ -54,7 +54,7 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
     for test, kernel in wanted:
         name = folder_name(test.id, kernel.label)
         names.append(name)
-        if (count := names.count(name)) > 1:            # labels may differ in their punctuation alone
+        if (count := names.count(name)) > 1:            # labels may differ in punctuation only
             name += f"-{count}"
         directory = settings.directory / name
         shutil.rmtree(directory, ignore_errors=True)
@@ -65,7 +65,7 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
 
 def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manifest: Manifest | str, source: Kernel | None,
                  others: Sequence[KernelResult], run: dict, settings: Settings) -> str:
-    """Fill the directory; what became of the verification, in a line."""
+    """Fill the directory.  Returns the outcome of the verification, in a line."""
     write_evidence(directory, test, kernel, run)
     visits: dict[str, Visit | str] = {}
     why = no_setup = ""
@@ -112,7 +112,7 @@ def kind_of(message: str) -> str:
 
 
 def _what(test: TestResult) -> str:
-    """A known issue that ended the machine is a crash."""
+    """The outcome to record; a known issue that ended the machine is a crash."""
     return "crashed" if "crashed" in (test.outcome, *test.attempts) else "failed"
 
 
@@ -140,7 +140,7 @@ def _visit(cache: Cache, directory: Path, manifest: Manifest, kernel: Kernel, se
 
 
 def _replay(directory: Path) -> str:
-    """Run the kept machine once more; what to say of it."""
+    """Run the kept machine once more.  Returns the text about it."""
     if not directory.exists():
         return ""
     size = sum(path.stat().st_size for path in directory.iterdir()) >> 20
@@ -152,7 +152,7 @@ def _replay(directory: Path) -> str:
 
 
 def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
-    """setup.sh, recorded here in private namespaces; where this kernel lacks something, on an empty machine with the other one.  Or why there is none."""
+    """Record setup.sh in private namespaces; if this kernel lacks something, on an empty machine with `source`.  Returns why not."""
     target = directory / "setup.sh"
     here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, text=True, timeout=120)
     if not here.returncode:

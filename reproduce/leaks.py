@@ -1,4 +1,4 @@
-"""Nothing of the machine that made a folder may be in it: its names, directories and addresses."""
+"""A folder must hold nothing of the machine that made it: names, directories and addresses."""
 import getpass
 import io
 import ipaddress
@@ -16,22 +16,22 @@ from pathlib import Path
 from common.project import PROJECT
 
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-# RFC 5737 and RFC 3849: the suite's own hosts have them, and a machine that has one too cannot be told by it.
+# RFC 5737 and RFC 3849: the suite's own hosts have them, so they identify no machine.
 _DOCUMENTATION = tuple(map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")))
-_SHORTEST = 3                               # letters of a name that says something
+_SHORTEST = 3                               # letters of a name that identifies anything
 
 
 @dataclass(frozen=True)
 class Private:
-    """What must not be found: words (names, MAC and IP addresses) as whole words, and directories."""
+    """What must not be found: words (names, MAC and IP addresses), matched as whole words, and directories."""
 
     words: frozenset[str]
     places: frozenset[str]
 
     def found_in(self, directory: Path) -> list[str]:
-        """One line for each thing found in the files below the directory, inside archives too."""
+        """One line per finding in the files below the directory, and inside archives."""
         places = b"|".join(re.escape(place.encode()) for place in sorted(self.places, key=len, reverse=True)) or b"(?!)"
-        # A colon goes on with an address of this form, and ends any other.
+        # A colon continues an address of this form, and ends any other word.
         words = b"|".join(re.escape(word.encode()) + (b"(?!:)" if ":" in word else b"") for word in sorted(self.words)) or b"(?!)"
         pattern = re.compile(rb"(?:%s)(?![\w-])|(?<![\w.:-])(?:%s)(?![\w-])" % (places, words), re.IGNORECASE)
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
@@ -50,9 +50,9 @@ def _contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def of_this_machine() -> Private:
-    """Call it before the process enters namespaces of its own, which have other interfaces.
+    """Call it before the process enters private namespaces, which have other interfaces.
 
-    A name that the suite itself uses (root, client, vm) tells nobody anything, and is left out.
+    A name that the suite itself uses (root, client, vm) identifies nobody and is left out.
     """
     names = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), getpass.getuser(), os.environ.get("SUDO_USER", ""),
              os.environ.get("LOGNAME", "")}
@@ -71,7 +71,7 @@ def _words_of_the_suite() -> set[str]:
 
 
 def _addresses() -> set[str]:
-    """MAC addresses and IP addresses of the interfaces, but those that every machine has, and those for documentation."""
+    """MAC and IP addresses of the interfaces, without loopback and documentation addresses."""
     found = set()
     if ip := shutil.which("ip", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
         for link in json.loads(subprocess.run([ip, "-j", "address"], capture_output=True, text=True).stdout or "[]"):

@@ -1,4 +1,4 @@
-"""repro.pyz: one or several cases with all that they import, in one file that python3 runs."""
+"""repro.pyz: one or more cases with all that they import, in one file that python3 runs."""
 import io
 import json
 import zipfile
@@ -14,11 +14,11 @@ from reproduce.transform import for_old_python
 INSIDE = Path(__file__).with_name("inside")
 SHARED = ("netns", "fixtures")
 _FIRST_LINE = b"#!/usr/bin/env python3\n"
-_WHEN = (2026, 1, 1, 0, 0, 0)               # of every file, so that the same case gives the same bytes
+_WHEN = (2026, 1, 1, 0, 0, 0)               # date of every file, so that the same case gives the same bytes
 
 
 def pack(cases: Sequence[Manifest]) -> bytes:
-    """The file.  Raises transform.TooNew for a source that Python 3.8 cannot read."""
+    """The file's contents.  Raises transform.TooNew for a source that Python 3.8 cannot parse."""
     own = {"cases.json": json.dumps([case.as_dict() for case in cases], indent=1).encode()}
     for name in sorted({module for case in cases for module in case.modules}):
         own |= _module(name)
@@ -31,7 +31,7 @@ def write(target: Path, cases: Sequence[Manifest]) -> None:
 
 
 def _added(archive: bytes, files: dict[str, bytes]) -> bytes:
-    """The archive with these files besides; the same files give the same bytes."""
+    """The archive with these files added; the same files give the same bytes."""
     whole = io.BytesIO(archive)
     whole.seek(0, io.SEEK_END)
     with zipfile.ZipFile(whole, "a") as zipped:
@@ -42,7 +42,7 @@ def _added(archive: bytes, files: dict[str, bytes]) -> bytes:
 
 @cache
 def _shared() -> bytes:
-    """What every case needs, as an archive: the runner, netns, the fixtures, and the libraries of others."""
+    """What every case needs, as an archive: the runner, netns, the fixtures, and third-party libraries."""
     found = {str(path.relative_to(INSIDE)): path.read_bytes() for path in _sources(INSIDE)}
     for place in SHARED:
         found |= {str(path.relative_to(PROJECT)): _old(path) for path in _sources(PROJECT / place)}
@@ -60,7 +60,7 @@ def _old(path: Path) -> bytes:
 
 @cache
 def _module(name: str) -> dict[str, bytes]:
-    """A module of the project by its dotted name, with the packages above it, which in a zip file need their __init__."""
+    """A module of the project by its dotted name, with the packages above it, whose __init__ a zip file needs."""
     parts = name.split(".")
     packages = {"/".join([*parts[:depth], "__init__.py"]): b"" for depth in range(1, len(parts))}
     packages = {each: (PROJECT / each).read_bytes() if (PROJECT / each).exists() else data for each, data in packages.items()}

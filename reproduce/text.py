@@ -1,4 +1,4 @@
-"""report.md: what goes into a tracker or a mail to a mailing list."""
+"""report.md: the text for a bug tracker or a mailing list."""
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from reproduce.empty import Visit
 from reproduce.evidence import clean
 
 _ALWAYS = ("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_VOLUNTARY", "SMP")
-# Options that matter where the id of the test has the word.
+# Options that matter if the test's id contains the word.
 _OPTIONS = {
     "ipvs": ("IP_VS", "IP_VS_PROTO_TCP", "NET_IPIP", "IPV6_TUNNEL"), "tunnel": ("NET_IPIP", "IPV6_TUNNEL"), "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"),
     "esp": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "audit": ("AUDIT", "AUDITSYSCALL"), "firewall": ("NF_TABLES", "IP_NF_IPTABLES"),
@@ -22,7 +22,7 @@ _OPTIONS = {
 
 def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others: Sequence[KernelResult], manifest: Manifest | None,
            visits: dict[str, Visit | str], why_no_case: str = "", replayed: str = "") -> str:
-    """`visits` are the runs of repro.pyz in empty machines by the role of the kernel (bad, good), or why there was none."""
+    """`visits` are the runs of repro.pyz on empty machines by the kernel's role (failing, good), or why there was none."""
     version = kernel.version or kernel.release
     name = test.id.rpartition("::")[2]
     blocks = [f"# {_sentence(name)}: not so on {kernel.package or 'Linux'} {version}"]
@@ -39,7 +39,7 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
 
 
 def verdict_line(visits: dict[str, Visit | str]) -> str:
-    """In a few words, for the screen."""
+    """In a few words, for the terminal."""
     return "; ".join(f"{role}: {visit.verdict or 'no end'}" if isinstance(visit, Visit) else f"{role}: {visit}" for role, visit in visits.items())
 
 
@@ -97,7 +97,7 @@ def _how(test: str, manifest: Manifest | None, why: str) -> str:
 
 
 def disposable(manifest: Manifest) -> bool:
-    """Whether the case changes the machine as a whole."""
+    """Whether the case changes the whole machine."""
     return not manifest.own_network or bool({"larval_drop", "audit"} & set(manifest.order))
 
 

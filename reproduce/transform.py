@@ -1,6 +1,6 @@
 """The suite's sources, written for Python 3.11, as text that Python 3.8 runs; every statement keeps its line.
 
-What is only missing from the standard library is put in place at run time, see inside/repro/compat.py.
+What only the standard library lacks is supplied at run time, see inside/repro/compat.py.
 """
 import ast
 
@@ -10,11 +10,11 @@ _METHODS = ("removeprefix", "removesuffix")
 
 
 class TooNew(Exception):
-    """The source has a construct that Python 3.8 cannot read; the message names it."""
+    """The source has a construct that Python 3.8 cannot parse; the message names it."""
 
 
 def for_old_python(source: str, name: str) -> str:
-    """The source with annotations that nobody evaluates, and with calls in the place of what Python 3.8's built-in types lack.
+    """The source with unevaluated annotations, and with calls in place of what Python 3.8's built-in types lack.
 
     Raises TooNew.
     """
@@ -38,14 +38,14 @@ def for_old_python(source: str, name: str) -> str:
 
 
 def _dictionaries(tree: ast.Module) -> set[str]:
-    """The module's own dictionaries, by name."""
+    """The names of the module's own dictionaries."""
     made = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Dict, ast.DictComp))]
     return {target.id for node in made for target in node.targets if isinstance(target, ast.Name)}
 
 
 def _changes(node: ast.AST, source: str, dictionaries: set[str]) -> list[tuple]:
-    """(start, end, text, name it needs) of what Python 3.8 lacks in one node.  What is nested in what is changed stays as it is:
-    the two that can be nested so do not occur, and the checks of reproduce would find them."""
+    """(start, end, text, name it needs) of what Python 3.8 lacks in one node.  Code nested in a change stays as it is: the two kinds that
+    could be nested so do not occur, and the checks of reproduce would find them."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
         receiver = ast.get_source_segment(source, node.func.value)
         arguments = ", ".join(ast.get_source_segment(source, each) for each in node.args)
@@ -55,7 +55,7 @@ def _changes(node: ast.AST, source: str, dictionaries: set[str]) -> list[tuple]:
         left, right = (ast.get_source_segment(source, side) for side in (node.left, node.right))
         return [(*_span(node), f"union({left}, {right})", "union")]
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript) and getattr(node.value.value, "id", "") in _GENERIC:
-        return [(*_span(node.value), node.value.value.id, "")]              # a name for a type: Pair = tuple[int, int]
+        return [(*_span(node.value), node.value.value.id, "")]              # a type alias: Pair = tuple[int, int]
     if isinstance(node, ast.ExceptHandler) and node.type is not None:
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         if any(isinstance(each, ast.Name) and each.id == "TimeoutError" for each in caught):
@@ -69,7 +69,7 @@ def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _with_imports(source: str, tree: ast.Module, names: list[str]) -> str:
-    """Imports on the last line of the docstring, so that all other lines keep their numbers."""
+    """Put imports on the last line of the docstring, so that all other lines keep their numbers."""
     has_future = any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body)
     wanted = [] if has_future else ["from __future__ import annotations"]
     wanted += [f"from repro.compat import {', '.join(names)}"] if names else []

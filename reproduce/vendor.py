@@ -1,4 +1,4 @@
-"""The libraries of others that a case imports, from the virtual environment."""
+"""Third-party libraries that a case imports, from the virtual environment."""
 import json
 import subprocess
 import sys
@@ -11,16 +11,16 @@ from reproduce.transform import for_old_python
 
 SITE = Path(sysconfig.get_path("purelib"))
 LIBRARIES = ("pyroute2", "scapy")
-# Packages whose __init__ imports all of the library, of which a few modules are needed: empty in the file.
+# Packages whose __init__ imports the whole library, although few modules are needed: empty in the file.
 EMPTY = ("pyroute2",)
-# Tables of makers' names, which nothing here looks at: 1 MB, and seconds at each start.
+# Tables of vendor names, which nothing here uses: 1 MB, and seconds at each start.
 STUBS = {"scapy/libs/manuf.py": b'DATA = ""\n', "scapy/libs/bluetoothids.py": b"DATA = {}\n"}
-# Imported only where a machine has no /etc/ethertypes.
+# Imported only if a machine has no /etc/ethertypes.
 FALLBACKS = ("scapy/libs/ethertypes.py",)
-# Libraries that want a newer Python than 3.8.
+# Libraries that need a newer Python than 3.8.
 NEWER = "pyroute2/"
 LICENCES = ("LICENSE*", "COPYING*")
-# Imports everything of netns in a fresh interpreter and says which files that took.
+# Imports all of netns in a fresh interpreter and prints the files that this loaded.
 _PROBE = """
 import importlib, json, pkgutil, sys, types
 project, site, libraries, empty = json.loads(sys.argv[1])
@@ -39,7 +39,7 @@ print(json.dumps([file for file in files if file and file.endswith(".py")]))
 
 @cache
 def files() -> dict[str, bytes]:
-    """The sources by their name in the file.  Raises CalledProcessError where netns cannot be imported."""
+    """The sources by their name in the file.  Raises CalledProcessError if netns cannot be imported."""
     words = json.dumps([str(PROJECT), str(SITE), LIBRARIES, EMPTY])
     output = subprocess.run([sys.executable, "-I", "-c", _PROBE, words], capture_output=True, text=True, check=True).stdout
     found = {str(path.relative_to(SITE)): path.read_bytes() for path in map(Path, json.loads(output))}

@@ -1,1 +1,1 @@
-"""Tests run again, each in a machine of its own that is restored to where pytest has collected them."""
+"""Tests run again, each in its own machine, restored to the point where pytest has collected them."""

@@ -1,4 +1,4 @@
-"""Attempts at single tests of one kernel, in machines restored to where these tests are collected."""
+"""Attempts at single tests of one kernel, in machines restored to the point where these tests are collected."""
 import os
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from vm.machine import Machine
 
 
 class Attempts:
-    """`directory` is removed by the caller; the machine with the tests is made there by prepare()."""
+    """The caller removes `directory`; prepare() makes the machine with the tests there."""
 
     bench: Bench | None = None
 
@@ -30,11 +30,11 @@ class Attempts:
 
     @property
     def tests(self) -> list[str]:
-        """Those that pytest has collected."""
+        """The tests that pytest has collected."""
         return self.bench.tests if self.bench else []
 
     def prepare(self) -> None:
-        """Have the tests collected.  Raises Gone, VMError, ImageError, CacheError."""
+        """Boot a machine and have the tests collected.  Raises Gone, VMError, ImageError, CacheError."""
         self.bench = Bench(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
         session = self._directory / "boot"
         session.mkdir(parents=True)
@@ -63,7 +63,7 @@ class Attempts:
 
 @contextmanager
 def no_machines_left(*benches: Attempts) -> Iterator[None]:
-    """Whatever ends the block early ends their machines as well."""
+    """If the block ends early, for whatever reason, end their machines too."""
     try:
         yield
     except BaseException:

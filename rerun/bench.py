@@ -1,4 +1,4 @@
-"""A machine in which pytest has collected the tests, saved, and restored for each run."""
+"""A machine in which pytest has collected the tests: saved once, restored for each run."""
 import shutil
 import subprocess
 import time
@@ -17,16 +17,16 @@ from vm.launcher import kernel_parameters
 from vm.machine import Machine
 from vm.payload import pack_sources
 
-# By then a test that says nothing is in a loop, or waits for ever: seconds that QEMU computes, beyond what the tests take.
+# A test that is silent for longer loops or waits forever: seconds of QEMU's processor time beyond what the tests take.
 LONGEST = 6.0
-SLOWER = 4.0                                # times as long as the tests before it and itself take
+SLOWER = 4.0                                # times the cost of the test and of those before it
 _BOOTED = 300                               # seconds (vm.patience)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one test did. `traffic` is report.traffic.numbers(), `cost_s` the seconds that QEMU computed; `exactly` is all of it as the
-    guest said it, with the packets' bytes and the times on its own clock."""
+    """What one test did. `traffic` is report.traffic.numbers(), `cost_s` QEMU's processor time in seconds; `exactly` is the guest's
+    whole answer, with the packets' bytes and the times on its own clock."""
 
     outcome: str
     message: str = ""
@@ -53,9 +53,9 @@ class Bench:
 
     def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False,
                 booted: Path | None = None) -> None:
-        """Boot, collect, do what else the saved machine is to have done, and save.  Raises Gone, VMError.
+        """Boot, collect, run `warm`, and save the machine.  Raises Gone, VMError.
 
-        `booted` is the saved state of a machine that has booted (vm.launcher.saved_state): it goes on from a copy of that.
+        `booted` is the saved state of a booted machine (vm.launcher.saved_state); the machine goes on from a copy of it.
         """
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)
@@ -76,20 +76,20 @@ class Bench:
     @contextmanager
     def restored(self, tests: Sequence[int], seed: int = 0, held: Callable[[Machine], AbstractContextManager] = nullcontext,
                  **traits: object) -> Iterator[tuple[Machine, Conversation]]:
-        """The machine as it was saved, with these tests to run. They are ordered while it stands still, so that they begin at the same
-        instruction each time; `seed` says when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
+        """The machine as it was saved, with these tests to run. The order is sent while it stands still, so that they begin at the same
+        instruction each time; `seed` sets when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
         with self.machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
             machine.load()
             with held(machine):
                 conversation = Conversation(machine)
                 conversation.resume()
                 conversation.ask("run", (list(tests), seed))
-                machine.line.answer()       # whoever held it may let it run
+                machine.line.answer()       # before `held` lets it run
             machine.go_on()
             yield machine, conversation
 
     def results(self, conversation: Conversation, tests: Sequence[int], expected: Mapping[int, float] | None = None) -> Iterator[Seen]:
-        """What each test does, as it ends; `expected` is how long it takes, in seconds that QEMU computes. Raises NeverBegan, Gone."""
+        """What each test does, as it ends; `expected` is its cost in seconds of QEMU's processor time. Raises NeverBegan, Gone."""
         try:
             conversation.answer(LONGEST)
         except Gone as gone:
@@ -104,14 +104,14 @@ class Bench:
             yield Seen(outcome, message, tuple(measurements), numbers(**traffic), conversation.machine.computed_s() - began, exactly)
 
     def end(self) -> None:
-        """Kill all machines, and let none begin any more: what is asked of them raises Gone."""
+        """Kill all machines and let none begin anymore: later requests raise Gone."""
         self.over = True
         for machine in list(self._running):
             machine.process.kill()
 
     @contextmanager
     def machine(self, name: str, state: Path | None, **traits: object) -> Iterator[Machine]:
-        """It waits for its saved state, or boots where there is none; `traits` are its attributes. Raises Gone after end()."""
+        """A machine that waits for its saved state, or boots if there is none; `traits` are its attributes. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir(parents=True)
         try:

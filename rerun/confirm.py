@@ -1,6 +1,6 @@
-"""Is a regression certain?  Its test is run again on both kernels, each time in a restored machine, under several seeds.
+"""Is a regression certain?  Its test runs again on both kernels, each time in a restored machine, under several seeds.
 
-The first outcome stays on record whatever comes: what is added says how certain it is.
+The first outcome stays on record: the attempts only add how certain it is.
 """
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,7 @@ FAILED = ("failed", "crashed", "lost")
 
 @dataclass(frozen=True)
 class Attempt:
-    """One test in a machine of its own.  `seen` is everything that must be the same under the same seed: packets, counters, the clock."""
+    """One test in its own machine.  `seen` is everything that must be the same under the same seed: packets, counters, the clock."""
 
     outcome: str
     message: str = ""
@@ -30,14 +30,14 @@ class Bench(Protocol):
     """The saved machine of one kernel, with the tests collected."""
 
     def attempt(self, test: str, seed: int) -> Attempt:
-        """Run one test in a machine that is restored for it."""
+        """Run one test in a machine restored for it."""
 
 
 def confirm(tests: Iterable[str], new: Bench, old: Bench | None, count: int, slots: int = 1,
             done: Callable[[str, Confirmation], None] = lambda test, confirmation: None) -> dict[str, Confirmation]:
     """Try each test `count` times on both kernels, under the seeds 1 to `count`; seed 1 twice on the new one.
 
-    `old` is None where the old kernel cannot be booted: then only the new one is tried.  `slots` machines run at a time.
+    `old` is None if the old kernel cannot be booted: then only the new one is tried.  `slots` machines run at a time.
     """
     seeds = list(range(1, count + 1))
     found = {}

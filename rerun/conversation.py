@@ -1,4 +1,4 @@
-"""The host's side of the tests' process in a guest: what it is asked, and how long an answer may take."""
+"""The host's side of the channel to the tests' process in a guest: what it asks, and how long it waits for an answer."""
 from contextlib import suppress
 
 from execnet import XSpec
@@ -12,8 +12,8 @@ from vm.line import LineIO
 from vm.machine import Machine, VMError
 from vm.patience import Patience
 
-COLLECTED = 300.0                           # seconds that QEMU may compute until all is collected, or until a test ends that nobody knows
-_LONGEST_IDLE = 15.0                        # seconds in which QEMU has nothing to compute (vm.patience): nothing will ever come
+COLLECTED = 300.0                           # seconds of QEMU's processor time for collecting, or for a test of unknown cost
+_LONGEST_IDLE = 15.0                        # seconds without work for QEMU (vm.patience): no answer will ever come
 
 
 class Gone(Exception):
@@ -25,7 +25,7 @@ class Gone(Exception):
 
 
 class NeverBegan(Gone):
-    """It did so before its first test."""
+    """The guest ended before its first test."""
 
 
 class Conversation:
@@ -37,24 +37,24 @@ class Conversation:
         self.channel = None
 
     def begin(self, arguments: list[str], modules_stay: bool = False) -> list[str]:
-        """Have pytest collect; the node ids.  Raises Gone."""
+        """Have pytest collect; returns the node ids.  Raises Gone."""
         self.channel = self._gateway.remote_exec(guest)
         self.channel.send({"arguments": arguments, "directory": str(PROJECT), "modules_stay": modules_stay})
         return self.answer(COLLECTED)
 
     def resume(self) -> None:
-        """Go on where the saved machine stood: the first channel of a gateway has the same number."""
+        """Go on where the saved machine stopped: the first channel of a gateway always has the same number."""
         self.channel = self._gateway.newchannel()
 
     def ask(self, order: str, argument: object) -> None:
-        """Raises Gone."""
+        """Send an order.  Raises Gone."""
         try:
             self.channel.send((order, argument))
         except OSError as error:
             raise Gone(str(error)) from None
 
     def answer(self, within: float) -> object:
-        """The next one, `within` so many seconds of QEMU's processor time. Raises Gone."""
+        """The next answer, `within` so many seconds of QEMU's processor time. Raises Gone."""
         patience = Patience(self.machine.process.pid, within, asleep=_LONGEST_IDLE)
         while True:
             try:
@@ -70,7 +70,7 @@ class Conversation:
                 raise self._ended() from None
 
     def _ended(self) -> Gone:
-        """Why nothing comes any more. Process 1 says how pytest has ended before it ends the machine."""
+        """Why no more answers come. Process 1 reports how pytest ended before it ends the machine."""
         done = None
         with suppress(VMError, OSError):
             done = self.machine.event(5)

@@ -1,10 +1,10 @@
-"""What runs in the guest: pytest that has collected, and runs the tests that it is asked for, one at a time."""
+"""What runs in the guest: pytest collects, then runs the requested tests, one at a time."""
 
 
 def serve(channel, arguments, directory, modules_stay):
     """Send the node ids; then take ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None).
 
-    `modules_stay`: no module is unloaded by a test, since it would come back at another address.
+    `modules_stay`: no test unloads a module, which would come back at another address.
     """
     import os
     import time
@@ -23,7 +23,7 @@ def serve(channel, arguments, directory, modules_stay):
         def pytest_runtestloop(self, session):
             channel.send([item.nodeid for item in session.items])
             while True:
-                channel.gateway._io.take()  # what comes before would come in the middle of a test
+                channel.gateway._io.take()  # an order that comes earlier would come in the middle of a test
                 try:
                     order, argument = channel.receive()
                 except EOFError:
@@ -32,9 +32,9 @@ def serve(channel, arguments, directory, modules_stay):
                     channel.send(answer)
 
         def run(self, session, order):
-            """Yield None when it begins, then of each test the outcome, message, measurements, traffic, and its beginning and end on the
-            guest's clock (ns). When within a tick a test begins decides over a delayed ACK or a timer's rounding: the seed says it, and what
-            the kernel's random numbers are."""
+            """Yield None when it begins, then for each test the outcome, message, measurements, traffic, and its beginning and end on the
+            guest's clock (ns). When within a tick a test begins decides over delayed ACKs and timer rounding: the seed sets this, and the
+            kernel's random numbers."""
             indexes, seed = order
             __main__.sow(seed)
             yield None
@@ -42,7 +42,7 @@ def serve(channel, arguments, directory, modules_stay):
                 await_phase(seed, session.items[index].nodeid)
                 self.outcome, self.message, self.measurements, self.traffic = "passed", "", [], {}
                 item = session.items[index]
-                # Whoever runs it again begins without what it left the time before.
+                # A repeated test begins without what it left the time before.
                 item.user_properties.clear()
                 began = time.monotonic_ns()
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
@@ -58,7 +58,7 @@ def serve(channel, arguments, directory, modules_stay):
                 self.traffic = next((value for name, value in report.user_properties if name == "traffic"), {})
 
         def symbols(self, _session, _argument):
-            """/proc/kallsyms, compressed: as a table it would not have room beside the tests in a small machine."""
+            """/proc/kallsyms, compressed: the whole table does not fit beside the tests in a small machine."""
             with open("/proc/kallsyms", "rb") as file:
                 yield zlib.compress(file.read(), 1)
 

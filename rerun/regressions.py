@@ -1,4 +1,4 @@
-"""The regressions of a validation, tried again."""
+"""Try the regressions of a validation again."""
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ from vm.machine import VMError
 
 @dataclass(frozen=True)
 class Settings:
-    """`count` seeds a test; `devices` and `deadline` are the machines', `options` pytest's in the guest."""
+    """`count` is seeds per test; `devices` and `deadline` are the machines', `options` pytest's in the guest."""
 
     count: int
     slots: int
@@ -28,7 +28,7 @@ class Settings:
 
 
 def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str, Kernel], settings: Settings, say: Callable[[str], None]) -> None:
-    """Give each regression of the comparisons its Confirmation.  `kernels` are those that machines here can boot, by label."""
+    """Give each regression of the comparisons its Confirmation.  `kernels` are those that this machine can boot, by label."""
     wanted = [comparison for comparison in comparisons if comparison.regressions]
     tests: dict[str, dict[str, None]] = {}
     for comparison in wanted:
@@ -59,7 +59,7 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
 
 
 def _prepare(benches: Mapping[str, Attempts], slots: int) -> dict[str, str]:
-    """Have the tests collected on each kernel; why it failed, by label."""
+    """Have the tests collected on each kernel.  Returns why it failed, by label."""
     def prepare(label: str) -> str:
         try:
             benches[label].prepare()

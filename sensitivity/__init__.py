@@ -1,1 +1,1 @@
-"""How sensitive the suite is: the running kernel is broken in one place at a time, and the tests must notice."""
+"""How sensitive the suite is: break the running kernel in one place at a time; the tests must notice."""

@@ -1,4 +1,4 @@
-"""QEMU's gdb port: reading and writing the memory of a machine that stands still.
+"""QEMU's gdb port: read and write the memory of a stopped machine.
 
 Source: the GDB manual, appendix E, "GDB Remote Serial Protocol".
 """
@@ -16,7 +16,7 @@ class GdbError(Exception):
 
 
 class Gdb:
-    """A connection, which stops the machine; close() lets it run on."""
+    """A connection, which stops the machine; close() lets it run on.  `within` is in seconds.  Raises GdbError."""
 
     def __init__(self, path: Path, within: float = 10) -> None:
         deadline = time.monotonic() + within
@@ -34,7 +34,7 @@ class Gdb:
                 time.sleep(0.01)
 
     def read(self, address: int, size: int) -> bytes:
-        """The bytes there; fewer where the memory ends, as behind a module's last function."""
+        """The bytes there; fewer where the memory ends, as behind a module's last function.  Raises GdbError."""
         data = bytearray()
         while len(data) < size:
             at = address + len(data)
@@ -54,7 +54,7 @@ class Gdb:
                 raise GdbError(f"memory at {at:#x} cannot be written: {answer}")
 
     def close(self) -> None:
-        """Leave; the machine goes on."""
+        """Disconnect; the machine runs on."""
         with suppress(OSError, GdbError):
             self._ask("D")
         self._answers.close()
@@ -64,7 +64,7 @@ class Gdb:
         packet = body.encode()
         try:
             self._socket.sendall(b"$%s#%02x" % (packet, sum(packet) & 0xFF))
-            while (answer := self._answer()).startswith("T"):       # unasked: the machine has stopped now
+            while (answer := self._answer()).startswith("T"):       # unsolicited: the machine has stopped
                 pass
             return answer
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The machine of rerun/, with a gdb port: one instruction of its kernel can be changed, and it tells what it executes."""
+"""The machine of rerun/, with a gdb port: one instruction of its kernel can be changed, and it reports what it executes."""
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -12,17 +12,17 @@ from vm.machine import Machine, VMError
 
 
 class Watched(Machine):
-    """A machine with a gdb port, which can tell what it executes of some functions.
+    """A machine with a gdb port, which can report what it executes of some functions.
 
-    QEMU logs an instruction when it translates it, just before it is executed for the first time. What is written to memory it
-    translates again: so the same bytes are written once more whenever a new account begins.  Logging each execution takes several times as long.
+    QEMU logs an instruction when it translates it, just before its first execution. Memory that is written is translated again, so the
+    same bytes are written once more whenever a new account begins.  Logging each execution takes several times as long.
     """
 
-    functions: Sequence[Symbol] = ()        # by address
-    _position = 0                           # in the log, up to which it has been read
+    functions: Sequence[Symbol] = ()        # sorted by address
+    _position = 0                           # in the log, read up to here
 
     def executed(self) -> set[int]:
-        """The addresses of the instructions that were executed since the last call, or the start; the machine goes on."""
+        """The addresses of the instructions executed since the last call, or the start; the machine goes on."""
         with open(self.directory / "translated.log", "rb") as log:
             log.seek(self._position)
             data = log.read()
@@ -33,14 +33,14 @@ class Watched(Machine):
             starts = [function.address for function in self.functions]
             gdb = Gdb(self.directory / "gdb")
             for number in {bisect_right(starts, address) - 1 for address in found}:
-                # As they are now: the kernel changes its code, for tracing and for static branches.
+                # As they are now: the kernel patches its code for tracing and static branches.
                 gdb.write(starts[number], gdb.read(starts[number], self.functions[number].size))
             gdb.close()
         return found
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """It stands still for the time of the block, and leaves the processor to others. One that has ended is left alone."""
+        """Stop the machine for the block, and leave the processor to others. A machine that has ended is left alone."""
         self._tell("stop")
         yield
         self._tell("cont")
@@ -63,8 +63,8 @@ class MutantBench(Bench):
     machine_class = Watched
 
     def study(self, names: list[str]) -> tuple[list[Symbol], dict[int, str], dict[int, Seen]]:
-        """Prepare it: run everything once, the last test first, so that all modules are loaded. The functions of these names, the names of
-        all addresses, and what the tests did."""
+        """Prepare it: run everything once, the last test first, so that all modules are loaded. Returns the functions of these names, the
+        names of all addresses, and what the tests did."""
         first: dict[int, Seen] = {}
         listing = b""
 
@@ -82,7 +82,7 @@ class MutantBench(Bench):
 
     def mutated(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = (),
                 seed: int = 0) -> AbstractContextManager[tuple[Watched, Conversation]]:
-        """As restored(), with one instruction changed. Of `functions` it can tell what it executes."""
+        """As restored(), with one instruction changed. It can report what it executes of `functions`."""
         @contextmanager
         def changed(machine: Watched) -> Iterator[None]:
             gdb = Gdb(machine.directory / "gdb")

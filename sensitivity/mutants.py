@@ -1,4 +1,4 @@
-"""Where a function can be broken: one instruction, changed into another of the same length."""
+"""Where a function can be broken: one instruction is changed into another of the same length."""
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, replace
 
@@ -19,10 +19,10 @@ from capstone.x86 import (
 _LONGEST = 1 << 14                          # bytes of a function
 NOP = bytes.fromhex("0f1f440000")
 NOTHING = "nothing"                         # the kind of a mutant that changes nothing
-# Calls that are no work of the function: to its compiler's or the kernel's own checks.
+# Calls that are not the function's own work: checks of the compiler or the kernel.
 _NOT_CALLS = ("__fentry__", "__x86_", "__stack_chk_fail", "__warn_printk", "_printk", "__sanitizer", "__rcu_read_", "__ubsan")
 _MASKING = (X86_INS_AND, X86_INS_TEST)
-_ADDRESSES = -4096                          # of the kernel: what is above, and negative, are numbers (include/linux/err.h)
+_ADDRESSES = -4096                          # kernel addresses are below; negative values above are numbers (include/linux/err.h)
 _WITH_CONSTANT = (X86_INS_MOV, X86_INS_ADD, X86_INS_SUB, X86_INS_OR, *_MASKING)
 
 
@@ -38,7 +38,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class Mutant:
-    """`old` at `address` becomes `new`. `text` is the instruction and what is done to it."""
+    """`old` at `address` becomes `new`. `text` is the instruction and its change."""
 
     function: str
     offset: int                             # bytes from the function's start
@@ -53,12 +53,12 @@ class Mutant:
         return f"{self.function}+{self.offset:#x} {self.kind}"
 
     def unchanged(self) -> "Mutant":
-        """One that changes nothing, in the same place: whoever says that it was killed is wrong."""
+        """A mutant in the same place that changes nothing: a verdict that it was killed is wrong."""
         return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: nothing is changed")
 
 
 def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int, str]]:
-    """The functions of these names, with their compiler's copies, and the names of all addresses in /proc/kallsyms."""
+    """The functions of these names, with the compiler's copies, and the names of all addresses in /proc/kallsyms."""
     table = []
     for line in kallsyms.splitlines():
         address, kind, name, *module = line.split()
@@ -80,7 +80,7 @@ def disassemble(symbol: Symbol, code: bytes) -> Iterator[CsInsn]:
 
 
 def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Mutant]:
-    """All of a function. `names` are the symbols that it calls, by address."""
+    """All mutants of a function. `names` are the symbols that it calls, by address."""
     for instruction in disassemble(symbol, code):
         for new, kind, what in _changes(instruction, names):
             yield Mutant(symbol.name, instruction.address - symbol.address, instruction.address, bytes(instruction.bytes), new, kind, f"{instruction.mnemonic} {instruction.op_str}: {what}")
@@ -110,16 +110,16 @@ def _constant(instruction: CsInsn, code: bytes) -> Iterator[tuple[bytes, str, st
     value = int.from_bytes(code[at:at + size], "little", signed=True)
     compared = instruction.id == X86_INS_CMP
     if not value and not compared:
-        return                              # what is set to 0 is mostly a structure of which nobody has set more
+        return                              # a 0 mostly initialises a field that nothing else sets
     changed = value + 1 if compared else _another(value, instruction.id in _MASKING)
     new = code[:at] + (changed % (1 << 8 * size)).to_bytes(size, "little") + code[at + size:]
     yield new, "comparison" if compared else "constant", f"{value:#x} becomes {changed:#x}"
 
 
 def _another(value: int, mask: bool) -> int:
-    """The number, which is not 0, without its highest bit; a mask that clears bits leaves the lowest of them. In these bits lies what it is for:
-    a jiffy more in a timeout, or one more bit in a mask, is no fault that anybody could see. Addresses are one word further: a byte
-    further a function would begin in the middle of its endbr64, which is still an instruction that does nothing."""
+    """The number, which is not 0, without its highest bit; a negative mask gets its lowest zero bit set. Only such a bit matters:
+    one jiffy more in a timeout, or one more bit in a mask, is no visible fault. An address moves by a word: one byte further, a function
+    would begin in the middle of its endbr64, which is still an instruction without effect."""
     if value < _ADDRESSES:
         return value + 8
     if mask and value < -1:

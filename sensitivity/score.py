@@ -1,4 +1,4 @@
-"""What becomes of a mutant, and of all of them."""
+"""The verdict on each mutant, and the scores over all."""
 import json
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,8 +11,8 @@ from rerun.bench import Seen
 
 @dataclass(frozen=True)
 class Verdict:
-    """`outcome` is one of OUTCOMES; `by` the test that noticed, `how` what it noticed; `tests` were run of the `reaching` ones that execute
-    the instruction."""
+    """`outcome` is one of OUTCOMES; `by` is the test that noticed, `how` what it noticed; `tests` ran, of the `reaching` ones that
+    execute the instruction."""
 
     mutant: str
     function: str
@@ -25,16 +25,16 @@ class Verdict:
     reaching: int = 0
 
 
-# "no start": the guest no longer ran when the first test was to begin.
+# "no start": the guest no longer ran when the first test should begin.
 OUTCOMES = ("killed", "survived", "not reached", "no start")
-# The name of what is noticed when a test has another outcome.
+# The name of what a test with another outcome noticed.
 OUTCOME = "outcome"
-# Of a mutant that changes nothing: it was called killed, or not.
+# For a mutant that changes nothing: it was called killed, or not.
 FALSE_ALARM, QUIET = "false alarm", "quiet"
 
 
 def moved(base: Seen, now: Seen) -> dict[str, str]:
-    """By name, the measurements that moved by more than their tolerance, and the traffic that is not the same."""
+    """By name, the measurements that moved by more than their tolerance, and the traffic that differs."""
     found = {}
     after = {one["name"]: one for one in now.measurements}
     for one in base.measurements:
@@ -47,14 +47,14 @@ def moved(base: Seen, now: Seen) -> dict[str, str]:
 
 
 def noticed(base: Seen, now: Seen, unsteady: Container[str] = ()) -> dict[str, str]:
-    """By name, what a test noticed: another outcome, or else what moved and is not `unsteady`, which moves by itself."""
+    """By name, what a test noticed: another outcome, or else what moved, except `unsteady` names, which move by themselves."""
     if base.outcome != now.outcome:
         return {OUTCOME: f"{base.outcome} -> {now.outcome}: {(now.message.splitlines() or [''])[0]}"}
     return {name: text for name, text in moved(base, now).items() if name not in unsteady}
 
 
 class Ledger:
-    """The verdicts so far, a line each in a file, so that a run that was broken off goes on where it was."""
+    """The verdicts so far, one per line in a file, so that an interrupted run continues where it was."""
 
     def __init__(self, path: Path, key: str) -> None:
         self._path, self._key = path, key
@@ -74,7 +74,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Score:
-    """Of a function, a family or all: mutants by outcome. `share` is the killed of those reached, None where none was."""
+    """Mutants by outcome, of a function, a family or all. `share` is killed / reached (0 to 1), or None if none was reached."""
 
     name: str
     killed: int
@@ -107,7 +107,7 @@ def scores(verdicts: Sequence[Verdict]) -> list[Score]:
 
 
 def checked(verdicts: Sequence[Verdict]) -> str:
-    """How often the tool itself was wrong: mutants that change nothing, which no score counts."""
+    """How often the tool itself was wrong: mutants that change nothing, which count in no score."""
     outcomes = [verdict.outcome for verdict in verdicts]
     wrong = outcomes.count(FALSE_ALARM)
     return f"{wrong + outcomes.count(QUIET)} mutants that change nothing: {wrong} called killed"

@@ -21,12 +21,12 @@ from sensitivity.machine import MutantBench
 from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
 from sensitivity.score import FALSE_ALARM, OUTCOME, QUIET, Ledger, Verdict, moved, noticed
 
-GONE = "machine"                            # what a test is said to have noticed that had no end
-AFTERWARDS = "leftovers"                    # run after all others of each mutant
-MOST_WORK = 40.0                            # seconds that QEMU computes, on the unchanged kernel, for the tests that a mutant meets
-REHEARSALS = 2                              # runs of everything, unchanged and in chance order, that show what moves by itself
-MUTANTS_PER_CHECK = 40                      # of these one is tried that changes nothing, too
-# Of a mutant's tests (MutantBench.mutated): when it is first tried, and when what it did is tried again. What is run to prepare has others.
+GONE = "machine"                            # the finding of a test that did not end
+AFTERWARDS = "leftovers"                    # folder of the tests that run last
+MOST_WORK = 40.0                            # seconds of QEMU's processor time, on the unchanged kernel, for the tests of one mutant
+REHEARSALS = 2                              # unchanged runs of everything in random order, which show what moves by itself
+MUTANTS_PER_CHECK = 40                      # mutants for each additional one that changes nothing
+# For a mutant's tests (MutantBench.mutated): the first try, then the repetitions. The runs that prepare use others.
 SEEDS = (1, 2, 3)
 _FIRST_SEED = 100
 console = Console(highlight=False)
@@ -59,7 +59,7 @@ class Study:
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
     def prepared(self, names: list[str]) -> dict:
-        """The machine, saved, and what the tests do in it unchanged. An earlier run's where nothing has changed since."""
+        """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since."""
         file, key = self.bench.state / "study.pickle", self.key(names)
         if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
             return known
@@ -87,7 +87,7 @@ class Study:
         return known
 
     def twice(self, action: Callable[..., T], *arguments: object) -> T:
-        """A machine that is lost although nothing was changed in it is tried once more."""
+        """Run the action; once more if a machine is lost although nothing was changed in it."""
         try:
             return action(*arguments)
         except Gone as gone:
@@ -97,7 +97,7 @@ class Study:
             return action(*arguments)
 
     def judge_tests(self, *others: dict[int, Seen]) -> None:
-        """What of each test is the same each time; one whose outcome is not says nothing of a mutant."""
+        """Find what of each test varies; a test whose outcome varies says nothing about a mutant and is dropped."""
         self.unsteady = {index: {name for other in others for name in moved(base, other[index])} for index, base in self.base.items()}
         for index, base in list(self.base.items()):
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
@@ -116,21 +116,21 @@ class Study:
         return self.bench.tests[index].split("/")[1]
 
     def shuffled(self, tests: list[int], seed: int) -> list[int]:
-        """In an order of chance, but what runs after all others."""
+        """In random order, except for the tests that run last."""
         found = random.Random(seed).sample(tests, len(tests))
         return sorted(found, key=self.is_afterwards)
 
     def order(self, tests: list[int], families: Sequence[str]) -> list[int]:
-        """Those of the function's own families first, and the quickest first: a mutant needs to be noticed only once."""
+        """Tests of the function's own families first, the quickest first: one that notices is enough."""
         return sorted(tests, key=lambda index: (self.folder(index) not in families, self.base[index].cost_s))
 
     def families(self, mutant: Mutant) -> tuple[str, ...]:
-        """Those that guard its function."""
+        """The families that guard its function."""
         base = mutant.function.split(".")[0]
         return tuple(family for family, names in self.guards.items() if base in names)
 
     def key(self, names: list[str], *sources: str) -> str:
-        """What a machine is of: one kernel, one suite; and `sources` beside those that run in it."""
+        """Identifies a prepared machine: one kernel, one suite; and `sources` beside those that run in it."""
         kernel: Kernel = self.bench.kernel
         digest = hashlib.sha256(repr((kernel.key, self.bench.arguments, names)).encode())
         for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/*.py", "fixtures/*.py", "rerun/*.py", *sources):
@@ -139,7 +139,7 @@ class Study:
         return digest.hexdigest()[:16]
 
     def whole(self, tests: Sequence[int], seed: int) -> dict[int, Seen]:
-        """All these tests in one machine, unchanged."""
+        """Run all these tests in one machine, unchanged."""
         with self.bench.mutated(tests, seed=seed) as (_machine, conversation):
             return dict(zip(tests, self.bench.results(conversation, tests)))
 
@@ -167,7 +167,7 @@ class Study:
                 verdict = self.try_one(mutant)
                 with lock:
                     if self.bench.over:
-                        return              # its machine was killed by us
+                        return              # we killed its machine
                     ledger.add(verdict)
                     progress.advance(task)
 
@@ -177,7 +177,7 @@ class Study:
 
     @contextmanager
     def workers(self) -> Iterator[ThreadPoolExecutor]:
-        """As many threads as machines. When one fails, or the run is interrupted, the machines of the others end at once."""
+        """One thread per machine. When one fails, or the run is interrupted, the machines of the others end at once."""
         with ThreadPoolExecutor(self.options.slots) as pool:
             try:
                 yield pool
@@ -209,9 +209,9 @@ class Study:
         return self.verdict(mutant, "survived", tests=ran, reaching=most)
 
     def confirmed(self, mutant: Mutant, tests: Sequence[int], found: Mapping[str, str]) -> str:
-        """What of that which the last of these tests has found is no chance. An outcome, which the unchanged kernel has had the same each
-        time, has to come again in the same order, and not without the mutant; anything else each time in this test alone, and never
-        without the mutant."""
+        """What the last of these tests noticed and is not random, or "". Another outcome, which the unchanged kernel never had, must come
+        again in the same order, and not without the mutant; anything else must come each time in this test alone, and never without the
+        mutant."""
         decisive = {OUTCOME, GONE}
         if found.keys() & decisive:
             happens = not self.control(tests, SEEDS[0]) & decisive and self.again(mutant, tests, SEEDS[1]) & decisive
@@ -225,12 +225,12 @@ class Study:
             if left:
                 left -= self.control(alone, seed)
         if not left:
-            # What was chance is not looked at any more in this test.
+            # It was random: ignore it in this test from now on.
             self.unsteady[last] |= found.keys()
         return next((how for name, how in found.items() if name in left), "")
 
     def again(self, mutant: Mutant, tests: Sequence[int], seed: int) -> Set[str]:
-        """The names of what the last of these tests notices of the mutant."""
+        """The names of what the last of these tests notices with the mutant."""
         return self.names(tests[-1], self.last_seen(tests, seed, mutant))
 
     def affordable(self, tests: list[int]) -> list[int]:
@@ -242,17 +242,17 @@ class Study:
         return {index: self.base[index].cost_s for index in tests}
 
     def control(self, tests: Sequence[int], seed: int) -> Set[str]:
-        """The names of what the last of these tests notices of the unchanged kernel."""
+        """The names of what the last of these tests notices on the unchanged kernel."""
         if (key := (seed, *tests)) not in self.controls:
             self.controls[key] = self.last_seen(tests, seed)
         return self.names(tests[-1], self.controls[key])
 
     def names(self, index: int, seen: Seen | None) -> Set[str]:
-        """Those of what the test has noticed; None is a machine that was lost."""
+        """The names of what the test noticed; `seen` is None if the machine was lost."""
         return {GONE} if seen is None else noticed(self.base[index], seen, self.unsteady[index]).keys()
 
     def last_seen(self, tests: Sequence[int], seed: int, mutant: Mutant | None = None) -> Seen | None:
-        """What the last of these tests does; None where the machine is lost."""
+        """What the last of these tests does; None if the machine is lost."""
         with suppress(Gone), self.bench.mutated(tests, mutant, seed=seed) as (_machine, conversation):
             *_others, last = self.bench.results(conversation, tests, self.costs(tests))
             return last
@@ -265,7 +265,7 @@ class Study:
 
 
 def spread(found: list[Mutant], most: int) -> list[Mutant]:
-    """At most so many, in turn from each function, evenly over its length; the same ones each time."""
+    """At most `most` mutants, in turn from each function, evenly over its length; the same ones each time."""
     by_function: dict[str, list[Mutant]] = {}
     for mutant in found:
         by_function.setdefault(mutant.function, []).append(mutant)

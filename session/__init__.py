@@ -1,1 +1,1 @@
-"""pytest-xdist's session with kernels for workers, and the plugins that gather and recognise what its tests say."""
+"""pytest-xdist's session with kernels as workers, and the plugins that gather and recognise its tests' reports."""

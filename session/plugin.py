@@ -1,4 +1,4 @@
-"""The pytest plugin that gathers results and prints and writes what becomes of them."""
+"""The pytest plugin that gathers results, prints them and writes the report."""
 import sys
 import time
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ RUNNING = "running"
 
 
 class Report:
-    """`runs` are the session's kernels (session.session.KernelRun); empty for the running kernel."""
+    """`runs` are the session's kernels (session.session.KernelRun); empty if the running kernel is tested."""
 
     def __init__(self, config: pytest.Config, runs: list):
         self.config = config
@@ -28,7 +28,7 @@ class Report:
         self.running = next(iter(config.option.labels), RUNNING)       # the running kernel's label
         self.collector = Collector()
         self.began = time.time()
-        self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the test that ran
+        self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the running test
         self.interrupted = False
         self.over = False
         if config.option.report:
@@ -49,7 +49,7 @@ class Report:
 
     @staticmethod
     def read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
-        """The first kernel of an earlier run, in the place of an old kernel; its label is none of `labels`."""
+        """The first kernel of an earlier run, as the old kernel; its label is none of `labels`.  Raises pytest.UsageError."""
         if path is None:
             return []
         try:
@@ -87,7 +87,7 @@ class Report:
             report.nodeid = f"{report.nodeid} on {run.label}"
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo) -> None:
-        """Called for -x and for errors in collection as well, which have an exception of their own."""
+        """Called for -x and collection errors too, with other exceptions."""
         self.interrupted = excinfo.type is KeyboardInterrupt
 
     def _show(self, label: str, report: pytest.TestReport) -> None:
@@ -99,7 +99,7 @@ class Report:
             if self.config.option.verbose > 0:
                 times = f"{test.virtual_s:.3f} s" + (f" in {test.wall_s:.1f} s" if test.wall_s else "")
                 self._writer().line(f"{label}  {outcome:8} {report.nodeid}  ({times})")
-        # From here on the report is read by pytest's own summary, which knows nothing of kernels.
+        # From here on pytest's own summary reads the report, and it knows nothing of kernels.
         report.nodeid = f"{report.nodeid} on {label}"
         path, line, name = report.location
         report.location = (path, line, f"{name} on {label}")
@@ -108,7 +108,7 @@ class Report:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport, config: pytest.Config) -> tuple[str, str, str] | None:
-        """With kernels, progress is ours; pytest keeps its counts."""
+        """With kernels, the progress is ours; pytest keeps its counts."""
         if not getattr(report, "kernel", None):
             return None
         category = report.outcome if report.when == "call" or not report.passed else ""
@@ -127,7 +127,7 @@ class Report:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
             status = exit_status([*self.baseline, *self.kernels], self.comparisons)
-            # pytest's own word, which of_pytest() understands: its 2 is an interruption.
+            # pytest's own status, which of_pytest() translates: its 2 is an interruption.
             session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED if status == Exit.USAGE else status
         elif session.exitstatus == pytest.ExitCode.OK and not any(kernel.ran for kernel in self.kernels):
             session.exitstatus = Exit.NOTHING_JUDGED
@@ -182,7 +182,7 @@ class Report:
         from reproduce.folder import Settings, write_folders
         option = self.config.option
         settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay)
-        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # of a host's own kernel there is no file
+        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # a host's own kernel has no file
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
     def _run(self, status: int) -> dict:

@@ -1,4 +1,4 @@
-"""What is seen while kernels run: a line per kernel on a terminal, a line per change elsewhere."""
+"""Progress while kernels run: a line per kernel on a terminal, a line per change elsewhere."""
 import threading
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -14,7 +14,7 @@ WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "b
 
 
 class Progress:
-    """`state` tells what a kernel's machine does, by its label."""
+    """`state` tells what a kernel's machine does; its argument is the kernel's label."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], interactive: bool):
         self.counts = {label: dict.fromkeys(WORST, 0) for label in labels}
@@ -63,7 +63,7 @@ class Progress:
             self.changes()
 
     def changes(self) -> None:
-        """Print a line for every kernel whose machine does something new."""
+        """Print a line for every kernel whose machine enters a new state."""
         for label in self.counts:
             state = self.state(label)
             if state != self.said[label]:

@@ -1,4 +1,4 @@
-"""The pytest plugin that tells a listed issue of a kernel from a failure nobody knows."""
+"""The pytest plugin that tells listed issues of a kernel from unknown failures."""
 import platform
 import re
 
@@ -13,12 +13,12 @@ from session.session import KernelRun, KernelSession
 
 
 class Recognise:
-    """Marks reports, before anybody else sees them.
+    """Marks reports before other plugins see them.
 
-    A failure gets its `signature`. Of one that is listed for its kernel, and shows what is recorded of the entry, it makes what pytest
-    calls an expected failure, with the entry as `issue`; a test that passes although it is listed gets the `issue` too. A failure that
-    shows something else stays one, with the entry as `listed`. A failure that is listed for other kernels alone gets its `candidates`:
-    fixes that this kernel may lack.
+    A failure gets its `signature`. If it is listed for its kernel and matches a signature recorded for the entry, it becomes what pytest
+    calls an expected failure, with the entry as `issue`; a listed test that passes gets the `issue` too. A listed failure with another
+    signature remains a failure, with the entry as `listed`. A failure that is listed for other kernels only gets `candidates`: fixes that
+    this kernel may lack.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Recognise:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """The worker is told which failures are listed for its kernel: it need not look far for their evidence."""
+        """Tell the worker which failures are listed for its kernel: it collects less evidence for them."""
         session = node.config.pluginmanager.get_plugin("dsession")
         version = _version_of(session.run_of(node)) if isinstance(session, KernelSession) else _own_version()
         node.workerinput["listed"] = [pattern for issue in load() if issue.affects(version) for pattern in issue.patterns]
@@ -41,7 +41,7 @@ class Recognise:
         if report.failed:
             report.signature = signature(message_of(report), str(report.longrepr or ""))
             issue = known(report.nodeid, version, report.signature)
-            # A kernel that hangs may be what the entry is about; another end of the machine says nothing of the kernel.
+            # The entry may be about a kernel that hangs; any other lost machine says nothing about the kernel.
             lost = getattr(report, "ending", "") == "lost" and not (issue and report.hung)
             if issue and not lost:
                 report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"
@@ -57,19 +57,19 @@ class Recognise:
 
 
 def other_reason(issue: Issue, seen: str) -> str:
-    """What a failure shows, and what was recorded of the issue that is listed for its test."""
+    """What a failure shows, and the recorded signatures of the issue listed for its test."""
     return "\n".join([f"{issue.id}: {issue}", f"shows:    {seen}", *(f"recorded: {each}" for each in issue.signatures)])
 
 
 def _version(report: pytest.TestReport) -> str:
-    """Of the kernel that the test ran on: its package's, or its own."""
+    """Of the kernel that the test ran on: its package's version, or its release."""
     if run := getattr(report, "kernel", None):
         return _version_of(run)
     return _own_version()
 
 
 def _own_version() -> str:
-    # Debian's release may be that of its ABI alone, 6.1.0-47; the package's version stands at the end of the build's.
+    # Debian's release may name only its ABI, 6.1.0-47; the package's version is at the end of the build string.
     packaged = re.search(r"Debian (\S+)", platform.version())
     return packaged[1] if packaged else platform.release()
 

@@ -1,10 +1,10 @@
-"""A worker of pytest-xdist whose project is elsewhere than the session's."""
+"""A pytest-xdist worker whose project directory is not the session's."""
 import json
 import os
 
 
 class RelocatedChannel:
-    """The worker's channel.  The first message, its command line, is changed to what it means on this machine."""
+    """The worker's channel.  It adapts the paths in the first message, the command line, to this machine."""
 
     def __init__(self, channel: object):
         self.channel = channel

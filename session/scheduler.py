@@ -1,4 +1,4 @@
-"""Which machine runs which tests: every kernel runs all, each starts as soon as its own machine is ready.
+"""Which machine runs which tests: every kernel runs all, and starts as soon as its own machine is ready.
 
 pytest-xdist's EachScheduling waits until every worker has collected; with more kernels than slots that never happens.
 """
@@ -10,7 +10,7 @@ from xdist.workermanage import WorkerController
 class KernelScheduling:
     """pytest-xdist's scheduler protocol.  A kernel is the `kernel` attribute of a worker's gateway specification."""
 
-    collection_is_completed = True          # a worker is given its tests when it has collected, whatever the others do
+    collection_is_completed = True          # a worker gets its tests once it has collected, whatever the others do
 
     def __init__(self, kernels: Sequence[str]):
         self.unfinished = set(kernels)
@@ -46,14 +46,14 @@ class KernelScheduling:
             try:
                 node.send_runtest_some(self.left[kernel])
             except OSError:
-                continue                    # its machine has just ended, which the session is about to be told
+                continue                    # its machine has just ended; the session will be told
             node.shutdown()
             self.ready.remove(node)
             self._finish_if_empty(kernel)
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
         kernel = node.gateway.spec.kernel
-        if item_index in self.left.get(kernel, ()):         # it is said twice: with the last report, and by the worker
+        if item_index in self.left.get(kernel, ()):         # called twice: for the last report, and by the worker
             self.left[kernel].remove(item_index)
             self._finish_if_empty(kernel)
 
@@ -64,14 +64,14 @@ class KernelScheduling:
         raise NotImplementedError("tests are not moved between machines")
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Forget a machine.  Returns the test that it was running, if it ended in the middle of one."""
+        """Forget a machine.  Returns the test that it was running, if any."""
         self.nodes.remove(node)
         kernel = node.gateway.spec.kernel
         left = self.left.get(kernel)
         return self.collections[kernel][left[0]] if left and node not in self.ready else None
 
     def rerun(self, kernel: str) -> bool:
-        """Decide about the test that was running when the machine ended: the first time it is run once more (True)."""
+        """Decide whether the test during which the machine ended runs again: the first time it does (True)."""
         first = self.left[kernel][0]
         if first in self.again[kernel]:
             self.left[kernel].pop(0)
@@ -86,7 +86,7 @@ class KernelScheduling:
         self.given_up[kernel] = self.left.pop(kernel, [])
 
     def unrun(self, kernel: str) -> list[str]:
-        """The tests that were chosen and did not run, where they are known: a kernel whose machine never ran has collected none."""
+        """Chosen tests that did not run; empty if the kernel's machine never ran, since it has collected none."""
         return [self.collections[kernel][index] for index in self.given_up.get(kernel, self.left.get(kernel, []))]
 
     def _finish_if_empty(self, kernel: str) -> None:

@@ -32,7 +32,7 @@ from vm.machine import VMError, check_device, kvm_trouble, qemu
 from vm.payload import pack_sources
 
 ENDING = 10                                 # seconds that a launcher may take to end
-# Options with a value that a guest has no use for, and those of which it only looks whether they are there.
+# Options whose value a guest does not need, and options whose presence alone matters to it.
 NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
                   "--confirm", "--fail-on", "--label")
 WHEREVER = ("--report", "--bug-report", "--baseline")
@@ -47,11 +47,11 @@ class KernelRun:
     spec: str
     label: str = ""
     kernel: Kernel | None = None
-    clock: str = "virtual"                  # that its tests run on: virtual or real
-    error: str | None = None                # why it could not be had or booted
+    clock: str = "virtual"                  # of its tests: virtual or real
+    error: str | None = None                # why it could not be fetched or booted
     machines: list[Events] = field(default_factory=list)
     failed_starts: int = 0
-    restores: int = 0                       # machines that were given up because of what a test had left in them
+    restores: int = 0                       # machines replaced because a test left something behind
     first_test_at: float | None = None      # seconds since the epoch
     chosen: str = ""
 
@@ -61,11 +61,11 @@ class KernelRun:
         return Named(self.spec, self.path(), kernel.release if kernel else "", kernel.key if kernel else "", self.chosen)
 
     def path(self) -> Path | None:
-        """Its file or tree, where it was given as one."""
+        """Its file or tree, if it was given as one."""
         return parse(self.spec).path
 
     def running(self) -> dict:
-        """What is known of its machine once it runs: boot_s, qemu."""
+        """What its machine reports once it runs: boot_s (seconds), qemu."""
         return next((event for events in self.machines if (event := events.last("boot_s"))), {})
 
     def first_test_s(self) -> float | None:
@@ -74,11 +74,11 @@ class KernelRun:
         return round(self.first_test_at - event["at"], 3) if event and self.first_test_at else None
 
     def peak_mb(self) -> float | None:
-        """The most memory that one of its machines occupied, in MB."""
+        """The most memory that one of its machines used, in MB."""
         return max((event["peak_mb"] for events in self.machines if (event := events.last("peak_mb"))), default=None)
 
     def state(self) -> str:
-        """What its machine does now, in a word."""
+        """The state of its machine, in a word."""
         event = self.machines[-1].last("state") if self.machines else None
         return event["state"] if event else "waiting"
 
@@ -93,7 +93,7 @@ class KernelRun:
 def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
-    `words` are specifications, with a label or without.  A kernel that exists and cannot be had keeps its place with an error: the
+    `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the
     others still run.  `boots_here`: on this machine's QEMU.
     """
     try:
@@ -119,7 +119,7 @@ def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = Tr
 
 
 def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
-    """Give each column its label; `labels` are those of --label, in the columns' order.  Raises pytest.UsageError."""
+    """Give each column its label; `labels` are those of --label, in column order.  Raises pytest.UsageError."""
     try:
         if len(labels) > len(runs):
             raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
@@ -134,9 +134,9 @@ def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
 
 
 class KernelSession(DSession):
-    """pytest-xdist's session, with kernels for workers and a policy for machines that end early.
+    """pytest-xdist's session, with kernels as workers and a policy for machines that end early.
 
-    A test that was running when its machine crashed or was lost is run once more in a restored machine; the rest goes on there.
+    A test whose machine crashed or was lost runs once more in a restored machine, and the remaining tests follow there.
     """
 
     boots_here = True                       # the machines run on this machine's QEMU
@@ -153,7 +153,7 @@ class KernelSession(DSession):
         self.directory: Path | None = None
 
     def unrun_of(self, run: KernelRun) -> list[str]:
-        """Tests that were chosen for a kernel and did not run."""
+        """Chosen tests that did not run on a kernel."""
         return self.sched.unrun(run.number) if self.sched else []
 
     def run_of(self, node: WorkerController) -> KernelRun:
@@ -184,17 +184,17 @@ class KernelSession(DSession):
         self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
                     "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
-        os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; an `env:` in the gateway's specification would be waited for
+        os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
-        self.nodemanager.testrunuid = "kdrift"      # xdist's own is another in each run, and the guests would hold it
+        self.nodemanager.testrunuid = "kdrift"      # xdist's own differs in each run, and guests would see it
         for run in self.wanted:
             self.start_machine(run)
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
         for launcher in self.launchers:
-            launcher.terminate()            # one that still has a machine ends it, whatever it is doing
+            launcher.terminate()            # a launcher with a machine ends it at once
         super().pytest_sessionfinish()
         for launcher in self.launchers:
             try:
@@ -207,7 +207,7 @@ class KernelSession(DSession):
                 events.keep()
 
     def start_machine(self, run: KernelRun) -> None:
-        """Start a worker for a kernel; it answers when its machine has a slot and runs."""
+        """Start a worker for a kernel; it answers once its machine has a slot and runs."""
         name = f"{run.number}-{len(run.machines)}"
         events = Events(self.directory / f"{name}.events")
         run.machines.append(events)
@@ -221,13 +221,13 @@ class KernelSession(DSession):
         self._active_nodes.add(node)
 
     def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
-        """Write what the launcher is to do; the launcher's module."""
+        """Write the launcher's job.  Returns the launcher's module."""
         Job(kernel=run.kernel, events=str(events.path), **self.job).write(job)
         return "vm.launcher"
 
     @pytest.hookimpl
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
-        # The worker's own answer would be waited for, machine after machine.
+        # xdist would wait for each worker's own answer, one machine after another.
         gateway._cache_rinfo = RInfo({"executable": sys.executable, "version_info": tuple(sys.version_info), "platform": sys.platform,
                                       "cwd": str(PROJECT), "pid": 0})
 
@@ -244,17 +244,17 @@ class KernelSession(DSession):
         return super().pytest_runtestloop() if self.wanted else True
 
     def restorable(self, run: KernelRun) -> bool:
-        """Whether another machine can take the place of one that is not fit for use any more."""
+        """Whether another machine can replace one that is no longer usable."""
         return True
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """The same for every machine of every session, so that a guest does the same."""
+        """The same for every machine of every session, so that guests behave the same."""
         node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)))
 
     def worker_workerfinished(self, node: WorkerController) -> None:
-        """The tests of a machine are done, or what one has left there (fixtures/remains.py) is not to meet the others: they go on in
-        a restored one. That is no second attempt of any test."""
+        """A machine's tests are done, or one has left something there (fixtures/remains.py): then the other tests go on in a restored
+        machine. That is no second attempt of any test."""
         run, spent = self.run_of(node), node.workeroutput.get("spent")
         if spent:
             node.workeroutput["shouldstop"] = False     # this machine alone
@@ -267,7 +267,7 @@ class KernelSession(DSession):
             self.start_machine(run)
 
     def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
-        """A file that could not be collected, or was skipped as a whole; said once for each kernel."""
+        """A file that could not be collected, or was skipped as a whole; reported once per kernel."""
         run = self.run_of(node)
         if (run.number, rep.nodeid) not in self.uncollected:
             self.uncollected.add((run.number, rep.nodeid))
@@ -288,11 +288,11 @@ class KernelSession(DSession):
         rep.kernel = run
         rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
         super().worker_testreport(node, rep)
-        if rep.when == "teardown":          # a machine that ends from here on does not end under this test
+        if rep.when == "teardown":          # a machine that ends after this does not end under this test
             self.sched.mark_test_complete(node, rep.item_index)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
-        """A machine ended by itself: say how, and decide how the kernel's tests go on."""
+        """A machine ended by itself: say how, and decide how the kernel's tests continue."""
         run = self.run_of(node)
         self._active_nodes.remove(node)
         node.ensure_teardown()
@@ -317,7 +317,7 @@ class KernelSession(DSession):
         self.sched.give_up(run.number)
 
     def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
-        """The report of a test whose machine ended under it."""
+        """Report a test during which its machine ended."""
         what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
         lines = [f"{what}: {end['why']}", *end.get("console", [])]
         path = test.split("::")[0]
@@ -330,10 +330,10 @@ class KernelSession(DSession):
 
 @contextmanager
 def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
-    """The configuration that pytest-xdist hands to a worker, without what is this host's or this session's affair.
+    """Hide this host and this session from the configuration that pytest-xdist hands to a worker.
 
-    xdist would make a directory for tmp_path here and have the guest use its name, which means nothing there.  And a guest that is told
-    the same in each run does the same.
+    xdist would make a directory for tmp_path here, and its name means nothing in the guest.  And guests with the same input in each
+    run behave the same.
     """
     factory = config.__dict__.pop("_tmp_path_factory")
     invocation = config.invocation_params
@@ -346,7 +346,7 @@ def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
 
 
 def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
-    """Pytest's command line without the options that are not a guest's, and without the places of those that matter only by being there."""
+    """Pytest's command line without options that guests do not need, and with a dummy value where only presence matters."""
     kept, words = [], iter(words)
     for word in words:
         name, assigned, _value = word.partition("=")

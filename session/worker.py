@@ -1,13 +1,13 @@
 """What a guest runs for pytest-xdist: xdist's own remote module, from its compiled form.
 
-Its source would be sent and compiled, which takes most of a second under emulation.
+Sending and compiling its source takes most of a second under emulation.
 """
 # ruff: noqa: F821
 
 
 class PunctualChannel:
-    """A channel to the session that is read at moments of the guest's own: all orders before the first test, then nothing until the
-    last has ended.  See vm.inlet."""
+    """A channel to the session that the guest reads at fixed points: all orders before the first test, then nothing until the last
+    has ended.  See vm.inlet."""
 
     def __init__(self, channel):
         self._channel, self._io = channel, channel.gateway._io
@@ -21,7 +21,7 @@ class PunctualChannel:
             self._io.take_all()
 
     def setcallback(self, callback, endmarker):
-        """Called where the tests are about to begin."""
+        """Called just before the tests begin."""
         over = False
 
         def heed(order):

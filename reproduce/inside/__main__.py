@@ -1,4 +1,4 @@
-"""Runs the case that this file holds:  sudo python3 repro.pyz
+"""Runs the case in this file:  sudo python3 repro.pyz
 
 Ends with REPRODUCED (status 1), NOT REPRODUCED (status 0) or CANNOT RUN and why (status 2).
 """
@@ -13,7 +13,7 @@ try:
     compat.install()
     from repro.command import main
     status = main()
-except Exception as error:                  # whatever it is, it is no reproduction
+except Exception as error:                  # an unexpected error is no reproduction
     import traceback
     traceback.print_exc(file=sys.stdout)
     sys.stdout.write("\nCANNOT RUN: %s: %s\n" % (type(error).__name__, error))

@@ -1,4 +1,4 @@
-"""The part of pytest that the cases use, for a machine that has none. Python 3.8."""
+"""The part of pytest that the cases use, for a machine without pytest. Python 3.8."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ class Skipped(BaseException):
 
 
 class Failed(BaseException):
-    """The case says so itself."""
+    """pytest.fail(), or nothing raised in pytest.raises()."""
 
 
 class UsageError(Exception):
@@ -44,7 +44,7 @@ class Mark:
         if len(args) == 1 and not kwargs and inspect.isfunction(args[0]):
             args[0].pytestmark = [*getattr(args[0], "pytestmark", []), self]
             return args[0]
-        if self.name == "parametrize":          # what is used up by looking must be there for the runner
+        if self.name == "parametrize":          # the runner reads the values again
             args = (args[0], list(args[1]), *args[2:])
         return Mark(self.name, args, kwargs)
 
@@ -79,7 +79,7 @@ class StashKey:
 
 class _Raises:
     def __init__(self, expected, match):
-        # Before Python 3.10 a socket's timeout was an error of its own.
+        # Before Python 3.10 socket.timeout was a separate error.
         listed = expected if isinstance(expected, tuple) else (expected,)
         self.expected = (*listed, socket.timeout) if TimeoutError in listed else listed
         self.match = match
@@ -119,5 +119,5 @@ class approx:
 
 
 _size = abs
-# Named in annotations only.
+# Used in annotations only.
 Item = Parser = FixtureRequest = TestReport = CallInfo = Config = MonkeyPatch = object

@@ -1,4 +1,4 @@
-"""One case: its function, its parameters and its fixtures, as pytest resolved them where the file was made."""
+"""One case: its function, parameters and fixtures, as pytest resolved them when the file was made."""
 
 import importlib
 import inspect
@@ -9,7 +9,7 @@ _PLAIN = (int, float, str, bytes, type(None))
 
 
 class Unresolvable(Exception):
-    """The case is not what it was when the file was made; the message says in what."""
+    """The case differs from what it was when the file was made; the message says how."""
 
 
 class Node:
@@ -24,7 +24,7 @@ class Node:
 
 
 class Config:
-    """Every option that lets a case run is on: whoever starts this file means this case."""
+    """Every option that lets a case run is on: starting this file asks for it."""
 
     @staticmethod
     def getoption(name):
@@ -38,7 +38,7 @@ class Request:
 
 
 class Case:
-    """`manifest` is what reproduce.collect wrote; resolve() finds what it names, or raises Unresolvable."""
+    """`manifest` is what reproduce.collect wrote; resolve() imports what it names, or raises Unresolvable."""
 
     def __init__(self, manifest):
         self.manifest = manifest
@@ -71,7 +71,7 @@ class Case:
         return found
 
     def _check(self, name, depth):
-        """The whole closure of a fixture is there."""
+        """Check the whole closure of a fixture."""
         if name == "request" or name in self.manifest["direct"]:
             return
         if depth < 0:
@@ -85,7 +85,7 @@ class Case:
         return [each.name for each in parameters if each.default is inspect.Parameter.empty]
 
     def _param(self, name, index):
-        """The value with this index, and its marks: of a parametrize mark, else of the fixture of that name."""
+        """The value with this index, and its marks: from a parametrize mark, else from the fixture of that name."""
         for mark in self.marks:
             if mark.name != "parametrize":
                 continue
@@ -108,7 +108,7 @@ class Case:
         self.function(**{name: self.value(name) for name in self._arguments(self.function)})
 
     def tear_down(self):
-        """Every fixture's end, the last one's first; the first error of them is raised when all have ended."""
+        """End every fixture, the last one first; then raise their first error."""
         failed = None
         while self.endings:
             try:

@@ -1,4 +1,4 @@
-"""The command line of the file."""
+"""The command line of repro.pyz."""
 
 import argparse
 import json
@@ -41,7 +41,7 @@ def _manifests(file):
 
 
 def _check(files):
-    """A process for each file.  What all have in common, netns and the libraries of others, is imported once."""
+    """Check each file in its own process.  What all share, netns and its libraries, is imported once."""
     from . import case, run
     run.prepare({"virtual_clock": ""}, False)
     import fixtures.audit  # noqa: F401

@@ -1,4 +1,4 @@
-"""What Python 3.8 lacks of what the suite's sources use. Beside it, reproduce.transform changes what cannot be put in place here."""
+"""What the suite's sources use and Python 3.8 lacks. reproduce.transform edits what cannot be supplied here."""
 
 import bisect
 import ctypes
@@ -8,7 +8,7 @@ import signal
 import socket
 
 _PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434      # include/uapi/asm-generic/unistd.h
-# What a socket's timeout raises: an error of its own before Python 3.10.
+# What a socket's timeout raises: a separate error before Python 3.10.
 TIMEOUT = (TimeoutError, socket.timeout)
 
 
@@ -51,7 +51,7 @@ def _bisect(right):
 
 
 def install():
-    """Put in place what is missing."""
+    """Supply what is missing."""
     for module, name, made in (
         (functools, "cache", functools.lru_cache(maxsize=None)),
         (os, "waitstatus_to_exitcode", _waitstatus_to_exitcode),

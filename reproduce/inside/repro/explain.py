@@ -1,4 +1,4 @@
-"""What a failed assertion expected and saw: asserts of the case's own modules remember the two sides of their comparison."""
+"""What a failed assertion expected and saw: asserts in the case's own modules record both sides of their comparison."""
 
 import ast
 import importlib.abc
@@ -13,7 +13,7 @@ _OPERATIONS = {
 }
 _HOOK = "_repro_compare"
 _LONGEST = 2000
-seen = []                                   # (left, sign, right) of the last comparison that did not hold, as text
+seen = []                                   # (left, sign, right) of the last comparison that failed, as text
 
 
 def _compare(sign, left, right):

@@ -1,4 +1,4 @@
-"""Says in plain lines what the case does: topology, settings, commands, and what its sockets do."""
+"""Prints what the case does: topology, settings, commands, and the calls of its sockets."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from netns.netlink import rtnl, xfrm
 
 from . import setup
 
-_MOST_ALIKE = 12                            # lines of one kind of one host; what follows is counted only
+_MOST_ALIKE = 12                            # lines of one kind per host; more are only counted
 _began = time.monotonic()
 _told = Counter()
 _real = socket.socket
@@ -51,7 +51,7 @@ def _address(address):
 
 
 class Told(_real):
-    """A socket that says what is done with it."""
+    """A socket that prints its calls."""
 
     host = None
 
@@ -132,7 +132,7 @@ def _run(original):
 
 
 def _pin(original):
-    pinned = {}                             # the texts of many settings, and the first host that has them
+    pinned = {}                             # long lists of settings, and the first host that has them
 
     def pin(host, values):
         words = ["%s=%s" % (name, str(value).strip()) for name, value in values.items()]
@@ -177,7 +177,7 @@ _plugged = []
 
 
 def topology_stands():
-    """From here on, interfaces that go up and down are news."""
+    """From here on, print when interfaces go up or down."""
     _plugged.append(True)
 
 

@@ -1,4 +1,4 @@
-"""The run of a case from the first line to the last."""
+"""Runs a case from beginning to end."""
 
 import os
 import signal
@@ -6,12 +6,12 @@ import subprocess
 import sys
 import traceback
 
-_DEADLINE = 600                             # seconds of a case that waits for no long timer, as in the suite
+_DEADLINE = 600                             # seconds for a case without long timers, as in the suite
 _OOPS = ("BUG: ", "Oops: ", "Oops ", "general protection fault", "kernel BUG at", "Kernel panic", "WARNING: ", "INFO: task ")
 
 
 def run(manifest, chosen):
-    """The exit status."""
+    """Returns the exit status."""
     prepare(manifest, chosen.disposable)
     import netns
     from netns.hosts import isolate
@@ -37,20 +37,20 @@ def run(manifest, chosen):
 
 
 def prepare(manifest, disposable):
-    """Before anything of the suite is imported."""
+    """Set the environment before any of the suite is imported."""
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
     os.environ.pop("KDRIFT_CLOCK", None)
-    # scapy would keep a cache in the user's home; where it cannot make the directory it does without.
+    # scapy would keep a cache in the user's home; if it cannot make the directory it does without.
     os.environ.update(XDG_CACHE_HOME="/proc/none", XDG_CONFIG_HOME="/proc/none", XDG_DATA_HOME="/proc/none")
     if disposable:
-        os.environ["KDRIFT_CLOCK"] = "real"     # which says that the machine is ours, and that its clock is an ordinary one
+        os.environ["KDRIFT_CLOCK"] = "real"     # the machine is ours, with an ordinary clock
     from fixtures import clock
     if disposable or manifest["virtual_clock"]:
         clock.CLOCK = clock.Clock("virtual")
 
 
 def run_case(manifest, narrate, chosen, recorder):
-    """(status, why)."""
+    """Returns (status, why)."""
     import pytest
 
     import netns
@@ -127,7 +127,7 @@ def _kernel_log():
 
 
 def _shell(network, role, narrate):
-    """The user's shell in the namespace of a host, until it ends; sockets and captures stay open meanwhile."""
+    """Run the user's shell in the namespace of a host; sockets and captures stay open meanwhile."""
     if network is None or role and role not in network.hosts:
         narrate.tell("no shell: the hosts are %s" % (", ".join(network.hosts) if network else "none"))
         return
@@ -144,7 +144,7 @@ def _measured(case):
 
 
 def _wire(network, narrate, most=60):
-    """Every packet, in one order of time."""
+    """Print the last `most` packets in order of time."""
     if network is None:
         return
     from netns.observe.flowlog import FlowLog
@@ -156,7 +156,7 @@ def _wire(network, narrate, most=60):
 
 
 def _end_of_case(case, outcome, manifest, narrate, log):
-    """Take everything down; a kernel that complains is what a crash looks like where oops does not mean panic."""
+    """Take everything down. A complaint in the kernel's log is how a crash shows where an oops does not panic."""
     from . import verdict
     try:
         case.tear_down()

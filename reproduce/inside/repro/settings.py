@@ -1,4 +1,4 @@
-"""What a sysctl means, in half a line. Source: Documentation/networking/ip-sysctl.rst and its neighbours."""
+"""What each sysctl means, in a few words. Source: Documentation/networking/ip-sysctl.rst and its neighbours."""
 
 _MEANINGS = {
     "accept_dad": "addresses are usable at once (no duplicate address detection)",

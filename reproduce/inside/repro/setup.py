@@ -1,4 +1,4 @@
-"""The topology as plain commands: what is built is written down while it is built."""
+"""The topology as plain commands, recorded while it is built."""
 
 import shlex
 
@@ -10,7 +10,7 @@ from .settings import meaning
 
 _QUESTIONS = {"show", "list", "count", "-S", "-j", "-L", "ss"}
 _MOST_OF_THE_CASE = 40
-END = "-- the end of setup.sh"              # behind it on stdout, where other lines are as well
+END = "-- the end of setup.sh"              # ends the script on stdout, which has other lines as well
 _HEAD = """\
 #!/bin/sh
 # {id}
@@ -27,11 +27,11 @@ fi
 
 
 class Spoken(rtnl.Message):
-    """A message of rtnetlink with the words of `ip` for it and why it is sent."""
+    """An rtnetlink message with the matching `ip` command and the reason for it."""
 
 
 def _speak(function, words):
-    """The function of rtnl, whose messages get words(arguments) -> (command, why)."""
+    """Wrap a function of rtnl: its messages get words(arguments) -> (command, why)."""
     def spoken(*arguments, **named):
         message = Spoken(*function(*arguments, **named))
         message.command, message.why = words(*arguments, **named)
@@ -157,7 +157,7 @@ def _tool(command):
 
 
 def xfrm_words(item):
-    """ip xfrm's words for a policy or a security association."""
+    """The `ip xfrm` command for a policy or a security association."""
     if isinstance(item, xfrm.SA):
         mark = " mark %#x mask %#x" % item.mark if item.mark else ""
         return ("ip xfrm state add src %s dst %s proto esp spi %#x reqid %d mode %s aead 'rfc4106(gcm(aes))' 0x%s 128%s"

@@ -1,4 +1,4 @@
-"""What the end of a case means: reproduced or not, or nothing can be said."""
+"""The verdict on a case from how it ended: reproduced, not reproduced, or cannot run."""
 
 import errno
 import socket
@@ -12,16 +12,16 @@ from . import explain
 
 REPRODUCED, NOT_REPRODUCED, CANNOT_RUN = 1, 0, 2
 WORDS = {REPRODUCED: "REPRODUCED", NOT_REPRODUCED: "NOT REPRODUCED", CANNOT_RUN: "CANNOT RUN"}
-# Errors that speak of the machine rather than of the promise, unless they are what was recorded.
+# Errors that point to the machine rather than to the promise, unless they were recorded.
 _LACKING = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOENT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
             errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.ESOCKTNOSUPPORT, errno.ENOPROTOOPT, errno.EOPNOTSUPP, errno.ENODEV}
-# A socket's timeout: what should have happened did not. Before Python 3.10 it has a type of its own.
+# A socket's timeout: what should have happened did not. Before Python 3.10 it has a separate type.
 _TIMEOUTS = (TimeoutError, socket.timeout)
 _BROKEN = (AssertionError, pytest.Failed, *_TIMEOUTS)
 
 
 def kind(error):
-    """The error as it is recorded: its type, and the errno of an OSError by name."""
+    """The error as recorded: its type, and for an OSError the name of its errno."""
     if isinstance(error, _TIMEOUTS) and error.errno is None:
         return "TimeoutError"
     name = type(error).__name__
@@ -29,7 +29,7 @@ def kind(error):
 
 
 def place(error):
-    """The last line of the case's own module on the way to the error: (file, line, text)."""
+    """The last line of the case's own module in the traceback: (file, line, text)."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "/tests/" in frame.filename.replace("\\", "/")]
     if not frames:
         return None
@@ -37,7 +37,7 @@ def place(error):
 
 
 def judge(error, phase, recorded):
-    """(exit status, why) of an error that ended the case in this phase; `recorded` is how it ended where the file was made."""
+    """(exit status, why) for an error that ended the case in this phase; `recorded` is how it ended when the file was made."""
     if isinstance(error, (pytest.Skipped, netns.MissingFeature)):
         return CANNOT_RUN, "%s" % error
     if isinstance(error, netns.CaptureLost):
@@ -68,7 +68,7 @@ def lines(error):
 
 
 def _names(error):
-    """The simple values that the test's own function had at hand."""
+    """The simple values among the test function's local variables."""
     step, frame = error.__traceback__, None
     while step:
         if "/tests/" in step.tb_frame.f_code.co_filename:
