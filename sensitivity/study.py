@@ -133,7 +133,7 @@ class Study:
         """Identifies a prepared machine: one kernel, one suite; and `sources` beside those that run in it."""
         kernel: Kernel = self.bench.kernel
         digest = hashlib.sha256(repr((kernel.key, self.bench.arguments, names)).encode())
-        for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/*.py", "fixtures/*.py", "rerun/*.py", *sources):
+        for pattern in ("conftest.py", "tests/[!h]*/*.py", "tests/halfopen/*.py", "netns/**/*.py", "fixtures/*.py", "rerun/*.py", *sources):
             for file in sorted(PROJECT.glob(pattern)):
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
