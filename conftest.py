@@ -6,10 +6,18 @@ import pytest
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit", "fixtures.service",
                   "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell", "fixtures.chance"]
+PLUGIN = "kdrift-command-line"              # ./kdrift's (cli.run.CommandLine)
+ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not pluginmanager.has_plugin(PLUGIN):
+        add_options(parser)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """The suite's options.  ./kdrift adds them before pytest reads its command line, pytest alone when it loads this file."""
     group = parser.getgroup("kdrift", "kernels")
     group.addoption("--kernel", metavar="SPEC", action="append", dest="kernels", default=[],
                     help="boot this kernel and run the tests on it; may be given several times (6.12, 6.1.187-1, a .deb, a bzImage, a build tree)")
@@ -71,7 +79,7 @@ def natural(text: str) -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.option.shell = config.option.shell or config.option.shell_on is not None
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    if hasattr(config, "workerinput") or any(getattr(config.option, name) for name in ONLY_SHOWN):
         return                              # a worker runs where it was put: in a guest, or in the controller's namespaces
     from report.verdict import fail_on
     try:

@@ -2,9 +2,11 @@
 
 Exit statuses: common.status.Exit.  With --bisect those that git bisect run expects.
 """
+import contextlib
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -12,82 +14,107 @@ import pytest
 
 from common.errors import SpecError
 from common.project import PROJECT
-from common.status import Exit
+from conftest import PLUGIN, add_options
 from kernels.grammar import parse
 from report.labels import split_label
 from report.results import KernelResult
 from report.status import bisect_status, of_pytest
 
 DEFAULT_PAIR = ["6.1", "6.12"]
-DEFAULT_TESTS = ["-k", "keepalive"]         # a first verdict within a minute; naming kernels runs everything
-WITH_VALUE = ("--baseline", "--kernel", "--label", "--clock", "--slots", "--deadline", "--report", "--mirror", "--bug-report", "--good", "--shell-on",
-              "--confirm", "--ssh", "--builder", "--ssh-config", "--fail-on", "--seed")
-PATHS = ("--baseline", "--report", "--bug-report", "--ssh-config")
+DEFAULT_TESTS = "keepalive"                 # a first verdict within a minute; naming kernels runs everything
+PATHS = ("baseline", "report", "bug_report", "ssh_config")
+NOTHING_TO_COMPARE = "validate compares kernels: name an old and a new one, or none; with --baseline, the new one"
 
 
 def main(arguments: list[str]) -> int:
-    command, options = arguments[0], joined(arguments[1:])
+    command, *words = arguments
     if command == "selftest":
-        return selftest(options)
-    if command == "validate":
-        stored = [option for option in options if option.startswith("--baseline=")]
-        options = [option for option in options if option not in stored]
-        kernels = []
-        while options and not options[0].startswith("-") and not is_test(options[0]):
-            kernels.append(options.pop(0))
-        if len(kernels) == 1 and not stored or stored and not kernels:
-            print("kdrift: validate compares kernels: name an old and a new one, or none; with --baseline, the new one", file=sys.stderr)
-            return Exit.BISECT_USAGE if "--bisect" in options else Exit.USAGE
-        if not kernels:
-            kernels, options = DEFAULT_PAIR, [*DEFAULT_TESTS, *options]
-        options = ["--validate", *stored, *(f"--kernel={kernel}" for kernel in kernels), *options]
-    return run(options)
+        return selftest(words)
+    return run(words, validate=command == "validate")
 
 
-def run(options: list[str]) -> int:
+def run(words: list[str], validate: bool) -> int:
     """Pytest in this process, from the project's directory or one below it."""
-    if not Path.cwd().is_relative_to(PROJECT):
-        options = [from_here(option) for option in options]
+    plugin = CommandLine(Path.cwd(), validate)
+    if not plugin.here.is_relative_to(PROJECT):
         os.chdir(PROJECT)
-    seen = Seen()
+    if not {"-c", "--config-file"} & set(words):
+        words = ["-c", str(PROJECT / "pytest.ini"), *words]     # pytest would look for it around every word that names a file
     signal.signal(signal.SIGTERM, interrupted)
-    status = of_pytest(pytest.main(options, plugins=[seen]))
-    return bisect_status(status, seen.kernels, seen.compared) if "--bisect" in options else status
+    status = of_pytest(pytest.main([Word(word) for word in words], plugins=[plugin]))
+    return bisect_status(status, plugin.kernels, plugin.compared) if "--bisect" in words else status
 
 
-def from_here(option: str) -> str:
-    """The option with the absolute path of what it names relative to the current directory: a file, a directory or a kernel."""
-    name, equals, value = option.partition("=")
-    if name in PATHS and equals:
-        return f"{name}={Path(value).expanduser().absolute()}"
-    if name == "--kernel" and equals:
-        try:
-            what, label = split_label(value, parse)
-            spec = parse(what)
-        except SpecError:
-            return option                   # whoever reads it says what is wrong
-        if spec.path:
-            return f"{name}={spec.path}" + "".join(f",modules={each}" for each in spec.modules) + f"={label}" * bool(label)
-    return option
+class Word(str):
+    """A word of the command line, an object of its own: one that pytest calls a test is found again among all, even beside its equal."""
+
+
+class CommandLine:
+    """A pytest plugin that is there before pytest reads its command line.
+
+    It brings the suite's options, so that pytest can tell their values from tests, makes paths absolute, which are relative to `here`, and
+    with `validate` takes words that name no test for kernels.  In the end it keeps what the exit status of a bisection depends on.
+    """
+
+    __name__ = PLUGIN
+
+    def __init__(self, here: Path, validate: bool) -> None:
+        self.here, self.validate = here, validate
+        self.kernels: list[KernelResult] = []
+        self.compared = False
+
+    @pytest.hookimpl
+    def pytest_addoption(self, parser: pytest.Parser) -> None:
+        add_options(parser)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_cmdline_main(self, config: pytest.Config) -> None:
+        if self.validate:
+            self.take_kernels(config)
+        with contextlib.chdir(self.here):
+            for name in PATHS:
+                if value := getattr(config.option, name):
+                    setattr(config.option, name, str(Path(value).expanduser().absolute()))
+            config.option.kernels = [absolute(kernel) for kernel in config.option.kernels]
+
+    def take_kernels(self, config: pytest.Config) -> None:
+        """Move kernels from the tests to --kernel.  Raises pytest.UsageError where there is nothing to compare."""
+        option = config.option
+        words = list(option.file_or_dir)
+        kernels = [*(word for word in words if not is_test(word)), *option.kernels]
+        if len(kernels) == 1 and not option.baseline or option.baseline and not kernels:
+            raise pytest.UsageError(NOTHING_TO_COMPARE)
+        option.validate = True
+        option.kernels = kernels or DEFAULT_PAIR
+        # What a guest's pytest is started with.
+        named = {id(word) for word in words if not is_test(word)}
+        arguments = [word for word in config.invocation_params.args if id(word) not in named]
+        if not kernels and not option.keyword:
+            arguments += ["-k", DEFAULT_TESTS]
+        config.invocation_params = replace(config.invocation_params, args=tuple(arguments))
+
+    @pytest.hookimpl
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        report = config.pluginmanager.get_plugin("kdrift-report")
+        self.kernels, self.compared = getattr(report, "kernels", []), bool(getattr(report, "comparisons", []))
+
+
+def absolute(kernel: str) -> str:
+    """The argument of --kernel; where it is a path, from the root."""
+    try:
+        what, label = split_label(kernel, parse)
+        spec = parse(what)
+    except SpecError:
+        return kernel                       # whoever reads it says what is wrong
+    if spec.path is None:
+        return kernel
+    return f"{spec.path}" + "".join(f",modules={each}" for each in spec.modules) + f"={label}" * bool(label)
 
 
 def interrupted(number: int, frame: FrameType | None) -> None:
     """SIGTERM, with which CI systems cancel a job, is Ctrl-C: the reports are written.  A second one does not cut them off."""
     signal.signal(signal.SIGTERM, lambda number, frame: None)
     raise KeyboardInterrupt
-
-
-class Seen:
-    """A pytest plugin that keeps what the exit status of a bisection depends on."""
-
-    def __init__(self) -> None:
-        self.kernels: list[KernelResult] = []
-        self.compared = False
-
-    @pytest.hookimpl
-    def pytest_unconfigure(self, config: pytest.Config) -> None:
-        report = config.pluginmanager.get_plugin("kdrift-report")
-        self.kernels, self.compared = getattr(report, "kernels", []), bool(getattr(report, "comparisons", []))
 
 
 def selftest(options: list[str]) -> int:
@@ -115,9 +142,3 @@ def selftest(options: list[str]) -> int:
 def is_test(word: str) -> bool:
     """Whether a word names tests rather than a kernel, which may be a path too."""
     return Path(word.partition("::")[0]).resolve().is_relative_to(PROJECT / "tests")
-
-
-def joined(arguments: list[str]) -> list[str]:
-    """`--report DIR` as `--report=DIR`: pytest looks for its configuration in every word that names a directory."""
-    words = iter(arguments)
-    return [f"{word}={next(words, '')}" if word in WITH_VALUE else word for word in words]

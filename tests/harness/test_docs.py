@@ -8,7 +8,6 @@ import sys
 import pytest
 from _pytest.config import get_config
 
-from cli.run import joined
 from common.project import PROJECT
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -58,7 +57,7 @@ def test_options_of_a_command_exist(command, parser):
     done = subprocess.run([PROJECT / "kdrift", "--help"], capture_output=True, text=True)
     assert f"./kdrift {name} " in done.stdout or name == "--help"
     if name in OF_PYTEST:
-        _known, unknown = parser.parse_known_and_unknown_args(joined(words))
+        _known, unknown = parser.parse_known_and_unknown_args(words)
         assert unknown == []
 
 

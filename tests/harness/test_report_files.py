@@ -9,7 +9,6 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from cli import run as command
 from cli.merge import merge
 from report.files import write_files
 from report.reading import SCHEMA_FILE, ResultsError, read
@@ -152,28 +151,6 @@ def test_a_damaged_file_is_exit_status_2(tmp_path, words):
     assert ended.returncode == 2
     [line] = [line for line in (ended.stdout + ended.stderr).splitlines() if line]
     assert line.endswith(f"{file}: not a results file of kdrift")
-
-
-@pytest.mark.parametrize("words, chosen", [
-    (["6.1", "6.12", "tests/tcp"], ["--validate", "--kernel=6.1", "--kernel=6.12", "tests/tcp"]),
-    (["6.1", "./bzImage", "-k", "x"], ["--validate", "--kernel=6.1", "--kernel=./bzImage", "-k", "x"]),
-    (["--baseline", "a.json", "6.12"], ["--validate", "--baseline=a.json", "--kernel=6.12"]),
-    (["--baseline=a.json", "6.12", "tests/tcp/test_x.py::test_y"], ["--validate", "--baseline=a.json", "--kernel=6.12", "tests/tcp/test_x.py::test_y"]),
-    ([], ["--validate", "--kernel=6.1", "--kernel=6.12", "-k", "keepalive"]),
-], ids=" ".join)
-def test_validate_tells_kernels_from_tests(monkeypatch, words, chosen):
-    monkeypatch.chdir(PROJECT)
-    ran = []
-    monkeypatch.setattr(command, "run", lambda options: ran.append(options) or 0)
-
-    assert command.main(["validate", *words]) == 0
-    assert ran == [chosen]
-
-
-@pytest.mark.parametrize("words", [["6.12"], ["--baseline", "a.json"]], ids=" ".join)
-def test_validate_with_nothing_to_compare_is_refused(capsys, words):
-    assert command.main(["validate", *words]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_runs_of_separate_jobs_become_one(tmp_path, old, new):
