@@ -94,8 +94,7 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
     image = None
     if visit.job:
         job = Job.read(Path(visit.job))
-        events.add(state="image")
-        image = boot_image(cache, job.kernel)
+        image = boot_image(cache, job.kernel, lambda: events.add(state="image"))
         settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}", "group": f"sent {job.kernel.key} {job.python}"}
     parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "sources.tar").read_bytes()]
     python, machinery, sources = map(len, parts)

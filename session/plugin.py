@@ -71,7 +71,9 @@ class Report:
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         states = {run.label: run for run in self.runs if run.kernel}
         interactive = reporter.isatty and self.config.option.verbose <= 0 and not self.config.option.shell
-        with Progress(self._writer()._file, list(states), lambda label: states[label].state(), interactive) as self.progress:
+        machines = self.config.pluginmanager.get_plugin("dsession")
+        with Progress(self._writer()._file, list(states), lambda label: states[label].state(), lambda label: len(machines.unrun_of(states[label])),
+                      interactive) as self.progress:
             return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

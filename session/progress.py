@@ -1,5 +1,6 @@
-"""Progress while kernels run: a line per kernel on a terminal, a line per change elsewhere."""
+"""Progress while kernels run: a line per kernel on a terminal; elsewhere a line per change, and one now and then."""
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
@@ -12,15 +13,17 @@ from report.results import WORST
 WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
          "sending": "sending what it needs to the other machine", "restoring": "restoring", "running": "running"}
 
+QUIET = 30                                  # seconds: CI systems take a job that prints nothing for one that hangs
+
 
 class Progress:
-    """`state` tells what a kernel's machine does; its argument is the kernel's label."""
+    """`state` says what a kernel's machine does, `left` how many tests it has still to run; their argument is the kernel's label."""
 
-    def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], interactive: bool):
+    def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], left: Callable[[str], int], interactive: bool):
         self.counts = {label: dict.fromkeys(WORST, 0) for label in labels}
         self.current = dict.fromkeys(labels, "")
         self.said = dict.fromkeys(labels, "")
-        self.state = state
+        self.state, self.left = state, left
         self.width = max((len(label) for label in labels), default=0)
         self.console = Console(file=stream, highlight=False)
         self.live = Live(self, console=self.console, refresh_per_second=4, transient=True) if interactive else None
@@ -59,13 +62,25 @@ class Progress:
         return Text("\n").join(lines)
 
     def _watch(self) -> None:
+        last = time.monotonic()
         while not self.over.wait(0.3):
-            self.changes()
+            if self.changes():
+                last = time.monotonic()
+            elif time.monotonic() - last > QUIET:
+                self.sums()
+                last = time.monotonic()
 
-    def changes(self) -> None:
-        """Print a line for every kernel whose machine enters a new state."""
-        for label in self.counts:
-            state = self.state(label)
-            if state != self.said[label]:
-                self.said[label] = state
-                self.console.print(f"{label:{self.width}}  {WORDS.get(state, state)}")
+    def changes(self) -> bool:
+        """Print a line for every kernel whose machine enters a new state; whether there was one."""
+        changed = [label for label in self.counts if self.state(label) != self.said[label]]
+        for label in changed:
+            state = self.said[label] = self.state(label)
+            self.console.print(f"{label:{self.width}}  {WORDS.get(state, state)}")
+        return bool(changed)
+
+    def sums(self) -> None:
+        """Print a line for every kernel: how many tests of how many it has run with which outcomes, or what its machine does."""
+        for label, outcomes in self.counts.items():
+            done = sum(outcomes.values())
+            tests = f"{done} of {done + self.left(label)} tests: " if done else ""
+            self.console.print(f"{label:{self.width}}  {tests}{self.line(label)[self.width:].strip()}")

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 from common.errors import FetchError
@@ -94,13 +95,16 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     shutil.rmtree(stage)
 
 
-def boot_image(cache: Cache, kernel: Kernel) -> Path:
+def boot_image(cache: Cache, kernel: Kernel, building: Callable[[], object] = lambda: None) -> Path:
     """The initramfs of a kernel, cached or newly built.  Raises ImageError."""
     base = userland_key()
-    userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
-    directory = cache.build("images", f"{kernel.key}-{base}", lambda target: build_image(target, kernel, userland),
-                            {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}"})
-    return directory / "initrd"
+
+    def build(target: Path) -> None:
+        building()
+        userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
+        build_image(target, kernel, userland)
+
+    return cache.build("images", f"{kernel.key}-{base}", build, {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}"}) / "initrd"
 
 
 def _roots() -> list[str]:

@@ -128,8 +128,7 @@ def slot(directory: Path, slots: int, events: Events) -> Iterator[None]:
 
 def run(job: Job, events: Events, directory: Path) -> None:
     with Cache(say=lambda line: events.add(note=line)) as cache:
-        events.add(state="image")
-        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel)
+        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel, lambda: events.add(state="image"))
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
