@@ -17,7 +17,7 @@ from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, sha256_of
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
-from kernels.packages import Candidate, Index, Package, in_series, read_index, debian_version_key
+from kernels.packages import Candidate, Index, Package, debian_version_key, in_series, read_index
 from kernels.progress import Reporter
 from kernels.sources import archives
 

@@ -4,8 +4,8 @@ Source: audit_netlink_ok() and audit_multicast_bind() in kernel/audit.c.
 """
 
 from netns import approx_timer, eventually, timer_slack
-from netns.libc import CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER
 from netns.attempt import name, refused
+from netns.libc import CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER
 
 
 def refusal(process, method, *arguments):

@@ -7,9 +7,9 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.libc import disconnect
 from netns.attempt import errno_of
 from netns.hosts import firewall
+from netns.libc import disconnect
 
 pytestmark = pytest.mark.topology(LAN)
 

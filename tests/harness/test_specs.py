@@ -9,7 +9,7 @@ import pytest
 
 from kernels.cache import Cache
 from kernels.extract import image_release, packaged_version
-from kernels.packages import Index, Package, in_series, debian_version_key
+from kernels.packages import Index, Package, debian_version_key, in_series
 from kernels.progress import Reporter
 from kernels.spec import FetchError, SpecError, parse, resolve
 from tests.harness.debian_archive import write_deb, write_image, write_modules

@@ -14,9 +14,9 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
-from netns.libc import CLONE_NEWNET
 from netns.hosts.actor import Actor
 from netns.hosts.namespace import NetworkNamespace
+from netns.libc import CLONE_NEWNET
 from netns.netlink import rtnl
 
 THREE = netns.Topology(links=(

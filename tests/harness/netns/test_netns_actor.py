@@ -6,8 +6,8 @@ import time
 import pytest
 
 from netns import NotMet, eventually
-from netns.libc import CLONE_NEWPID, CLONE_NEWUSER
 from netns.hosts.actor import Actor
+from netns.libc import CLONE_NEWPID, CLONE_NEWUSER
 
 
 class Target:
