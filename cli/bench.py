@@ -89,7 +89,8 @@ def session(spec: str, *options: str) -> dict:
         words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", f"--kernel={spec}", f"--report={directory}", CASES, *options]
         run = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
         if run.returncode:
-            raise BenchError(f"the measured session failed with status {run.returncode}: {(run.stdout + run.stderr).strip().splitlines()[-1]}")
+            last = (run.stdout + run.stderr).strip().splitlines()[-1]
+            raise BenchError(f"the measured session failed with status {run.returncode}: {last}")
         return json.loads(Path(directory, "results.json").read_text())["kernels"][0]
 
 

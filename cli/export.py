@@ -27,7 +27,8 @@ def main(arguments: list[str]) -> int:
     words.add_argument("tests", nargs="*", metavar="TEST")
     words.add_argument("--all", action="store_true", help="see that every test can be exported")
     words.add_argument("-o", "--output", metavar="FILE", default="repro.pyz", help="default: repro.pyz")
-    words.add_argument("--kernel", metavar="SPEC", action="append", default=[], help="run it on an empty machine with this kernel; may be given several times")
+    words.add_argument("--kernel", metavar="SPEC", action="append", default=[],
+                       help="run it on an empty machine with this kernel; may be given several times")
     words.add_argument("--offline", action="store_true", help="use only what the cache holds")
     words.add_argument("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for")
     chosen = words.parse_args(arguments)
@@ -42,7 +43,8 @@ def main(arguments: list[str]) -> int:
         if len(cases) > 1:
             raise CannotExport(f"{chosen.tests[0]} means {len(cases)} tests: name one of them, such as\n  {cases[0].id}")
         write(Path(chosen.output), cases)
-        print(f"{chosen.output}: {Path(chosen.output).stat().st_size / 1000:.0f} kB; run it with: sudo python3 {chosen.output}{' --disposable' if disposable(cases[0]) else ''}")
+        size, option = Path(chosen.output).stat().st_size, " --disposable" if disposable(cases[0]) else ""
+        print(f"{chosen.output}: {size / 1000:.0f} kB; run it with: sudo python3 {chosen.output}{option}")
         for spec in chosen.kernel:
             print(run(spec, cases[0], Path(chosen.output), chosen))
         return 0

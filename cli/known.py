@@ -47,11 +47,13 @@ def main(arguments: list[str]) -> int:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kdrift known", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", metavar="FILE or ID", nargs="*", help="results.json of runs for --record, entries for --check (default: all)")
+    parser.add_argument("names", metavar="FILE or ID", nargs="*",
+                        help="results.json of runs for --record, entries for --check (default: all)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--record", action="store_true", help="record how listed failures show themselves")
     what.add_argument("--check", action="store_true", help="prove the ranges")
-    parser.add_argument("--anew", action="store_true", help="with --record: what these kernels show of an entry replaces what they showed before")
+    parser.add_argument("--anew", action="store_true",
+                        help="with --record: what these kernels show of an entry replaces what they showed before")
     parser.add_argument("--report", metavar="DIR", type=Path, help="with --check: where results are kept")
     parser.add_argument("--slots", metavar="N", type=int, default=1, help="with --check: machines at a time (default: 1)")
     parser.add_argument("--offline", action="store_true", help="with --check: only what the cache holds")
@@ -63,7 +65,8 @@ def _list(issues: tuple[Issue, ...]) -> None:
     for issue in issues:
         recorded = f"{len(issue.signatures)} signature{'s' * (len(issue.signatures) != 1)}" if issue.signatures else "NO SIGNATURE RECORDED"
         print(f"{issue.id}: {issue.subject}")
-        print(f"    {issue.commit[:12] or issue.commit_unknown or 'no commit'}; {recorded}; {', '.join(f'{each.first}..{each.fixed}' for each in issue.affected)}")
+        ranges = ", ".join(f"{each.first}..{each.fixed}" for each in issue.affected)
+        print(f"    {issue.commit[:12] or issue.commit_unknown or 'no commit'}; {recorded}; {ranges}")
 
 
 def _record(files: list[Path], anew: bool) -> int:
@@ -103,7 +106,8 @@ def _check(options: argparse.Namespace) -> int:
             if found == state:
                 print(f"{state:11} {span}: {why}")
     counts = {state: sum(found == state for _span, found, _why in verdicts) for state in (PROVED, OPEN, WRONG)}
-    print(f"{len(verdicts)} ranges of {len({span.issue.id for span in wanted})} entries: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    print(f"{len(verdicts)} ranges of {len({span.issue.id for span in wanted})} entries: "
+          + ", ".join(f"{count} {state}" for state, count in counts.items()))
     return FOUND_WRONG if counts[WRONG] else Exit.LOST if lost else 0
 
 
@@ -122,7 +126,8 @@ def _packages(options: argparse.Namespace) -> set[str]:
 
 def _all_tests() -> list[str]:
     """The ids of the suite's tests, from pytest."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "tests"], cwd=PROJECT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "tests"], cwd=PROJECT,
+                          capture_output=True, text=True)
     found = [line for line in done.stdout.splitlines() if "::" in line]
     if done.returncode or not found:
         raise KnownIssuesError(f"pytest cannot collect the tests: {(done.stdout + done.stderr).strip().splitlines()[-1:]}")
@@ -134,9 +139,11 @@ def _run(batch: Batch, options: argparse.Namespace, stored: dict) -> str:
     name = "".join(char if char.isalnum() or char in ".-+" else "_" for char in batch.version)
     number = next(number for number in range(1000) if not (options.report / f"{name}.{number}").exists())
     directory = options.report / f"{name}.{number}"
-    words = [sys.executable, "-m", "cli", "pytest", "-q", f"--kernel={batch.version}", f"--slots={options.slots}", f"--report={directory.resolve()}"]
+    words = [sys.executable, "-m", "cli", "pytest", "-q", f"--kernel={batch.version}", f"--slots={options.slots}",
+             f"--report={directory.resolve()}"]
     words += ["--offline"] * options.offline + ([f"--mirror={options.mirror}"] if options.mirror else [])
-    done = subprocess.run([*words, *batch.tests], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run([*words, *batch.tests], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True)
     try:
         kernels = read(directory / "results.json")[1]
     except ResultsError:

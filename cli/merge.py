@@ -24,7 +24,8 @@ from report.verdict import FAIL_BY_DEFAULT, compare_all, fail_on
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="kdrift merge", description="join results files of separate runs")
-    parser.add_argument("files", metavar="FILE", nargs="+", help="results.json of a run; FILE=LABEL gives its kernel another label, FILE=LABEL,LABEL two kernels")
+    parser.add_argument("files", metavar="FILE", nargs="+",
+                        help="results.json of a run; FILE=LABEL gives its kernel another label, FILE=LABEL,LABEL two kernels")
     parser.add_argument("--report", metavar="DIR", type=Path, help="write the reports of the whole there")
     parser.add_argument("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
     parser.add_argument("--fail-on", metavar="CLASS,...", type=_classes, default=FAIL_BY_DEFAULT,

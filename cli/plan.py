@@ -88,4 +88,5 @@ def boot_environment(spec: str, config: pytest.Config) -> dict[str, str]:
         initrd = machine_initramfs(cache, kernel)
     except (SpecError, FetchError, ImageError) as error:
         raise pytest.UsageError(str(error)) from None
-    return {"KDRIFT_KERNEL": str(kernel.vmlinuz), "KDRIFT_INITRD": str(initrd), "KDRIFT_CMDLINE": os.environ.get("KDRIFT_CMDLINE", COMMAND_LINE)}
+    return {"KDRIFT_KERNEL": str(kernel.vmlinuz), "KDRIFT_INITRD": str(initrd),
+            "KDRIFT_CMDLINE": os.environ.get("KDRIFT_CMDLINE", COMMAND_LINE)}

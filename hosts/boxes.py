@@ -18,8 +18,8 @@ from kernels.cache import Cache
 from kernels.sources import archives
 
 RELEASES = {"debian12": "bookworm", "debian13": "trixie"}
-PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev", "openssh-server", "sudo", "python3", "iproute2", "iptables",
-            "nftables", "ipvsadm", "ipset", "conntrack", "tcpdump", "kmod"]
+PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev", "openssh-server", "sudo", "python3", "iproute2",
+            "iptables", "nftables", "ipvsadm", "ipset", "conntrack", "tcpdump", "kmod"]
 TOOLS = ["mmdebstrap", "mke2fs", "qemu-img", "unshare"]
 DISK_MB = 3000
 FILES = {
@@ -30,7 +30,8 @@ FILES = {
 }
 COMMANDS = ["useradd --create-home --shell /bin/sh vagrant", "systemctl enable systemd-networkd ssh",
             # Services that a short-lived virtual machine does not need, and that cost time under emulation.
-            "systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer e2scrub_reap.service",
+            "systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer e2scrub_all.timer "
+            "e2scrub_reap.service",
             "systemctl mask systemd-networkd-wait-online.service"]
 COMMAND_LINE = "root=/dev/vda ro console=ttyS0 net.ifnames=0"
 VAGRANTFILE = f"""\

@@ -95,7 +95,8 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
     if visit.job:
         job = Job.read(Path(visit.job))
         image = boot_image(cache, job.kernel, lambda: events.add(state="image"))
-        settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}", "group": f"sent {job.kernel.key} {job.python}"}
+        settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}",
+                    "group": f"sent {job.kernel.key} {job.python}"}
     parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "sources.tar").read_bytes()]
     python, machinery, sources = map(len, parts)
     events.add(state="sending")

@@ -23,7 +23,8 @@ class Vagrant:
 
     def run(self, *words: str) -> str:
         """Returns the output.  Raises HostError with vagrant's complaint in one line."""
-        done = subprocess.run(["vagrant", *words], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+        done = subprocess.run(["vagrant", *words], env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              errors="replace")
         if done.returncode:
             complaint = " ".join((done.stderr or done.stdout).split())[:LONGEST]
             raise HostError(f"vagrant {' '.join(words)}: {complaint or f'status {done.returncode}'}")

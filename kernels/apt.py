@@ -139,8 +139,8 @@ class Apt:
         """Fetch a file of the archive that no index lists. Raises FetchError if it is missing or the mirror does not answer."""
         self._configure()
         deb = directory / path.rpartition("/")[2]
-        output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory), advance,
-                           f"the mirror of {deb.name}", program="/usr/lib/apt/apt-helper")
+        output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory),
+                           advance, f"the mirror of {deb.name}", program="/usr/lib/apt/apt-helper")
         if not deb.exists():
             raise FetchError(f"{deb.name} could not be downloaded: {_complaint(output, '') or 'the archive no longer holds it'}")
         return deb

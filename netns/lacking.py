@@ -10,15 +10,18 @@ from contextlib import contextmanager
 
 from netns.errors import CommandError, MissingFeature
 
-_NETLINK = {0: "NETLINK_ROUTE", 4: "NETLINK_SOCK_DIAG", 6: "NETLINK_XFRM (CONFIG_XFRM_USER)", 9: "NETLINK_AUDIT (CONFIG_AUDIT)", 12: "NETLINK_NETFILTER (CONFIG_NETFILTER_NETLINK)"}
+_NETLINK = {0: "NETLINK_ROUTE", 4: "NETLINK_SOCK_DIAG", 6: "NETLINK_XFRM (CONFIG_XFRM_USER)", 9: "NETLINK_AUDIT (CONFIG_AUDIT)",
+            12: "NETLINK_NETFILTER (CONFIG_NETFILTER_NETLINK)"}
 _REFUSED = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT)
-_NO_NFTABLES = "cache initialization failed|Unable to initialize Netlink socket|Failed to initialize nft|Could not fetch rule set generation id"
+_NO_NFTABLES = ("cache initialization failed|Unable to initialize Netlink socket|Failed to initialize nft|"
+                "Could not fetch rule set generation id")
 # By tool: message pattern, and the missing feature. {0} is the pattern's first group, {words} the request.
 _SAYINGS = {
     "nft": (
         (_NO_NFTABLES, "nf_tables (CONFIG_NF_TABLES)"),
         # ENOENT also means a missing object; a request that adds its own table refers to no other object.
-        (r"(?:Could not process rule|Error): (Operation not supported|Protocol not supported|No such file or directory)", "nftables for {words}"),
+        (r"(?:Could not process rule|Error): (Operation not supported|Protocol not supported|No such file or directory)",
+         "nftables for {words}"),
     ),
     "iptables": (
         (_NO_NFTABLES, "nf_tables (CONFIG_NF_TABLES)"),

@@ -41,7 +41,8 @@ def spans(issue: Issue, packages: Iterable[str]) -> list[Span]:
     found = []
     for affected in issue.affected:
         bad = [each for each in packages if affected.holds(each)]
-        good = [each for each in packages if affected.fixed and not issue.affects(each) and version_key(each) >= version_key(affected.fixed)]
+        good = [each for each in packages
+                if affected.fixed and not issue.affects(each) and version_key(each) >= version_key(affected.fixed)]
         # A start such as 5.10 or 6.15 is known from the source; 6.12.74 names the stable release that brought the bug.
         stable = affected.first.count(".") == 2
         before = [each for each in packages if stable and not issue.affects(each) and version_key(each) < version_key(affected.first)

@@ -55,5 +55,6 @@ def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
     lines = [str(confirmation)]
     if confirmation.new:
         seed = min(confirmation.new)
-        lines.append("again: " + shlex.join(["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]))
+        words = ["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]
+        lines.append("again: " + shlex.join(words))
     return lines

@@ -9,9 +9,11 @@ from report.results import NOT_RUN, KernelResult, TestResult, write_whole
 def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
     root = ET.Element("testsuites")
     for kernel in kernels:
-        suite = ET.SubElement(root, "testsuite", name=_clean(kernel.label), tests=str(len(kernel.tests) + len(kernel.unrun) + bool(kernel.error)),
+        suite = ET.SubElement(root, "testsuite", name=_clean(kernel.label),
+                              tests=str(len(kernel.tests) + len(kernel.unrun) + bool(kernel.error)),
                               failures=str(kernel.count("failed", "crashed")),
-                              errors=str(kernel.count("lost") + bool(kernel.error)), skipped=str(kernel.count("skipped", "known") + len(kernel.unrun)),
+                              errors=str(kernel.count("lost") + bool(kernel.error)),
+                              skipped=str(kernel.count("skipped", "known") + len(kernel.unrun)),
                               time=f"{sum(test.wall_s for test in kernel.tests):.3f}")
         properties = ET.SubElement(suite, "properties")
         for name in ("release", "package", "version", "clock", "seed", "accel", "qemu"):
@@ -29,12 +31,14 @@ def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
 
 def _case(suite: ET.Element, test: TestResult) -> None:
     file, _, name = test.id.partition("::")
-    case = ET.SubElement(suite, "testcase", classname=_clean(file.removesuffix(".py").replace("/", ".")), name=_clean(name), time=f"{test.wall_s:.3f}")
+    case = ET.SubElement(suite, "testcase", classname=_clean(file.removesuffix(".py").replace("/", ".")), name=_clean(name),
+                         time=f"{test.wall_s:.3f}")
     if test.measurements:
         properties = ET.SubElement(case, "properties")
         for seen in test.measurements:
             ET.SubElement(properties, "property", name=_clean(seen["name"]), value=_clean(f"{seen['value']} {seen['unit']}"))
-    kind = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped", "known": "skipped", "unrun": "skipped"}.get(test.outcome)
+    kinds = {"failed": "failure", "crashed": "failure", "lost": "error", "skipped": "skipped", "known": "skipped", "unrun": "skipped"}
+    kind = kinds.get(test.outcome)
     if kind:
         first = test.message.splitlines()[0] if test.message else test.outcome
         if test.issue:

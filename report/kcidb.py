@@ -29,8 +29,8 @@ def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
             entry = _test(run, kernel, build, test)
             tests.append(entry)
             if test.issue and test.outcome == "known":
-                incidents.append({"id": f"{entry['id']}-{test.issue}", "origin": ORIGIN, "issue_id": f"{ORIGIN}:{test.issue}", "issue_version": 1,
-                                  "test_id": entry["id"], "present": True})
+                incidents.append({"id": f"{entry['id']}-{test.issue}", "origin": ORIGIN, "issue_id": f"{ORIGIN}:{test.issue}",
+                                  "issue_version": 1, "test_id": entry["id"], "present": True})
     seen = {incident["issue_id"] for incident in incidents}
     document = {
         "version": {"major": 5, "minor": 3},
@@ -51,8 +51,8 @@ def _test(run: dict, kernel: KernelResult, build: str, test: TestResult) -> dict
     dotted = BOOT if test.id == BOOT else ".".join(filter(None, words))
     entry = {"id": f"{build}-{_digest(run['started'], kernel.label, test.id)}", "build_id": build, "origin": ORIGIN, "path": dotted,
              "status": _STATUS[test.outcome], "start_time": run["started"], "duration": test.wall_s, "comment": test.id,
-             "misc": {"outcome": test.outcome, "clock": kernel.clock, "seed": kernel.seed, "accel": kernel.accel, "qemu": kernel.qemu, "virtual_s": test.virtual_s,
-                      "measurements": test.measurements, "signatures": test.signatures}}
+             "misc": {"outcome": test.outcome, "clock": kernel.clock, "seed": kernel.seed, "accel": kernel.accel, "qemu": kernel.qemu,
+                      "virtual_s": test.virtual_s, "measurements": test.measurements, "signatures": test.signatures}}
     if test.message:
         entry["log_excerpt"] = test.message[:16000]
     return entry

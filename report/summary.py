@@ -46,7 +46,8 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
           *((len(names), f"skipped on both: {why}", names[0]) for why, names in comparison.lacking.items())]),
     ]
     tables = [table for table in tables if table[2]]
-    wanted = [len(rows) if title.startswith(("Regressions", "Gone", "Changes")) else min(len(rows), FEW) for title, _columns, rows in tables]
+    wanted = [len(rows) if title.startswith(("Regressions", "Gone", "Changes")) else min(len(rows), FEW)
+              for title, _columns, rows in tables]
     rows = _shares(wanted, MOST_LINES - room - 4 - len(comparison.incomplete()) - _AROUND * len(tables))
     blocks = [f"**{MARKS[comparison.state]} {_cell(comparison.headline())}**"]
     blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]

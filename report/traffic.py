@@ -25,7 +25,8 @@ _TIMESTAMPS = 8                             # the option of RFC 7323
 # Multicast listener reports, neighbour and router discovery.
 _HOUSEKEEPING = {130, 131, 132, 133, 134, 135, 136, 137, 143}
 # Counters that these move, and counters of packets that find their socket locked, a race between softirq and process.
-_MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|Icmp6\.(In|Out)Msgs|Icmp6\.OutErrors|Ip6\.\w*Bcast\w*|"
+_MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|Mcast\w+|NoECTPkts|NoRoutes)|"
+                    r"Icmp6\.(In|Out)Msgs|Icmp6\.OutErrors|Ip6\.\w*Bcast\w*|"
                     r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*|"
                     r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
@@ -44,7 +45,8 @@ def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str]
             found[name] = found.get(name, 0) + 1
             found[name + SECONDS] = round((frame.when - sent[0].when) / 1e9, 6)
     for role, each in hosts.items():
-        found |= {f"{role} counts {name}": value for name, value in each["counters"].items() if not _MOVED.fullmatch(name.partition(" on ")[0])}
+        found |= {f"{role} counts {name}": value for name, value in each["counters"].items()
+                  if not _MOVED.fullmatch(name.partition(" on ")[0])}
     for line in log:
         name = f"the kernel logs: {_NUMBER.sub('#', line)}"
         found[name] = found.get(name, 0) + 1
@@ -88,7 +90,8 @@ def _kind(ethertype: bytes, data: bytes, length: int, flows: dict[bytes, int], u
     if ethertype == _IP4 and len(data) >= 20:
         header, protocol = 4 * (data[0] & 15), data[9]
         fragment = int.from_bytes(data[6:8], "big")
-        words = f"ipv4 ttl {data[8]} tos {data[1]:#x}{' DF' if fragment & 0x4000 else ''}{f' options of {header - 20}' if header > 20 else ''}"
+        words = f"ipv4 ttl {data[8]} tos {data[1]:#x}"
+        words += (" DF" if fragment & 0x4000 else "") + (f" options of {header - 20}" if header > 20 else "")
         if not quoted and _sum(data[:header]) != 0xFFFF:
             words += " bad header checksum"
         if fragment & 0x3FFF:

@@ -224,14 +224,17 @@ def _in_detail(result: Comparison, was: TestResult, now: TestResult) -> str:
 
 def _drift(result: Comparison, was: TestResult, now: TestResult, finished: bool = True) -> list[str]:
     """A line per measurement that moved; a failed test has not `finished`, and may lack its last ones."""
-    return [f"{name} {parameters(now.id)}".rstrip() + f": {change}" for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
+    return [f"{name} {parameters(now.id)}".rstrip() + f": {change}"
+            for name, change in moved(was.measurements, now.measurements, result.exact, finished)]
 
 
 def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None, name: str) -> str:
     """Why a test is not judged; tests with the same cause get the same reason."""
     sides = [_absence(kernel, test, name) for kernel, test in ((result.old, was), (result.new, now))]
     if was and now and was.outcome == now.outcome == "skipped":
-        return (_first(now.message) or "skipped") if was.message == now.message else f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"
+        if was.message == now.message:
+            return _first(now.message) or "skipped"
+        return f"{result.old.label}: {_first(was.message)}; {result.new.label}: {_first(now.message)}"
     return "; ".join(filter(None, sides))
 
 

@@ -64,7 +64,8 @@ def collect(words: list[str]) -> list[pytest.Item]:
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
     status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
-        raise CannotExport(f"pytest finds no test for {' '.join(words)}" if status in (0, 4, 5) else "pytest cannot read all tests: see ./kdrift pytest --collect-only")
+        raise CannotExport(f"pytest finds no test for {' '.join(words)}" if status in (0, 4, 5)
+                           else "pytest cannot read all tests: see ./kdrift pytest --collect-only")
     return found.items
 
 
@@ -95,7 +96,8 @@ def describe(item: pytest.Item) -> Manifest:
     found.modules = sorted({found.module, *(module for places in found.fixtures.values() for module, _name in places)})
     if mark := item.get_closest_marker("virtual_clock"):
         found.virtual_clock = mark.args[0]
-    sources = "".join(PROJECT.joinpath(*module.split(".")).with_suffix(".py").read_text() for module in found.modules if module.startswith("tests."))
+    sources = "".join(PROJECT.joinpath(*module.split(".")).with_suffix(".py").read_text() for module in found.modules
+                      if module.startswith("tests."))
     found.packages = sorted({package for word, package in _TOOLS.items() if word in sources})
     found.own_network = not _OF_THE_MACHINE.intersection(found.fixtures) and "everywhere(" not in sources
     return found

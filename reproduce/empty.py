@@ -58,7 +58,8 @@ class Empty(Machine):
     def command(self) -> list[str]:
         """QEMU's command line for a directory that holds vmlinuz and initrd."""
         return ["qemu-system-x86_64", *self.arguments(), *self.recorded(), "-serial", "file:console.log", "-serial", "file:transcript",
-                "-object", self.memory_backend(), "-kernel", "vmlinuz", "-initrd", "initrd", "-append", " ".join([*COMMAND_LINE, *self.parameters])]
+                "-object", self.memory_backend(), "-kernel", "vmlinuz", "-initrd", "initrd",
+                "-append", " ".join([*COMMAND_LINE, *self.parameters])]
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,8 @@ def _userland(cache: Cache, suite: str, packages: list[str], mirror: str | None,
 def _unpack(deb: Path, root: Path) -> None:
     """Unpack without the package's scripts; directories that are symlinks here stay so."""
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE) as source:
-        done = subprocess.run(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)], stdin=source.stdout, capture_output=True, text=True)
+        done = subprocess.run(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)], stdin=source.stdout,
+                              capture_output=True, text=True)
     if done.returncode or source.returncode:
         raise FetchError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}")
 

@@ -43,7 +43,8 @@ class Settings:
     replay: bool = False                    # keep the verifying machine too, to run it again
 
 
-def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict, say: Callable[[str], None]) -> None:
+def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict,
+                  say: Callable[[str], None]) -> None:
     """`sources` are the kernels of machines by label; a test on a running kernel, here or elsewhere, is not run again."""
     wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
     try:
@@ -59,7 +60,8 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
         directory = settings.directory / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label), kernels, run, settings)
+        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label),
+                            kernels, run, settings)
         say(f"{directory}: {line}")
 
 
@@ -134,7 +136,8 @@ def _visit(cache: Cache, directory: Path, manifest: Manifest, kernel: Kernel, se
            replay: Path | None = None) -> Visit | str:
     options = [*(["--disposable"] if text.disposable(manifest) else []), *words]
     try:
-        return visit(cache, kernel, (directory / "repro.pyz").read_bytes(), options, manifest.packages, settings.mirror, settings.offline, replay)
+        return visit(cache, kernel, (directory / "repro.pyz").read_bytes(), options, manifest.packages, settings.mirror, settings.offline,
+                     replay)
     except (VMError, ImageError, FetchError, CacheError, OSError) as error:
         return str(error)
 
@@ -148,13 +151,15 @@ def _replay(directory: Path) -> str:
     for name in ("transcript", "console.log"):
         (directory / name).unlink(missing_ok=True)
     same = "prints the same to the byte" if done.returncode == 0 else "**did not print the same when it was tried**"
-    return f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. With `gdb` it waits for a debugger."
+    return (f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. "
+            "With `gdb` it waits for a debugger.")
 
 
 def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
     """Record setup.sh in private namespaces; if this kernel lacks something, on an empty machine with `source`.  Returns why not."""
     target = directory / "setup.sh"
-    here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, text=True, timeout=120)
+    here = subprocess.run([sys.executable, "-I", str(directory / "repro.pyz"), "--setup", str(target)], capture_output=True, text=True,
+                          timeout=120)
     if not here.returncode:
         return ""
     if not source:

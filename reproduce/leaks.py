@@ -37,8 +37,8 @@ class Private:
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
         contents = [each for path in files for each in _contents(str(path.relative_to(directory)), path.read_bytes())]
         lines = [f"{name}: {match.decode(errors='replace')}" for name, data in contents for match in sorted(set(pattern.findall(data)))]
-        return lines + [f"{name}: {mac} as it is on the wire" for name, data in contents for mac in sorted(filter(_MAC.fullmatch, self.words))
-                        if bytes.fromhex(mac.replace(":", "")) in data]
+        return lines + [f"{name}: {mac} as it is on the wire" for name, data in contents
+                        for mac in sorted(filter(_MAC.fullmatch, self.words)) if bytes.fromhex(mac.replace(":", "")) in data]
 
 
 def _contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -54,8 +54,8 @@ def of_this_machine() -> Private:
 
     A name that the suite itself uses (root, client, vm) identifies nobody and is left out.
     """
-    names = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), getpass.getuser(), os.environ.get("SUDO_USER", ""),
-             os.environ.get("LOGNAME", "")}
+    names = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), getpass.getuser(),
+             os.environ.get("SUDO_USER", ""), os.environ.get("LOGNAME", "")}
     common = _words_of_the_suite()
     words = {name for name in names if len(name) >= _SHORTEST and name.lower() not in common}
     places = {str(PROJECT), os.path.realpath(PROJECT)} | {home for home in (os.path.expanduser("~"),) if home not in ("/", "/root")}

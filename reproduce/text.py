@@ -13,7 +13,8 @@ from reproduce.evidence import clean
 _ALWAYS = ("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_VOLUNTARY", "SMP")
 # Options that matter if the test's id contains the word.
 _OPTIONS = {
-    "ipvs": ("IP_VS", "IP_VS_PROTO_TCP", "NET_IPIP", "IPV6_TUNNEL"), "tunnel": ("NET_IPIP", "IPV6_TUNNEL"), "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"),
+    "ipvs": ("IP_VS", "IP_VS_PROTO_TCP", "NET_IPIP", "IPV6_TUNNEL"), "tunnel": ("NET_IPIP", "IPV6_TUNNEL"),
+    "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"),
     "esp": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "audit": ("AUDIT", "AUDITSYSCALL"), "firewall": ("NF_TABLES", "IP_NF_IPTABLES"),
     "conntrack": ("NF_CONNTRACK", "NF_CONNTRACK_TIMEOUT"), "multipath": ("IP_ROUTE_MULTIPATH",), "tun": ("TUN",), "qdisc": ("NET_SCH_TBF",),
     "timewait": ("SYN_COOKIES",), "tcp": ("SYN_COOKIES", "TCP_CONG_CUBIC"), "tracing": ("BPF_SYSCALL", "KPROBES", "DEBUG_INFO_BTF"),
@@ -40,7 +41,8 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
 
 def verdict_line(visits: dict[str, Visit | str]) -> str:
     """In a few words, for the terminal."""
-    return "; ".join(f"{role}: {visit.verdict or 'no end'}" if isinstance(visit, Visit) else f"{role}: {visit}" for role, visit in visits.items())
+    return "; ".join(f"{role}: {visit.verdict or 'no end'}" if isinstance(visit, Visit) else f"{role}: {visit}"
+                     for role, visit in visits.items())
 
 
 def _sentence(name: str) -> str:
@@ -55,7 +57,8 @@ def _seen(test: TestResult) -> str:
 
 def _kernel(kernel: KernelResult, source: Kernel | None, test: str) -> list[str]:
     lines = [f"- release: {kernel.release}", f"- package: {kernel.package or 'none'} {kernel.version or ''}".rstrip(),
-             f"- machine: QEMU {kernel.qemu}, {kernel.accel}, {kernel.clock} clock" if kernel.qemu else "- machine: the one that runs the suite"]
+             f"- machine: QEMU {kernel.qemu}, {kernel.accel}, {kernel.clock} clock" if kernel.qemu
+             else "- machine: the one that runs the suite"]
     if options := _config(source, test):
         lines.append(f"- options: {', '.join(options)}")
     return lines
@@ -74,8 +77,10 @@ def _history(test: TestResult, version: str, others: Sequence[KernelResult]) -> 
     lines = []
     if issue := next((each for each in load() if each.id == test.issue), None):
         span = next(each for each in issue.affected if each.holds(version))
-        lines.append(f"- known_issues.toml: bad from {span.first or 'the first kernel'}" + (f", good from {span.fixed}" if span.fixed else ", no fixed version known"))
-    ran = [(each.version or each.release, found.outcome) for each in others if (found := each.by_id().get(test.id)) and found.outcome != "skipped"]
+        lines.append(f"- known_issues.toml: bad from {span.first or 'the first kernel'}"
+                     + (f", good from {span.fixed}" if span.fixed else ", no fixed version known"))
+    ran = [(each.version or each.release, found.outcome) for each in others
+           if (found := each.by_id().get(test.id)) and found.outcome != "skipped"]
     lines += [f"- this run: {outcome} on {each}" for each, outcome in sorted(ran, key=lambda pair: version_key(pair[0]))]
     return lines or ["- not known"]
 
@@ -112,7 +117,8 @@ def _verified(visits: dict[str, Visit | str]) -> str:
         elif visit.verdict == wanted:
             lines.append(f"Verified: an empty machine with the {role} kernel ({visit.suite}'s python3 and iproute2) says {visit.verdict}.")
         else:
-            lines.append(f"**It does not do so: on the {role} kernel an empty machine says {visit.verdict or 'nothing'}, and {wanted} was expected.**")
+            lines.append(f"**It does not do so: on the {role} kernel an empty machine says {visit.verdict or 'nothing'}, "
+                         f"and {wanted} was expected.**")
     return "\n".join(lines)
 
 

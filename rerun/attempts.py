@@ -38,10 +38,12 @@ class Attempts:
         self.bench = Bench(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
         session = self._directory / "boot"
         session.mkdir(parents=True)
-        job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices), deadline=self._deadline,
+        job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices),
+                  deadline=self._deadline,
                   python=python_command(), project=str(PROJECT), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
                   events=str(session / "events"))
-        machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg", self._devices)
+        machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg",
+                          self._devices)
         with Cache(say=lambda line: None) as cache:
             self.bench.prepare(booted=saved_state(machine, cache, job, Events(job.events)))
 

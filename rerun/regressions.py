@@ -27,7 +27,8 @@ class Settings:
     options: Sequence[str] = ()
 
 
-def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str, Kernel], settings: Settings, say: Callable[[str], None]) -> None:
+def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str, Kernel], settings: Settings,
+                        say: Callable[[str], None]) -> None:
     """Give each regression of the comparisons its Confirmation.  `kernels` are those that this machine can boot, by label."""
     wanted = [comparison for comparison in comparisons if comparison.regressions]
     tests: dict[str, dict[str, None]] = {}
@@ -37,7 +38,8 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
                 tests.setdefault(label, {}).update(dict.fromkeys(now.id for _was, now in comparison.regressions))
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)))
-        benches = {label: Attempts(kernels[label], list(names), directory / str(number), settings.devices, settings.deadline, settings.options)
+        benches = {label: Attempts(kernels[label], list(names), directory / str(number), settings.devices, settings.deadline,
+                                   settings.options)
                    for number, (label, names) in enumerate(tests.items()) if label in kernels}
         stack.enter_context(no_machines_left(*benches.values()))
         troubles = _prepare(benches, settings.slots)

@@ -83,7 +83,8 @@ def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Muta
     """All mutants of a function. `names` are the symbols that it calls, by address."""
     for instruction in disassemble(symbol, code):
         for new, kind, what in _changes(instruction, names):
-            yield Mutant(symbol.name, instruction.address - symbol.address, instruction.address, bytes(instruction.bytes), new, kind, f"{instruction.mnemonic} {instruction.op_str}: {what}")
+            yield Mutant(symbol.name, instruction.address - symbol.address, instruction.address, bytes(instruction.bytes), new, kind,
+                         f"{instruction.mnemonic} {instruction.op_str}: {what}")
 
 
 def _changes(instruction: CsInsn, names: dict[int, str]) -> Iterator[tuple[bytes, str, str]]:

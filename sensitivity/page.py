@@ -24,22 +24,28 @@ def write_page(directory: Path, kernel: Kernel, verdicts: Sequence[Verdict]) -> 
     document = {"kernel": {"release": kernel.release, "package": kernel.package, "version": kernel.version},
                 "scores": [{**asdict(each), "share": each.share} for each in rows], "mutants": [asdict(each) for each in verdicts]}
     write_whole(directory / "sensitivity.json", json.dumps(document, indent=1) + "\n")
-    parts = [f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>kdrift sensitivity</title>"
-             f"<style>{_STYLE}</style><h1>Sensitivity on {escape(kernel.release)}</h1>",
-             "<p>Of the mutants that a test executes, the share that a test noticed. Of a survivor: tests that were run, of those reaching it.</p>",
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+             f"<title>kdrift sensitivity</title><style>{_STYLE}</style><h1>Sensitivity on {escape(kernel.release)}</h1>",
+             "<p>Of the mutants that a test executes, the share that a test noticed. "
+             "Of a survivor: tests that were run, of those reaching it.</p>",
              f"<p>{escape(checked(verdicts))}.</p>",
              _table(("", "killed", "survived", "not reached", "no start", "share"),
-                    [(each.name, each.killed, each.survived, each.not_reached, each.no_start, "" if each.share is None else f"{each.share:.0%}") for each in rows])]
-    for title, outcome, columns in (("Survivors", "survived", ("mutant", "text", "tests", "reaching")), ("Killed", "killed", ("mutant", "text", "by", "how")),
-                                    ("No start", "no start", ("mutant", "text", "how")), ("False alarms", FALSE_ALARM, ("mutant", "by", "how")),
+                    [(each.name, each.killed, each.survived, each.not_reached, each.no_start,
+                      "" if each.share is None else f"{each.share:.0%}") for each in rows])]
+    for title, outcome, columns in (("Survivors", "survived", ("mutant", "text", "tests", "reaching")),
+                                    ("Killed", "killed", ("mutant", "text", "by", "how")),
+                                    ("No start", "no start", ("mutant", "text", "how")),
+                                    ("False alarms", FALSE_ALARM, ("mutant", "by", "how")),
                                     ("Not reached", "not reached", ("mutant", "text"))):
         chosen = [each for each in verdicts if each.outcome == outcome]
         table = _table(columns, [tuple(getattr(each, column) for column in columns) for each in chosen])
-        parts.append(f"<details{' open' if outcome == 'survived' else ''}><summary><h2 style='display:inline'>{title}: {len(chosen)}</h2></summary>{table}</details>")
+        parts.append(f"<details{' open' if outcome == 'survived' else ''}>"
+                     f"<summary><h2 style='display:inline'>{title}: {len(chosen)}</h2></summary>{table}</details>")
     write_whole(directory / "sensitivity.html", "\n".join(parts) + "</html>\n")
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(column)}" for column in columns)
-    body = "".join("<tr>" + "".join(f"<td{' class=number' if isinstance(cell, int) else ''}>{escape(str(cell))}" for cell in row) for row in rows)
+    body = "".join("<tr>" + "".join(f"<td{' class=number' if isinstance(cell, int) else ''}>{escape(str(cell))}" for cell in row)
+                   for row in rows)
     return f"<table><thead><tr>{head}<tbody>{body}</table>"

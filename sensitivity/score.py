@@ -89,7 +89,8 @@ class Score:
 
     def __str__(self) -> str:
         share = "" if self.share is None else f"{self.share:.0%}"
-        return f"{share:>5}  {self.killed:5} killed {self.survived:5} survived {self.not_reached:5} not reached {self.no_start:4} no start  {self.name}"
+        return (f"{share:>5}  {self.killed:5} killed {self.survived:5} survived {self.not_reached:5} not reached "
+                f"{self.no_start:4} no start  {self.name}")
 
 
 def score(name: str, verdicts: Iterable[Verdict]) -> Score:

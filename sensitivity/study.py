@@ -68,7 +68,8 @@ class Study:
         code = self.bench.read(symbols)
         tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
         for index in first.keys() - set(tests):
-            console.print(f"not used, since it alone takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False, soft_wrap=True)
+            console.print(f"not used, since it alone takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False,
+                          soft_wrap=True)
         with console.status("running everything again, to see what is executed, and what moves by itself"):
             slots = self.options.slots
             with self.workers() as pool:
@@ -80,8 +81,8 @@ class Study:
                     third |= seen
                     for address, reaching in found.items():
                         reached.setdefault(address, set()).update(reaching)
-                known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests, "base": base.result(),
-                         "reached": {address: sorted(tests) for address, tests in reached.items()},
+                known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests,
+                         "base": base.result(), "reached": {address: sorted(tests) for address, tests in reached.items()},
                          "others": (first, third, *map(Future.result, rehearsed))}
         file.write_bytes(pickle.dumps(known))
         return known
@@ -101,7 +102,8 @@ class Study:
         self.unsteady = {index: {name for other in others for name in moved(base, other[index])} for index, base in self.base.items()}
         for index, base in list(self.base.items()):
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
-                console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False, soft_wrap=True)
+                console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False,
+                              soft_wrap=True)
                 del self.base[index]
         self.afterwards = [index for index in self.base if self.is_afterwards(index)]
         self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]

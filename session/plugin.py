@@ -72,8 +72,8 @@ class Report:
         states = {run.label: run for run in self.runs if run.kernel}
         interactive = reporter.isatty and self.config.option.verbose <= 0 and not self.config.option.shell
         machines = self.config.pluginmanager.get_plugin("dsession")
-        with Progress(self._writer()._file, list(states), lambda label: states[label].state(), lambda label: len(machines.unrun_of(states[label])),
-                      interactive) as self.progress:
+        with Progress(self._writer()._file, list(states), lambda label: states[label].state(),
+                      lambda label: len(machines.unrun_of(states[label])), interactive) as self.progress:
             return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -146,7 +146,8 @@ class Report:
             return
         from rerun.regressions import Settings, confirm_regressions
         write = self._writer().line
-        write(f"{regressions} regression{'s' * (regressions > 1)}: each is tried again under {option.confirm} seeds on both kernels (--confirm 0 leaves it out)")
+        write(f"{regressions} regression{'s' * (regressions > 1)}: each is tried again under {option.confirm} seeds on both kernels "
+              "(--confirm 0 leaves it out)")
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
         settings = Settings(option.confirm, option.slots, option.devices, option.deadline, ["--mass"] if option.mass else [])
         confirm_regressions(self.comparisons, sources, settings, write)
@@ -160,8 +161,8 @@ class Report:
         found = []
         machines = self.config.pluginmanager.get_plugin("dsession")
         for run in self.runs:
-            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, seed=self.config.option.seed, tests=self.collector.of(run.label),
-                                  counters=self.collector.counters.get(run.label, []))
+            result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, seed=self.config.option.seed,
+                                  tests=self.collector.of(run.label), counters=self.collector.counters.get(run.label, []))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
                 result.build = run.kernel.build or None

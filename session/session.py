@@ -182,7 +182,8 @@ class KernelSession(DSession):
             self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
         slots = 1 if option.shell else option.slots
         self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
-                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT), "cwd": str(self.config.invocation_params.dir),
+                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT),
+                    "cwd": str(self.config.invocation_params.dir),
                     "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]

@@ -23,7 +23,8 @@ from kernels.cache import Cache
 from kernels.extract import Kernel
 
 TOOLS = ["ip", "tc", "ss", "bridge", *(f"{family}tables-{flavour}{rest}" for family in ("ip", "ip6") for flavour in ("legacy", "nft")
-                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe", "sh", "cat",
+                                       for rest in ("", "-restore")), "nft", "ipvsadm", "ipset", "conntrack", "tcpdump", "modprobe",
+         "sh", "cat",
          "bash", "ls", "grep", "sleep", "ping", "ps"]         # for --shell
 # Paths that the kernel and scripts expect; symbolic links if the host has links there.
 FIXED = ["/bin/sh", "/sbin/modprobe", "/lib", "/lib64"]
@@ -33,11 +34,13 @@ STDLIB_LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurep
                    "pydoc_data", "turtle.py", "venv", "distutils", "config-*", "*.opt-?.pyc", "_tkinter.*", "_test*", "_ctypes_test.*",
                    "xxlimited*", "*.a", "readline.*", "_dbm.*", "_gdbm.*", "nis.*"}
 SITE_LEFT_OUT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth", "tests", "*.opt-?.pyc",
-                 "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds", "attr", "attrs", "capstone",  # for the host
+                 "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds",
+                 "attr", "attrs", "capstone",        # for the host
                  "contrib", "tls", "msrpce", "windows", "tools", "modules"}     # of scapy
 PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
            "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",
-           "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser", "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
+           "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser", "unittest.mock",
+           "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -132,7 +132,8 @@ def run(job: Job, events: Events, directory: Path) -> None:
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
-            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel, job.devices) as machine:
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel,
+                         job.devices) as machine:
                 try:
                     start(machine, cache, job, events)
                 except VMError as error:
@@ -181,7 +182,8 @@ def boot(machine: Machine, deadline: float) -> list[str]:
         words = last_words(machine)
         if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
             raise VMError(said[-1])
-        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words else "the kernel did not boot and printed nothing")
+        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words
+                      else "the kernel did not boot and printed nothing")
     machine.await_question(ASKING_DEADLINE)
     return event["lacks"]
 
@@ -190,8 +192,8 @@ def check_room(initrd: Path) -> None:
     """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
     size = initrd.stat().st_size >> 20
     if UNPACKING * size + BESIDE_MB > MEMORY_MB:
-        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack {(MEMORY_MB - BESIDE_MB) // UNPACKING}: "
-                      "strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack "
+                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING}: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
 
 
 def say_lacks(lacks: list[str], events: Events) -> None:
@@ -234,7 +236,8 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
 
 def state_key(machine: Machine, job: Job) -> str:
     """A hash of all that the saved state depends on: the kernel, the packed files, QEMU and its arguments, with KVM the processor."""
-    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(), *RECORDED]
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(),
+             *RECORDED]
     if machine.accel == "kvm":
         lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
         parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]

@@ -12,10 +12,12 @@ from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
 # What every topology needs: feature, module, config option.
-ESSENTIAL = [("network namespaces", "", "NET_NS"), ("IPv6", "ipv6", "IPV6"), ("packet sockets", "af_packet", "PACKET"), ("veth", "veth", "VETH")]
+ESSENTIAL = [("network namespaces", "", "NET_NS"), ("IPv6", "ipv6", "IPV6"), ("packet sockets", "af_packet", "PACKET"),
+             ("veth", "veth", "VETH")]
 # What tests are skipped for: module, a function that exists if it is built in, config option.
-OPTIONAL = {"nf_tables": ("nft_do_chain", "NF_TABLES"), "ip_tables": ("ipt_do_table", "IP_NF_IPTABLES"), "nf_conntrack": ("nf_conntrack_in", "NF_CONNTRACK"),
-            "ip_vs": ("ip_vs_conn_new", "IP_VS"), "xfrm_user": ("xfrm_send_state_notify", "XFRM_USER"), "tun": ("tun_get_socket", "TUN"),
+OPTIONAL = {"nf_tables": ("nft_do_chain", "NF_TABLES"), "ip_tables": ("ipt_do_table", "IP_NF_IPTABLES"),
+            "nf_conntrack": ("nf_conntrack_in", "NF_CONNTRACK"), "ip_vs": ("ip_vs_conn_new", "IP_VS"),
+            "xfrm_user": ("xfrm_send_state_notify", "XFRM_USER"), "tun": ("tun_get_socket", "TUN"),
             "inet_diag": ("inet_diag_dump_icsk", "INET_DIAG")}
 libc = ctypes.CDLL(None, use_errno=True)
 

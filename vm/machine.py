@@ -125,8 +125,8 @@ class Machine:
             return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
         free = shutil.disk_usage(self.memory.parent).free >> 20
         if free < MEMORY_MB:
-            raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance with "
-                          "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+            raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance "
+                          "with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
         return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
 
     def start(self, state: Path | None = None) -> None:

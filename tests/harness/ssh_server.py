@@ -46,7 +46,8 @@ Host *
 def unpacked_sshd() -> Path:
     """The directory with Debian's sshd, from the cache or fetched by apt."""
     def fetch(target: Path) -> None:
-        subprocess.run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *PACKAGES], cwd=target, check=True, capture_output=True)
+        subprocess.run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", *PACKAGES], cwd=target, check=True,
+                       capture_output=True)
         for package in target.glob("*.deb"):
             subprocess.run(["dpkg-deb", "-x", package, target / "root"], check=True)
 

@@ -39,10 +39,11 @@ def test_case_is_verified_on_an_empty_machine(reported):
 def test_folder_holds_report_case_topology_and_evidence(reported):
     _session, folder = reported
     names = {path.name for path in folder.iterdir()}
-    assert names >= {"report.md", "repro.pyz", "setup.sh", "capture-client.pcap", "capture-server.pcap", "ladder.txt", "counters.txt", "sysctls.txt",
-                     "results.json", "SHA256SUMS", "transcript-failing.txt", "topology.txt"}
+    assert names >= {"report.md", "repro.pyz", "setup.sh", "capture-client.pcap", "capture-server.pcap", "ladder.txt", "counters.txt",
+                     "sysctls.txt", "results.json", "SHA256SUMS", "transcript-failing.txt", "topology.txt"}
     report = (folder / "report.md").read_text()
-    for words in ("# Promise is broken [ipv4]: not so on linux-image-", "One byte is two bytes.", "assert 1 == 2", "- package: linux-image-", "CONFIG_HZ=",
+    for words in ("# Promise is broken [ipv4]: not so on linux-image-", "One byte is two bytes.", "assert 1 == 2",
+                  "- package: linux-image-", "CONFIG_HZ=",
                   "sudo python3 repro.pyz", "Verified: an empty machine with the failing kernel", "## Transcript on the failing kernel"):
         assert words in report
 
@@ -57,7 +58,8 @@ def test_nothing_of_this_machine_is_in_it(reported):
     assert of_this_machine().found_in(reported[1]) == []
 
 
-@pytest.mark.parametrize("planted", ["on Build-7 it fails", "from 192.168.7.9:80", "ether 52:54:00:12:34:56 brd", '"/home/jo/kdrift/tests/a.py"', "/home/jo/kdrift"])
+@pytest.mark.parametrize("planted", ["on Build-7 it fails", "from 192.168.7.9:80", "ether 52:54:00:12:34:56 brd",
+                                     '"/home/jo/kdrift/tests/a.py"', "/home/jo/kdrift"])
 def test_private_words_are_found_in_files_and_archives(tmp_path, planted):
     (tmp_path / "report.md").write_text(planted)
     with zipfile.ZipFile(tmp_path / "repro.pyz", "w") as archive:
@@ -77,8 +79,10 @@ def test_longer_words_are_others(tmp_path, harmless):
 
 
 @pytest.mark.parametrize("verdict, wanted", [
-    ("REPRODUCED", "Verified: an empty machine with the failing kernel"), ("NOT REPRODUCED", "**It does not do so: on the failing kernel an empty machine says NOT REPRODUCED"),
-    ("CANNOT RUN", "**It does not do so: on the failing kernel an empty machine says CANNOT RUN"), ("", "an empty machine says nothing, and REPRODUCED was expected")])
+    ("REPRODUCED", "Verified: an empty machine with the failing kernel"),
+    ("NOT REPRODUCED", "**It does not do so: on the failing kernel an empty machine says NOT REPRODUCED"),
+    ("CANNOT RUN", "**It does not do so: on the failing kernel an empty machine says CANNOT RUN"),
+    ("", "an empty machine says nothing, and REPRODUCED was expected")])
 def test_report_says_plainly_whether_it_reproduces(verdict, wanted):
     assert wanted in _report({"failing": Visit(verdict, "the transcript", "bookworm")})
 
@@ -98,10 +102,12 @@ def _report(visits):
 
 
 @pytest.mark.parametrize("there, why, script", [
-    (Visit("", "case: x\n#!/bin/sh\n# a\nip netns add a\n-- the end of setup.sh\nthe machine ended without a word; the console:\n[ 1.0] x", "trixie"),
+    (Visit("", "case: x\n#!/bin/sh\n# a\nip netns add a\n-- the end of setup.sh\nthe machine ended without a word; the console:\n[ 1.0] x",
+           "trixie"),
      "", "#!/bin/sh\n# a\nip netns add a\n"),
     (Visit("", "case: x\n#!/bin/sh\n# a\nthe machine ended without a word; the console:\n[ 1.0] x", "trixie"), "[ 1.0] x", None),
-    (Visit("CANNOT RUN", "case: x\n\nCANNOT RUN: the kernel has no ipip tunnels", "trixie"), "CANNOT RUN: the kernel has no ipip tunnels", None),
+    (Visit("CANNOT RUN", "case: x\n\nCANNOT RUN: the kernel has no ipip tunnels", "trixie"), "CANNOT RUN: the kernel has no ipip tunnels",
+     None),
     ("QEMU did not start", "QEMU did not start", None),
 ])
 def test_what_this_kernel_cannot_set_up_is_recorded_on_the_failing_one(tmp_path, monkeypatch, there, why, script):
@@ -115,7 +121,8 @@ def test_what_this_kernel_cannot_set_up_is_recorded_on_the_failing_one(tmp_path,
 
 
 @pytest.mark.parametrize("message, kind", [
-    ("assert 1 == 2", "AssertionError"), ("AssertionError: no\nassert 1 == 2", "AssertionError"), ("netns.errors.NotMet: after 1 s", "NotMet"), ("Failed: on purpose", "Failed"),
+    ("assert 1 == 2", "AssertionError"), ("AssertionError: no\nassert 1 == 2", "AssertionError"),
+    ("netns.errors.NotMet: after 1 s", "NotMet"), ("Failed: on purpose", "Failed"),
     ("ConnectionRefusedError: [Errno 111] Connection refused", "ConnectionRefusedError ECONNREFUSED")])
 def test_kind_of_a_failure_is_read_from_its_message(message, kind):
     assert kind_of(message) == kind

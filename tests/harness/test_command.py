@@ -62,8 +62,8 @@ def for_a_guest(config):
 
 
 @pytest.mark.parametrize("words", [
-    ["6.1", "6.12", "--report", "out", "tests/tcp"], ["--report", "out", "6.1", "6.12", "tests/tcp"], ["tests/tcp", "6.1", "--report=out", "6.12"],
-    ["--report", "out", "--kernel", "6.1", "tests/tcp", "--kernel=6.12"],
+    ["6.1", "6.12", "--report", "out", "tests/tcp"], ["--report", "out", "6.1", "6.12", "tests/tcp"],
+    ["tests/tcp", "6.1", "--report=out", "6.12"], ["--report", "out", "--kernel", "6.1", "tests/tcp", "--kernel=6.12"],
 ], ids=" ".join)
 def test_validates_words_are_understood_in_any_order(settled, words):
     config = settled("validate", *words)

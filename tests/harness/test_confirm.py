@@ -48,7 +48,8 @@ def test_a_machine_that_cannot_be_restored_is_said_and_costs_no_other_test(error
             return super().attempt(test, seed)
 
     found = confirm(["broken", "test"], Broken(1, 2), Bench(), 2, slots=2)
-    assert list(map(str, found.values())) == ["not confirmed: restoring the saved state failed: no space", "fails 2 of 2 on new, 0 of 2 on old"]
+    assert list(map(str, found.values())) == ["not confirmed: restoring the saved state failed: no space",
+                                              "fails 2 of 2 on new, 0 of 2 on old"]
 
 
 def test_what_could_not_be_tried_says_why():

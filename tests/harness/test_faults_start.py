@@ -72,8 +72,8 @@ def failing(tmp_path_factory):
 def test_kernel_that_is_not_to_be_had_keeps_the_others(failing):
     assert failing.status == NOT_BOOTED
     assert failing.outcomes() == PASSED
-    assert [kernel["label"] for kernel in failing.results["kernels"] if kernel["error"]] == ["linux-image-6.6.6_6.6.6-1_amd64.deb", "resets",
-                                                                                           "bare"]
+    assert [kernel["label"] for kernel in failing.results["kernels"] if kernel["error"]] == [
+        "linux-image-6.6.6_6.6.6-1_amd64.deb", "resets", "bare"]
 
 
 def test_truncated_package_is_named(failing):
@@ -94,7 +94,8 @@ def test_kernel_without_its_modules_is_one_line(failing):
 
 
 ON_A_SMALL_DISK = ["unshare", "-rm", "sh", "-c",
-                   'mount -t tmpfs -o size="$SIZE" tmpfs "$DISK" && { "$@"; status=$?; ls -A "$DISK/tmp" "$DISK"/kdrift-* 2>&-; exit $status; }', "sh"]
+                   'mount -t tmpfs -o size="$SIZE" tmpfs "$DISK" && '
+                   '{ "$@"; status=$?; ls -A "$DISK/tmp" "$DISK"/kdrift-* 2>&-; exit $status; }', "sh"]
 
 
 @pytest.mark.parametrize("size, reason", [("60m", "no space left for the cache"), ("450m", "no space left for a saved state: ")])

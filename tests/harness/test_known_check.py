@@ -26,7 +26,8 @@ def test_the_ends_of_a_range_are_the_packages_beside_them():
 
 
 def test_where_a_stable_release_brought_the_bug_the_one_before_it_is_tried_too():
-    assert ends("6.12.69..6.12.85", "7.2.0..7.3") == [("6.12.43-1~bpo12+1", "6.12.74-2~bpo12+1", "6.12.85-1~bpo12+1"), (None, "7.2.13-1", None)]
+    assert ends("6.12.69..6.12.85", "7.2.0..7.3") == [("6.12.43-1~bpo12+1", "6.12.74-2~bpo12+1", "6.12.85-1~bpo12+1"),
+                                                      (None, "7.2.13-1", None)]
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -79,20 +80,23 @@ def test_without_a_signature_nothing_is_proved():
 
 
 def test_one_boot_serves_ten_entries_and_what_is_stored_is_not_run_again():
-    wanted = [span for number in range(12) for span in spans(issue("5.10..5.10.251", name=str(number), tests=(f"t.py::test_{number}",)), PACKAGES)]
+    wanted = [span for number in range(12)
+              for span in spans(issue("5.10..5.10.251", name=str(number), tests=(f"t.py::test_{number}",)), PACKAGES)]
     tests = [f"t.py::test_{number}" for number in range(12)]
     found = batches(wanted, tests, {})
     assert [(batch.version, len(batch.issues), len(batch.tests)) for batch in found] == [
         ("5.10.223-1", BATCH, BATCH), ("5.10.223-1", 2, 2), ("5.10.251-5", BATCH, BATCH), ("5.10.251-5", 2, 2)]
 
     stored = {"5.10.223-1": {test: TestResult(test) for test in tests}, "5.10.251-5": {tests[3]: TestResult(tests[3])}}
-    assert [(batch.version, "3" in batch.issues) for batch in batches(wanted, tests, stored)] == [("5.10.251-5", False), ("5.10.251-5", False)]
+    assert [(batch.version, "3" in batch.issues) for batch in batches(wanted, tests, stored)] == [
+        ("5.10.251-5", False), ("5.10.251-5", False)]
 
 
 def test_what_is_recorded_is_recognised(tmp_path):
     message = "AssertionError: assert 0 == 17\n +  where 0 = f()"
     kernel = KernelResult("5.10", "5.10", version="5.10.223-1", tests=[
-        TestResult("t.py::test_x[1]", "known", message=message, traceback=">       assert f() == 17\nE       AssertionError"), TestResult("t.py::test_y", "failed", message="other")])
+        TestResult("t.py::test_x[1]", "known", message=message, traceback=">       assert f() == 17\nE       AssertionError"),
+        TestResult("t.py::test_y", "failed", message="other")])
     new, gone = rewrite([kernel], [issue("5.10..5.10.251", signatures=())], tmp_path, anew=False)
     assert gone == [] and new == ["a: AssertionError: assert 0 == #; at: assert f() == 17 (5.10.223-1)"]
     recorded = read_signatures(tmp_path / "known_signatures.json")
@@ -112,7 +116,8 @@ def test_only_kernels_that_have_the_bug_are_recorded_and_old_entries_go():
 def test_anew_replaces_what_the_same_kernel_showed_of_the_same_entry(tmp_path):
     file, older, other = tmp_path / "known_signatures.json", "5.10.218-1", "5.10.223-1"
     file.write_text(json.dumps({"a": {"the old text": [older, other], "of this one alone": [older]}, "b": {"the old text": [older]}}))
-    kernel = KernelResult("k", "k", version=older, tests=[TestResult("t.py::test_x", "failed", signatures=[SHOWS]), TestResult("t.py::test_y", "passed")])
+    kernel = KernelResult("k", "k", version=older,
+                          tests=[TestResult("t.py::test_x", "failed", signatures=[SHOWS]), TestResult("t.py::test_y", "passed")])
     entries = [issue("5.10..5.10.251"), issue("5.10..5.10.251", name="b", tests=("t.py::test_y",))]
 
     assert rewrite([kernel], entries, tmp_path, anew=True) == ([f"a: {SHOWS} ({older})"], [f"a: of this one alone ({older})"])
@@ -122,7 +127,8 @@ def test_anew_replaces_what_the_same_kernel_showed_of_the_same_entry(tmp_path):
 @pytest.mark.parametrize("test, shown", [
     (TestResult("t", "passed"), []),
     (TestResult("t", "lost", message="the machine was lost: QEMU ended: killed", signatures=["QEMU ended: killed"]), []),
-    (TestResult("t", "lost", message="the machine was lost: hang: nothing came", signatures=["hang: nothing came"]), ["hang: nothing came"]),
+    (TestResult("t", "lost", message="the machine was lost: hang: nothing came", signatures=["hang: nothing came"]),
+     ["hang: nothing came"]),
     (TestResult("t", "known", message="the machine was lost: hang: nothing came", signatures=["hang: nothing came", SHOWS]), [SHOWS]),
 ])
 def test_a_hang_that_did_not_come_again_is_not_what_the_test_shows(test, shown):
@@ -140,7 +146,8 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, text):
 
 @pytest.mark.parametrize("words, complaint", [
     (["--record"], "--record needs the results.json of a run"), (["--record", "/nonexistent"], "/nonexistent: No such file or directory"),
-    (["--check", "tcp-rmem-min"], "--check needs --report DIR, where results are kept"), (["tcp-rmem-min"], "names are for --record and --check"),
+    (["--check", "tcp-rmem-min"], "--check needs --report DIR, where results are kept"),
+    (["tcp-rmem-min"], "names are for --record and --check"),
 ])
 def test_a_wrong_use_is_one_line_and_status_2(words, complaint, capsys):
     assert known_command.main(words) == 2

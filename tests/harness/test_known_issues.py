@@ -27,7 +27,8 @@ def test_versions_are_in_the_order_of_their_releases(older, newer):
 def test_a_range_ends_before_its_fix():
     affected = Affected("6.2", "6.12.94")
 
-    assert [affected.holds(version) for version in ("6.1.170-3", "6.2", "6.12.90-2", "6.12.94-1", "6.12.95-1")] == [False, True, True, False, False]
+    assert [affected.holds(version) for version in ("6.1.170-3", "6.2", "6.12.90-2", "6.12.94-1", "6.12.95-1")] == [
+        False, True, True, False, False]
 
 
 def test_the_fix_is_that_of_the_kernels_own_series():
@@ -45,7 +46,8 @@ def test_the_fix_is_where_the_range_ends_that_holds_the_kernel():
 def test_brackets_of_a_parameter_set_stand_for_themselves():
     issue = Issue("a", "s", ("t.py::test_x[4]", "t.py::test_y*"), ())
 
-    assert [issue.shows_in(f"t.py::{name}") for name in ("test_x[4]", "test_x[15]", "test_x", "test_y[ipv4-1]")] == [True, False, False, True]
+    assert [issue.shows_in(f"t.py::{name}") for name in ("test_x[4]", "test_x[15]", "test_x", "test_y[ipv4-1]")] == [
+        True, False, False, True]
 
 
 @pytest.mark.parametrize("text, complaint", [
@@ -55,7 +57,8 @@ def test_brackets_of_a_parameter_set_stand_for_themselves():
     (ENTRY + "until = 3\n", "issue 1 (a): 'until' is no field of an issue"),
     (ENTRY + ENTRY, "issue a stands there twice"),
     (ENTRY.replace("0123456789ab", "0123456789"), "issue 1 (a): '0123456789' is not a commit of 12 to 40 hexadecimal digits"),
-    (ENTRY.replace('commit = "0123456789ab"\n', ""), "issue 1 (a): it needs the mainline commit, or commit_unknown, which says why there is none"),
+    (ENTRY.replace('commit = "0123456789ab"\n', ""),
+     "issue 1 (a): it needs the mainline commit, or commit_unknown, which says why there is none"),
     ("[[issue]\n", "known_issues.toml: "),
 ])
 def test_a_bad_entry_is_named(tmp_path, text, complaint):
@@ -121,7 +124,8 @@ def test_another_failure_of_a_listed_test_is_a_failure(listed):
 def test_another_crash_of_a_listed_test_is_a_crash(listed):
     text = "the kernel crashed: BUG: kernel NULL pointer dereference, address: 0000000000000010\nRIP: 0010:{}+0x1d7/0x230"
     recorded = "BUG: kernel NULL pointer dereference, address: # in icmp_unreach"
-    assert [outcome_of(listed((recorded,), text.format(name), "crashed")[0]) for name in ("icmp_unreach", "udp_sendmsg")] == ["known", "crashed"]
+    assert [outcome_of(listed((recorded,), text.format(name), "crashed")[0]) for name in ("icmp_unreach", "udp_sendmsg")] == [
+        "known", "crashed"]
 
 
 def test_a_listed_failure_of_which_nothing_is_recorded_is_known_and_said(listed):
@@ -154,7 +158,8 @@ def test_evidence_of_a_listed_failure_is_for_who_reads_of_it():
     def wanted(parameters, **options):
         unset = dict.fromkeys(("report", "bug_report", "validate", "baseline"))
         test = f"tests/routing/test_tiny_mtu.py::test_packet_is_dropped_when_the_mtu_leaves_no_room_for_fragment_data[{parameters}]"
-        return is_wanted(SimpleNamespace(nodeid=test, config=SimpleNamespace(option=SimpleNamespace(**{**unset, **options}), workerinput=node.workerinput)))
+        return is_wanted(SimpleNamespace(nodeid=test, config=SimpleNamespace(option=SimpleNamespace(**{**unset, **options}),
+                                                                             workerinput=node.workerinput)))
 
     assert (wanted("20-router"), wanted("20-host")) == (False, True)
     assert [wanted("20-router", **{option: "x"}) for option in ("report", "bug_report", "validate", "baseline")] == [True] * 4

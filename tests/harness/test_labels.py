@@ -47,7 +47,8 @@ def test_one_path_with_other_modules_is_told_apart_by_its_contents():
 
 
 def test_machines_of_one_name_are_told_apart_by_their_releases():
-    assert labels_of([Named("debian12", release="6.1.0-57"), Named("debian12", release="6.12.118")]) == ["debian12 6.1.0-57", "debian12 6.12.118"]
+    assert labels_of([Named("debian12", release="6.1.0-57"), Named("debian12", release="6.12.118")]) == [
+        "debian12 6.1.0-57", "debian12 6.12.118"]
 
 
 def test_a_kernel_given_twice_is_two_columns():
@@ -85,8 +86,8 @@ def test_a_host_may_have_a_label():
     assert split_label("root@lab1:2222=lab", Host.parse) == ("root@lab1:2222", "lab")
 
 
-@pytest.mark.parametrize("word", ["6.12=", "6.12= ", "6.12=a\nb", "6.12=\x1b[31m", "6.12= a", f"6.12={'x' * (LONGEST + 1)}", "nowhere/bzImage=old",
-                                  "nowhere/bzImage,modules=mods", "banana=x", "6.12=a=b", "6.12=\udcff"])
+@pytest.mark.parametrize("word", ["6.12=", "6.12= ", "6.12=a\nb", "6.12=\x1b[31m", "6.12= a", f"6.12={'x' * (LONGEST + 1)}",
+                                  "nowhere/bzImage=old", "nowhere/bzImage,modules=mods", "banana=x", "6.12=a=b", "6.12=\udcff"])
 def test_what_cannot_be_a_label_is_refused_in_one_line(word):
     with pytest.raises(ValueError) as failure:
         split_label(word, parse)
@@ -130,7 +131,8 @@ def test_links_to_one_image_are_one_kernel(tmp_path, monkeypatch):
     name_columns(runs, [])
 
     assert [run.label for run in runs] == ["A/bzImage", "B/bzImage", "C/bzImage", "newest/bzImage"]
-    assert same_kernels([run.label for run in runs], [run.named() for run in runs]) == ["A/bzImage and B/bzImage and newest/bzImage are the same kernel"]
+    assert same_kernels([run.label for run in runs], [run.named() for run in runs]) == [
+        "A/bzImage and B/bzImage and newest/bzImage are the same kernel"]
     builds = [run.kernel.build for run in runs]
     assert builds[0] == builds[1] == builds[3] != builds[2]
 

@@ -42,7 +42,8 @@ def test_modules_of_another_release_are_named(modules):
 
 def test_what_is_listed_is_there_whatever_its_spelling(modules):
     """Module names have an underscore where files may have a hyphen: modules.dep(5)."""
-    add(modules, "modules.dep", "".join(f"kernel/net/{name.replace('_', '-')}.ko.zst:\n" for name in look.OPTIONAL if name not in ("tun", "ip_vs")))
+    add(modules, "modules.dep",
+        "".join(f"kernel/net/{name.replace('_', '-')}.ko.zst:\n" for name in look.OPTIONAL if name not in ("tun", "ip_vs")))
     add(modules, "modules.builtin", "kernel/drivers/net/tun.ko\n")
     assert look.lacks() == ["ip_vs (CONFIG_IP_VS)"]
 
@@ -64,7 +65,8 @@ def booted(tmp_path, *console, size=1):
 
 
 def test_the_guests_own_reason_is_the_only_line(tmp_path):
-    assert booted(tmp_path, "[    1.0] Run /init", "kdrift: the kernel has no veth", "[    1.1] reboot: Restarting system") == "the kernel has no veth"
+    console = "[    1.0] Run /init", "kdrift: the kernel has no veth", "[    1.1] reboot: Restarting system"
+    assert booted(tmp_path, *console) == "the kernel has no veth"
 
 
 def test_a_kernel_that_does_not_boot_shows_its_last_words(tmp_path):

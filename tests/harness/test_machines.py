@@ -65,7 +65,8 @@ def processes():
 def mixed(tmp_path_factory, net, host, start, options):
     """One host that works among others that do not: unknown, not listening, refusing the key, and root without CAP_SYS_ADMIN."""
     bare = start("setpriv --bounding-set -sys_admin --inh-caps -sys_admin")
-    names = {"host": host.name, "unknown": "no-such-host.invalid", "silent": f"root@127.0.0.1:{FIRST - 1}", "refused": "refused", "bare": bare.name}
+    names = {"host": host.name, "unknown": "no-such-host.invalid", "silent": f"root@127.0.0.1:{FIRST - 1}", "refused": "refused",
+             "bare": bare.name}
     words = [*options, "-k", "passes or fails or skips or temporary", *(f"--ssh={name}" for name in names.values())]
     session = run(tmp_path_factory.mktemp("mixed"), OUTCOMES, *words, kernels=[], prefix=within(net))
     nothing_is_left(host)
@@ -82,7 +83,8 @@ def test_host_is_a_column_with_its_own_kernel(mixed, host):
 
 def test_what_is_left_out_is_said_first(mixed, host):
     first = mixed[0].output.splitlines()[0]
-    assert first.startswith(f"{host.name}: {platform.release()}, tests run in private namespaces; left out without --own-machine: the audit tests")
+    assert first.startswith(f"{host.name}: {platform.release()}, tests run in private namespaces; "
+                            "left out without --own-machine: the audit tests")
 
 
 @pytest.mark.parametrize("which, reason", [

@@ -169,8 +169,10 @@ def test_nothing_is_left_out_of_the_verdict(open_page):
     def skipped(name, who):
         return TestResult(f"t.py::test_{name}", "skipped", skip=who, message="no tun")
 
-    old = KernelResult("6.0", "6.0", tests=[TestResult("t.py::test_gone"), skipped("new", "kernel"), skipped("both", "kernel"), TestResult("t.py::test_left")])
-    new = KernelResult("6.1", "6.1", tests=[skipped("gone", "kernel"), TestResult("t.py::test_new"), skipped("both", "kernel"), skipped("host", "host")],
+    old = KernelResult("6.0", "6.0", tests=[TestResult("t.py::test_gone"), skipped("new", "kernel"), skipped("both", "kernel"),
+                                            TestResult("t.py::test_left")])
+    new = KernelResult("6.1", "6.1", tests=[skipped("gone", "kernel"), TestResult("t.py::test_new"), skipped("both", "kernel"),
+                                            skipped("host", "host")],
                        unrun=["t.py::test_left"])
     page = open_page([old, new], validate=True)
 
@@ -179,7 +181,8 @@ def test_nothing_is_left_out_of_the_verdict(open_page):
         "Incomplete (1)", "Gone: the new kernel lacks what they need (1)", "New: the old kernel lacks what they need (1)",
         "Skipped on both: neither has what they need (1)", "Not judged (2)"]
     links = page.locator("#verdict li a.test")
-    assert {links.nth(number).get_attribute("href").rpartition("test_")[2] for number in range(links.count())} == {"gone", "new", "both", "left", "host"}
+    assert {links.nth(number).get_attribute("href").rpartition("test_")[2] for number in range(links.count())} == {
+        "gone", "new", "both", "left", "host"}
 
 
 def test_signs_are_those_of_the_table(open_page):

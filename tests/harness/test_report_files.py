@@ -55,7 +55,8 @@ def test_the_published_schema_is_one():
 
 
 def test_nothing_but_whole_files_is_left(written):
-    assert sorted(path.name for path in written.iterdir()) == ["index.html", "junit.xml", "kcidb.json", "results.json", "results.ktap", "summary.md"]
+    assert sorted(path.name for path in written.iterdir()) == ["index.html", "junit.xml", "kcidb.json", "results.json", "results.ktap",
+                                                               "summary.md"]
 
 
 def test_summary_has_the_verdict_first_and_nothing_becomes_markup(written):

@@ -16,8 +16,8 @@ from tests.harness.sessions import CASES
 
 FILE = f"{CASES}/test_exported.py"
 # What inside/repro/compat.py puts in place, and what scapy uses only where it is there.
-SHIMMED = ("functools.cache", "os.pidfd_open", "signal.pidfd_send_signal", "os.waitstatus_to_exitcode", "socket.send_fds", "bisect.bisect(key)",
-           "typing.Self", "enum.StrEnum")
+SHIMMED = ("functools.cache", "os.pidfd_open", "signal.pidfd_send_signal", "os.waitstatus_to_exitcode", "socket.send_fds",
+           "bisect.bisect(key)", "typing.Self", "enum.StrEnum")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,8 @@ def run(tmp_path, cases):
     """run(name of a case): its status and output, alone in a directory, with nothing of the project within reach."""
     def start(name, *words, stdin=""):
         write(tmp_path / "repro.pyz", [cases[name]])
-        done = subprocess.run([sys.executable, "-I", "repro.pyz", *words], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"}, input=stdin)
+        done = subprocess.run([sys.executable, "-I", "repro.pyz", *words], cwd=tmp_path, capture_output=True, text=True,
+                              env={"PATH": "/usr/bin:/bin"}, input=stdin)
         assert done.stderr == ""
         return done.returncode, done.stdout
     return start
@@ -74,7 +75,8 @@ def test_broken_promise_is_reproduced_with_what_was_expected_and_seen(run):
     status, output = run("test_promise_is_broken[ipv4]")
     assert (status, output.splitlines()[-1]) == (1, "REPRODUCED")
     words = " ".join(output.split())
-    for text in ("promise: One byte is two bytes.", "assert sent == 2 expected: a value that is == 2 seen: 1", "client: connect to 192.0.2.2:", "client: send 1 bytes",
+    for text in ("promise: One byte is two bytes.", "assert sent == 2 expected: a value that is == 2 seen: 1",
+                 "client: connect to 192.0.2.2:", "client: send 1 bytes",
                  "a cable (veth), mtu 1500: client (192.0.2.1/24", "[PA] seq 1 ack 1 len 1"):
         assert text in words
 
@@ -98,7 +100,8 @@ def test_what_does_not_come_in_time_is_reproduced(run):
 
 
 @pytest.mark.parametrize("name, why", [
-    ("test_machine_lacks_something", "the kernel has no flux capacitor"), ("test_case_has_a_mistake", "the case itself failed: TypeError: "),
+    ("test_machine_lacks_something", "the kernel has no flux capacitor"),
+    ("test_case_has_a_mistake", "the case itself failed: TypeError: "),
     ("test_machine_may_not", "the case itself failed: PermissionError: ")])
 def test_what_says_nothing_about_the_promise_cannot_run(run, name, why):
     status, output = run(name)
@@ -140,7 +143,8 @@ def test_old_python_gets_calls_and_every_line_keeps_its_number():
     assert len(old.splitlines()) == len(source.splitlines())
     assert 'return [removeprefix(text, "x"), union(TABLE, {"b": 2})]' in old
     assert "except TIMEOUT:" in old and "Pair = tuple\n" in old
-    assert old.splitlines()[0] == '"""A module."""; from __future__ import annotations; from repro.compat import TIMEOUT, removeprefix, union'
+    assert old.splitlines()[0] == ('"""A module."""; from __future__ import annotations; '
+                                   'from repro.compat import TIMEOUT, removeprefix, union')
 
 
 def test_source_with_newer_syntax_says_where():

@@ -41,7 +41,8 @@ def sources():
     """Every module of the project and its tree, by dotted name."""
     places = [PROJECT / room for room in rooms()] + [PROJECT / "tests"]
     paths = [path for place in places for path in place.rglob("*.py") if "__pycache__" not in path.parts]
-    return {".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text()) for path in paths}
+    return {".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(path.read_text())
+            for path in paths}
 
 
 def is_private(name):

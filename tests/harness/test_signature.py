@@ -33,18 +33,21 @@ where it was when an NMI stopped it:
      "AssertionError: assert # <= #"),
     ("assert [<1767334994....r / UDPerror>] == []\n  \n  Left contains one more item: <1767334994.309876 Ether / IP", "",
      "assert [<#....r / UDPerror>] == []"),
-    ("AssertionError: assert {'enabled': '... 'EPERM', ...} == {'enabled': '... 'EPERM', ...}\n  \n  Omitting 7 identical items, use -vv to show\n"
+    ("AssertionError: assert {'enabled': '... 'EPERM', ...} == {'enabled': '... 'EPERM', ...}\n  \n"
+     "  Omitting 7 identical items, use -vv to show\n"
      "  Differing items:\n  {'trim': 'accepted'} != {'trim': 'EPERM'}\n  Use -v to get more diff", "",
      "AssertionError: assert {'enabled': '... 'EPERM', ...} == {'enabled': '... 'EPERM', ...}; {'trim': 'accepted'} != {'trim': 'EPERM'}"),
     ("OSError: [Errno 98] Address already in use", "", "OSError: EADDRINUSE Address already in use"),
     ("Failed: DID NOT RAISE OSError", ">       with pytest.raises(OSError) as failure:\nE       Failed: DID NOT RAISE OSError",
      "Failed: DID NOT RAISE OSError; at: with pytest.raises(OSError) as failure:"),
     (_OOPS, "", "BUG: kernel NULL pointer dereference, address: # in icmp_unreach"),
-    ("the kernel crashed: [   11.259298] kernel BUG at net/xfrm/xfrm_user.c:2242!\n[   11.2] RIP: 0010:xfrm_get_ae.isra.0+0x173/0x1a0 [xfrm_user]", "",
+    ("the kernel crashed: [   11.259298] kernel BUG at net/xfrm/xfrm_user.c:2242!\n"
+     "[   11.2] RIP: 0010:xfrm_get_ae.isra.0+0x173/0x1a0 [xfrm_user]", "",
      "kernel BUG at net/xfrm/xfrm_user.c:#! in xfrm_get_ae"),
     (_LOCKUP, "", "watchdog: BUG: soft lockup - CPU#0 stuck for #s!"),
     (_HANG, "", "hang: nothing came from the guest for # s"),
-    ("Failed: the kernel complains:\n[   12.5] WARNING: CPU: 0 PID: 125 at net/core/dst.c:171 dst_release+0x5d/0x60\n[   12.6] Modules linked in:", "",
+    ("Failed: the kernel complains:\n[   12.5] WARNING: CPU: 0 PID: 125 at net/core/dst.c:171 dst_release+0x5d/0x60\n"
+     "[   12.6] Modules linked in:", "",
      "the kernel complains: WARNING: CPU: 0 PID: # at net/core/dst.c:# dst_release+#/#"),
     ("", "", ""),
 ])
@@ -54,7 +57,8 @@ def test_a_signature_says_what_is_the_same_each_time(message, traceback, shown):
 
 @pytest.mark.parametrize("one, other", [
     ("assert 'fe80::200:5eff:fe00:5302' == 'fe80::77'", "assert 'fe80::1' == '2001:db8:ff::1'"),
-    ("after 20.006 s", "after 20.1 s"), ("from 192.0.2.1:4711", "from 10.0.0.200:80"), ("<netns.x.Y object at 0x7fffeff7f4d0>", "<netns.x.Y object at 0x1>"),
+    ("after 20.006 s", "after 20.1 s"), ("from 192.0.2.1:4711", "from 10.0.0.200:80"),
+    ("<netns.x.Y object at 0x7fffeff7f4d0>", "<netns.x.Y object at 0x1>"),
     ("cap_pi=000001ffffffffff", "cap_pi=00000000a80425fb"), ("mac 02:00:5e:00:53:01", "mac 02:00:5e:00:53:ff"), ("for 3s!", "for 12s!"),
     ("host1: nothing came", "host12: nothing came"),
 ])

@@ -44,13 +44,15 @@ def test_what_neither_kernel_has_is_the_same_and_yet_nothing_was_judged():
                        for name, why in (("6.1", "no tun: x"), ("6.12", "no tun: x"), ("6.18", "no vlan")))
 
     comparison = compare(old, new)
-    assert comparison.lines() == ["6.1 -> 6.12: nothing was judged, 1 test: 1 same", "  same        t.py::test_x: skipped on both: no tun: x"]
+    assert comparison.lines() == ["6.1 -> 6.12: nothing was judged, 1 test: 1 same",
+                                  "  same        t.py::test_x: skipped on both: no tun: x"]
     assert exit_status([old, new], [comparison]) == Exit.NOTHING_JUDGED
     assert compare(old, other).headline() == "6.1 -> 6.18: nothing was judged, 1 test: 1 not judged"
 
 
 def test_a_failure_that_is_listed_for_the_old_kernel_alone_is_a_regression():
-    old = KernelResult("6.1", "6.1", version="6.1.1", tests=[TestResult("t.py::test_x", "known", issue="raw-hdrincl-ihl-lt5", message="assert 1 == 2")])
+    old = KernelResult("6.1", "6.1", version="6.1.1",
+                       tests=[TestResult("t.py::test_x", "known", issue="raw-hdrincl-ihl-lt5", message="assert 1 == 2")])
     new = KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_x", "failed", message="assert 3 == 2")])
 
     head, line, words = compare(old, new).lines()
@@ -59,7 +61,8 @@ def test_a_failure_that_is_listed_for_the_old_kernel_alone_is_a_regression():
 
 
 def test_a_measurement_that_moved_is_shown_of_a_regression_too():
-    measurements = [[{"name": name, "value": value, "unit": "s", "tolerance": None} for name in names] for names, value in (("mn", 1.0), ("m", 3.0))]
+    measurements = [[{"name": name, "value": value, "unit": "s", "tolerance": None} for name in names]
+                    for names, value in (("mn", 1.0), ("m", 3.0))]
     old = KernelResult("6.1", "6.1", tests=[TestResult("t.py::test_x[a]", measurements=measurements[0])])
     new = KernelResult("6.12", "6.12", tests=[TestResult("t.py::test_x[a]", "failed", measurements=measurements[1])])
 
@@ -68,9 +71,11 @@ def test_a_measurement_that_moved_is_shown_of_a_regression_too():
     assert comparison.drift == ["m [a]: 1 -> 3 s (tolerance 0)"]
 
 
-@pytest.mark.parametrize("tolerances, moves", [((0.1, 0.3), False), ((0.3, 0.1), False), ((0.3, None), False), ((0.1, 0.1), True), ((None, None), True)])
+@pytest.mark.parametrize("tolerances, moves",
+                         [((0.1, 0.3), False), ((0.3, 0.1), False), ((0.3, None), False), ((0.1, 0.1), True), ((None, None), True)])
 def test_the_larger_of_two_tolerances_counts(tolerances, moves):
-    old, new = ([{"name": "m", "value": value, "unit": "s", "tolerance": tolerance}] for value, tolerance in zip((1.0, 1.2), tolerances, strict=True))
+    old, new = ([{"name": "m", "value": value, "unit": "s", "tolerance": tolerance}]
+                for value, tolerance in zip((1.0, 1.2), tolerances, strict=True))
 
     assert bool(moved(old, new)) == bool(moved(new, old)) == moves
     assert moved(old, new, exact=True)

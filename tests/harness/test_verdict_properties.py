@@ -26,14 +26,17 @@ def measured(value, tolerance, unit="s"):
 
 MEASUREMENTS = [[], [measured(1.0, None)], [measured(1.1, 0.2)], [measured(1.0, 5)], [measured(2, 0)], [measured(1.0, 0.2, "B")],
                 [measured(1.0, 0.2), measured(1.3, 0.2)]]
-TRAFFIC = [{}, {"client sent ipv4 tcp S seq 0 len 0": 1}, {"client sent ipv4 tcp S seq 0 len 0": 2, "client counts Ip.OutRequests": 1, "the kernel logs: x": 1},
+TRAFFIC = [{}, {"client sent ipv4 tcp S seq 0 len 0": 1},
+           {"client sent ipv4 tcp S seq 0 len 0": 2, "client counts Ip.OutRequests": 1, "the kernel logs: x": 1},
            {"": 1, "x": 2, "x y": 3}]
 # What a test may have done on a kernel: not chosen, left out, or any outcome with what comes with it; none is rare.
 DONE = 10 * [None, LEFT_OUT]
-DONE += [dict(outcome=outcome, measurements=seen, traffic=traffic) for outcome in ("passed", "fixed") for seen in MEASUREMENTS for traffic in TRAFFIC]
+DONE += [dict(outcome=outcome, measurements=seen, traffic=traffic) for outcome in ("passed", "fixed") for seen in MEASUREMENTS
+         for traffic in TRAFFIC]
 DONE += 5 * [dict(outcome=outcome, message=message, measurements=seen) for outcome in ("failed", "crashed", "known", "lost")
              for message, seen in (("", []), ("assert 1 == 2\nwhere", MEASUREMENTS[1]))]
-DONE += 7 * [dict(outcome="skipped", skip=skip, message=message) for skip in ("kernel", "host") for message in ("", "no tun\nat all", "no vlan")]
+DONE += 7 * [dict(outcome="skipped", skip=skip, message=message) for skip in ("kernel", "host")
+             for message in ("", "no tun\nat all", "no vlan")]
 
 
 def kernels(label):
@@ -77,7 +80,8 @@ def test_the_status_is_0_only_where_something_was_judged_and_nothing_fails(pair,
     comparison = compare(*pair, words)
     status = exit_status(pair, [comparison])
 
-    ran = [entry for entry in comparison.entries if any(side and side.outcome not in ("skipped", "lost") for side in (entry.was, entry.now))]
+    ran = [entry for entry in comparison.entries
+           if any(side and side.outcome not in ("skipped", "lost") for side in (entry.was, entry.now))]
     if status == Exit.OK:
         assert ran and comparison.judged and not comparison.incomplete()
     assert (status == Exit.REGRESSION) == bool(comparison.failing)
@@ -92,7 +96,8 @@ def test_a_result_compared_with_itself_is_nothing_new(kernel):
     assert {entry.kind for entry in comparison.entries} <= {SAME, KNOWN, UNJUDGED}
     assert not comparison.drift and comparison.ok
     assert ids(comparison, UNJUDGED) == {*kernel.unrun, *(
-        test.id for test in kernel.tests if test.outcome in ("lost", "failed", "crashed") or (test.outcome, test.skip) == ("skipped", "host"))}
+        test.id for test in kernel.tests
+        if test.outcome in ("lost", "failed", "crashed") or (test.outcome, test.skip) == ("skipped", "host"))}
 
 
 @hypothesis.given(pairs)

@@ -89,7 +89,9 @@ class Case:
         for mark in self.marks:
             if mark.name != "parametrize":
                 continue
-            names = mark.args[0] if not isinstance(mark.args[0], str) else [each.strip() for each in mark.args[0].split(",") if each.strip()]
+            names = mark.args[0]
+            if isinstance(names, str):
+                names = [each.strip() for each in names.split(",") if each.strip()]
             if name in names:
                 return self._of(mark.args[1][index], list(names).index(name), len(names))
         return self._of(self.fixtures[name][-1].params[index], 0, 1)

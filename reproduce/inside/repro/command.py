@@ -32,7 +32,8 @@ def main():
 
 def _about(manifests):
     first = manifests[0]
-    return "%s\n\n%s\n\nsudo python3 repro.pyz: status 1 is REPRODUCED, 0 is NOT REPRODUCED, 2 is CANNOT RUN." % (first["id"], first["promise"])
+    return "%s\n\n%s\n\nsudo python3 repro.pyz: status 1 is REPRODUCED, 0 is NOT REPRODUCED, 2 is CANNOT RUN." % (
+        first["id"], first["promise"])
 
 
 def _manifests(file):

@@ -69,7 +69,8 @@ class Told(_real):
         return self._does("bind", "bind %s" % _address(address), super().bind, address)
 
     def listen(self, *backlog):
-        return self._does("listen", "listen at %s, backlog %s" % (_address(self.getsockname()), backlog[0] if backlog else "128"), super().listen, *backlog)
+        return self._does("listen", "listen at %s, backlog %s" % (_address(self.getsockname()), backlog[0] if backlog else "128"),
+                          super().listen, *backlog)
 
     def connect(self, address):
         return self._does("connect", "connect to %s" % _address(address), super().connect, address)
@@ -160,7 +161,8 @@ def _xfrm_add(original, words):
 
 def _plug(original):
     def plug(link, number, left, right):
-        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology.interface_name(link, link.left), topology.interface_name(link, link.right)))
+        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology.interface_name(link, link.left),
+                                                   topology.interface_name(link, link.right)))
         original(link, number, left, right)
     return plug
 

@@ -111,7 +111,8 @@ class Recorder:
 
     def _messages(self):
         rtnl.link_state = _speak(rtnl.link_state, lambda index, up: (
-            "ip link set dev %s %s" % (self.names.get(index, "index %d" % index), "up" if up else "down"), "the interface is %s" % ("up" if up else "down")))
+            "ip link set dev %s %s" % (self.names.get(index, "index %d" % index), "up" if up else "down"),
+            "the interface is %s" % ("up" if up else "down")))
         rtnl.address = _speak(rtnl.address, lambda index, local: (
             "ip address add %s dev %s%s" % (local, self.names[index], " nodad" if local.version == 6 else ""),
             "its address" + (", usable at once (no duplicate address detection)" if local.version == 6 else "")))
@@ -135,7 +136,8 @@ class Recorder:
         def added(host, *items):
             add(host, *items)
             for item in items:
-                self._on(host.role, xfrm_words(item), "%s: %s" % (host.role, "a security association" if isinstance(item, xfrm.SA) else "a policy"))
+                self._on(host.role, xfrm_words(item),
+                         "%s: %s" % (host.role, "a security association" if isinstance(item, xfrm.SA) else "a policy"))
 
         xfrm.add = added
 
@@ -151,7 +153,8 @@ class Recorder:
 
 
 def _tool(command):
-    words = {"ip": "routing, links, addresses", "nft": "a firewall rule (nftables)", "ipvsadm": "IPVS, the load balancer", "tc": "a queueing discipline",
+    words = {"ip": "routing, links, addresses", "nft": "a firewall rule (nftables)", "ipvsadm": "IPVS, the load balancer",
+             "tc": "a queueing discipline",
              "conntrack": "connection tracking", "ipset": "a set of addresses", "sysctl": "a setting", "bridge": "a bridge"}
     return words.get(command[0], "a firewall rule" if "tables" in command[0] else command[0])
 

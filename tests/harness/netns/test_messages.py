@@ -135,7 +135,8 @@ def test_hosts_sockets_say_what_has_not_come_and_counters_what_there_is_not():
         assert failure.value.errno is None
         conn, peer = netns.tcp_pair(client, server, socket.AF_INET)
         peer.settimeout(0.01)
-        with pytest.raises(netns.NothingCame, match=r"^server: nothing came for the TCP socket at \S+ port \d+ connected to \S+ port \d+ within"):
+        with pytest.raises(netns.NothingCame,
+                           match=r"^server: nothing came for the TCP socket at \S+ port \d+ connected to \S+ port \d+ within"):
             peer.recv(1)
         with pytest.raises(netns.NotMet, match=r"^after 0 s Tcp.CurrEstab of client is 1, expected at least 2$"):
             client.reaches("Tcp.CurrEstab", netns.at_least(2), within=0)

@@ -115,6 +115,7 @@ def test_a_time_may_move_as_far_as_a_timer_is_rounded():
 
 def test_lines_of_the_kernels_log_are_counted_by_kind():
     """Numbers, addresses and process ids are not in it."""
-    assert numbers(log=["audit: audit_lost=1 audit_rate_limit=0", "audit: audit_lost=23 audit_rate_limit=0", "IPv6: 00:5e link 0xff12"]) == {
+    log = ["audit: audit_lost=1 audit_rate_limit=0", "audit: audit_lost=23 audit_rate_limit=0", "IPv6: 00:5e link 0xff12"]
+    assert numbers(log=log) == {
         "the kernel logs: audit: audit_lost=# audit_rate_limit=#": 2, "the kernel logs: IPv6: #:# link #": 1,
     }

@@ -23,7 +23,8 @@ def built(tmp_path):
 
     def build(name: str) -> str:
         case = Manifest(id=f"the topology {name}", module="tests.harness.netns.exported", function=f"test_{name.lower()}", promise="",
-                        order=["net"], fixtures={"net": [("fixtures.net", "net")]}, modules=["tests.harness.netns.exported", "fixtures.net"])
+                        order=["net"], fixtures={"net": [("fixtures.net", "net")]},
+                        modules=["tests.harness.netns.exported", "fixtures.net"])
         write(tmp_path / "repro.pyz", [case])
         script = tmp_path / "setup.sh"
         subprocess.run([sys.executable, "-I", tmp_path / "repro.pyz", "--setup", script], check=True, capture_output=True)
@@ -62,8 +63,10 @@ def test_each_command_is_explained(built):
 
 def facts(listing: str) -> list:
     """What `ip -j` says, without numbers that the kernel chose."""
-    chosen = ("ifindex", "link_index", "link_netnsid", "link_netns", "valid_life_time", "preferred_life_time", "expires", "flags", "stable_privacy")
-    return sorted((json.dumps(without(each, chosen), sort_keys=True) for each in json.loads(listing or "[]") if each.get("type") != "multicast"))
+    chosen = ("ifindex", "link_index", "link_netnsid", "link_netns", "valid_life_time", "preferred_life_time", "expires", "flags",
+              "stable_privacy")
+    return sorted((json.dumps(without(each, chosen), sort_keys=True) for each in json.loads(listing or "[]")
+                   if each.get("type") != "multicast"))
 
 
 def without(value: object, names: tuple[str, ...]) -> object:

@@ -45,8 +45,9 @@ def guest(net, tmp_path_factory):
         initrd = with_sshd(boot_image(cache, kernel), kernel, place)
         sshd, path = sshd_program()
         words = f"console=ttyS0 rdinit={python_command()} -- {place}/init.py {place} {sshd} {path}"
-        command = [*DIES_WITH_PARENT, *within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512", "-cpu", f"max,{WITHOUT}",
-                   "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel.vmlinuz, "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
+        command = [*DIES_WITH_PARENT, *within(net), qemu(), "-M", "q35", "-m", "4096", "-accel", "tcg,tb-size=512",
+                   "-cpu", f"max,{WITHOUT}", "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel.vmlinuz,
+                   "-initrd", initrd, "-append", words, "-serial", f"file:{place}/console",
                    "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{PORT}-:22", "-device", "virtio-net-pci,netdev=net"]
         process = subprocess.Popen(command)
         try:
@@ -100,14 +101,16 @@ def test_builder_that_is_switched_off_costs_only_its_kernels_results(tmp_path, n
     process, place, _release = guest
     monkeypatch.setattr(sessions, "LONGEST", PATIENCE)
     with Cache() as cache, Server(tmp_path_factory.mktemp("other"), place, net, PORT + 1, cache.root) as other:
-        words = ["-v", "--offline", "--fresh-boot", f"--deadline={PATIENCE}", f"--ssh-config={place}/client", f"--builder={NAME}", f"--builder={other.name}"]
+        words = ["-v", "--offline", "--fresh-boot", f"--deadline={PATIENCE}", f"--ssh-config={place}/client", f"--builder={NAME}",
+                 f"--builder={other.name}"]
         with Session(tmp_path, "test_busy.py", *words, kernels=[KERNEL, KERNEL], prefix=within(net)) as session:
             session.wait_for(f"{KERNEL}  passed   tests/harness/cases/test_busy.py::test_before")
             process.kill()
             session.end()
     second = f"{KERNEL} (2)"
     assert session.status == 0
-    assert session.outcomes(KERNEL) == session.outcomes(second) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}
+    assert session.outcomes(KERNEL) == session.outcomes(second) == {"test_before": "passed", "test_is_busy": "passed",
+                                                                    "test_after": "passed"}
     assert session.tests(KERNEL)["test_is_busy"]["attempts"] == ["lost"]
     assert session.tests(second)["test_is_busy"]["attempts"] == []
     assert [line for line in session.output.splitlines() if "runs on" in line] == [
