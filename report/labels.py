@@ -71,7 +71,7 @@ def labels_of(columns: Sequence[Named]) -> list[str]:
         for group in _groups(names, open_):
             for number, name in zip(group, longer([columns[number] for number in group], [names[number] for number in group]), strict=True):
                 names[number] = name
-    for number, column in enumerate(columns):
+    for column in columns:
         if column.chosen and names.count(column.chosen) > 1:
             raise LabelError(f"label {column.chosen!r} of {column.text} is taken: another column has that name")
     for number in open_:

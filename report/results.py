@@ -117,7 +117,8 @@ class Collector:
             test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in report.user_properties if name == "measurement"]
-            self.counters |= {kernel: value for name, value in report.user_properties if name == "counters"}
+            if counters := [value for name, value in report.user_properties if name == "counters"]:
+                self.counters[kernel] = counters[-1]
             test.traffic = next((numbers(**value) for name, value in report.user_properties if name == "traffic"), {})
 
     def add_uncollected(self, kernel: str, report) -> None:

@@ -57,8 +57,8 @@ def confirm(tests: Iterable[str], new: Bench, old: Bench | None, count: int, slo
 def _judge(seeds: list[int], on_new: Sequence[Future], on_old: Sequence[Future] | None) -> Confirmation:
     try:
         twice, *attempts = [each.result() for each in on_new]
-        failed = [seed for seed, attempt in zip(seeds, attempts) if attempt.fails]
-        before = None if on_old is None else [seed for seed, each in zip(seeds, on_old) if each.result().fails]
+        failed = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt.fails]
+        before = None if on_old is None else [seed for seed, each in zip(seeds, on_old, strict=True) if each.result().fails]
     except (VMError, OSError) as error:
         return Confirmation([], trouble=str(error).splitlines()[0])
     return Confirmation(seeds, failed, before, deterministic=twice == attempts[0])

@@ -70,4 +70,4 @@ def _prepare(benches: Mapping[str, Attempts], slots: int) -> dict[str, str]:
         return ""
 
     with ThreadPoolExecutor(slots) as pool:
-        return {label: trouble for label, trouble in zip(benches, pool.map(prepare, benches)) if trouble}
+        return {label: trouble for label, trouble in zip(benches, pool.map(prepare, benches), strict=True) if trouble}

@@ -72,7 +72,7 @@ class MutantBench(Bench):
             nonlocal listing
             backwards = list(reversed(range(len(self.tests))))
             conversation.ask("run", (backwards, 0))
-            first.update(zip(backwards, self.results(conversation, backwards)))
+            first.update(zip(backwards, self.results(conversation, backwards), strict=True))
             conversation.ask("symbols", None)
             listing = conversation.answer(COLLECTED)
 

@@ -143,7 +143,7 @@ class Study:
     def whole(self, tests: Sequence[int], seed: int) -> dict[int, Seen]:
         """Run all these tests in one machine, unchanged."""
         with self.bench.mutated(tests, seed=seed) as (_machine, conversation):
-            return dict(zip(tests, self.bench.results(conversation, tests)))
+            return dict(zip(tests, self.bench.results(conversation, tests), strict=True))
 
     def coverage(self, symbols: Sequence[Symbol], indexes: Sequence[int]) -> tuple[dict[int, set[int]], dict[int, Seen]]:
         """By address, which of these tests execute it; and what they did."""
@@ -238,7 +238,7 @@ class Study:
     def affordable(self, tests: list[int]) -> list[int]:
         """As many of them as MOST_WORK allows."""
         ends = accumulate(self.base[index].cost_s for index in tests)
-        return [index for index, end in zip(tests, ends) if end <= MOST_WORK] or tests[:1]
+        return [index for index, end in zip(tests, ends, strict=True) if end <= MOST_WORK] or tests[:1]
 
     def costs(self, tests: Sequence[int]) -> dict[int, float]:
         return {index: self.base[index].cost_s for index in tests}

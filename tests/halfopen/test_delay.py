@@ -84,5 +84,5 @@ def test_ack_is_delayed_by_at_most_200_ms_on_a_slow_path(service, clock, measure
     segments = [packet.time for packet in packets.received().which("with data", lambda packet: packet.flags == "PA")]
     sent = packets.sent()
     held = Found("ACKs that server sent after a segment", (
-        sent.which("after a segment", lambda ack: ack.time > when)[0].time - when for when in segments[:-1])).some()
+        sent.which("after a segment", lambda ack, when=when: ack.time > when)[0].time - when for when in segments[:-1])).some()
     assert measure("halfopen.ack_held_back_at_most", max(held), "s", timer_slack(0.2)) == approx_timer(0.2)

@@ -55,7 +55,7 @@ def test_launcher_killed_twice_is_a_lost_test(tmp_path):
     with endless(tmp_path) as session:
         for _ in range(2):
             machine, launcher = session.wait_for_process(QEMU, unlike=killed), session.wait_for_process(LAUNCHER, unlike=killed)
-            eventually(lambda: cpu_seconds(machine) > IN_THE_TEST, LONGEST, lambda: session.output)
+            eventually(lambda machine=machine: cpu_seconds(machine) > IN_THE_TEST, LONGEST, lambda: session.output)
             os.kill(launcher, signal.SIGKILL)
             killed += [machine, launcher]
         session.end()

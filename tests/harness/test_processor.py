@@ -78,7 +78,7 @@ def first_difference(runner, form, how, theirs):
     before, right, wrong = (processor.STATE.unpack(table[at:at + size]) for table in (runner.cases, own, theirs))
     names = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "flags", "r8", "r9", "memory")
     return ", ".join(f"{name} {a if name == 'memory' else hex(a)} and not {b if name == 'memory' else hex(b)}"
-                     for name, a, b in zip(names, wrong, right) if a != b) + f" of {[hex(x) for x in before[:9]]}"
+                     for name, a, b in zip(names, wrong, right, strict=True) if a != b) + f" of {[hex(x) for x in before[:9]]}"
 
 
 def test_an_emulated_processor_lacks_what_qemu_gets_wrong(surveys):

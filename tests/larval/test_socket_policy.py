@@ -33,7 +33,7 @@ def test_connect_succeeds_after_the_sa_is_added(peers, larval_drop, drop):
     larval_drop(drop)
     peers.ready()
     xfrm.delete(peers.server, *peers.answers())
-    listener, conn, other = peers.tcp_listener(), peers.client.socket(peers.family), peers.client.socket(peers.family)
+    _listener, conn, other = peers.tcp_listener(), peers.client.socket(peers.family), peers.client.socket(peers.family)
     xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
     assert name(conn.connect_ex(peers.target)) == "EAGAIN"
 

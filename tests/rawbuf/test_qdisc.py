@@ -73,7 +73,7 @@ def test_packets_that_the_qdisc_drops_free_the_send_buffer(net, sender):
 def test_one_stuck_interface_fails_the_sends_on_all_interfaces(net, family, sender):
     """The send buffer belongs to the socket: ENOBUFS also over loopback. Another socket can send."""
     client = net["client"]
-    interface, loopback = client.interfaces["server"], 1
+    interface = client.interfaces["server"]
     with tbf(client, interface.name, "8bit"):
         fill(sender, interface.index)
 

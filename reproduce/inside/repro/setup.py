@@ -147,7 +147,7 @@ class Recorder:
         blocks += ["# %s\n%s\n" % line for line in self.lines]
         if self.later:
             blocks.append("# What the case then does besides its sockets' work:")
-            for why, command in self.later[:_MOST_OF_THE_CASE]:
+            for _why, command in self.later[:_MOST_OF_THE_CASE]:
                 blocks.append("#   %s" % command.replace("\n", "\n#   "))
         return "\n".join(blocks) + "\n"
 
