@@ -108,7 +108,7 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
     assert session.status == status
-    one_line(session.output.partition("- tests by kernels -")[0], reason)
+    one_line(session.output.partition("- kernels -")[0], reason)
 
 
 def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host, options):
