@@ -1,18 +1,25 @@
 """What README and docs say can be typed and followed: commands, options, tests, links."""
 
+import ast
+import builtins
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from _pytest.config import get_config
 
+import netns
 from common.project import PROJECT
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
-COMMAND = re.compile(r"^ {4}(?:[A-Z_]+=\S+ )*\./kdrift (.+)$|`\./kdrift ([^`]+)`", re.MULTILINE)
+COMMAND = re.compile(r"^ {4}(?:\$ )?(?:[A-Z_]+=\S+ )*\./kdrift (.+)$|`\./kdrift ([^`]+)`", re.MULTILINE)
 OF_PYTEST = ("pytest", "validate", "selftest")
+# A row of "I want to ... -> use": its calls and names, and the files that they come from.
+USE = re.compile(r"^\| [^|]+ \| (.+) \| (`(?:netns|fixtures)/[^|]+) \|$", re.MULTILINE)
+WRITING = PROJECT / "docs/writing-tests.md"
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)")
 
 
@@ -22,7 +29,7 @@ def commands():
         for match in COMMAND.finditer(page.read_text()):
             text = match[1] or match[2]
             words = shlex.split(text, comments=True)
-            if words and not {"[", "..."} & set("".join(words)):        # those show a form
+            if words and not any(word.startswith("[") or "..." in word for word in words):       # those show a form
                 yield f"{page.name}: {text.partition('  ')[0]}", words
 
 
@@ -94,3 +101,31 @@ def test_links_lead_somewhere(page):
         if fragment:
             headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
             assert fragment in map(anchor, headings), fragment
+
+
+def test_the_test_that_is_shown_is_the_one_in_tests():
+    shown = (PROJECT / "tests/tcp/test_advmss.py").read_text()
+    assert textwrap.indent(shown, "    ") in WRITING.read_text()
+
+
+def defined(file):
+    """The functions, classes, methods, fields and constants of a module."""
+    for node in ast.walk(ast.parse((PROJECT / file).read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_the_index_names_what_the_modules_offer():
+    """What stands before a parenthesis, and names that stand alone; but for marks, which pytest.ini has."""
+    rows = USE.findall(WRITING.read_text())
+    assert len(rows) > 60
+    missing = []
+    for use, files in rows:
+        code = re.findall(r"`([^`]+)`", use)
+        named = {name for each in code for name in re.findall(r"(?<!mark\.)(?<!\w)(\w+)\(|^(\w+)$", each)}
+        offered = {name for file in re.findall(r"`([^`]+)`", files) for name in defined(file)} | set(netns.__all__) | set(dir(builtins))
+        missing += [(name, files) for name in map("".join, named) if name not in offered]
+    assert missing == []
