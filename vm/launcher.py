@@ -8,6 +8,7 @@ standard input.
 """
 import fcntl
 import hashlib
+import logging
 import os
 import re
 import select
@@ -77,6 +78,8 @@ def end_with_session(owner: int) -> None:
     another of its threads.  A keyboard interrupt reaches the whole process group; the session decides what it means.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Where it interrupts an order to QEMU's monitor, asyncio would report the task on the session's standard error.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     for number in ENDS:
         signal.signal(number, session_over)
     signal_when_parent_ends(OWNER_GONE)
