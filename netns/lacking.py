@@ -60,7 +60,7 @@ def in_command(command: Sequence[str], stdin: str, said: str) -> str | None:
         return None                         # missing permission
     for pattern, feature in _SAYINGS.get(_tool(command[0]), ()):
         found = re.search(pattern, said)
-        if found and not (found.lastindex and "No such file" in found[1] and "add table" not in stdin):
+        if found and not (found.lastindex and "No such file" in found[1] and "add table" not in " ".join((*command, stdin))):
             lines = [line.strip() for line in stdin.splitlines() if line.strip()] or [" ".join(command[1:])]
             words = "; ".join([line for line in lines if line.startswith("add rule")] or lines)
             return feature.format(*found.groups(), words=repr(words), type=_after("type", words), scheduler=_after("-s", words))

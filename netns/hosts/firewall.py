@@ -106,11 +106,12 @@ def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp")
 @contextmanager
 def _nft_table(host: Host, table: str, *lines: str) -> Iterator[Rule]:
     """An nftables table with these chains and rules, removed after the block."""
-    _try(host, ["nft", "-f", "-"], ["nft", "list", "tables"], stdin="\n".join([f"add table {table}", *lines]) + "\n")
+    rules = "\n".join([f"add table {table}", *lines])
+    _try(lambda: host.nft(rules), lambda: host.nft("list tables"))
     try:
-        yield Rule(lambda: _nft_packets(host.run(["nft", "-j", "list", "table", *table.split()])))
+        yield Rule(lambda: _nft_packets(host.nft(f"list table {table}", json=True)))
     finally:
-        host.run(["nft", "delete", "table", *table.split()])
+        host.nft(f"delete table {table}")
 
 
 def _nft_packets(listing: str) -> int:
@@ -126,7 +127,7 @@ def _iptables(flavour: str, host: Host, source: str, verdict: str) -> Iterator[R
     )
     action = ["REJECT", "--reject-with", unreachable] if verdict == "reject" else ["DROP"]
     rule = ["INPUT", "-p", "tcp", "-s", source, "-j", *action]
-    _try(host, [tool, "-w", "-A", *rule], [tool, "-w", "-S", "INPUT"])
+    _try(lambda: host.run([tool, "-w", "-A", *rule]), lambda: host.run([tool, "-w", "-S", "INPUT"]))
     try:
         yield Rule(lambda: _iptables_packets(host.run([tool, "-w", "-v", "-S", "INPUT"])))
     finally:
@@ -145,15 +146,15 @@ def _iptables_packets(listing: str) -> int:
     return sum(int(packets) for packets in re.findall(r"^-A INPUT .*-c (\d+) \d+", listing, re.MULTILINE))
 
 
-def _try(host: Host, command: list[str], harmless: list[str], stdin: str = "") -> None:
+def _try(command: Callable[[], object], harmless: Callable[[], object]) -> None:
     """Run the command. If even the harmless one fails, the machine lacks the feature."""
     try:
-        host.run(command, stdin)
+        command()
     except MissingFeature:
         raise
     except (CommandError, subprocess.TimeoutExpired):
         try:
-            host.run(harmless)
+            harmless()
         except CommandError as error:
             raise lacks("no firewall", error) from error
         raise

@@ -69,26 +69,48 @@ class Host:
             each.close()
 
     def run(self, command: Sequence[str], stdin: str = "", timeout: float = 30) -> str:
-        """Run a command on this host and return its standard output; `timeout` in seconds. nft runs in this process, without timeout.
+        """Run a command on this host and return its standard output; `timeout` in seconds. For rules of nftables see nft().
 
         Raises CommandError with its standard error for a nonzero status, which is also a MissingFeature if the kernel lacks
         the feature; HostLacks if it is not installed; subprocess.TimeoutExpired.
         """
-        library = nftables.library() if command[0] == "nft" else None
+        return self._run(command, stdin, timeout)
+
+    def nft(self, text: str, json: bool = False) -> str:
+        """Run nft commands, one a line, on this host: all of them or none. Returns their output, with `json` as JSON.
+
+        They run in this process where libnftables is to be had, in nft(8) elsewhere. Raises like run(), except that the library
+        has no timeout.
+        """
+        text = text.strip()
+        command, stdin = (["nft", "-f", "-"], text + "\n") if "\n" in text else (["nft", text], "")
+        if json:
+            command.insert(1, "-j")
+        library = nftables.library()
+        if library is None:
+            return self._run(command, stdin, timeout=30)
+        with self.entered():
+            done = nftables.run(library, text + "\n", json)
+        return self._succeeded(command, stdin, *done)
+
+    def _run(self, command: Sequence[str], stdin: str, timeout: float) -> str:
         # A child inherits the namespace of the thread that starts it. Without a hook between fork and exec, Python can
         # use vfork, four times cheaper.
         try:
             with self.entered():
-                done = nftables.run(library, command, stdin) if library else \
-                    subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
+                done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
         except (FileNotFoundError, PermissionError) as error:  # the latter if PATH names an inaccessible directory
             raise HostLacks(f"{command[0]} is not installed") from error
-        if done.returncode != 0:
-            failure = f"{self.role}: {' '.join(command)}: status {done.returncode}: {done.stderr.strip()}"
-            if feature := lacking.in_command(command, stdin, done.stderr):
-                raise lacking.UnsupportedCommand(f"the kernel has no {feature}: {failure}")
-            raise CommandError(failure)
-        return done.stdout
+        return self._succeeded(command, stdin, done.returncode, done.stdout, done.stderr)
+
+    def _succeeded(self, command: Sequence[str], stdin: str, status: int, output: str, said: str) -> str:
+        """The output of a command that has ended; its standard error is what it `said`. Raises like run()."""
+        if status == 0:
+            return output
+        failure = f"{self.role}: {' '.join(command)}: status {status}: {said.strip()}"
+        if feature := lacking.in_command(command, stdin, said):
+            raise lacking.UnsupportedCommand(f"the kernel has no {feature}: {failure}")
+        raise CommandError(failure)
 
     def failure(self, command: Sequence[str]) -> str:
         """The error text of a command that fails, "" if it succeeds; otherwise like run()."""

@@ -5,9 +5,7 @@ Source: libnftables(3).
 
 import ctypes
 import os
-from collections.abc import Sequence
 from functools import cache
-from subprocess import CompletedProcess
 
 _LIBRARY = "libnftables.so.1"
 _SELECTED = 1024                            # FD_SETSIZE
@@ -35,18 +33,14 @@ def _load() -> ctypes.CDLL | None:
     return found
 
 
-def run(library: ctypes.CDLL, command: Sequence[str], stdin: str) -> CompletedProcess:
-    """Run an nft command in the calling thread's network namespace; status and output are those of the command."""
-    json = command[1] == "-j"
-    words = list(command[1 + json:])
-    text = stdin if words == ["-f", "-"] else " ".join(words)
+def run(library: ctypes.CDLL, text: str, json: bool) -> tuple[int, str, str]:
+    """Run nft commands in the calling thread's network namespace: the status, standard output and standard error of nft(8)."""
     context = ctypes.c_void_p(library.nft_ctx_new(_DEFAULT))
     try:
         library.nft_ctx_buffer_output(context)
         library.nft_ctx_buffer_error(context)
         library.nft_ctx_output_set_flags(context, _JSON if json else 0)
         status = 1 if library.nft_run_cmd_from_buffer(context, text.encode()) else 0
-        said = (library.nft_ctx_get_output_buffer(context), library.nft_ctx_get_error_buffer(context))
-        return CompletedProcess(command, status, *(text.decode() for text in said))
+        return status, library.nft_ctx_get_output_buffer(context).decode(), library.nft_ctx_get_error_buffer(context).decode()
     finally:
         library.nft_ctx_free(context)

@@ -87,7 +87,7 @@ def _rules(
         if flavour == "nft":
             chain = f"add chain {_TABLE} refuse {{ type filter hook {hook} priority 0; }}"
             lines = [f"add rule {_TABLE} refuse meta nfproto {version} {rule}" for rule in rules]
-            host.run(["nft", "-f", "-"], stdin="\n".join([f"add table {_TABLE}", chain, *lines]) + "\n")
+            host.nft("\n".join([f"add table {_TABLE}", chain, *lines]))
         else:
             lines = [f"-A {hook.upper()} {' '.join(arguments)}" for arguments in rules.values()]
             host.run([f"{tool}-restore", "-w", "--noflush"], stdin="\n".join(["*filter", *lines, "COMMIT"]) + "\n")
@@ -97,6 +97,6 @@ def _rules(
         yield
     finally:
         if flavour == "nft":
-            host.run(["nft", "delete", "table", *_TABLE.split()])
+            host.nft(f"delete table {_TABLE}")
         else:
             host.run([tool, "-w", "-F", hook.upper()])

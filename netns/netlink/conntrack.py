@@ -74,7 +74,7 @@ class Tracker:
 
     def invalid(self) -> int:
         """Packets in the ct state "invalid" so far."""
-        listing = json.loads(self.host.run(["nft", "-j", "list", "table", *_TABLE.split()]))
+        listing = json.loads(self.host.nft(f"list table {_TABLE}", json=True))
         rules = [each["rule"]["expr"] for each in listing["nftables"] if "rule" in each]
         return sum(part["counter"]["packets"] for rule in rules for part in rule if "counter" in part)
 
@@ -91,7 +91,7 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
         add rule {_TABLE} forward ct state invalid counter {"drop" if drop_invalid else ""}
     """
     try:
-        host.run(["nft", "-f", "-"], stdin=rules)
+        host.nft(rules)
     except CommandError as error:
         raise lacks("no connection tracking", error) from error
     tracker = Tracker(host)
@@ -99,7 +99,7 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
         tracker.pin(acct=1)
         yield tracker
     finally:
-        host.run(["nft", "delete", "table", *_TABLE.split()])
+        host.nft(f"delete table {_TABLE}")
 
 
 def _entry(line: str) -> Entry:

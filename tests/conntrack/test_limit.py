@@ -21,7 +21,7 @@ def limit_by_iptables(host, family):
 
 
 def limit_by_nft(host, _family):
-    host.run(["nft", "-f", "-"], stdin=f"""
+    host.nft(f"""
         add table inet kdrift
         add chain inet kdrift input {{ type filter hook input priority 0; }}
         add rule inet kdrift input tcp dport {PORT} ct state new ct count over {LIMIT} reject with tcp reset

@@ -19,7 +19,7 @@ NETLINK_XFRM = 6
 
 
 def mark_incoming_esp(host, mark):
-    host.run(["nft", "-f", "-"], stdin=f"""
+    host.nft(f"""
         add table inet kdrift
         add chain inet kdrift early {{ type filter hook prerouting priority -150; }}
         add rule inet kdrift early meta l4proto esp meta mark set {mark:#x} counter

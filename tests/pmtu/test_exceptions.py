@@ -76,7 +76,7 @@ def test_exception_is_removed_when_the_gateway_is_unreachable(net, family):
     """A host without its gateway needs another path, with another MTU: ipv4_link_failure(), ip6_link_failure()."""
     client, server, router = net.nodes("client", "server", "router")
     assert learn(net, family, 1300).mtu == 1300
-    router.run(["nft", "-f", "-"], stdin=SILENCE)
+    router.nft(SILENCE)
     client.run(["ip", FLAG[family], "neighbour", "flush", "dev", "to-router"])
 
     with client.socket(family, socket.SOCK_DGRAM) as udp:

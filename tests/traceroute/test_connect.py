@@ -90,7 +90,7 @@ def test_connect_times_out_when_time_exceeded_is_filtered(net, family, short_liv
     except FileNotFoundError:
         pass                                # added in 6.5
     message = "icmp type time-exceeded" if family == V4 else "icmpv6 type time-exceeded"
-    router.run(["nft", "-f", "-"], stdin=f"""
+    router.nft(f"""
         add table inet kdrift
         add chain inet kdrift out {{ type filter hook output priority 0; }}
         add rule inet kdrift out {message} counter drop
@@ -101,7 +101,7 @@ def test_connect_times_out_when_time_exceeded_is_filtered(net, family, short_liv
 
     assert outcome.error == "ETIMEDOUT"
     assert outcome.seconds == approx_timer(1, 2)
-    assert "packets 2 " in router.run(["nft", "list", "table", "inet", "kdrift"])
+    assert "packets 2 " in router.nft("list table inet kdrift")
 
 
 def test_established_connection_survives_time_exceeded(net, family):

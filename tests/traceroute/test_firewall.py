@@ -18,12 +18,12 @@ def firewall(net):
     router = net["router"]
 
     def rule(kind, verdict, hook="forward"):
-        router.run(["nft", "-f", "-"], stdin=f"""
+        router.nft(f"""
             add table inet kdrift
             add chain inet kdrift probes {{ type filter hook {hook} priority 0; }}
             add rule inet kdrift probes {NFT_PROTOCOL[kind]} counter {verdict}
         """)
-        return lambda: int(router.run(["nft", "list", "table", "inet", "kdrift"]).split("packets ")[1].split()[0])
+        return lambda: int(router.nft("list table inet kdrift").split("packets ")[1].split()[0])
 
     return rule
 

@@ -122,14 +122,23 @@ def _socket(host, family, kind=socket.SOCK_STREAM, protocol=0):
 
 def _run(original):
     def run(host, command, stdin="", timeout=30):
-        text = shlex.join(command) + "".join("\n  %s" % line.strip() for line in stdin.strip().splitlines())
-        tell(text, host)
-        try:
-            return original(host, command, stdin, timeout)
-        except netns.CommandError as error:
-            tell("that failed: %s" % error, host)
-            raise
+        return _carried_out(host, shlex.join(command), stdin, lambda: original(host, command, stdin, timeout))
     return run
+
+
+def _nft(original):
+    def nft(host, text, json=False):
+        return _carried_out(host, "nft -j -f -" if json else "nft -f -", text, lambda: original(host, text, json))
+    return nft
+
+
+def _carried_out(host, command, stdin, call):
+    tell(command + "".join("\n  %s" % line.strip() for line in stdin.strip().splitlines()), host)
+    try:
+        return call()
+    except netns.CommandError as error:
+        tell("that failed: %s" % error, host)
+        raise
 
 
 def _pin(original):
@@ -186,7 +195,7 @@ def topology_stands():
 def install():
     host = netns.hosts.host.Host
     host.socket = _socket
-    host.run, host.pin, host.sysctl = _run(host.run), _pin(host.pin), _sysctl(host.sysctl)
+    host.run, host.nft, host.pin, host.sysctl = _run(host.run), _nft(host.nft), _pin(host.pin), _sysctl(host.sysctl)
     xfrm.add = _xfrm_add(xfrm.add, setup.xfrm_words)
     topology.plug = _plug(topology.plug)
     rtnl.link_state = _link_state(rtnl.link_state)

@@ -9,6 +9,7 @@ from netns.netlink import rtnl, xfrm
 from .settings import meaning
 
 _QUESTIONS = {"show", "list", "count", "-S", "-j", "-L", "ss"}
+_FIREWALL = "a firewall rule (nftables)"
 _MOST_OF_THE_CASE = 40
 END = "-- the end of setup.sh"              # ends the script on stdout, which has other lines as well
 _HEAD = """\
@@ -76,7 +77,7 @@ class Recorder:
         self._messages()
 
     def _hosts(self, host):
-        init, run, pin, sysctl = host.__init__, host.run, host.pin, host.sysctl
+        init, run, nft, pin, sysctl = host.__init__, host.run, host.nft, host.pin, host.sysctl
 
         def new(each, role):
             init(each, role)
@@ -87,6 +88,12 @@ class Recorder:
             output = run(each, command, stdin, timeout)
             if not _QUESTIONS.intersection(command):
                 self._on(each.role, shlex.join(command), "%s: %s" % (each.role, _tool(command)), stdin)
+            return output
+
+        def ruled(each, text, json=False):
+            output = nft(each, text, json)
+            if text.split()[0] not in _QUESTIONS:
+                self._on(each.role, "nft -f -", "%s: %s" % (each.role, _FIREWALL), text)
             return output
 
         def pinned(each, values):
@@ -100,7 +107,7 @@ class Recorder:
                 self._setting(each.role, name, value)
             return found
 
-        host.__init__, host.run, host.pin, host.sysctl = new, ran, pinned, set_one
+        host.__init__, host.run, host.nft, host.pin, host.sysctl = new, ran, ruled, pinned, set_one
 
     def _setting(self, role, name, value):
         value = str(value).strip()
@@ -153,8 +160,7 @@ class Recorder:
 
 
 def _tool(command):
-    words = {"ip": "routing, links, addresses", "nft": "a firewall rule (nftables)", "ipvsadm": "IPVS, the load balancer",
-             "tc": "a queueing discipline",
+    words = {"ip": "routing, links, addresses", "nft": _FIREWALL, "ipvsadm": "IPVS, the load balancer", "tc": "a queueing discipline",
              "conntrack": "connection tracking", "ipset": "a set of addresses", "sysctl": "a setting", "bridge": "a bridge"}
     return words.get(command[0], "a firewall rule" if "tables" in command[0] else command[0])
 

@@ -1,4 +1,4 @@
-"""Cases that are nothing but a topology, for test_setup_script.py to export."""
+"""Cases for test_setup_script.py to export: nothing but a topology, or one with a rule."""
 
 import pytest
 
@@ -17,4 +17,15 @@ def test_fork(net):
 
 @pytest.mark.topology(NARROW)
 def test_narrow(net):
+    pass
+
+
+@pytest.fixture
+def table(net):
+    net["router"].nft("add table inet one")
+    net["router"].nft("list tables")
+
+
+@pytest.mark.topology(NARROW)
+def test_rule(net, table):
     pass

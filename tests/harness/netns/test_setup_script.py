@@ -22,8 +22,9 @@ def built(tmp_path):
     scripts = []
 
     def build(name: str) -> str:
+        own = {"table": [("tests.harness.netns.exported", "table")]} if name == "RULE" else {}
         case = Manifest(id=f"the topology {name}", module="tests.harness.netns.exported", function=f"test_{name.lower()}", promise="",
-                        order=["net"], fixtures={"net": [("fixtures.net", "net")]},
+                        order=["net", *own], fixtures={"net": [("fixtures.net", "net")], **own},
                         modules=["tests.harness.netns.exported", "fixtures.net"])
         write(tmp_path / "repro.pyz", [case])
         script = tmp_path / "setup.sh"
@@ -59,6 +60,12 @@ def test_each_command_is_explained(built):
     for block in filter(str.strip, body):
         comment, command, *more = block.strip().splitlines()
         assert comment.startswith("# ") and not command.startswith("#") and not more
+
+
+def test_rules_of_nftables_are_written_down_and_questions_are_not(built):
+    script = built("RULE")
+    assert "\nip netns exec router nft -f - <<'END'\nadd table inet one\nEND\n" in script
+    assert script.count(" nft ") == 1
 
 
 def facts(listing: str) -> list:
