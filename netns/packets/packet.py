@@ -12,14 +12,16 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
 
 _PACKET_OUTGOING = 4
-_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 50: "esp", 58: "icmpv6"}
-# Offset of the protocol in an Ethernet frame, by EtherType: IPv4's Protocol, IPv6's Next Header.
-_IPV4 = b"\x08\x00"
-_PROTOCOL_AT = {_IPV4: 14 + 9, b"\x86\xdd": 14 + 6}
+_ICMP, _TCP_PROTOCOL, _ESP, _ICMPV6 = 1, 6, 50, 58
+_PROTOCOLS = {_ICMP: "icmp", _TCP_PROTOCOL: "tcp", 17: "udp", _ESP: "esp", _ICMPV6: "icmpv6"}
+PROTOCOLS = tuple(_PROTOCOLS.values())
+_IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
+# IPv6 extension headers before that of the protocol: hop-by-hop options, routing, destination options; and the fragment header.
+_EXTENSIONS, _FRAGMENT = (0, 43, 60), 44
 # Ports, sequence and acknowledgment number, data offset, flags (RFC 9293, 3.1).
 _TCP = struct.Struct("!2s2sIIBB")
 _TCP_HEADER = 20
-_END, _NOP, _SACK, _TIMESTAMPS = 0, 1, 5, 8
+_END, _NOP, _MSS, _WSCALE, _SACK_OK, _SACK, _TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 
 
 class Frame(NamedTuple):
@@ -51,13 +53,47 @@ class Segment(NamedTuple):
     options: bytes
 
 
+class Upper(NamedTuple):
+    """What an IP packet carries: the number of the protocol, None if it cannot be told; where its header begins in the frame; and
+    `fragment`, the offset in bytes of what a fragment carries, None for a packet that is whole."""
+
+    protocol: int | None
+    at: int
+    fragment: int | None
+
+    @property
+    def begins(self) -> bool:
+        """Whether the protocol's header is in this packet."""
+        return not self.fragment
+
+
+def _upper(data: bytes) -> Upper | None:
+    """Follow the extension headers (RFC 8200, 4.1) to what the packet carries; None if it is no IP packet."""
+    if data[12:14] == _IPV4:
+        bits = int.from_bytes(data[20:22], "big")
+        return Upper(data[23], 14 + 4 * (data[14] & 15), 8 * (bits & 0x1FFF) if bits & 0x3FFF else None)
+    if data[12:14] != _IPV6:
+        return None
+    protocol, at, fragment = data[20], 14 + 40, None
+    while protocol in (*_EXTENSIONS, _FRAGMENT):
+        if len(data) < at + 8 or fragment:
+            return Upper(None, at, fragment)  # further headers were not recorded, or are in the first fragment
+        if protocol == _FRAGMENT:
+            fragment, size = int.from_bytes(data[at + 2:at + 4], "big") & 0xFFF8, 8
+        else:
+            size = 8 * (data[at + 1] + 1)
+        protocol, at = data[at], at + size
+    return Upper(protocol, at, fragment)
+
+
 @dataclass
 class Packet:
     """One packet as a host saw it. `time` is the kernel's timestamp in seconds of CLOCK_REALTIME; `layers` is scapy's view.
 
     The TCP fields raise AttributeError on a packet without TCP. `relative_seq` and `relative_ack` count from the
     initial sequence number of each side; `is_probe` marks a keepalive probe (RFC 9293, 3.8.4). `incarnation` numbers
-    successive connections between the same two addresses and ports; it is 0 without TCP.
+    successive connections between the same two addresses and ports; it is 0 without TCP. The TCP options are None where
+    the segment does not have them.
     """
 
     frame: Frame = field(repr=False)
@@ -95,17 +131,16 @@ class Packet:
 
     @cached_property
     def _addresses(self) -> tuple[str, str] | tuple[None, None]:
-        if self.frame.data[12:14] not in _PROTOCOL_AT:
+        if self._upper is None:
             return None, None
         start, length, family = (26, 4, socket.AF_INET) if self.frame.data[12:14] == _IPV4 else (22, 16, socket.AF_INET6)
         return tuple(socket.inet_ntop(family, self.frame.data[at:at + length]) for at in (start, start + length))
 
     @cached_property
     def icmp(self) -> bytes | None:
-        """The ICMP or ICMPv6 message, from its type on; None for any other packet."""
-        if self.protocol == "icmp":
-            return self.frame.data[14 + 4 * (self.frame.data[14] & 15):]
-        return self.frame.data[14 + 40:] if self.protocol == "icmpv6" else None
+        """The ICMP or ICMPv6 message, from its type on; None for any other packet and for fragments after the first."""
+        carries_it = self.protocol in ("icmp", "icmpv6") and self._upper.begins
+        return self.frame.data[self._upper.at:] if carries_it else None
 
     @cached_property
     def ip(self) -> IP | IPv6 | None:
@@ -113,10 +148,19 @@ class Packet:
 
     @property
     def protocol(self) -> str | None:
-        """The protocol of the first header after IP: "tcp", "udp", "esp", "icmp", "icmpv6", or None."""
+        """What IP carries, behind any IPv6 extension headers: one of PROTOCOLS, or None. A fragment is of the protocol of what was
+        fragmented; see `fragment`."""
+        return _PROTOCOLS.get(self._upper.protocol) if self._upper else None
+
+    @property
+    def fragment(self) -> int | None:
+        """The offset of a fragment in bytes, 0 for the first one; None for a packet that is whole."""
+        return self._upper.fragment if self._upper else None
+
+    @cached_property
+    def _upper(self) -> Upper | None:
         # Without scapy: for most packets only this is needed.
-        where = _PROTOCOL_AT.get(self.frame.data[12:14])
-        return _PROTOCOLS.get(self.frame.data[where]) if where else None
+        return _upper(self.frame.data)
 
     @cached_property
     def tcp(self) -> TCP | None:
@@ -126,18 +170,13 @@ class Packet:
     def segment(self) -> Segment | None:
         """The TCP segment; None for other protocols and for fragments after the first."""
         data = self.frame.data
-        if self.protocol != "tcp":
+        if self.protocol != "tcp" or not self._upper.begins or len(data) < self._upper.at + _TCP.size:
             return None
+        start = self._upper.at
         if data[12:14] == _IPV4:
-            start, addresses = 14 + 4 * (data[14] & 15), data[26:34]
-            total = int.from_bytes(data[16:18], "big") + 14
-            later_fragment = (data[20] & 0x1F) | data[21]
+            addresses, total = data[26:34], int.from_bytes(data[16:18], "big") + 14
         else:
-            start, addresses = 14 + 40, data[22:54]
-            total = int.from_bytes(data[18:20], "big") + start
-            later_fragment = 0
-        if later_fragment or len(data) < start + _TCP.size:
-            return None
+            addresses, total = data[22:54], int.from_bytes(data[18:20], "big") + 14 + 40
         sport, dport, seq, ack, offset, bits = _TCP.unpack_from(data, start)
         half = len(addresses) // 2
         flags = "".join(letter for bit, letter in enumerate("FSRPAUEC") if bits >> bit & 1)
@@ -171,32 +210,54 @@ class Packet:
         return self.segment
 
     @property
-    def timestamps(self) -> tuple[int, int] | None:
-        """TSval and TSecr (RFC 7323); None without the option."""
-        option = self._option(_TIMESTAMPS)
-        return option and struct.unpack("!II", option)
+    def mss(self) -> int | None:
+        """The maximum segment size in bytes (RFC 9293, 3.7.1)."""
+        option = self._options.get(_MSS)
+        return option and int.from_bytes(option, "big")
+
+    @property
+    def wscale(self) -> int | None:
+        """The window scale, the number of bits to shift (RFC 7323, 2.2)."""
+        option = self._options.get(_WSCALE)
+        return option and option[0]
+
+    @property
+    def sack_ok(self) -> bool:
+        """Whether it has the SACK-permitted option (RFC 2018, 2)."""
+        return _SACK_OK in self._options
 
     @property
     def sacks(self) -> bool:
-        """Whether it has a SACK option (RFC 2018)."""
-        return self._option(_SACK) is not None
+        """Whether it has a SACK option (RFC 2018, 3)."""
+        return _SACK in self._options
 
-    def _option(self, wanted: int) -> bytes | None:
-        """The value of this TCP option; None without the option."""
-        options, at = self._tcp_segment().options, 0
+    @property
+    def timestamps(self) -> tuple[int, int] | None:
+        """TSval and TSecr (RFC 7323, 3.2)."""
+        option = self._options.get(_TIMESTAMPS)
+        return option and struct.unpack("!II", option)
+
+    @cached_property
+    def _options(self) -> dict[int, bytes]:
+        """The values of the TCP options by their kind, up to one that is cut off or has an impossible length."""
+        options, at, found = self._tcp_segment().options, 0, {}
         while at < len(options) and options[at] != _END:
             if options[at] == _NOP:
                 at += 1
                 continue
-            if options[at] == wanted:
-                return options[at + 2:at + options[at + 1]]
-            at += options[at + 1]
-        return None
+            length = options[at + 1] if at + 1 < len(options) else 0
+            if length < 2 or at + length > len(options):
+                break
+            found.setdefault(options[at], options[at + 2:at + length])
+            at += length
+        return found
 
     @property
     def spi(self) -> int:
-        """The SPI, the first four bytes of ESP (RFC 4303, 2.1)."""
-        return int.from_bytes(bytes(self.ip.payload)[:4], "big")
+        """The SPI, the first four bytes of ESP (RFC 4303, 2.1). Raises AttributeError without ESP."""
+        if self.protocol != "esp" or not self._upper.begins:
+            raise AttributeError("no ESP begins in this packet")
+        return int.from_bytes(self.frame.data[self._upper.at:self._upper.at + 4], "big")
 
     @property
     def length(self) -> int:
