@@ -30,6 +30,10 @@ class CommandError(NetnsError):
     """A command exited with a nonzero status; the message holds its standard error."""
 
 
+class NotRecording(NetnsError):
+    """The host does not record packets; the message says how to make it."""
+
+
 class CaptureLost(NetnsError):
     """The packet ring overflowed, so the absence of a packet proves nothing."""
 

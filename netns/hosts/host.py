@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from netns import lacking
-from netns.errors import CommandError, HostLacks
+from netns.errors import CommandError, HostLacks, NotRecording
 from netns.hosts import nftables
 from netns.hosts.hostsocket import HostSocket
 from netns.hosts.interface import Interface
@@ -20,6 +20,7 @@ from netns.hosts.namespace import NetworkNamespace
 from netns.netlink import rtnl
 from netns.observe.capture import Capture, PacketRing
 from netns.observe.counters import Counters
+from netns.packets.packet import PROTOCOLS
 from netns.wait import eventually
 
 
@@ -189,9 +190,14 @@ class Host:
 
     @contextmanager
     def capture(self, protocol: str | None = None) -> Iterator[Capture]:
-        """The packets that this host sends and receives within the block.
+        """The packets that this host sends and receives within the block, of one of packet.PROTOCOLS or all.
 
-        `protocol` keeps only "tcp", "udp", "esp", "icmp" or "icmpv6". The host must be recording.
+        Raises ValueError for another protocol, NotRecording outside recording().
         """
+        if protocol not in (None, *PROTOCOLS):
+            raise ValueError(f"capture() knows no protocol {protocol!r}: only {', '.join(PROTOCOLS)}, or None for all packets")
+        if self.ring is None:
+            raise NotRecording(f"{self.role} does not record packets: the hosts of the fixture net and of build(topology, capture=True) do, "
+                               f"and any host within Host.recording()")
         with self.ring.span(protocol) as packets:
             yield packets

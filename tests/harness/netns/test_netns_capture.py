@@ -135,6 +135,23 @@ def test_unusable_firewall_is_named(pair, monkeypatch):
             pass
 
 
+def test_an_unknown_protocol_is_refused(pair):
+    """It would match no packet."""
+    client, _server, _conn, _peer = pair
+    with pytest.raises(ValueError, match="capture.. knows no protocol 'TCP': only icmp, tcp, udp, esp, icmpv6, or None"):
+        with client.capture("TCP"):
+            pass
+
+
+def test_a_host_that_does_not_record_says_how_to_make_it():
+    with netns.build(LAN) as network:
+        with pytest.raises(netns.NotRecording, match=r"^client does not record packets: .* build\(topology, capture=True\)"):
+            with network["client"].capture():
+                pass
+        with network["client"].recording(), network["client"].capture() as packets:
+            assert len(packets) == 0
+
+
 def test_segments_are_read_as_scapy_reads_them(family):
     """The oracle for what is read without it."""
     with netns.build(LAN, capture=True) as network:
