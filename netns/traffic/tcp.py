@@ -3,9 +3,10 @@
 import fcntl
 import socket
 import struct
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
 
-from netns.errors import NotMet
+from netns.errors import MissingFeature, NotMet
 from netns.hosts.host import Host
 from netns.wait import eventually
 
@@ -112,21 +113,73 @@ def wait_for_error(conn: socket.socket, within: float) -> int:
     raise NotMet(f"within {within:g} s the connection of {_role(conn)} {what}, {tcp_info(conn)}; expected an error")
 
 
-@dataclass(frozen=True)
-class TcpInfo:
-    """The beginning of struct tcp_info (include/uapi/linux/tcp.h): the state's name, unanswered probes, segments in flight,
-    the MSS for sending in bytes of payload, and the path MTU in bytes."""
+# struct tcp_info of include/uapi/linux/tcp.h: the fields of each size in bytes, in order. The word behind the last of them is
+# not here: its fields have moved from one kernel to the next.
+_TCP_INFO = (
+    (1, "state ca_state retransmits probes backoff options wscales flags"),
+    (4, "rto ato snd_mss rcv_mss unacked sacked lost retrans fackets last_data_sent last_ack_sent last_data_recv last_ack_recv pmtu "
+        "rcv_ssthresh rtt rttvar snd_ssthresh snd_cwnd advmss reordering rcv_rtt rcv_space total_retrans"),
+    (8, "pacing_rate max_pacing_rate bytes_acked bytes_received"),
+    (4, "segs_out segs_in notsent_bytes min_rtt data_segs_in data_segs_out"),
+    (8, "delivery_rate busy_time rwnd_limited sndbuf_limited"),
+    (4, "delivered delivered_ce"),
+    (8, "bytes_sent bytes_retrans"),
+    (4, "dsack_dups reord_seen rcv_ooopack snd_wnd rcv_wnd rehash"),
+    (2, "total_rto total_rto_recoveries"),
+    (4, "total_rto_time received_ce delivered_e1_bytes delivered_e0_bytes delivered_ce_bytes received_e1_bytes received_e0_bytes "
+        "received_ce_bytes"),
+)
+# Bit fields on little-endian machines: the byte, the lowest bit and the number of bits.
+_BITS = {
+    "snd_wscale": ("wscales", 0, 4), "rcv_wscale": ("wscales", 4, 4),
+    "delivery_rate_app_limited": ("flags", 0, 1), "fastopen_client_fail": ("flags", 1, 2),
+}
+_LONGEST = 1024
 
-    state: str
-    probes: int
-    unacked: int
-    snd_mss: int
-    pmtu: int
+
+def _places() -> Iterator[tuple[str, tuple[int, int]]]:
+    at = 0
+    for size, names in _TCP_INFO:
+        for name in names.split():
+            yield name, (at, size)
+            at += size
+
+
+_PLACES = dict(_places())
+
+
+class TcpInfo:
+    """struct tcp_info (tcp(7), include/uapi/linux/tcp.h). Its fields are attributes without the prefix tcpi_: `snd_mss` and `advmss`
+    in bytes of payload, `pmtu` in bytes, `rto`, `rtt` and `busy_time` in microseconds, `unacked` in segments, `probes` unanswered ones.
+    `state` is the state's name.
+
+    A field that this kernel does not have raises MissingFeature.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """The structure as the kernel returned it, which is shorter on older kernels."""
+        self.data = data
+
+    @property
+    def state(self) -> str:
+        return STATES[self.data[0]]
+
+    def __getattr__(self, name: str) -> int:
+        if name in _BITS:
+            byte, low, bits = _BITS[name]
+            return getattr(self, byte) >> low & (1 << bits) - 1
+        if name not in _PLACES:
+            raise AttributeError(f"struct tcp_info has no field {name}")
+        at, size = _PLACES[name]
+        if at + size > len(self.data):
+            raise MissingFeature(f"the kernel's struct tcp_info of {len(self.data)} bytes has no tcpi_{name}")
+        return int.from_bytes(self.data[at:at + size], sys.byteorder)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("state", "probes", "unacked", "snd_mss", "pmtu"))
+        return f"TcpInfo({shown})"
 
 
 def tcp_info(conn: socket.socket) -> TcpInfo:
     """The kernel's TCP_INFO of the connection now. Raises OSError."""
-    fields = struct.unpack("=8B14I", conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 64))
-    return TcpInfo(
-        state=STATES[fields[0]], probes=fields[3], unacked=fields[12], snd_mss=fields[10], pmtu=fields[21]
-    )
+    return TcpInfo(conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LONGEST))

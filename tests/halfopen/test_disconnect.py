@@ -1,12 +1,11 @@
 """A socket is disconnected by connect(2) with AF_UNSPEC and used for the next check: no state of the last one remains."""
 
 import socket
-import struct
 
 import pytest
 
 from fixtures.topologies import LAN
-from netns import eventually
+from netns import eventually, tcp_info
 from netns.attempt import errno_of
 from netns.hosts import firewall
 from netns.libc import disconnect
@@ -16,20 +15,17 @@ pytestmark = pytest.mark.topology(LAN)
 # include/uapi/linux/tcp.h
 TCP_FASTOPEN_CONNECT = 30
 COOKIE_UNAVAILABLE = 1
-# Fields of struct tcp_info that do not depend on time or the speed of the network: offset and struct format.
-COUNTED = {
-    "state": (0, "B"), "ca_state": (1, "B"), "retransmits": (2, "B"), "probes": (3, "B"), "backoff": (4, "B"), "options": (5, "B"),
-    "wscales": (6, "B"), "flags": (7, "B"), "unacked": (24, "I"), "sacked": (28, "I"), "lost": (32, "I"), "retrans": (36, "I"),
-    "snd_ssthresh": (76, "I"), "snd_cwnd": (80, "I"), "reordering": (88, "I"), "total_retrans": (100, "I"), "bytes_acked": (120, "Q"),
-    "bytes_received": (128, "Q"), "segs_out": (136, "I"), "segs_in": (140, "I"), "notsent_bytes": (144, "I"), "data_segs_in": (152, "I"),
-    "data_segs_out": (156, "I"), "delivered": (192, "I"), "delivered_ce": (196, "I"), "bytes_sent": (200, "Q"),
-    "bytes_retrans": (208, "Q"), "dsack_dups": (216, "I"), "reord_seen": (220, "I"), "rcv_ooopack": (224, "I"),
-}
+# Fields of struct tcp_info that do not depend on time or the speed of the network.
+COUNTED = (
+    "state", "ca_state", "retransmits", "probes", "backoff", "options", "wscales", "flags", "unacked", "sacked", "lost", "retrans",
+    "snd_ssthresh", "snd_cwnd", "reordering", "total_retrans", "bytes_acked", "bytes_received", "segs_out", "segs_in", "notsent_bytes",
+    "data_segs_in", "data_segs_out", "delivered", "delivered_ce", "bytes_sent", "bytes_retrans", "dsack_dups", "reord_seen", "rcv_ooopack",
+)
 
 
 def counted(conn):
-    data = conn.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 228)
-    return {name: struct.unpack_from(f"={kind}", data, at)[0] for name, (at, kind) in COUNTED.items()}
+    info = tcp_info(conn)
+    return {name: getattr(info, name) for name in COUNTED}
 
 
 def test_disconnect_resets_the_peer(service):
@@ -56,7 +52,7 @@ def test_next_isn_is_beyond_the_window_of_the_last_connection(service):
     _first, reset, syn = packets.sent().which("with SYN or RST", lambda packet: set(packet.flags) & set("RS")).exactly(3)
     received = packets.received()
     answer, others = received[0], received[1:]
-    scale = dict(answer.tcp.options)["WScale"]
+    scale = answer.wscale
     largest = max([answer.tcp.window, *(packet.tcp.window << scale for packet in others if packet.flags == "A")])
     assert largest < (syn.tcp.seq - reset.tcp.seq) % 2**32 < 2 * largest
 
@@ -76,7 +72,7 @@ def test_disconnected_socket_counts_like_a_fresh_one(service):
         used.sendall(b"lost")
         eventually("tcpi_total_retrans of the client's connection", lambda: counted(used)["total_retrans"], 2, within=5)
     marks = counted(used)
-    assert (marks["flags"] >> 1 & 3, marks["data_segs_in"]) == (COOKIE_UNAVAILABLE, 1)
+    assert (tcp_info(used).fastopen_client_fail, marks["data_segs_in"]) == (COOKIE_UNAVAILABLE, 1)
 
     disconnect(used.fileno())
     used.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_CONNECT, 0)
