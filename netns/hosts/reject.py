@@ -14,7 +14,7 @@ _FIRST_PORT = 7000
 
 
 @dataclass(frozen=True)
-class Answer:
+class Rejection:
     """An ICMP error: type, code, and its names in nft and iptables."""
 
     kind: int
@@ -23,23 +23,23 @@ class Answer:
     iptables: str
 
 
-ANSWERS = {
+REJECTIONS = {
     socket.AF_INET: (
-        Answer(3, 0, "net-unreachable", "icmp-net-unreachable"),
-        Answer(3, 1, "host-unreachable", "icmp-host-unreachable"),
-        Answer(3, 2, "prot-unreachable", "icmp-proto-unreachable"),
-        Answer(3, 3, "port-unreachable", "icmp-port-unreachable"),
-        Answer(3, 9, "net-prohibited", "icmp-net-prohibited"),
-        Answer(3, 10, "host-prohibited", "icmp-host-prohibited"),
-        Answer(3, 13, "admin-prohibited", "icmp-admin-prohibited"),
+        Rejection(3, 0, "net-unreachable", "icmp-net-unreachable"),
+        Rejection(3, 1, "host-unreachable", "icmp-host-unreachable"),
+        Rejection(3, 2, "prot-unreachable", "icmp-proto-unreachable"),
+        Rejection(3, 3, "port-unreachable", "icmp-port-unreachable"),
+        Rejection(3, 9, "net-prohibited", "icmp-net-prohibited"),
+        Rejection(3, 10, "host-prohibited", "icmp-host-prohibited"),
+        Rejection(3, 13, "admin-prohibited", "icmp-admin-prohibited"),
     ),
     socket.AF_INET6: (
-        Answer(1, 0, "no-route", "icmp6-no-route"),
-        Answer(1, 1, "admin-prohibited", "icmp6-adm-prohibited"),
-        Answer(1, 3, "addr-unreachable", "icmp6-addr-unreachable"),
-        Answer(1, 4, "port-unreachable", "icmp6-port-unreachable"),
-        Answer(1, 5, "policy-fail", "icmp6-policy-fail"),
-        Answer(1, 6, "reject-route", "icmp6-reject-route"),
+        Rejection(1, 0, "no-route", "icmp6-no-route"),
+        Rejection(1, 1, "admin-prohibited", "icmp6-adm-prohibited"),
+        Rejection(1, 3, "addr-unreachable", "icmp6-addr-unreachable"),
+        Rejection(1, 4, "port-unreachable", "icmp6-port-unreachable"),
+        Rejection(1, 5, "policy-fail", "icmp6-policy-fail"),
+        Rejection(1, 6, "reject-route", "icmp6-reject-route"),
     ),
 }
 
@@ -47,12 +47,12 @@ ANSWERS = {
 @contextmanager
 def rejecting(
     host: Host, family: socket.AddressFamily, protocol: str, flavour: str, hook: str
-) -> Iterator[dict[int, Answer]]:
+) -> Iterator[dict[int, Rejection]]:
     """Reject packets of "tcp" or "udp" in the hook "input", "forward" or "output": destination port -> answer.
 
     `flavour` is one of firewall.FLAVOURS. Raises MissingFeature.
     """
-    ports = {_FIRST_PORT + number: answer for number, answer in enumerate(ANSWERS[family])}
+    ports = {_FIRST_PORT + number: answer for number, answer in enumerate(REJECTIONS[family])}
     icmp = "icmp" if family == socket.AF_INET else "icmpv6"
     with _rules(host, family, flavour, hook, {
         f"{protocol} dport {port} reject with {icmp} type {answer.nft}":

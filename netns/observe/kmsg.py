@@ -8,7 +8,7 @@ from typing import NamedTuple
 ERROR = 3
 
 
-class Record(NamedTuple):
+class LogRecord(NamedTuple):
     """`level` is 0 (emergency) to 7 (debug), `seconds` the kernel's timestamp."""
 
     level: int
@@ -41,7 +41,7 @@ class KernelLog:
         for _ in self.records():
             pass
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[LogRecord]:
         """The records since the last call."""
         while True:
             try:
@@ -49,8 +49,8 @@ class KernelLog:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                yield Record(ERROR, 0, "(older lines were overwritten)")
+                yield LogRecord(ERROR, 0, "(older lines were overwritten)")
                 continue
             prefix, _, rest = record.partition(";")
             priority, _sequence, microseconds, *_ = prefix.split(",")
-            yield Record(int(priority) & 7, int(microseconds) / 1e6, rest.splitlines()[0])
+            yield LogRecord(int(priority) & 7, int(microseconds) / 1e6, rest.splitlines()[0])

@@ -50,7 +50,7 @@ def pinned(net: Network) -> None:
 
 
 @dataclass(frozen=True)
-class Service:
+class VirtualService:
     """A virtual address and port of several real servers. `overhead` is what the tunnel adds to a packet, in bytes."""
 
     family: socket.AddressFamily
@@ -83,7 +83,7 @@ class Service:
 
 
 @pytest.fixture
-def service(net: Network, family: socket.AddressFamily) -> Service:
+def service(net: Network, family: socket.AddressFamily) -> VirtualService:
     """Port 80 of a virtual address: the director tunnels connections to two real servers in turn. They have the address
     on their tunnel device and answer the client directly."""
     address, overhead = ("203.0.113.1", 20) if family == socket.AF_INET else ("2001:db8:ff::1", 40)
@@ -99,4 +99,4 @@ def service(net: Network, family: socket.AddressFamily) -> Service:
         listeners.append(listener)
     ipvs.tunnel_service(director, address, 80, [server.address(family) for server in servers])
     director.pin({"net.ipv4.vs.pmtu_disc": 1, "net.ipv4.vs.conntrack": 0})
-    return Service(family, address, 80, tuple(listeners), tuple(servers), overhead)
+    return VirtualService(family, address, 80, tuple(listeners), tuple(servers), overhead)

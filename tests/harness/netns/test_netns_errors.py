@@ -70,8 +70,8 @@ def test_probes_are_sound(routed, family, kind):
 
 
 def test_a_firewall_that_knows_no_such_answer_is_missing(routed, family, monkeypatch):
-    unknown = {family: (reject.Answer(3, 99, "no-such-answer", "icmp-no-such-answer"),)}
-    monkeypatch.setattr(reject, "ANSWERS", unknown)
+    unknown = {family: (reject.Rejection(3, 99, "no-such-answer", "icmp-no-such-answer"),)}
+    monkeypatch.setattr(reject, "REJECTIONS", unknown)
     with pytest.raises(netns.MissingFeature, match="does not reject as asked"):
         with reject.rejecting(routed["router"], family, "udp", "nft", "forward"):
             pass
