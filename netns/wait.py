@@ -29,24 +29,52 @@ def at_most(count: float) -> Expected:
     return Expected(f"at most {count}", lambda value: value <= count)
 
 
-def eventually(what: str, observe: Callable[[], object], expected: object, within: float, every: float = 0.02) -> object:
-    """Call `observe` until its value equals `expected`, or satisfies it if it is an Expected; returns that value.
+def eventually(what: str, observe: Callable[[], object], expected: object = True, *, within: float, every: float = 0.02) -> object:
+    """Call `observe` until its value is as expected; returns that value. See is_as().
 
     `what` names the value and its owner: "Tcp.CurrEstab of server" (see also Host.reaches()). `within` and `every` are seconds.
     Raises NotMet with the name, the last value and the expected one; TypeError without a name.
     """
+    check("eventually", what, observe, expected)
+    met, value = poll(observe, expected, within, lambda left: time.sleep(min(every, left)))
+    if not met:
+        raise NotMet(f"after {within:g} s {what} is {value!r}, expected {wanted(expected)}")
+    return value
+
+
+def is_as(value: object, expected: object) -> bool:
+    """The rule of eventually() and Capture.until(): an Expected decides about the value, True and False are compared with its
+    truth, anything else with the value itself."""
+    if isinstance(expected, Expected):
+        return bool(expected(value))
+    return bool(value) is expected if isinstance(expected, bool) else value == expected
+
+
+def wanted(expected: object) -> str:
+    """The expected value in words."""
+    return str(expected) if isinstance(expected, Expected) else repr(expected)
+
+
+def check(caller: str, what: object, observe: object, expected: object) -> None:
+    """Raises TypeError where a value or a condition has no name, or nothing observes it."""
     if not isinstance(what, str) or callable(expected) and not isinstance(expected, Expected):
-        raise TypeError("eventually() needs a name for what is observed, and one for a condition: Expected, at_least()")
+        raise TypeError(f"{caller}() needs a name for what is observed, and one for a condition: Expected, at_least()")
+    if not callable(observe) or isinstance(observe, Expected):
+        raise TypeError(f"{caller}() needs a function that observes {what}; what is expected comes behind it")
+
+
+def poll(observe: Callable[[], object], expected: object, within: float, pause: Callable[[float], None]) -> tuple[bool, object]:
+    """Observe, at most `within` seconds, until the value is as expected: whether it is, and the last value. `pause` gets the
+    seconds that are left."""
     began = time.monotonic()
     while True:
         value = observe()
-        if expected(value) if isinstance(expected, Expected) else value == expected:
-            return value
-        gone = time.monotonic() - began
-        if gone >= within:
-            wanted = str(expected) if isinstance(expected, Expected) else repr(expected)
-            raise NotMet(f"after {within:g} s {what} is {value!r}, expected {wanted}")
-        time.sleep(min(every, within - gone))
+        if is_as(value, expected):
+            return True, value
+        left = within - (time.monotonic() - began)
+        if left <= 0:
+            return False, value
+        pause(left)
 
 
 class Stopwatch:

@@ -158,7 +158,7 @@ class Host:
 
     def reaches(self, name: str, expected: object, within: float, since: int = 0) -> int:
         """Wait until this counter, minus `since`, is as `expected`; see eventually(). Raises NotMet, MissingFeature."""
-        return eventually(f"{name} of {self.role}", lambda: self.counter(name) - since, expected, within)
+        return eventually(f"{name} of {self.role}", lambda: self.counter(name) - since, expected, within=within)
 
     def address(self, family: int, peer: str | None = None) -> str:
         """The host's address on the link to `peer`, by default on its first link."""

@@ -9,7 +9,6 @@ import select
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -18,6 +17,7 @@ from netns.found import Found
 from netns.hosts.namespace import NetworkNamespace
 from netns.observe.trace import Trace
 from netns.packets.packet import Frame, Packet, pcap
+from netns.wait import check, poll, wanted
 
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
@@ -175,22 +175,22 @@ class Capture:
         """The only packet. Raises WrongNumber."""
         return self.packets().only()
 
-    def until(self, what: str, satisfied: Callable[["Capture"], bool], within: float) -> None:
-        """Wait up to `within` seconds until `satisfied(capture)` is true, checked after each packet; `what` names the condition:
-        "2 keepalive probes".
+    def until(self, what: str, observe: Callable[["Capture"], object], expected: object = True, *, within: float) -> object:
+        """Wait up to `within` seconds until observe(capture) is as expected, looked at after each packet; returns that value. It is
+        judged as in eventually(), see netns.wait.is_as(): `until("a reset", resets, within=5)` waits for one in the list,
+        `until("resets", lambda seen: len(resets(seen)), at_least(2), within=5)` for two.
 
-        Raises NotMet with the name and the packets seen, CaptureLost; TypeError without a name.
+        `what` names the value or, expected to be true, the condition: "2 keepalive probes". Raises NotMet with the name and the
+        packets seen, CaptureLost; TypeError without a name.
         """
-        if not isinstance(what, str):
-            raise TypeError("until() needs a name for what is waited for")
-        began = time.monotonic()
-        while not satisfied(self):
-            gone = time.monotonic() - began
-            if gone >= within:
-                packets = self.packets()
-                raise NotMet(f"after {within:g} s not seen: {what}; {packets.what}: {len(packets)}{':' if packets else ''}"
-                             + "".join(f"\n{packet}" for packet in packets))
-            self._ring.wait(within - gone)
+        check("until", what, observe, expected)
+        met, value = poll(lambda: observe(self), expected, within, self._ring.wait)
+        if not met:
+            packets = self.packets()
+            missing = f"not seen: {what}" if expected is True else f"{what} is {value!r}, expected {wanted(expected)}"
+            raise NotMet(f"after {within:g} s {missing}; {packets.what}: {len(packets)}{':' if packets else ''}"
+                         + "".join(f"\n{packet}" for packet in packets))
+        return value
 
     def __iter__(self) -> Iterator[Packet]:
         return iter(self.packets())
