@@ -25,7 +25,8 @@ from netns.wait import Expected, at_least, at_most, eventually, stopwatch
 
 __all__ = [
     "CaptureLost", "CommandError", "Expected", "Host", "HostLacks", "Interface", "IsolationError", "Link", "MissingFeature",
-    "NetnsError", "Network", "NotMet", "NothingCame", "NotRecording", "Route", "TICK", "TcpInfo", "Topology", "WrongNumber", "approx_timer", "at_least",
+    "NetnsError", "Network", "NotMet", "NothingCame", "NotRecording",
+    "Route", "TICK", "TcpInfo", "Topology", "WrongNumber", "approx_timer", "at_least",
     "at_most", "build", "deliver", "eventually", "firewall", "isolate", "keepalive", "lacks", "listen", "stopwatch", "tcp_info",
     "tcp_pair", "timer_slack", "vanish",
     "wait_for_error", "wheel_granularity", "zero_window_pair",

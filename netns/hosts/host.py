@@ -197,7 +197,7 @@ class Host:
         if protocol not in (None, *PROTOCOLS):
             raise ValueError(f"capture() knows no protocol {protocol!r}: only {', '.join(PROTOCOLS)}, or None for all packets")
         if self.ring is None:
-            raise NotRecording(f"{self.role} does not record packets: the hosts of the fixture net and of build(topology, capture=True) do, "
-                               f"and any host within Host.recording()")
+            raise NotRecording(f"{self.role} does not record packets: the hosts of the fixture net and of build(topology, capture=True) do,"
+                               " and any host within Host.recording()")
         with self.ring.span(protocol) as packets:
             yield packets

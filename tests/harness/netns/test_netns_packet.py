@@ -73,7 +73,7 @@ def test_fragments_are_of_their_protocol_and_only_the_first_has_its_header(famil
     assert (first.protocol, first.fragment, first.sport) == ("tcp", 0, 1000)
     assert (second.protocol, second.fragment, second.segment) == ("tcp", first.length + 20, None)
     with pytest.raises(AttributeError, match="no TCP segment begins in this packet"):
-        second.flags
+        _ = second.flags
     assert packet((V4 if family == socket.AF_INET else V6) / SEGMENT).fragment is None
 
 
@@ -83,7 +83,7 @@ def test_later_fragments_have_no_icmp_message_and_no_spi(family):
         later = packet(header / bytes(64))
         assert (later.fragment, later.icmp) == (72, None)
         with pytest.raises(AttributeError, match="no ESP begins in this packet"):
-            later.spi
+            _ = later.spi
 
 
 def test_extension_headers_in_the_first_fragment_leave_the_later_ones_open():
@@ -108,7 +108,8 @@ def test_tcp_options_have_names(family):
     assert ack.timestamps[0] >= syn.timestamps[0] and ack.timestamps[1] > 0
 
 
-@pytest.mark.parametrize("options", [b"\x02\x00\x05\xb4", b"\x01\x01\x01\x02", b"\x01\x02\x09\x05"], ids=["length 0", "no length", "too long"])
+@pytest.mark.parametrize("options", [b"\x02\x00\x05\xb4", b"\x01\x01\x01\x02", b"\x01\x02\x09\x05"],
+                         ids=["length 0", "no length", "too long"])
 def test_impossible_tcp_options_end_the_list(options):
     data = bytearray(bytes(Ether() / V4 / TCP(dataofs=6)))
     data[14 + 20 + 20:] = options

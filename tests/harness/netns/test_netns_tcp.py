@@ -9,9 +9,9 @@ from fixtures.topologies import LAN
 from netns.traffic.tcp import TcpInfo
 
 # Offsets in struct tcp_info of Linux 6.18, some of each size.
-OFFSETS = {"rto": 8, "unacked": 24, "pmtu": 60, "advmss": 84, "total_retrans": 100, "pacing_rate": 104, "bytes_received": 128, "min_rtt": 148,
-           "sndbuf_limited": 184, "delivered_ce": 196, "bytes_retrans": 208, "snd_wnd": 228, "rehash": 236, "total_rto": 240,
-           "total_rto_time": 244, "received_ce_bytes": 272}
+OFFSETS = {"rto": 8, "unacked": 24, "pmtu": 60, "advmss": 84, "total_retrans": 100, "pacing_rate": 104, "bytes_received": 128,
+           "min_rtt": 148, "sndbuf_limited": 184, "delivered_ce": 196, "bytes_retrans": 208, "snd_wnd": 228, "rehash": 236,
+           "total_rto": 240, "total_rto_time": 244, "received_ce_bytes": 272}
 
 
 @pytest.mark.parametrize("name, at", OFFSETS.items())
@@ -46,6 +46,6 @@ def test_a_field_that_the_kernel_does_not_have_is_a_missing_feature():
     info = TcpInfo(bytes(232))
     assert info.snd_wnd == 0
     with pytest.raises(netns.MissingFeature, match="the kernel's struct tcp_info of 232 bytes has no tcpi_rcv_wnd"):
-        info.rcv_wnd
+        _ = info.rcv_wnd
     with pytest.raises(AttributeError, match="struct tcp_info has no field nosuch"):
-        info.nosuch
+        _ = info.nosuch

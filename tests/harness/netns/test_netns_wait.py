@@ -43,7 +43,8 @@ def test_a_value_is_as_expected(judged, value, expected):
 
 
 @pytest.mark.parametrize("value, expected, words", [
-    (2, 3, "is 2, expected 3"), ([1], [], r"is \[1\], expected \[\]"), (2, ODD, "is 2, expected odd"), (1, netns.at_least(2), "is 1, expected at least 2"),
+    (2, 3, "is 2, expected 3"), ([1], [], r"is \[1\], expected \[\]"), (2, ODD, "is 2, expected odd"),
+    (1, netns.at_least(2), "is 1, expected at least 2"),
     ([1], False, r"is \[1\], expected False"), ([], 0, r"is \[\], expected 0"),
 ], ids=str)
 def test_a_value_that_is_not_as_expected_is_said_with_it(judged, value, expected, words):
