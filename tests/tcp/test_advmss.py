@@ -23,5 +23,5 @@ def test_advmss_of_a_route_caps_the_mss_that_a_new_connection_announces(net, fam
         conn, peer = tcp_pair(client, server, family)
 
     opening = packets.packets().which("with the SYN flag", lambda packet: "S" in packet.flags).exactly(2)
-    assert [dict(packet.tcp.options).get("MSS") for packet in opening] == [1000, 1200]
+    assert [packet.mss for packet in opening] == [1000, 1200]
     assert (tcp_info(peer).snd_mss, tcp_info(conn).snd_mss) == (1000, 1200)
