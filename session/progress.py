@@ -20,7 +20,7 @@ class Progress:
     """`state` says what a kernel's machine does, `left` how many tests it has still to run; their argument is the kernel's label."""
 
     def __init__(self, stream: TextIO, labels: Sequence[str], state: Callable[[str], str], left: Callable[[str], int], interactive: bool):
-        self.counts = {label: dict.fromkeys(WORST, 0) for label in labels}
+        self.outcomes: dict[str, dict[str, str]] = {label: {} for label in labels}      # the last one of each test
         self.current = dict.fromkeys(labels, "")
         self.said = dict.fromkeys(labels, "")
         self.state, self.left = state, left
@@ -45,18 +45,19 @@ class Progress:
             self.watcher.join()
 
     def test_done(self, label: str, test: str, outcome: str) -> None:
-        self.counts[label][outcome] += 1
+        self.outcomes[label][test] = outcome
         self.current[label] = test
 
     def line(self, label: str) -> str:
-        counts = ", ".join(f"{count} {outcome}" for outcome, count in self.counts[label].items() if count)
+        outcomes = list(self.outcomes[label].values())
+        counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in WORST if outcome in outcomes)
         word = WORDS.get(self.state(label), self.state(label))
         return f"{label:{self.width}}  {counts or word}"
 
     def __rich__(self) -> Text:
         """Called by rich for every refresh."""
         lines = []
-        for label in self.counts:
+        for label in self.outcomes:
             test = self.current[label]
             lines.append(Text(self.line(label) + (f"  {test.rpartition('/')[2]}" if test else ""), no_wrap=True, overflow="ellipsis"))
         return Text("\n").join(lines)
@@ -72,7 +73,7 @@ class Progress:
 
     def changes(self) -> bool:
         """Print a line for every kernel whose machine enters a new state; whether there was one."""
-        changed = [label for label in self.counts if self.state(label) != self.said[label]]
+        changed = [label for label in self.outcomes if self.state(label) != self.said[label]]
         for label in changed:
             state = self.said[label] = self.state(label)
             self.console.print(f"{label:{self.width}}  {WORDS.get(state, state)}")
@@ -80,7 +81,7 @@ class Progress:
 
     def sums(self) -> None:
         """Print a line for every kernel: how many tests of how many it has run with which outcomes, or what its machine does."""
-        for label, outcomes in self.counts.items():
-            done = sum(outcomes.values())
+        for label, outcomes in self.outcomes.items():
+            done = len(outcomes)
             tests = f"{done} of {done + self.left(label)} tests: " if done else ""
             self.console.print(f"{label:{self.width}}  {tests}{self.line(label)[self.width:].strip()}")

@@ -10,13 +10,14 @@ from session import progress
 
 @pytest.fixture
 def shown(monkeypatch):
-    """A session that has run 3 of 10 tests of one kernel and none of another one, whose states may be set; what it prints."""
+    """A session that has run 3 of 10 tests of one kernel, one of them twice, and none of another one, whose states may be set; what it
+    prints."""
     monkeypatch.setattr(progress, "QUIET", 0.1)
     stream = io.StringIO()
     states = {"6.1": "running", "6.12": "booting"}
     left = {"6.1": 7, "6.12": 0}
     with progress.Progress(stream, list(states), states.get, left.get, interactive=False) as shown:
-        for name, outcome in (("a", "passed"), ("b", "passed"), ("c", "skipped")):
+        for name, outcome in (("a", "passed"), ("b", "lost"), ("b", "passed"), ("c", "skipped")):
             shown.test_done("6.1", name, outcome)
         yield states, stream
 
