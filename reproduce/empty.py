@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import FetchError
-from fixtures.oops import impossible
+from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.extract import Kernel
 from kernels.progress import Reporter
 from vm.image import BESIDE, cpio, join, stage_modules
-from vm.launcher import PANIC, last_words
+from vm.launcher import last_words
 from vm.machine import COMMAND_LINE, Machine, qemu_version
 
 # Always installed: what every case needs, a shell, and what loads modules.

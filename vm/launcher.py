@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import select
 import shutil
 import signal
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import CacheError
-from fixtures.oops import impossible
+from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from vm import shell
@@ -46,7 +45,6 @@ ASKING_DEADLINE = 20                        # seconds from `ready` until the gue
 LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
-PANIC = re.compile(r"Kernel panic - not syncing|kernel BUG at|BUG: |Oops: |general protection fault|PANIC: double fault")
 
 
 class SessionOver(Exception):

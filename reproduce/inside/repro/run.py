@@ -7,7 +7,6 @@ import sys
 import traceback
 
 _DEADLINE = 600                             # seconds for a case without long timers, as in the suite
-_OOPS = ("BUG: ", "Oops: ", "Oops ", "general protection fault", "kernel BUG at", "Kernel panic", "WARNING: ", "INFO: task ")
 
 
 def run(manifest, chosen):
@@ -157,6 +156,8 @@ def _wire(network, narrate, most=60):
 
 def _end_of_case(case, outcome, manifest, narrate, log):
     """Take everything down. A complaint in the kernel's log is how a crash shows where an oops does not panic."""
+    from fixtures.oops import COMPLAINT, PANIC
+
     from . import verdict
     try:
         case.tear_down()
@@ -168,7 +169,7 @@ def _end_of_case(case, outcome, manifest, narrate, log):
     if records:
         narrate.tell("-- the kernel's log meanwhile\n" + "\n".join(records))
     recorded = manifest["recorded"]
-    if recorded and recorded["outcome"] == "crashed" and any(word in line for line in records for word in _OOPS):
+    if recorded and recorded["outcome"] == "crashed" and any(PANIC.search(line) or COMPLAINT.search(line) for line in records):
         return verdict.REPRODUCED, "the kernel's log says so"
     return outcome
 
