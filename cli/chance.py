@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from common.status import Exit
-from report.chance import FILE, ChanceError, found_in
+from report.chance import FILE, ChanceError, found_in, stored
 from report.reading import ResultsError, read
 from report.results import write_whole
 
@@ -21,9 +21,8 @@ def main(arguments: list[str]) -> int:
         if not made_from:
             raise ChanceError("no kernel was run twice in these files")
         if options.add:
-            document = json.loads(options.output.read_bytes())
-            made_from = sorted({*document["made_from"], *made_from})
-            before = document["moves"]
+            before_from, before = stored(options.output)
+            made_from = sorted({*before_from, *made_from})
             topics = {name: sorted({*topics.get(name, ()), *before.get(name, ())}) for name in sorted({*topics, *before})}
         write_whole(options.output, json.dumps({"made_from": made_from, "moves": topics}, indent=1) + "\n")
     except (ResultsError, ChanceError) as error:

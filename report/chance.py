@@ -21,16 +21,21 @@ class ChanceError(Exception):
     """The file cannot be used; the message says why in one line."""
 
 
-@cache
-def load(path: Path = FILE) -> dict[str, frozenset[str]]:
-    """By test function, the topics (report.kinds) that vary by themselves.  Raises ChanceError."""
+def stored(path: Path) -> tuple[list[str], dict[str, list[str]]]:
+    """What the file was made from, and by test function the topics (report.kinds) that move by themselves.  Raises ChanceError."""
     try:
-        found = json.loads(path.read_bytes())["moves"]
-        return {function: frozenset(map(str, topics)) for function, topics in found.items()}
+        document = json.loads(path.read_bytes())
+        return list(map(str, document["made_from"])), {function: list(map(str, topics)) for function, topics in document["moves"].items()}
     except OSError as error:
         raise ChanceError(f"{path.name}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ChanceError(f"{path.name}: not made by ./kdrift chance") from None
+
+
+@cache
+def load(path: Path = FILE) -> dict[str, frozenset[str]]:
+    """stored(), of which a comparison needs the topics alone.  Raises ChanceError."""
+    return {function: frozenset(topics) for function, topics in stored(path)[1].items()}
 
 
 def found_in(runs: list[list[KernelResult]]) -> tuple[list[str], dict[str, list[str]]]:

@@ -247,12 +247,20 @@ def test_chance_is_what_moved_between_runs_of_one_kernel(tmp_path):
     assert len(changes(kernel("6.1", once), kernel("6.12", twice), found)) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"moves": 3}', '{"moves": {"a": 3}}'])
-def test_a_damaged_chance_file_is_named(tmp_path, text):
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"moves": {}}', '{"made_from": [], "moves": 3}', '{"made_from": [], "moves": {"a": 3}}'])
+def test_a_damaged_chance_file_is_named(tmp_path, capsys, text):
     (tmp_path / "chance.json").write_text(text)
 
     with pytest.raises(chance.ChanceError, match=r"^chance\.json: not made by ./kdrift chance$"):
         chance.load(tmp_path / "chance.json")
+
+    for number in 1, 2:
+        (tmp_path / str(number)).mkdir()
+        write_files(tmp_path / str(number), RUN, [kernel("6.12", {})], [])
+    files = [str(tmp_path / f"{number}/results.json") for number in (1, 2)]
+    assert make_chance([*files, "--add", "-o", str(tmp_path / "chance.json")]) == 2
+    assert capsys.readouterr().err == "kdrift: chance.json: not made by ./kdrift chance\n"
+    assert (tmp_path / "chance.json").read_text() == text
 
 
 def test_a_kernel_that_ran_once_shows_no_chance(tmp_path, capsys):
