@@ -9,6 +9,7 @@ from rerun.conversation import COLLECTED, Conversation
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol, read_symbols
 from vm.machine import Machine, VMError
+from vm.process import as_value
 
 
 class Watched(Machine):
@@ -50,7 +51,7 @@ class Watched(Machine):
             monitor.cmd(order)
 
     def ports(self) -> list[str]:
-        words = [*super().ports(), "-gdb", f"unix:{self.directory}/gdb,server=on,wait=off"]
+        words = [*super().ports(), "-gdb", f"unix:{as_value(self.directory)}/gdb,server=on,wait=off"]
         if self.functions:
             filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.functions)
             words += ["-d", "in_asm", "-dfilter", filters, "-D", f"{self.directory}/translated.log"]

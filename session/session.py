@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 
 import execnet
 import pytest
@@ -214,7 +215,7 @@ class KernelSession(DSession):
         run.machines.append(events)
         job = self.directory / f"{name}.job"
         module = self.write_job(run, events, job)
-        spec = execnet.XSpec(f"popen//python={sys.executable} -m {module} {job}//kernel={run.number}")
+        spec = execnet.XSpec(f"popen//python={quote(sys.executable)} -m {module} {quote(str(job))}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
         with as_a_guest_sees_it(self.config):
             node = self.nodemanager.setup_node(spec, self.queue.put)

@@ -156,7 +156,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
 
 def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
     """This kernel's additional parameters: process 1, and whether unsigned modules are refused."""
-    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f"rdinit={python or python_command()}", "--", INIT]
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f'rdinit="{python or python_command()}"', "--", INIT]
 
 
 def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:

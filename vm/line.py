@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vm.inlet import BELL, ENDED, FRAME, GATE, HEADER, TABLE
+from vm.process import as_value
 
 SIZE = 4 << 20                              # bytes of the memory
 PAUSE = 0.01                                # seconds between two looks at what the guest has written
@@ -66,7 +67,7 @@ class Line:
                 "-chardev", f"socket,id=bell,fd={bell}", "-device", f"isa-debugcon,iobase={BELL:#x},chardev=bell",
                 "-chardev", f"socket,id=gate,fd={gate}", "-device", f"isa-debugcon,iobase={GATE:#x},chardev=gate",
                 "-acpitable", f"sig=SSDT,rev=2,oem_id=KDRIFT,oem_table_id=LINE,data=/proc/self/fd/{table}",
-                "-chardev", f"file,id=gateway,path={self.directory}/output",
+                "-chardev", f"file,id=gateway,path={as_value(self.directory)}/output",
                 "-device", "virtserialport,chardev=gateway,name=kdrift.gateway"]
 
     def memory(self, restored: bool) -> list[str]:
@@ -75,7 +76,8 @@ class Line:
         It is no part of a saved state if it is shared while that is written.  A restored machine must not share it, or QEMU compares the
         address that the firmware has given the device.  Since a guest never writes there it sees what is written to the file all the same.
         """
-        return ["-object", f"memory-backend-file,id=input,size={SIZE},mem-path={self.directory}/input,share={'off' if restored else 'on'}"]
+        share = "off" if restored else "on"
+        return ["-object", f"memory-backend-file,id=input,size={SIZE},mem-path={as_value(self.directory)}/input,share={share}"]
 
     def started(self) -> None:
         """QEMU has its ends."""

@@ -19,7 +19,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from vm.exact import RECORDED, SHIFT, count_from_zero
 from vm.line import Line
 from vm.patience import Patience, processor_time
-from vm.process import DIES_WITH_PARENT
+from vm.process import DIES_WITH_PARENT, as_value
 
 MEMORY_MB = 512
 MONITOR_DEADLINE = 120                      # seconds of wall time for a QMP command; on a busy host it may take several
@@ -112,7 +112,7 @@ class Machine:
         return self.line.memory(restored=self.state is not None)
 
     def ports(self) -> list[str]:
-        at = self.directory
+        at = as_value(self.directory)
         # Without ioeventfd the thread that runs the guest takes its output at once and acknowledges it at the same instruction.
         return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
                 "-device", "virtio-serial-pci,ioeventfd=off",
@@ -127,19 +127,19 @@ class Machine:
         if free < MEMORY_MB:
             raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance "
                           "with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
-        return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={self.memory},share=on"
+        return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(self.memory)},share=on"
 
     def start(self, state: Path | None = None) -> None:
         """Boot, or restore a saved state; with `memory`, from a copy of the state's memory there, so that it can be saved again.
         Raises VMError."""
-        if len(f"{self.directory}/control") > LONGEST_SOCKET:
+        if len(os.fsencode(self.directory / "control")) > LONGEST_SOCKET:
             raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
         self.state = state
         self.line.prepare()
         self.stack.callback(self.line.close)
         command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self.recorded(), *self.inputs(), *self.ports()]
         if state is not None:
-            private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={state}/ram,share=off"
+            private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(state)}/ram,share=off"
             command += ["-object", self.memory_backend() if self.memory else private, "-incoming", "defer"]
         else:
             line = " ".join([*COMMAND_LINE, *self.parameters])
