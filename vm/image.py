@@ -44,6 +44,7 @@ PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_p
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+LIBRARY = re.compile(r"^\t(?:.* => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)        # a line of ldd(1)
 GUEST = Path(__file__).with_name("guest.py")
 BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # for process 1
 INIT = "/kdrift-init.py"
@@ -149,7 +150,7 @@ def libraries(binaries: list[str]) -> list[str]:
     missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
     if missing:
         raise ImageError(f"libraries that the tools need are not on this machine: {', '.join(missing)}")
-    return sorted({word for line in listing.splitlines() for word in line.split() if word.startswith("/") and not word.endswith(":")})
+    return sorted(set(LIBRARY.findall(listing)))
 
 
 def with_links(files: list[str]) -> list[str]:
