@@ -4,6 +4,7 @@
     ./kdrift export --all                                   see that every test can be exported; which cannot, and why
 """
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
             raise CannotExport(f"{chosen.tests[0]} means {len(cases)} tests: name one of them, such as\n  {cases[0].id}")
         write(Path(chosen.output), cases)
         size, option = Path(chosen.output).stat().st_size, " --disposable" if disposable(cases[0]) else ""
-        print(f"{chosen.output}: {size / 1000:.0f} kB; run it with: sudo python3 {chosen.output}{option}")
+        print(f"{chosen.output}: {size / 1000:.0f} kB; run it with: sudo python3 {shlex.quote(str(chosen.output))}{option}")
         for spec in chosen.kernel:
             print(run(spec, cases[0], Path(chosen.output), chosen))
         return 0
