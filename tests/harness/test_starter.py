@@ -1,4 +1,4 @@
-"""Which Python ./kdrift goes on in."""
+"""What ./kdrift does before it starts a command: which Python it goes on in, and what it installs."""
 
 import sys
 from importlib.machinery import SourceFileLoader
@@ -10,12 +10,17 @@ from tests.harness.sessions import ROOT
 
 
 @pytest.fixture
-def chosen(tmp_path, monkeypatch):
-    """chosen(name, complete): the system's Python that it goes on in, where that one has this name, and all that it takes or not."""
+def starter():
+    """./kdrift as a module."""
     loader = SourceFileLoader("starter", str(ROOT / "kdrift"))
-    starter = module_from_spec(spec_from_loader("starter", loader))
-    loader.exec_module(starter)
+    module = module_from_spec(spec_from_loader("starter", loader))
+    loader.exec_module(module)
+    return module
 
+
+@pytest.fixture
+def chosen(starter, tmp_path, monkeypatch):
+    """chosen(name, complete): the system's Python that it goes on in, where that one has this name, and all that it takes or not."""
     def choose(name, complete):
         python, started = tmp_path / "python3", []
         python.unlink(missing_ok=True)
@@ -39,3 +44,46 @@ def test_it_is_the_systems_own_where_that_has_what_is_needed(chosen):
 def test_a_virtual_environment_of_the_systems_python_will_do(chosen, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
     assert not chosen("python3.11", True)
+
+
+@pytest.fixture
+def started(starter, tmp_path, monkeypatch):
+    """started(*words): the exit status of ./kdrift where no program of PROGRAMS is; nothing may be run but the command."""
+    def forbidden(*words, **_options):
+        pytest.fail(f"runs {words}")
+
+    def start(*words):
+        return starter.main(list(words))
+
+    monkeypatch.setattr(starter, "prefer_the_systems_python", lambda: None)
+    monkeypatch.setattr(starter, "installed", lambda program: False)
+    monkeypatch.setattr(starter.subprocess, "run", forbidden)
+    monkeypatch.setattr(starter.os, "execv", lambda program, words: started_words.append(words))
+    monkeypatch.setattr(starter, "marked", lambda place: starter.pinned("requirements.txt")[1])
+    started_words = start.words = []
+    return start
+
+
+@pytest.mark.parametrize("words, environment", [(["pytest", "-q", "--no-install"], ""), (["pytest"], "1")], ids=["option", "environment"])
+def test_nothing_is_installed_against_the_users_will(started, capsys, monkeypatch, words, environment):
+    monkeypatch.setenv("KDRIFT_NO_INSTALL", environment)
+    assert started(*words) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "these packages are missing: " in error
+
+
+def test_a_virtual_environment_is_not_made_against_the_users_will(started, starter, capsys, monkeypatch):
+    monkeypatch.setattr(starter, "marked", lambda place: None)
+    assert started("merge", "a.json", "--no-install") == 2
+    assert ".venv is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["merge", "kernels", "known", "chance", "behaviour"])
+def test_a_command_that_runs_no_test_needs_none_of_the_tests_tools(started, command):
+    started(command, "a.json", "--no-install")
+    assert [words[3:] for words in started.words] == [[command, "a.json"]]
+
+
+def test_known_runs_machines_where_it_checks(started, capsys):
+    assert started("known", "--check", "--no-install") == 2
+    assert "qemu-system-x86" in capsys.readouterr().err
