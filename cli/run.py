@@ -69,6 +69,8 @@ class CommandLine:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
+        if config.option.help:
+            return                          # pytest stops reading its words there
         if self.validate:
             self.take_kernels(config)
         with contextlib.chdir(self.here):

@@ -107,7 +107,9 @@ def test_a_report_goes_to_the_users_directory_and_a_symlink_starts_kdrift(tmp_pa
     assert (tmp_path / "out/results.json").is_file()
 
 
+@pytest.mark.parametrize("command", ["pytest", "validate"])
 @pytest.mark.parametrize("option", ["--help", "--version", "--markers", "--fixtures", "--collect-only"])
-def test_what_only_shows_something_needs_no_kernel(option):
-    done = subprocess.run([PROJECT / "kdrift", "pytest", "--kernel", "no-kernel", option, "tests/ping"], capture_output=True, text=True)
+def test_what_only_shows_something_needs_no_kernel(command, option):
+    kernels = ["--kernel", "no-kernel", "--kernel", "none-either"]
+    done = subprocess.run([PROJECT / "kdrift", command, *kernels, option, "tests/ping"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
