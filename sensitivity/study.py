@@ -13,6 +13,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from common.errors import SpecError
 from common.project import PROJECT
 from kernels.extract import Kernel
 from rerun.bench import Seen
@@ -59,12 +60,17 @@ class Study:
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
     def prepared(self, names: list[str]) -> dict:
-        """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since."""
+        """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since.
+
+        Raises SpecError where the kernel has none of the functions.
+        """
         file, key = self.bench.state / "study.pickle", self.key(names)
         if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
             return known
         with console.status("booting, collecting, and running everything once"):
             symbols, addresses, first = self.twice(self.bench.study, names)
+        if not symbols:
+            raise SpecError(f"none of these functions is in this kernel, except as part of its callers: {', '.join(names)}")
         code = self.bench.read(symbols)
         tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
         for index in first.keys() - set(tests):

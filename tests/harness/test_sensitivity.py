@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from cli.sensitivity import GUARDS
+from common.errors import SpecError
 from common.status import Exit
 from rerun.bench import Seen
 from rerun.conversation import Gone
@@ -205,3 +206,12 @@ def test_a_machine_that_is_lost_unchanged_is_tried_once_more(losses, over, begun
     with result:
         assert study.twice(prepare, "all") == "all"
     assert calls == ["all"] * begun
+
+
+def test_functions_that_the_kernel_does_not_have_are_named(tmp_path, monkeypatch):
+    bench = argparse.Namespace(state=tmp_path, over=False, study=lambda names: ([], {}, {}))
+    study = Study(bench, {}, argparse.Namespace())
+    monkeypatch.setattr(study, "key", lambda names: "key")
+
+    with pytest.raises(SpecError, match="none of these functions is in this kernel, .*: tcp_connect_init, tcp_syn_options"):
+        study.prepared(["tcp_connect_init", "tcp_syn_options"])
