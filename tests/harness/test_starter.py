@@ -1,5 +1,6 @@
 """What ./kdrift does before it starts a command: which Python it goes on in, and what it installs."""
 
+import os
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -55,6 +56,7 @@ def started(starter, tmp_path, monkeypatch):
     def start(*words):
         return starter.main(list(words))
 
+    monkeypatch.setattr(starter.os, "environ", dict(os.environ))
     monkeypatch.setattr(starter, "prefer_the_systems_python", lambda: None)
     monkeypatch.setattr(starter, "installed", lambda program: False)
     monkeypatch.setattr(starter.subprocess, "run", forbidden)
