@@ -18,6 +18,7 @@ from netns.hosts.hostsocket import HostSocket
 from netns.hosts.interface import Interface
 from netns.hosts.namespace import NetworkNamespace
 from netns.netlink import rtnl
+from netns.observe import procnet
 from netns.observe.capture import Capture, PacketRing
 from netns.observe.counters import Counters
 from netns.packets.packet import PROTOCOLS
@@ -166,8 +167,21 @@ class Host:
         return interface.address(family)
 
     def hold(self, address: str) -> None:
-        """Add the address to the host's loopback interface. Raises OSError."""
+        """Add the address to the host's loopback interface; from then on packets to it reach the host. Raises OSError, NotMet."""
         rtnl.request(self.namespace, [rtnl.address(rtnl.LOOPBACK, ipaddress.ip_interface(address))])
+        self.await_address(address)
+
+    def await_address(self, address: str) -> None:
+        """Wait until packets to an address that was added reach the host: see procnet.local_routes(). Raises NotMet after 10 s."""
+        wanted = ipaddress.ip_interface(address).ip
+        if wanted.version == 4:
+            return
+
+        def is_local() -> bool:
+            with self.entered():
+                return wanted.packed.hex().encode() in dict(procnet.local_routes())
+
+        eventually(f"a local route for {wanted} on {self.role}", is_local, within=10)
 
     @contextmanager
     def link_down(self, peer: str) -> Iterator[None]:

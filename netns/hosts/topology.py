@@ -1,7 +1,6 @@
 """A topology is frozen data in roles; build() creates it for a `with` block."""
 
 import ipaddress
-import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,8 +22,6 @@ _QUIET_IPV6 = {
     "net.ipv6.conf.default.router_solicitations": 0,
 }
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-# Address and device of each ipv6_route line with RTF_LOCAL (1 << 31); its columns are hexadecimal and of fixed width.
-_LOCAL_ROUTE = re.compile(rb"^(.{32}).{100}[89a-f].{7} +(\S+)$", re.MULTILINE)
 _LINK_LOCAL = b"fe80"
 _FIRST_INDEX = 11
 # RFC 7042 reserves 00-00-5E-00-53-00 to -FF for documentation.
@@ -154,11 +151,10 @@ def _ready(topology: Topology, host: Host) -> bool:
     """Whether its interfaces have noticed their carriers and its addresses are usable.
 
     The end of a link that comes up first drops packets until linkwatch_do_dev() activates its queue, which also adds its
-    link-local address. An address gets its local route, and answers neighbour solicitations, once addrconf_dad_work()
-    has run, even without duplicate address detection.
+    link-local address. An address has its local route some time after it was added: see procnet.local_routes().
     """
     with host.entered():
-        local = _LOCAL_ROUTE.findall(procnet.read("ipv6_route"))
+        local = procnet.local_routes()
     own = _own(topology, host.role)
     return own.issubset(local) and {device for address, device in local if address.startswith(_LINK_LOCAL)}.issuperset(
         device for _address, device in own)

@@ -23,6 +23,8 @@ def add(
     commands += _address(name, address)
     commands += [f"route add {route} dev {name}" for route in routes]
     _run(host, kind, commands)
+    if address:
+        host.await_address(address)
 
 
 def fallback(host: Host, kind: str, address: str) -> None:
@@ -35,6 +37,7 @@ def fallback(host: Host, kind: str, address: str) -> None:
         if "File exists" not in str(error):
             raise
         _run(host, kind, [f"link set dev {name} up", *_address(name, address)])
+    host.await_address(address)
 
 
 def _address(name: str, address: str | None) -> list[str]:

@@ -88,6 +88,8 @@ def test_filtered_dump_lists_only_matching_connections(net, family, side, field)
     nodad = ["nodad"] if family == socket.AF_INET6 else []
     client.run(["ip", "address", "add", f"{other_here}/{prefix}", "dev", "to-server", *nodad])
     server.run(["ip", "address", "add", f"{other_there}/{prefix}", "dev", "to-client", *nodad])
+    client.await_address(other_here)
+    server.await_address(other_there)
     source, destination = (here, there) if side == "original" else (there, here)
     flags, match = {
         "source": (SOURCE, address(family, "source", source)),

@@ -97,6 +97,8 @@ class Fork:
         senders = [address.format(100 + number) for number in range(count)]
         lines = [f"address add {sender}{words} dev to-fork\n" for sender in senders]
         self._client.run(["ip", "-batch", "-"], stdin="".join(lines))
+        for sender in senders:
+            self._client.await_address(sender)
         return senders
 
 

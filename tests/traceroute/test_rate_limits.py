@@ -127,6 +127,7 @@ def test_each_destination_has_its_own_limit(net, family, clock):
     other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
     client.run(["ip", "address", "add", other + ("/24" if family == V4 else "/64"), "dev", "to-router",
                 *(["nodad"] if family != V4 else [])])
+    client.await_address(other)
     counts = []
     for source in (client.address(family), other):
         before = router.counter(EXPIRED[family])

@@ -1,5 +1,6 @@
 """Routers, routes and path MTUs: what the library builds of them, and how it reads them."""
 
+import ipaddress
 import socket
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import netns
 from fixtures.topologies import FORK, LAN, NARROW, ROUTED
 from netns.hosts import offload, tunnel
+from netns.observe import procnet
 from netns.packets import icmp, pmtu
 
 
@@ -100,3 +102,14 @@ def test_packets_of_a_device_without_ethernet_read_as_all_others():
         with client.capture("udp") as packets:
             udp.sendto(b"x", ("2001:db8:7::2", 9))
         assert {(packet.interface, packet.ip.dst) for packet in packets.sent()} == {("tunnel", "2001:db8:7::2")}
+
+
+def test_packets_to_an_added_address_reach_the_host_at_once():
+    """IPv6 gives an address its local route later, in a work queue. Each of 30 is looked for as soon as it was added."""
+    with netns.build(LAN) as network:
+        client = network["client"]
+        for number in range(1, 31):
+            address = ipaddress.ip_address(f"2001:db8:ff::{number:x}")
+            client.hold(str(address))
+            with client.entered():
+                assert address.packed.hex().encode() in dict(procnet.local_routes()), number
