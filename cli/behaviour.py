@@ -1,9 +1,8 @@
 """`./kdrift behaviour FILE...` makes docs/behaviour.md and docs/behaviour.json (report.behaviour) from results.json of runs."""
 import argparse
-import sys
 from pathlib import Path
 
-from common.status import Exit
+from cli.refusal import refuse
 from report.behaviour import DOCS, document, figures, markdown
 from report.reading import ResultsError, read
 from report.results import write_whole
@@ -22,10 +21,8 @@ def main(arguments: list[str]) -> int:
         write_whole(options.output / "behaviour.md", markdown(rows))
         write_whole(options.output / "behaviour.json", document(rows))
     except (ResultsError, ValueError) as error:
-        print(f"kdrift: {error}", file=sys.stderr)
-        return Exit.USAGE
+        return refuse(error)
     except OSError as error:
-        print(f"kdrift: {options.output}: {error.strerror}", file=sys.stderr)
-        return Exit.USAGE
+        return refuse(f"{options.output}: {error.strerror}")
     print(f"{options.output}/behaviour.md, behaviour.json: {len(rows)} figures")
     return 0

@@ -16,8 +16,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from cli.refusal import refuse
 from common.errors import FetchError, SpecError
 from common.project import PROJECT
+from common.status import Exit
 from kernels.cache import Cache
 from kernels.spec import resolve
 
@@ -44,8 +46,7 @@ def main(arguments: list[str]) -> int:
     try:
         lines = measure(options.kernel, options.runs)
     except (SpecError, FetchError, BenchError) as error:
-        print(f"kdrift: {error}", file=sys.stderr)
-        return 2 if isinstance(error, SpecError) else 3
+        return refuse(error, Exit.USAGE if isinstance(error, SpecError) else Exit.LOST)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("figure", "median", "least", "most", "unit", "runs"):
         table.add_column(heading, justify="left" if heading in ("figure", "unit") else "right")

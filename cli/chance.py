@@ -1,10 +1,9 @@
 """`./kdrift chance FILE...` makes chance.json (report.chance) from results.json of runs."""
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from common.status import Exit
+from cli.refusal import refuse
 from report.chance import FILE, ChanceError, found_in, stored
 from report.reading import ResultsError, read
 from report.results import write_whole
@@ -26,10 +25,8 @@ def main(arguments: list[str]) -> int:
             topics = {name: sorted({*topics.get(name, ()), *before.get(name, ())}) for name in sorted({*topics, *before})}
         write_whole(options.output, json.dumps({"made_from": made_from, "moves": topics}, indent=1) + "\n")
     except (ResultsError, ChanceError) as error:
-        print(f"kdrift: {error}", file=sys.stderr)
-        return Exit.USAGE
+        return refuse(error)
     except OSError as error:
-        print(f"kdrift: {options.output}: {error.strerror}", file=sys.stderr)
-        return Exit.USAGE
+        return refuse(f"{options.output}: {error.strerror}")
     print(f"{options.output}: {sum(map(len, topics.values()))} moves of {len(topics)} tests, from {'; '.join(made_from)}")
     return 0

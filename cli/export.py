@@ -5,9 +5,9 @@
 """
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
+from cli.refusal import refuse
 from common.errors import CacheError, FetchError, SpecError
 from kernels.cache import Cache
 from kernels.spec import resolve
@@ -19,8 +19,6 @@ from reproduce.text import disposable
 from reproduce.transform import TooNew
 from vm.image import ImageError
 from vm.machine import VMError
-
-USAGE = 2
 
 
 def main(arguments: list[str]) -> int:
@@ -50,8 +48,7 @@ def main(arguments: list[str]) -> int:
             print(run(spec, cases[0], Path(chosen.output), chosen))
         return 0
     except (CannotExport, TooNew, SpecError, FetchError, VMError, ImageError, CacheError) as error:
-        print(f"kdrift: {error}", file=sys.stderr)
-        return USAGE
+        return refuse(error)
 
 
 def run(spec: str, case: Manifest, file: Path, chosen: argparse.Namespace) -> str:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from cli.refusal import refuse
 from common.errors import CacheError, FetchError
 from common.project import PROJECT
 from common.status import Exit
@@ -37,9 +38,9 @@ def main(arguments: list[str]) -> int:
             raise KnownIssuesError("names are for --record and --check")
         _list(load())
     except (KnownIssuesError, ResultsError) as error:
-        return _refuse(str(error))
+        return refuse(error)
     except OSError as error:
-        return _refuse(f"{error.filename or options.report}: {error.strerror}")
+        return refuse(f"{error.filename or options.report}: {error.strerror}")
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return 0
@@ -150,8 +151,3 @@ def _run(batch: Batch, options: argparse.Namespace, stored: dict) -> str:
         return f"no results, exit status {done.returncode}: {(done.stdout.strip().splitlines() or ['no output'])[-1]}"
     add(stored, kernels)
     return next((kernel.error.partition("\n")[0] for kernel in kernels if kernel.error), "")
-
-
-def _refuse(why: str) -> int:
-    print(f"kdrift: {why}", file=sys.stderr)
-    return Exit.USAGE

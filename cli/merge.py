@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.status import Exit
+from cli.refusal import refuse
 from report.chance import ChanceError
 from report.expected import ExpectedError
 from report.files import write_files
@@ -37,13 +37,13 @@ def main(arguments: list[str]) -> int:
         if options.report:
             options.report.mkdir(parents=True, exist_ok=True)
     except ResultsError as error:
-        return _refuse(str(error))
+        return refuse(error)
     except OSError as error:
-        return _refuse(f"--report {options.report}: {error.strerror}")
+        return refuse(f"--report {options.report}: {error.strerror}")
     try:
         comparisons = compare_all(kernels, options.fail_on, options.exact) if options.validate else []
     except (ExpectedError, ChanceError) as error:
-        return _refuse(str(error))
+        return refuse(error)
     run["exit_status"] = int(exit_status(kernels, comparisons))
     if options.report:
         write_files(options.report, run, kernels, comparisons)
@@ -113,8 +113,3 @@ def _classes(text: str) -> tuple[str, ...]:
 
 def _what(kernel: KernelResult) -> str:
     return f"{kernel.version or kernel.release or 'not had'}" + (f", build {kernel.build[:40]}" if kernel.build else "")
-
-
-def _refuse(why: str) -> int:
-    print(f"kdrift: {why}", file=sys.stderr)
-    return Exit.USAGE

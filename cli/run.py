@@ -82,15 +82,14 @@ class CommandLine:
     def take_kernels(self, config: pytest.Config) -> None:
         """Move kernels from the tests to --kernel.  Raises pytest.UsageError where there is nothing to compare."""
         option = config.option
-        words = list(option.file_or_dir)
-        kernels = [*(word for word in words if not is_test(word)), *option.kernels]
+        named = [word for word in option.file_or_dir if not is_test(word)]
+        kernels = [*named, *option.kernels]
         if len(kernels) == 1 and not option.baseline or option.baseline and not kernels:
             raise pytest.UsageError(NOTHING_TO_COMPARE)
         option.validate = True
         option.kernels = kernels or DEFAULT_PAIR
         # What a guest's pytest is started with.
-        named = {id(word) for word in words if not is_test(word)}
-        arguments = [word for word in config.invocation_params.args if id(word) not in named]
+        arguments = [word for word in config.invocation_params.args if not any(word is each for each in named)]
         if not kernels and not option.keyword:
             arguments += ["-k", DEFAULT_TESTS]
         config.invocation_params = replace(config.invocation_params, args=tuple(arguments))

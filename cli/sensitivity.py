@@ -8,11 +8,11 @@ Exit status: 0; 2 usage; 3 when the machine could not be used; 130 interrupted.
 import argparse
 import os
 import signal
-import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
+from cli.refusal import refuse
 from common.errors import CacheError, FetchError, SpecError
 from common.project import PROJECT
 from common.status import Exit
@@ -47,9 +47,9 @@ def main(arguments: list[str]) -> int:
             study = Study(MutantBench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
     except SpecError as error:
-        return _refuse(str(error), Exit.USAGE)
+        return refuse(str(error).partition("\n")[0])
     except (FetchError, CacheError, ImageError, VMError, GdbError, Gone, OSError) as error:
-        return _refuse(str(error), Exit.LOST)
+        return refuse(str(error).partition("\n")[0], Exit.LOST)
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     for line in scores(verdicts):
@@ -76,8 +76,3 @@ def _options(arguments: list[str], guards: dict[str, list[str]]) -> argparse.Nam
     if unknown := set(options.families) - guards.keys():
         parser.error(f"no family {min(unknown)}: there are {', '.join(guards)}")
     return options
-
-
-def _refuse(why: str, status: int) -> int:
-    print(f"kdrift: {why.splitlines()[0]}", file=sys.stderr)
-    return status
