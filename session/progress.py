@@ -16,6 +16,11 @@ WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "b
 QUIET = 30                                  # seconds: CI systems take a job that prints nothing for one that hangs
 
 
+def in_words(state: str) -> str:
+    """What a machine in this state does."""
+    return WORDS.get(state, state)
+
+
 class Progress:
     """`state` says what a kernel's machine does, `left` how many tests it has still to run; their argument is the kernel's label."""
 
@@ -48,18 +53,21 @@ class Progress:
         self.outcomes[label][test] = outcome
         self.current[label] = test
 
-    def line(self, label: str) -> str:
+    def counts(self, label: str) -> str:
+        """How many tests had which outcome, or before the first one what its machine does."""
         outcomes = list(self.outcomes[label].values())
-        counts = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in WORST if outcome in outcomes)
-        word = WORDS.get(self.state(label), self.state(label))
-        return f"{label:{self.width}}  {counts or word}"
+        return ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in WORST if outcome in outcomes) or in_words(self.state(label))
+
+    def line(self, label: str, text: str) -> str:
+        return f"{label:{self.width}}  {text}"
 
     def __rich__(self) -> Text:
         """Called by rich for every refresh."""
         lines = []
         for label in self.outcomes:
             test = self.current[label]
-            lines.append(Text(self.line(label) + (f"  {test.rpartition('/')[2]}" if test else ""), no_wrap=True, overflow="ellipsis"))
+            text = self.counts(label) + (f"  {test.rpartition('/')[2]}" if test else "")
+            lines.append(Text(self.line(label, text), no_wrap=True, overflow="ellipsis"))
         return Text("\n").join(lines)
 
     def _watch(self) -> None:
@@ -75,8 +83,8 @@ class Progress:
         """Print a line for every kernel whose machine enters a new state; whether there was one."""
         changed = [label for label in self.outcomes if self.state(label) != self.said[label]]
         for label in changed:
-            state = self.said[label] = self.state(label)
-            self.console.print(f"{label:{self.width}}  {WORDS.get(state, state)}")
+            self.said[label] = self.state(label)
+            self.console.print(self.line(label, in_words(self.said[label])))
         return bool(changed)
 
     def sums(self) -> None:
@@ -84,4 +92,4 @@ class Progress:
         for label, outcomes in self.outcomes.items():
             done = len(outcomes)
             tests = f"{done} of {done + self.left(label)} tests: " if done else ""
-            self.console.print(f"{label:{self.width}}  {tests}{self.line(label)[self.width:].strip()}")
+            self.console.print(self.line(label, tests + self.counts(label)))
