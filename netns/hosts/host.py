@@ -166,9 +166,11 @@ class Host:
         interface = self.interfaces[peer] if peer else next(iter(self.interfaces.values()))
         return interface.address(family)
 
-    def hold(self, address: str) -> None:
-        """Add the address to the host's loopback interface; from then on packets to it reach the host. Raises OSError, NotMet."""
-        rtnl.request(self.namespace, [rtnl.address(rtnl.LOOPBACK, ipaddress.ip_interface(address))])
+    def hold(self, address: str, peer: str = "") -> None:
+        """Add an address, with or without a prefix length, to the interface to `peer`, else to loopback; from then on packets to it
+        reach the host. Raises OSError, NotMet."""
+        index = self.interfaces[peer].index if peer else rtnl.LOOPBACK
+        rtnl.request(self.namespace, [rtnl.address(index, ipaddress.ip_interface(address))])
         self.await_address(address)
 
     def await_address(self, address: str) -> None:

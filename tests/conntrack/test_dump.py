@@ -85,11 +85,8 @@ def test_filtered_dump_lists_only_matching_connections(net, family, side, field)
     client, server = net.nodes("client", "server")
     here, there = client.address(family), server.address(family)
     other_here, other_there, prefix = OTHER[family]
-    nodad = ["nodad"] if family == socket.AF_INET6 else []
-    client.run(["ip", "address", "add", f"{other_here}/{prefix}", "dev", "to-server", *nodad])
-    server.run(["ip", "address", "add", f"{other_there}/{prefix}", "dev", "to-client", *nodad])
-    client.await_address(other_here)
-    server.await_address(other_there)
+    client.hold(f"{other_here}/{prefix}", "server")
+    server.hold(f"{other_there}/{prefix}", "client")
     source, destination = (here, there) if side == "original" else (there, here)
     flags, match = {
         "source": (SOURCE, address(family, "source", source)),

@@ -29,10 +29,8 @@ def gateways(net):
     commands = [f"route add {server.address(V6)}/128 via {icmp.link_local(at_router)} dev to-router"]
     commands += [f"neighbour replace {each} lladdr {at_router.mac} dev to-router router" for each in BETTER.values()]
     client.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
-    router.run(["ip", "-batch", "-"], stdin="".join(
-        f"address add {BETTER[family]}/{PREFIX[family]} dev to-client {'nodad' if family == V6 else ''}\n"
-        for family in BETTER
-    ))
+    for family, address in BETTER.items():
+        router.hold(f"{address}/{PREFIX[family]}", "client")
 
 
 def quote_of(net, family, kind):

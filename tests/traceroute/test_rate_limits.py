@@ -125,9 +125,7 @@ def test_each_destination_has_its_own_limit(net, family, clock):
     router.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     # Over IPv6 the limit is per address, not per prefix.
     other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
-    client.run(["ip", "address", "add", other + ("/24" if family == V4 else "/64"), "dev", "to-router",
-                *(["nodad"] if family != V4 else [])])
-    client.await_address(other)
+    client.hold(other + ("/24" if family == V4 else "/64"), "router")
     counts = []
     for source in (client.address(family), other):
         before = router.counter(EXPIRED[family])
