@@ -18,7 +18,7 @@ from reproduce.pack import write
 from reproduce.text import disposable
 from reproduce.transform import TooNew
 from vm.image import ImageError
-from vm.machine import VMError
+from vm.qemu import VMError
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,8 @@ from hosts.ssh import Host, HostError
 from hosts.vagrant import RUNNING, Machines, Vagrant
 from kernels.cache import Cache
 from kernels.spec import resolve
-from session.session import KernelRun, KernelSession, find_kernels, name_columns
+from session.runs import KernelRun, find_kernels, name_columns
+from session.session import KernelSession
 from vm.image import ImageError
 
 

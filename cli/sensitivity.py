@@ -25,7 +25,7 @@ from sensitivity.page import write_page
 from sensitivity.score import checked, scores
 from sensitivity.study import AFTERWARDS, Study, console
 from vm.image import ImageError
-from vm.machine import VMError
+from vm.qemu import VMError
 
 GUARDS = PROJECT / "sensitivity/guards.toml"
 # Tests of no family that guards functions. (Those of unbind need a device, and what auditlock locks stays locked.)

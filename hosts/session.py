@@ -11,7 +11,8 @@ from hosts.launcher import Visit
 from hosts.ssh import Facts, Host, HostError, probe
 from kernels.extract import Kernel
 from report.labels import split_label
-from session.session import KernelRun, KernelSession
+from session.runs import KernelRun
+from session.session import KernelSession
 from vm.job import Events
 
 LEFT_OUT = "the audit tests and those that take a device from its driver"

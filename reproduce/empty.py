@@ -16,7 +16,8 @@ from kernels.extract import Kernel
 from kernels.progress import Reporter
 from vm.image import BESIDE, cpio, join, stage_modules
 from vm.launcher import last_words
-from vm.machine import COMMAND_LINE, Machine, qemu_version
+from vm.machine import COMMAND_LINE, Machine
+from vm.qemu import qemu_version
 
 # Always installed: what every case needs, a shell, and what loads modules.
 BASE = ("python3", "iproute2", "kmod", "dash")

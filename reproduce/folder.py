@@ -23,7 +23,7 @@ from reproduce.leaks import Private
 from reproduce.pack import write
 from reproduce.transform import TooNew
 from vm.image import ImageError
-from vm.machine import VMError
+from vm.qemu import VMError
 
 REPORTED = ("failed", "crashed", "known")
 _TYPE = re.compile(r"(?:\w+\.)*(\w+)(?::|$)")

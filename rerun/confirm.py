@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from report.confirmation import Confirmation
-from vm.machine import VMError
+from vm.qemu import VMError
 
 FAILED = ("failed", "crashed", "lost")
 

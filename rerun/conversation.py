@@ -9,8 +9,9 @@ from common.project import PROJECT
 from rerun import guest
 from vm.launcher import ending
 from vm.line import LineIO
-from vm.machine import Machine, VMError
+from vm.machine import Machine
 from vm.patience import Patience
+from vm.qemu import VMError
 
 COLLECTED = 300.0                           # seconds of QEMU's processor time for collecting, or for a test of unknown cost
 _LONGEST_IDLE = 15.0                        # seconds without work for QEMU (vm.patience): no answer will ever come

@@ -13,7 +13,7 @@ from rerun.attempts import Attempts, no_machines_left
 from rerun.confirm import Confirmation, confirm
 from rerun.conversation import Gone
 from vm.image import ImageError
-from vm.machine import VMError
+from vm.qemu import VMError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from rerun.bench import Bench, Seen
 from rerun.conversation import COLLECTED, Conversation
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol, read_symbols
-from vm.machine import Machine, VMError
+from vm.machine import Machine
 from vm.process import as_value
+from vm.qemu import VMError
 
 
 class Watched(Machine):

@@ -20,7 +20,7 @@ RUNNING = "running"
 
 
 class Report:
-    """`runs` are the session's kernels (session.session.KernelRun); empty if the running kernel is tested."""
+    """`runs` are the session's kernels (session.runs.KernelRun); empty if the running kernel is tested."""
 
     def __init__(self, config: pytest.Config, runs: list):
         self.config = config

@@ -9,7 +9,8 @@ from report import chance, expected
 from report.known import Issue, KnownIssuesError, candidates, known, listed, load
 from report.results import message_of
 from report.signature import signature
-from session.session import KernelRun, KernelSession
+from session.runs import KernelRun
+from session.session import KernelSession
 
 
 class Recognise:

@@ -31,9 +31,10 @@ from vm.exact import RECORDED
 from vm.image import INIT, ImageError, boot_image, python_command
 from vm.job import Events, Job
 from vm.line import Frames
-from vm.machine import COMMAND_LINE, MEMORY_MB, Machine, VMError, qemu_version
+from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
+from vm.qemu import VMError, qemu_version
 
 # Seconds (vm.patience) until the guest has imported everything, under emulation; --deadline if longer.
 BOOT_DEADLINE = 180

@@ -4,7 +4,7 @@ import pytest
 from report.confirmation import Confirmation, certainty
 from report.results import KernelResult, TestResult
 from rerun.confirm import Attempt, confirm
-from vm.machine import VMError
+from vm.qemu import VMError
 
 
 class Bench:

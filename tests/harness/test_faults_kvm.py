@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.sessions import KERNEL, one_line, run
-from vm.machine import Machine, kvm_trouble
+from vm.machine import Machine
+from vm.qemu import kvm_trouble
 
 PRESENT = "/dev/null"                       # a device that everybody may read and write
 BEHAVIOURS = {

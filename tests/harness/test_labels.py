@@ -16,7 +16,7 @@ from report.labels import LONGEST, LabelError, Named, check_label, labels_of, sa
 from report.reading import ResultsError, read
 from report.results import KernelResult, TestResult, write_json
 from session.plugin import Report
-from session.session import KernelRun, find_kernels, name_columns
+from session.runs import KernelRun, find_kernels, name_columns
 from tests.harness.debian_archive import write_image
 from tests.harness.sessions import CASES, KERNEL, OTHER, one_line, run
 

@@ -6,7 +6,8 @@ import pytest
 
 from vm import launcher, look
 from vm.job import Events
-from vm.machine import MEMORY_MB, VMError
+from vm.machine import MEMORY_MB
+from vm.qemu import VMError
 
 RELEASE = "6.12.0-kdrift-test"
 

@@ -18,8 +18,9 @@ from vm.image import boot_image, python_command
 from vm.job import Events, Job
 from vm.launcher import kernel_parameters, restore
 from vm.line import LineIO
-from vm.machine import WITHOUT, Machine, qemu_version
+from vm.machine import WITHOUT, Machine
 from vm.payload import pack_sources
+from vm.qemu import qemu_version
 
 NOT_BOOTED = 125
 PATIENCE = 240                              # seconds of wall time; an idle host takes three

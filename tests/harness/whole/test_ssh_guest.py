@@ -15,8 +15,9 @@ from tests.harness import sessions
 from tests.harness.sessions import KERNEL, Session, eventually, run
 from tests.harness.ssh_server import Server, network, sshd_program, within, write_keys, write_server
 from vm.image import boot_image, cpio, libraries, python_command, tool, with_links
-from vm.machine import WITHOUT, qemu
+from vm.machine import WITHOUT
 from vm.process import DIES_WITH_PARENT
+from vm.qemu import qemu
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.skipif(os.geteuid() != 0, reason="needs a network of its own")]
 MODULES = ["net/core/failover", "drivers/net/net_failover", "drivers/net/virtio_net"]       # each needs those before it

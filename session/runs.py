@@ -1,0 +1,110 @@
+"""The kernels of a session, one column each: what is known of them before and while their machines run."""
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from common.errors import FetchError, SpecError
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from kernels.grammar import parse
+from kernels.modules import build_of
+from kernels.spec import resolve
+from report.labels import LabelError, Named, check_label, labels_of, split_label
+from vm.job import Events
+from vm.qemu import VMError, check_device, qemu
+
+
+@dataclass
+class KernelRun:
+    """One kernel of the session.  `label` is its column, unique in the session; `chosen` the label that the user gave it."""
+
+    number: str
+    spec: str
+    label: str = ""
+    kernel: Kernel | None = None
+    clock: str = "virtual"                  # of its tests: virtual or real
+    error: str | None = None                # why it could not be fetched or booted
+    machines: list[Events] = field(default_factory=list)
+    failed_starts: int = 0
+    restores: int = 0                       # machines replaced because a test left something behind
+    first_test_at: float | None = None      # seconds since the epoch
+    chosen: str = ""
+
+    def named(self) -> Named:
+        """What its label stands for."""
+        kernel = self.kernel
+        return Named(self.spec, self.path(), kernel.release if kernel else "", kernel.key if kernel else "", self.chosen)
+
+    def path(self) -> Path | None:
+        """Its file or tree, if it was given as one."""
+        return parse(self.spec).path
+
+    def running(self) -> dict:
+        """What its machine reports once it runs: boot_s (seconds), qemu."""
+        return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+
+    def first_test_s(self) -> float | None:
+        """Seconds of wall time from the start of its machine to its first test."""
+        event = self.machines[0].first("restoring", "booting") if self.machines else None
+        return round(self.first_test_at - event["at"], 3) if event and self.first_test_at else None
+
+    def peak_mb(self) -> float | None:
+        """The most memory that one of its machines used, in MB."""
+        return max((event["peak_mb"] for events in self.machines if (event := events.last("peak_mb"))), default=None)
+
+    def state(self) -> str:
+        """The state of its machine, in a word."""
+        event = self.machines[-1].last("state") if self.machines else None
+        return event["state"] if event else "waiting"
+
+    def notes(self) -> list[str]:
+        notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]
+        if self.restores:
+            times = f"{self.restores} time{'s' * (self.restores > 1)}"
+            notes.append(f"the machine was restored {times}: a test had left something behind, or timed out")
+        return notes
+
+
+def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
+    """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
+
+    `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the
+    others still run.  `boots_here`: on this machine's QEMU.
+    """
+    try:
+        found = [split_label(word, parse) for word in words]
+        runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
+        for run in runs:
+            if parse(run.spec).kind == "running":
+                raise SpecError("running: leave out --kernel to test the running kernel")
+        if boots_here:
+            qemu()
+            for device in options.devices:
+                check_device(device)
+        with Cache() as cache:
+            for run in runs:
+                try:
+                    kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
+                    run.kernel = replace(kernel, build=build_of(kernel))
+                except FetchError as error:
+                    run.error = str(error)
+    except (SpecError, VMError, FetchError) as error:
+        raise pytest.UsageError(str(error)) from None
+    return runs
+
+
+def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
+    """Give each column its label; `labels` are those of --label, in column order.  Raises pytest.UsageError."""
+    try:
+        if len(labels) > len(runs):
+            raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
+        for run, label in zip(runs, labels, strict=False):
+            if run.chosen:
+                raise LabelError(f"{run.spec} has two labels, {run.chosen} and {label}")
+            run.chosen = check_label(label)
+        for run, label in zip(runs, labels_of([run.named() for run in runs]), strict=True):
+            run.label = label
+    except LabelError as error:
+        raise pytest.UsageError(str(error)) from None
