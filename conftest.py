@@ -34,6 +34,8 @@ def add_options(parser: pytest.Parser) -> None:
                     help="silence of a machine, in seconds in which it computes or sleeps, after which its test is given up (default: 120)")
     group.addoption("--seed", metavar="N", type=positive, default=1,
                     help="another number, another course of what is chance under the virtual clock (default: 1)")
+    group.addoption("--shuffle", metavar="N", type=positive,
+                    help="with --kernel: run the tests in an order and in shards that N chooses, to find what depends on the order")
     group.addoption("--ssh", metavar="[USER@]HOST[:PORT]", action="append", dest="hosts", default=[],
                     help="run the tests on this machine, in private namespaces; may be given several times")
     group.addoption("--own-machine", action="store_true", help="with --ssh: also the tests that change the whole machine")
@@ -144,8 +146,12 @@ def enter_namespaces() -> None:
         raise pytest.UsageError(str(error)) from None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("virtual_clock") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(VIRTUAL_DEADLINE))
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    if (chosen := getattr(config, "workerinput", {}).get("tests")) is not None:     # by a session with kernels
+        found = {item.nodeid: item for item in items}
+        items[:] = [found[name] for name in chosen if name in found]

@@ -36,7 +36,7 @@ trap 'rm -rf "$directory"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 mkdir "$directory/project" "$directory/tmp"
 head -c {python} | tar -xzf - -C "$directory" && head -c {machinery} | tar -xf - -C "$directory/project" || exit
-head -c {sources} > "$directory/sources.tar" || exit
+head -c {libraries} > "$directory/libraries.tar" && head -c {tests} > "$directory/tests.tar" || exit
 export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$directory/site" PYTHONDONTWRITEBYTECODE=1
 "$directory/python" -m hosts.remote "$directory" {settings}
 """
@@ -51,6 +51,7 @@ class Visit:
     owner: int                              # the session's process
     events: str                             # file for the events
     project: str                            # the session's; tests run in `cwd` below it
+    tests: str                              # archive with the sources of the tests; libraries.tar is in the session's directory
     slots: int                              # workers at a time on this host
     cwd: str = "."
     own_machine: bool = False
@@ -97,10 +98,12 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
         image = boot_image(cache, job.kernel, lambda: events.add(state="image"))
         settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}",
                     "group": f"sent {job.kernel.key} {job.python}"}
-    parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "sources.tar").read_bytes()]
-    python, machinery, sources = map(len, parts)
+    parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "libraries.tar").read_bytes(),
+             Path(visit.tests).read_bytes()]
+    python, machinery, libraries, tests = map(len, parts)
     events.add(state="sending")
-    remote = UNPACK.format(python=python, machinery=machinery, sources=sources, settings=shlex.quote(json.dumps(settings, default=str)))
+    remote = UNPACK.format(python=python, machinery=machinery, libraries=libraries, tests=tests,
+                           settings=shlex.quote(json.dumps(settings, default=str)))
     with Connection(visit.host, in_a_shell(remote, as_root=visit.own_machine), events) as connection:
         for part in parts:
             connection.send(part)

@@ -117,8 +117,9 @@ def work_for_pytest(settings: dict) -> None:
     """One worker, as in a guest, but in private namespaces.  Raises Refused."""
     directory = Path(settings["directory"])
     project = directory / "project"
-    with tarfile.open(directory / "sources.tar") as sources:
-        sources.extractall(project)
+    for name in ("libraries.tar", "tests.tar"):
+        with tarfile.open(directory / name) as sources:
+            sources.extractall(project)
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
 
@@ -150,7 +151,7 @@ def run_machine(settings: dict) -> None:
             say(need=0)
             kernel = Kernel(**{**settings["job"].pop("kernel"), "vmlinuz": image / "vmlinuz", "modules": None})
             job = Job(**{**settings["job"], "kernel": kernel, "initrd": str(image / "initrd"), "slots": 1, "session": directory,
-                         "owner": os.getppid(), "events": f"{directory}/events"})
+                         "tests": f"{directory}/tests.tar", "owner": os.getppid(), "events": f"{directory}/events"})
             job.write(Path(directory, "job"))
             launcher.main(f"{directory}/job", bootstrap=lambda: None)
     except CacheError as error:

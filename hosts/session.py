@@ -12,6 +12,7 @@ from hosts.ssh import Facts, Host, HostError, probe
 from kernels.extract import Kernel
 from report.labels import split_label
 from session.runs import KernelRun
+from session.scheduler import Shard
 from session.session import KernelSession
 from vm.job import Events
 
@@ -41,11 +42,11 @@ class Builder:
     host: Host
     processors: int
     alive: bool = True
-    runs: set[str] = field(default_factory=set)     # numbers of the kernels on it
+    shards: set[str] = field(default_factory=set)   # numbers of the shards on it
 
     def load(self) -> float:
-        """Kernels per processor."""
-        return len(self.runs) / self.processors
+        """Machines per processor."""
+        return len(self.shards) / self.processors
 
 
 def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]:
@@ -105,6 +106,11 @@ class FarSession(KernelSession):
         super().__init__(config, runs)
         self.builders = builders
         self.boots_here = not builders
+        self.last_lost = ""                 # why the last builder is no longer alive
+
+    def shards_of(self, run: KernelRun, tests: list[str], last: list[str]) -> list[list[str]]:
+        """One for a host, where the worker cannot be restored."""
+        return [[*tests, *last]] if isinstance(run, HostRun) else super().shards_of(run, tests, last)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
@@ -113,54 +119,64 @@ class FarSession(KernelSession):
                 self.config.get_terminal_writer().line(run.introduction())
         super().pytest_sessionstart(session)
 
-    def start_machine(self, run: KernelRun) -> None:
-        lost = self.builders and not isinstance(run, HostRun) and not any(builder.alive for builder in self.builders)
-        if lost:
-            run.error = "no builder is left: " + run.machines[-1].last("end")["why"]
-            self.sched.give_up(run.number)
-        else:
-            super().start_machine(run)
+    def slots(self) -> int:
+        return sum(builder.processors for builder in self.builders if builder.alive) if self.builders else super().slots()
 
-    def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
+    def able(self) -> set[str]:
+        """A host's worker takes no slot."""
+        hosts = {run.number for run in self.wanted if isinstance(run, HostRun)}
+        busy = [shard for shard in self.sched.shards.values() if shard.node and shard.kernel not in hosts]
+        return set(self.runs) if len(busy) < self.slots() else hosts
+
+    def start_machines(self) -> None:
+        if self.builders and not any(builder.alive for builder in self.builders):
+            for run in self.wanted:
+                if run.number in self.sched.unfinished and not isinstance(run, HostRun):
+                    run.error = f"no builder is left: {self.last_lost}"
+                    self.sched.give_up(run.number)
+        super().start_machines()
+
+    def write_job(self, run: KernelRun, shard: Shard, events: Events, job: Path) -> str:
         if isinstance(run, HostRun):
             where = Path(self.job["cwd"])
             cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
-            self.visit(run.host, events, slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
+            self.visit(run.host, events, str(self.archive(shard)), slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
         elif self.builders:
             builder = min((each for each in self.builders if each.alive), key=Builder.load)
-            builder.runs.add(run.number)
+            builder.shards.add(shard.number)
             events.add(note=f"runs on {builder.host.name}")
             machine = job.with_suffix(".machine")
-            super().write_job(run, events, machine)
-            self.visit(builder.host, events, slots=builder.processors, job=str(machine)).write(job)
+            super().write_job(run, shard, events, machine)
+            self.visit(builder.host, events, str(self.archive(shard)), slots=builder.processors, job=str(machine)).write(job)
         else:
-            return super().write_job(run, events, job)
+            return super().write_job(run, shard, events, job)
         return "hosts.launcher"
 
-    def visit(self, host: Host, events: Events, **rest: object) -> Visit:
-        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), **rest)
+    def visit(self, host: Host, events: Events, tests: str, **rest: object) -> Visit:
+        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), tests=tests, **rest)
 
     def restorable(self, run: KernelRun) -> bool:
         return not isinstance(run, HostRun)
 
     def worker_workerfinished(self, node: WorkerController) -> None:
-        self.leave_builder(self.run_of(node))           # before a builder is chosen for the kernel's next machine
+        self.leave_builder(node)            # before a builder is chosen for the kernel's next machine
         super().worker_workerfinished(node)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended; if its builder is lost, that is no failed start of the kernel."""
         run = self.run_of(node)
-        builder = self.leave_builder(run)
+        builder = self.leave_builder(node)
         failed_starts = run.failed_starts
-        if builder and (run.machines[-1].last("end") or {}).get("host_lost"):
-            builder.alive = False
+        if builder and (end := self.events[node].last("end") or {}).get("host_lost"):
+            builder.alive, self.last_lost = False, end["why"]
         super().worker_errordown(node, error)
         if builder and not builder.alive:
             run.failed_starts = failed_starts
 
-    def leave_builder(self, run: KernelRun) -> Builder | None:
-        """Take the kernel off its builder.  Returns that builder, if any."""
-        builder = next((each for each in self.builders if run.number in each.runs), None)
+    def leave_builder(self, node: WorkerController) -> Builder | None:
+        """Take its shard off its builder.  Returns that builder, if any."""
+        shard = self.sched.of(node).number
+        builder = next((each for each in self.builders if shard in each.shards), None)
         if builder:
-            builder.runs.remove(run.number)
+            builder.shards.remove(shard)
         return builder

@@ -15,9 +15,9 @@ from kernels.debian import Archive
 from kernels.extract import Kernel
 from kernels.progress import Reporter
 from vm.image import BESIDE, cpio, join, stage_modules
-from vm.launcher import last_words
 from vm.machine import COMMAND_LINE, Machine
 from vm.qemu import qemu_version
+from vm.state import last_words
 
 # Always installed: what every case needs, a shell, and what loads modules.
 BASE = ("python3", "iproute2", "kmod", "dash")

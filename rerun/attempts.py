@@ -13,8 +13,8 @@ from rerun.confirm import Attempt
 from rerun.conversation import Gone
 from vm.image import python_command
 from vm.job import Events, Job
-from vm.launcher import kernel_parameters, saved_state
 from vm.machine import Machine
+from vm.state import kernel_parameters, saved_state
 
 
 class Attempts:

@@ -13,9 +13,9 @@ from kernels.extract import Kernel
 from report.traffic import numbers
 from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
 from vm.image import boot_image
-from vm.launcher import kernel_parameters
 from vm.machine import Machine
 from vm.payload import pack_sources
+from vm.state import kernel_parameters
 
 # A test that is silent for longer loops or waits forever: seconds of QEMU's processor time beyond what the tests take.
 LONGEST = 6.0
@@ -55,7 +55,7 @@ class Bench:
                 booted: Path | None = None) -> None:
         """Boot, collect, run `warm`, and save the machine.  Raises Gone, VMError.
 
-        `booted` is the saved state of a booted machine (vm.launcher.saved_state); the machine goes on from a copy of it.
+        `booted` is the saved state of a booted machine (vm.state.saved_state); the machine goes on from a copy of it.
         """
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)

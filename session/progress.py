@@ -11,6 +11,7 @@ from rich.text import Text
 from report.results import WORST
 
 WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
+         "importing": "importing the tests' libraries (once: its state is saved)",
          "sending": "sending what it needs to the other machine", "restoring": "restoring", "running": "running"}
 
 QUIET = 30                                  # seconds: CI systems take a job that prints nothing for one that hangs

@@ -15,6 +15,8 @@ from report.labels import LabelError, Named, check_label, labels_of, split_label
 from vm.job import Events
 from vm.qemu import VMError, check_device, qemu
 
+STATES = ("waiting", "image", "sending", "booting", "importing", "restoring", "running")      # of a machine, one after the other
+
 
 @dataclass
 class KernelRun:
@@ -55,9 +57,9 @@ class KernelRun:
         return max((event["peak_mb"] for events in self.machines if (event := events.last("peak_mb"))), default=None)
 
     def state(self) -> str:
-        """The state of its machine, in a word."""
-        event = self.machines[-1].last("state") if self.machines else None
-        return event["state"] if event else "waiting"
+        """The furthest state that one of its machines has reached, in a word."""
+        states = {event["state"] for events in self.machines for event in events.read() if "state" in event}
+        return max(states, key=STATES.index, default="waiting")
 
     def notes(self) -> list[str]:
         notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]

@@ -1,25 +1,79 @@
-"""Which machine runs which tests: every kernel runs all, and starts as soon as its own machine is ready.
-
-pytest-xdist's EachScheduling waits until every worker has collected; with more kernels than slots that never happens.
-"""
-from collections.abc import Sequence
+"""Which machine runs which tests: each kernel's tests are cut into shards, and each shard runs in a machine of its own."""
+import random
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from xdist.workermanage import WorkerController
 
+SHARD = 100                                 # tests
+UNKNOWN = 0.2                               # seconds that a test takes which has never run here
+
+
+@dataclass(eq=False)
+class Shard:
+    """Some of a kernel's tests, by node id, in the order in which they run.  `left` are those that have not ended."""
+
+    number: str                             # unique in the session
+    kernel: str
+    left: list[str]
+    node: WorkerController | None = None    # the worker of its machine, from its start to its end
+    again: set[str] = field(default_factory=set)        # tests that run once more, because a machine ended under them
+
+    def files(self) -> list[str]:
+        """The files with its tests, below the project's directory."""
+        return list(dict.fromkeys(test.partition("::")[0] for test in self.left))
+
+
+def cut(tests: Iterable[str], last: Sequence[str] = (), most: int = SHARD) -> list[list[str]]:
+    """Cut tests into shards of whole files, of at most `most` tests unless one file has more.
+
+    What a shard holds depends on the selected tests alone: a test meets the same tests before it whatever the number of slots is.
+    Those in `last` end each shard, as they are about the others; alone they are a shard.
+    """
+    shards: list[list[str]] = []
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        files.setdefault(test.partition("::")[0], []).append(test)
+    for file in files.values():
+        if shards and len(shards[-1]) + len(file) <= most:
+            shards[-1] += file
+        else:
+            shards.append(file)
+    return [[*shard, *last] for shard in shards or [[]] if shard or last]
+
+
+def shuffle(tests: Sequence[str], last: Sequence[str], seed: int) -> list[list[str]]:
+    """Shards of other sizes, with the tests in another order, for each seed: to find what depends on its neighbours."""
+    chance = random.Random(seed)
+    left, shards = list(tests), []
+    chance.shuffle(left)
+    while left:
+        size = chance.randint(SHARD // 2, 2 * SHARD)
+        shards.append([*left[:size], *last])
+        del left[:size]
+    return shards or cut([], last)
+
 
 class KernelScheduling:
-    """pytest-xdist's scheduler protocol.  A kernel is the `kernel` attribute of a worker's gateway specification."""
+    """pytest-xdist's scheduler protocol.  A shard is the `shard` attribute of a worker's gateway specification."""
 
     collection_is_completed = True          # a worker gets its tests once it has collected, whatever the others do
 
-    def __init__(self, kernels: Sequence[str]):
-        self.unfinished = set(kernels)
-        self.collections: dict[str, list[str]] = {}
-        self.left: dict[str, list[int]] = {}
-        self.again: dict[str, set[int]] = {kernel: set() for kernel in kernels}
-        self.ready: list[WorkerController] = []
+    def __init__(self, shards: Iterable[Shard], seconds: Mapping[str, float]):
+        """`seconds` are how long tests took when they last ran."""
+        self.shards = {shard.number: shard for shard in shards}
+        self.seconds = seconds
         self.nodes: list[WorkerController] = []
-        self.given_up: dict[str, list[int]] = {}
+        self.collections: dict[WorkerController, list[str]] = {}
+        self.given_up: set[str] = set()     # kernels
+        self.missing: dict[str, list[str]] = {}             # by kernel, tests that its machines cannot collect
+        self.proven: set[str] = set()       # kernels of which a machine has run
+
+    @property
+    def unfinished(self) -> set[str]:
+        """Kernels with tests to run."""
+        return {shard.kernel for shard in self.shards.values() if shard.left} - self.given_up
 
     @property
     def tests_finished(self) -> bool:
@@ -27,35 +81,51 @@ class KernelScheduling:
 
     @property
     def has_pending(self) -> bool:
-        return any(self.left.values())
+        return any(shard.left for shard in self.shards.values())
+
+    def of(self, node: WorkerController) -> Shard:
+        return self.shards[node.gateway.spec.shard]
+
+    def next(self, kernels: Container[str]) -> Shard | None:
+        """The shard of these kernels that should have the next free slot, if any.
+
+        A kernel's first machine may have to make its saved state, so its other shards wait for that.  Then the kernel with the fewest
+        machines comes first, and its longest shard.
+        """
+        machines = Counter(shard.kernel for shard in self.shards.values() if shard.node)
+        waiting = [shard for shard in self.shards.values() if shard.left and not shard.node and shard.kernel in kernels
+                   and shard.kernel not in self.given_up and (shard.kernel in self.proven or not machines[shard.kernel])]
+        return min(waiting, key=lambda shard: (machines[shard.kernel], -self.cost(shard)), default=None)
+
+    def cost(self, shard: Shard) -> float:
+        """Seconds that its tests will take."""
+        return sum(self.seconds.get(test, UNKNOWN) for test in shard.left)
 
     def add_node(self, node: WorkerController) -> None:
         self.nodes.append(node)
+        self.proven.add(self.of(node).kernel)
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
-        kernel = node.gateway.spec.kernel
-        if kernel not in self.collections:
-            self.collections[kernel] = list(collection)
-            self.left[kernel] = list(range(len(collection)))
-        assert list(collection) == self.collections[kernel], "a restored machine collected other tests than the first"
-        self.ready.append(node)
+        self.collections[node] = list(collection)
 
     def schedule(self) -> None:
-        for node in list(self.ready):
-            kernel = node.gateway.spec.kernel
+        for node in list(self.collections):
+            if node.shutting_down:
+                continue
+            ids = self.collections[node]
+            shard = self.of(node)
+            self.missing.setdefault(shard.kernel, []).extend(test for test in shard.left if test not in ids)
+            shard.left = [test for test in shard.left if test in ids]
             try:
-                node.send_runtest_some(self.left[kernel])
+                node.send_runtest_some([ids.index(test) for test in shard.left])
             except OSError:
                 continue                    # its machine has just ended; the session will be told
             node.shutdown()
-            self.ready.remove(node)
-            self._finish_if_empty(kernel)
 
     def mark_test_complete(self, node: WorkerController, item_index: int, duration: float = 0) -> None:
-        kernel = node.gateway.spec.kernel
-        if item_index in self.left.get(kernel, ()):         # called twice: for the last report, and by the worker
-            self.left[kernel].remove(item_index)
-            self._finish_if_empty(kernel)
+        test, left = self.collections[node][item_index], self.of(node).left
+        if test in left:                    # called twice: for the last report, and by the worker
+            left.remove(test)
 
     def mark_test_pending(self, item: str) -> None:
         raise NotImplementedError("a failed test is never run again")
@@ -66,29 +136,24 @@ class KernelScheduling:
     def remove_node(self, node: WorkerController) -> str | None:
         """Forget a machine.  Returns the test that it was running, if any."""
         self.nodes.remove(node)
-        kernel = node.gateway.spec.kernel
-        left = self.left.get(kernel)
-        return self.collections[kernel][left[0]] if left and node not in self.ready else None
+        ran = self.collections.pop(node, None)
+        left = self.of(node).left
+        return left[0] if left and ran is not None else None
 
-    def rerun(self, kernel: str) -> bool:
+    def rerun(self, shard: Shard) -> bool:
         """Decide whether the test during which the machine ended runs again: the first time it does (True)."""
-        first = self.left[kernel][0]
-        if first in self.again[kernel]:
-            self.left[kernel].pop(0)
-            self._finish_if_empty(kernel)
+        first = shard.left[0]
+        if first in shard.again:
+            shard.left.pop(0)
             return False
-        self.again[kernel].add(first)
+        shard.again.add(first)
         return True
 
     def give_up(self, kernel: str) -> None:
         """Run nothing more on a kernel."""
-        self.unfinished.discard(kernel)
-        self.given_up[kernel] = self.left.pop(kernel, [])
+        self.given_up.add(kernel)
 
     def unrun(self, kernel: str) -> list[str]:
-        """Chosen tests that did not run; empty if the kernel's machine never ran, since it has collected none."""
-        return [self.collections[kernel][index] for index in self.given_up.get(kernel, self.left.get(kernel, []))]
-
-    def _finish_if_empty(self, kernel: str) -> None:
-        if not self.left[kernel]:
-            self.unfinished.discard(kernel)
+        """Chosen tests that did not run."""
+        left = [test for shard in self.shards.values() if shard.kernel == kernel for test in shard.left]
+        return list(dict.fromkeys([*self.missing.get(kernel, []), *left]))

@@ -1,11 +1,12 @@
-"""A pytest session over kernels: one virtual machine per kernel as a pytest-xdist worker."""
+"""A pytest session over kernels: its workers, as pytest-xdist calls them, are virtual machines that run a shard of a kernel's tests."""
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -21,26 +22,28 @@ from common.project import PROJECT
 from common.status import Exit
 from kernels.cache import Cache
 from report.labels import same_kernels
-from session import worker
+from session import durations, worker
 from session.runs import KernelRun
-from session.scheduler import KernelScheduling
+from session.scheduler import KernelScheduling, Shard, cut, shuffle
 from vm.image import python_command
+from vm.inventory import Skim
 from vm.job import Events, Job
-from vm.payload import pack_sources
+from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
 # Options whose value a guest does not need, and options whose presence alone matters to it.
 NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
-                  "--confirm", "--fail-on", "--label")
+                  "--confirm", "--fail-on", "--label", "--shuffle")
 WHEREVER = ("--report", "--bug-report", "--baseline")
-MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
+MOST_STARTS = 2                             # machines of one shard that may end before a test has run
 
 
 class KernelSession(DSession):
     """pytest-xdist's session, with kernels as workers and a policy for machines that end early.
 
-    A test whose machine crashed or was lost runs once more in a restored machine, and the remaining tests follow there.
+    The tests are selected here, once for all kernels. A test whose machine crashed or was lost runs once more in a restored machine,
+    and the shard's remaining tests follow there.
     """
 
     boots_here = True                       # the machines run on this machine's QEMU
@@ -53,6 +56,10 @@ class KernelSession(DSession):
         self.runs = {run.number: run for run in runs}
         self.started: dict[tuple[str, str], float] = {}
         self.uncollected: set[tuple[str, str]] = set()
+        self.unreadable: list[pytest.CollectReport] = []
+        self.events: dict[WorkerController, Events] = {}
+        self.took: dict[str, float] = {}    # seconds of wall time, by test
+        self.sched: KernelScheduling | None = None
         self.launchers: list[subprocess.Popen] = []
         self.directory: Path | None = None
 
@@ -63,6 +70,10 @@ class KernelSession(DSession):
     def run_of(self, node: WorkerController) -> KernelRun:
         return self.runs[node.gateway.spec.kernel]
 
+    def slots(self) -> int:
+        """Machines that may run at once."""
+        return 1 if self.config.option.shell else self.config.option.slots
+
     @pytest.hookimpl(trylast=True)
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
@@ -71,7 +82,8 @@ class KernelSession(DSession):
             self.config.add_cleanup(directory.cleanup)
             self.directory = Path(directory.name)
             with Cache(say=lambda line: None) as cache:
-                (self.directory / "sources.tar").write_bytes(pack_sources(cache))
+                (self.directory / "libraries.tar").write_bytes(pack_libraries(cache))
+                self.skim(cache)
         except (OSError, CacheError) as error:
             pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
         runs = list(self.runs.values())
@@ -84,17 +96,35 @@ class KernelSession(DSession):
             accel = "tcg"
         if option.shell and option.slots > 1:
             self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
-        slots = 1 if option.shell else option.slots
-        self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
+        self.job = {"clock": option.clock, "accel": accel, "slots": self.slots(), "libraries": libraries_key(),
+                    "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "python": python_command(), "project": str(PROJECT),
                     "cwd": str(self.config.invocation_params.dir),
                     "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
+        self.archives: dict[tuple[str, ...], Path] = {}
         self.nodemanager = NodeManager(self.config, specs=[])
         self.nodemanager.testrunuid = "kdrift"      # xdist's own differs in each run, and guests would see it
-        for run in self.wanted:
-            self.start_machine(run)
+
+    def skim(self, cache: Cache) -> None:
+        """Have pytest leave out files in which -k matches nothing."""
+        if expression := self.config.option.keyword.strip():
+            with suppress(SyntaxError):     # pytest says so itself
+                self.config.pluginmanager.register(Skim(PROJECT, expression, inventory(cache)))
+
+    @pytest.hookimpl
+    def pytest_collection(self) -> None:
+        """None, so that pytest collects; pytest-xdist's session leaves that to its workers."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Put aside the reports of files that cannot be collected, or were skipped as a whole: each kernel will have them."""
+        report = yield
+        if report.passed:
+            return report
+        self.unreadable.append(report)
+        return pytest.CollectReport(collector.nodeid, "passed", None, [])
 
     @pytest.hookimpl
     def pytest_sessionfinish(self) -> None:
@@ -110,25 +140,48 @@ class KernelSession(DSession):
         for run in self.runs.values():
             for events in run.machines:
                 events.keep()
+        durations.write(self.took)
 
-    def start_machine(self, run: KernelRun) -> None:
-        """Start a worker for a kernel; it answers once its machine has a slot and runs."""
+    def start_machines(self) -> None:
+        """Start workers while there are slots and shards that can use one."""
+        while not self.shuttingdown and (shard := self.sched.next(self.able())):
+            self.start_machine(shard)
+
+    def able(self) -> set[str]:
+        """The kernels of which another machine may start now."""
+        busy = [shard for shard in self.sched.shards.values() if shard.node]
+        return set(self.runs) if len(busy) < self.slots() else set()
+
+    def start_machine(self, shard: Shard) -> None:
+        """Start a worker for a shard; it answers once its machine runs."""
+        run = self.runs[shard.kernel]
         name = f"{run.number}-{len(run.machines)}"
         events = Events(self.directory / f"{name}.events")
         run.machines.append(events)
         job = self.directory / f"{name}.job"
-        module = self.write_job(run, events, job)
-        spec = execnet.XSpec(f"popen//python={quote(sys.executable)} -m {module} {quote(str(job))}//kernel={run.number}")
+        module = self.write_job(run, shard, events, job)
+        launcher = f"{quote(sys.executable)} -m {module} {quote(str(job))}"
+        spec = execnet.XSpec(f"popen//python={launcher}//kernel={run.number}//shard={shard.number}")
         self.nodemanager.group.allocate_id(spec)
-        with as_a_guest_sees_it(self.config):
-            node = self.nodemanager.setup_node(spec, self.queue.put)
-        self.launchers.append(node.gateway._io.popen)
-        self._active_nodes.add(node)
+        with as_a_guest_sees_it(self.config, shard.files()):
+            shard.node = self.nodemanager.setup_node(spec, self.queue.put)
+        self.events[shard.node] = events
+        self.launchers.append(shard.node.gateway._io.popen)
+        self._active_nodes.add(shard.node)
 
-    def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
+    def write_job(self, run: KernelRun, shard: Shard, events: Events, job: Path) -> str:
         """Write the launcher's job.  Returns the launcher's module."""
-        Job(kernel=run.kernel, events=str(events.path), **self.job).write(job)
+        Job(kernel=run.kernel, events=str(events.path), tests=str(self.archive(shard)), **self.job).write(job)
         return "vm.launcher"
+
+    def archive(self, shard: Shard) -> Path:
+        """The file with the sources of its tests."""
+        directories = tuple(sorted({str(Path(file).parent) for file in shard.files()}))
+        if directories not in self.archives:
+            self.archives[directories] = path = self.directory / f"tests-{len(self.archives)}.tar"
+            with Cache(say=lambda line: None) as cache:
+                path.write_bytes(pack_tests(cache, shard.files()))
+        return self.archives[directories]
 
     @pytest.hookimpl
     def pytest_xdist_newgateway(self, gateway: execnet.Gateway) -> None:
@@ -142,11 +195,27 @@ class KernelSession(DSession):
 
     @pytest.hookimpl
     def pytest_xdist_make_scheduler(self) -> KernelScheduling:
-        return KernelScheduling([run.number for run in self.wanted])
+        tests = [item.nodeid for item in self._session.items if not item.get_closest_marker("last")]
+        last = [item.nodeid for item in self._session.items if item.get_closest_marker("last")]
+        shards = [(run.number, shard) for run in self.wanted for shard in self.shards_of(run, tests, last)]
+        return KernelScheduling([Shard(str(number), kernel, shard) for number, (kernel, shard) in enumerate(shards)], durations.read())
+
+    def shards_of(self, run: KernelRun, tests: list[str], last: list[str]) -> list[list[str]]:
+        """A kernel's tests, as its machines run them."""
+        seed = self.config.option.shuffle
+        return shuffle(tests, last, seed) if seed else cut(tests, last)
 
     @pytest.hookimpl
     def pytest_runtestloop(self) -> bool:
-        return super().pytest_runtestloop() if self.wanted else True
+        for report in self.unreadable:
+            for run in self.wanted:
+                self.report_uncollected(run, copy(report))
+        return super().pytest_runtestloop() if self.wanted and self._session.items else True
+
+    def loop_once(self) -> None:
+        """xdist calls this until the session has finished."""
+        self.start_machines()
+        super().loop_once()
 
     def restorable(self, run: KernelRun) -> bool:
         """Whether another machine can replace one that is no longer usable."""
@@ -154,8 +223,9 @@ class KernelSession(DSession):
 
     @pytest.hookimpl
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """The same for every machine of every session, so that guests behave the same."""
-        node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)))
+        """The same for every machine that runs the same tests, so that guests behave the same."""
+        node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)),
+                                tests=list(self.sched.of(node).left))
 
     def worker_workerfinished(self, node: WorkerController) -> None:
         """A machine's tests are done, or one has left something there (fixtures/remains.py): then the other tests go on in a restored
@@ -164,21 +234,31 @@ class KernelSession(DSession):
         if spent:
             node.workeroutput["shouldstop"] = False     # this machine alone
             self.sched.remove_node(node)
+            if self.sched.of(node).left:
+                run.restores += 1
         super().worker_workerfinished(node)
-        node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
+        self.machine_ended(node)
+        self.start_machines()               # at once: xdist ends a session without workers
+
+    def machine_ended(self, node: WorkerController) -> Shard:
+        """End its launcher, and with it its machine, so that its slot is free.  Returns its shard."""
+        node.gateway._io.popen.terminate()
         node.ensure_teardown()
-        if spent and run.number in self.sched.unfinished and not self.shouldstop:
-            run.restores += 1
-            self.start_machine(run)
+        shard = self.sched.of(node)
+        shard.node = None
+        return shard
 
     def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
-        """A file that could not be collected, or was skipped as a whole; reported once per kernel."""
-        run = self.run_of(node)
-        if (run.number, rep.nodeid) not in self.uncollected:
-            self.uncollected.add((run.number, rep.nodeid))
-            rep.kernel = run
-            self.config.hook.pytest_collectreport(report=rep)
-            self._handlefailures(rep)
+        """A file that could not be collected in a guest, or was skipped there as a whole."""
+        self.report_uncollected(self.run_of(node), rep)
+
+    def report_uncollected(self, run: KernelRun, report: pytest.CollectReport) -> None:
+        """Once per kernel."""
+        if (run.number, report.nodeid) not in self.uncollected:
+            self.uncollected.add((run.number, report.nodeid))
+            report.kernel = run
+            self.config.hook.pytest_collectreport(report=report)
+            self._handlefailures(report)
 
     def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
         run = self.run_of(node)
@@ -194,32 +274,29 @@ class KernelSession(DSession):
         rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
         super().worker_testreport(node, rep)
         if rep.when == "teardown":          # a machine that ends after this does not end under this test
+            self.took[rep.nodeid] = rep.wall_s
             self.sched.mark_test_complete(node, rep.item_index)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended by itself: say how, and decide how the kernel's tests continue."""
         run = self.run_of(node)
         self._active_nodes.remove(node)
-        node.ensure_teardown()
-        end = run.machines[-1].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
+        shard = self.machine_ended(node)
+        end = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         if run.number not in self.sched.unfinished:
             return
         if end["end"] == "boot":
             run.error = end["why"]
+            self.sched.give_up(run.number)
         elif test:
-            again = self.sched.rerun(run.number)
-            self.report_ending(run, test, end, again)
-            if run.number in self.sched.unfinished:
-                self.start_machine(run)
-            return
+            self.report_ending(run, test, end, self.sched.rerun(shard))
         else:
             run.failed_starts += 1
-            if run.failed_starts < MOST_STARTS:
-                self.start_machine(run)
-                return
-            run.error = "\n".join([end["why"], *end.get("console", [])])
-        self.sched.give_up(run.number)
+            if run.failed_starts >= MOST_STARTS:
+                run.error = "\n".join([end["why"], *end.get("console", [])])
+                self.sched.give_up(run.number)
+        self.start_machines()
 
     def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
         """Report a test during which its machine ended."""
@@ -234,15 +311,17 @@ class KernelSession(DSession):
 
 
 @contextmanager
-def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
-    """Hide this host and this session from the configuration that pytest-xdist hands to a worker.
+def as_a_guest_sees_it(config: pytest.Config, files: Iterable[str]) -> Iterator[None]:
+    """Hide this host and this session from the configuration that pytest-xdist hands to a worker, and name the files with its tests.
 
     xdist would make a directory for tmp_path here, and its name means nothing in the guest.  And guests with the same input in each
     run behave the same.
     """
     factory = config.__dict__.pop("_tmp_path_factory")
     invocation = config.invocation_params
-    config.invocation_params = replace(invocation, args=guest_arguments(invocation.args))
+    named = config.option.file_or_dir
+    options = [word for word in invocation.args if not any(word is each for each in named)]
+    config.invocation_params = replace(invocation, args=(*guest_arguments(options), *(str(PROJECT / file) for file in files)))
     try:
         yield
     finally:

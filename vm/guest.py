@@ -143,6 +143,32 @@ def wait_for(child: int) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
+def unpack(control: Control) -> dict:
+    """Take an order, and put its sources where they belong."""
+    order, packed = control.receive()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
+        sources.extractall(order["directory"])
+    return order
+
+
+def import_libraries(directory: str) -> None:
+    """Import the project's conftest.py with its plugins, by pytest itself, which rewrites their assertions, and all of netns."""
+    from _pytest.config import _prepareconfig
+    os.chdir(directory)
+    config = _prepareconfig(["-c", "pytest.ini", directory])
+    config._ensure_unconfigure()
+    preload_all("netns")
+    gc.collect()
+    gc.freeze()
+    os.chdir("/")
+
+
+def preload_all(package: str) -> None:
+    """Import a package with all that is below it."""
+    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        importlib.import_module(found.name)
+
+
 def main() -> None:
     prepare_system()
     settings = json.loads(Path(SETTINGS).read_text())
@@ -154,10 +180,12 @@ def main() -> None:
     kdrift_look.essentials()
     preload(settings["preload"])
     control.send(event="ready", release=os.uname().release, lacks=kdrift_look.lacks())
-    order, packed = control.receive()
+    order = unpack(control)
+    if "libraries" in order:
+        os.environ.update(order["env"])
+        import_libraries(order["directory"])
+        order = unpack(control)
     sow(order["seed"])
-    with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
-        sources.extractall(order["directory"])
     child = os.fork()
     if child == 0:
         os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell, which has the port to itself until the worker ends

@@ -26,6 +26,8 @@ class Job:
     owner: int                              # the session's PID
     events: str                             # file for this machine's events
     initrd: str | None = None               # the boot image, if the launcher does not make it
+    libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
+    tests: str = ""                         # archive with the sources of the tests
     seed: int = 1                           # of the guest's random numbers
 
     @classmethod

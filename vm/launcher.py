@@ -7,7 +7,6 @@ forwards bytes between execnet and the guest.  The machine never outlives this p
 standard input.
 """
 import fcntl
-import hashlib
 import logging
 import os
 import select
@@ -25,24 +24,16 @@ from typing import NoReturn
 from common.errors import CacheError
 from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache
-from kernels.extract import Kernel
 from vm import shell
-from vm.exact import RECORDED
-from vm.image import INIT, ImageError, boot_image, python_command
+from vm.image import ImageError, boot_image
 from vm.job import Events, Job
 from vm.line import Frames
-from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
+from vm.machine import Machine
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
+from vm.state import kernel_parameters, last_words, start
 
-# Seconds (vm.patience) until the guest has imported everything, under emulation; --deadline if longer.
-BOOT_DEADLINE = 180
-KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few seconds, and a hang should be noticed soon
-GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
-UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
-BESIDE_MB = 90                              # MB that the kernel and Python need besides
-ASKING_DEADLINE = 20                        # seconds from `ready` until the guest asks for its orders
 LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
@@ -145,105 +136,14 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
-                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
-                              id="guest", env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
+                machine.order(Path(job.tests).read_bytes(), directory=job.project, cwd=job.cwd, id="guest", seed=job.seed,
+                              env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)})
                 try:
                     supervise(machine, job, events)
                 finally:
                     if peak := machine.peak_mb():
                         events.add(peak_mb=peak)
                 return
-
-
-def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
-    """This kernel's additional parameters: process 1, and whether unsigned modules are refused."""
-    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f'rdinit="{python or python_command()}"', "--", INIT]
-
-
-def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Bring a machine to the point where it waits for orders."""
-    if job.fresh_boot:
-        events.add(state="booting")
-        say_lacks(boot(machine, job.deadline), events)
-    else:
-        restore(machine, cache, job, events)
-
-
-def boot(machine: Machine, deadline: float) -> list[str]:
-    """Start a machine and wait until its process 1 is ready; returns the features that its kernel lacks, whose tests are skipped.
-
-    Raises VMError with process 1's reason, or with the console's last lines.
-    """
-    check_room(machine.initrd)
-    machine.start()
-    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
-    if event is None:
-        machine.wait()
-        if machine.process.returncode:
-            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
-        words = last_words(machine)
-        if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
-            raise VMError(said[-1])
-        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words
-                      else "the kernel did not boot and printed nothing")
-    machine.await_question(ASKING_DEADLINE)
-    return event["lacks"]
-
-
-def check_room(initrd: Path) -> None:
-    """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
-    size = initrd.stat().st_size >> 20
-    if UNPACKING * size + BESIDE_MB > MEMORY_MB:
-        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack "
-                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING}: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
-
-
-def say_lacks(lacks: list[str], events: Events) -> None:
-    if lacks:
-        events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
-
-
-def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Start from the saved state, which is remade if QEMU rejects it.  Raises VMError."""
-    for attempt in (1, 2):
-        state = saved_state(machine, cache, job, events)
-        events.add(state="restoring")
-        try:
-            machine.start(state)
-            machine.load()
-            say_lacks(cache.meta(state)["lacks"], events)
-            return
-        except VMError as error:
-            machine.stop()
-            cache.discard(state)
-            if attempt == 2:
-                raise
-            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
-
-
-def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
-    """The directory of the machine's saved state, cached or newly made.  Raises VMError."""
-    def save(target: Path) -> dict:
-        events.add(state="booting")
-        with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
-                Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
-            first.memory = target / "ram"
-            lacks = boot(first, job.deadline)
-            first.save(target)
-            return {"lacks": lacks}
-
-    facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
-    return cache.build("states", state_key(machine, job), save, facts)
-
-
-def state_key(machine: Machine, job: Job) -> str:
-    """A hash of all that the saved state depends on: the kernel, the packed files, QEMU and its arguments, with KVM the processor."""
-    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(),
-             *RECORDED]
-    if machine.accel == "kvm":
-        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def supervise(machine: Machine, job: Job, events: Events) -> None:
@@ -303,13 +203,6 @@ def ending(machine: Machine, done: str | None) -> dict:
     if done:
         return {"end": "lost", "why": f"the guest's worker ended before its tests: {done}", "console": console}
     return {"end": "lost", "why": f"QEMU ended: {machine.complaint()}", "console": console}
-
-
-def last_words(machine: Machine, most: int = 30) -> list[str]:
-    """The end of the console; from the first line of a panic on if there is one."""
-    lines = machine.console_tail(200)
-    first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
-    return lines[first:first + most] if first is not None else lines[-most:]
 
 
 def receive(descriptor: int) -> bytes:

@@ -1,44 +1,79 @@
 """The project's own sources for the guests, with their bytecode.
 
-They are sent when a session starts and are not in the saved state, so that an edited test runs at once.  Compiling them and
-rewriting their assertions takes two seconds under emulation, so pytest itself does it here, once per edit.
+They are sent when a session starts, so that an edited test runs at once.  Compiling them and rewriting their assertions takes two
+seconds under emulation, so pytest itself does it here, once per edit; it leaves a list of what it has collected too.
 """
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.project import PROJECT
 from kernels.cache import Cache
 
-SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]
+LIBRARIES = ["conftest.py", "pytest.ini", "fixtures", "netns"]      # what every test imports
+TESTS = "tests"
 SKIPPED = {"__pycache__", ".pytest_cache"}
+INVENTORY = "inventory.json"                # in the entry of the bytecode, see vm.inventory
 
 
 def pack_sources(cache: Cache) -> bytes:
-    """A tar archive of the sources with their bytecode; paths below the project, times as on the host."""
-    files = _files()
-    bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": f"bytecode {PROJECT}"})
+    """A tar archive of all sources with their bytecode; paths below the project, times as on the host."""
+    return _pack(cache, _files([*LIBRARIES, TESTS]))
+
+
+def pack_libraries(cache: Cache) -> bytes:
+    """The part that all tests need."""
+    return _pack(cache, _files(LIBRARIES))
+
+
+def pack_tests(cache: Cache, files: Iterable[str]) -> bytes:
+    """The part that these files with tests need besides: their directories, and each conftest.py above those."""
+    directories = {str(Path(file).parent) for file in files}
+    above = {str(path / "conftest.py") for directory in directories for path in Path(directory).parents if path != Path()}
+    return _pack(cache, _files(sorted({*directories, *above})))
+
+
+def libraries_key() -> str:
+    """A key that changes when a library changes (by path, size and modification time)."""
+    return _key(_files(LIBRARIES))
+
+
+def inventory(cache: Cache) -> dict[str, list[list[str]]]:
+    """For each file with tests, below the project, what -k may match in each of its tests.  A file that cannot be read is missing."""
+    try:
+        return json.loads((_bytecode(cache) / INVENTORY).read_bytes())
+    except FileNotFoundError:               # pytest could not even begin
+        return {}
+
+
+def _pack(cache: Cache, files: list[Path]) -> bytes:
+    bytecode = _bytecode(cache)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for file in files:
             tar.add(PROJECT / file, str(file), recursive=False)
-        for compiled in sorted(bytecode.rglob("*.pyc")):
             # PYTHONPYCACHEPREFIX puts bytecode into a separate tree; the guest looks for it beside the source.
-            source = Path("/", compiled.relative_to(bytecode)).relative_to(PROJECT)
-            tar.add(compiled, str(source.parent / "__pycache__" / source.name), recursive=False)
+            for compiled in sorted((bytecode / PROJECT.relative_to("/") / file.parent).glob(f"{file.stem}.*.pyc")):
+                tar.add(compiled, str(file.parent / "__pycache__" / compiled.name), recursive=False)
     return archive.getvalue()
 
 
-def _files() -> list[Path]:
+def _bytecode(cache: Cache) -> Path:
+    return cache.build("images", f"bytecode-{_key(_files([*LIBRARIES, TESTS]))}", _compile, {"group": f"bytecode {PROJECT}"})
+
+
+def _files(names: Iterable[str]) -> list[Path]:
     found = []
-    for name in SOURCES:
+    for name in names:
         top = PROJECT / name
-        for directory, names, files in os.walk(top):
-            names[:] = sorted(set(names) - SKIPPED)
+        for directory, subdirectories, files in os.walk(top):
+            subdirectories[:] = sorted(set(subdirectories) - SKIPPED)
             found += [Path(directory, file).relative_to(PROJECT) for file in sorted(files)]
         if top.is_file():
             found.append(Path(name))
@@ -56,11 +91,12 @@ def _key(files: list[Path]) -> str:
 
 def _compile(target: Path) -> None:
     """Let pytest collect everything and keep its bytecode.  A source that does not compile is left for the guest to report."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target)}
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target), "KDRIFT_INVENTORY": str(target / INVENTORY)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    places = [str(path) for path in sorted((PROJECT / "tests").iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]
-    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--collect-only", "-o", "pythonpath=.", *places]
-    subprocess.run(words, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    places = [str(path) for path in sorted((PROJECT / TESTS).iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]
+    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "vm.inventory", "--collect-only", "-o", "pythonpath=."]
+    subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
     for compiled in target.rglob("*.pyc"):
         if not Path("/", compiled.relative_to(target)).is_relative_to(PROJECT) or ".venv" in compiled.parts:
             compiled.unlink()

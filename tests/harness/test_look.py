@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vm import launcher, look
+from vm import look, state
 from vm.job import Events
 from vm.machine import MEMORY_MB
 from vm.qemu import VMError
@@ -61,7 +61,7 @@ def booted(tmp_path, *console, size=1):
     with (tmp_path / "initrd").open("r+b") as initrd:
         initrd.truncate(size << 20)
     with pytest.raises(VMError) as failure:
-        launcher.boot(Ended(initrd=tmp_path / "initrd", console_tail=lambda lines: list(console)), 1)
+        state.boot(Ended(initrd=tmp_path / "initrd", console_tail=lambda lines: list(console)), 1)
     return str(failure.value)
 
 
@@ -83,7 +83,7 @@ def test_a_boot_image_too_large_for_the_memory_is_not_tried(tmp_path):
 
 def test_what_it_lacks_is_a_note(tmp_path):
     events = Events(tmp_path / "events")
-    launcher.say_lacks([], events)
-    launcher.say_lacks(["ip_vs (CONFIG_IP_VS)", "tun (CONFIG_TUN)"], events)
+    state.say_lacks([], events)
+    state.say_lacks(["ip_vs (CONFIG_IP_VS)", "tun (CONFIG_TUN)"], events)
     assert [event["note"] for event in events.read()] == [
         "the kernel has no ip_vs (CONFIG_IP_VS), tun (CONFIG_TUN): tests that need them are skipped"]

@@ -16,11 +16,11 @@ from tests.harness.sessions import KERNEL, one_line, run
 from vm import processor
 from vm.image import boot_image, python_command
 from vm.job import Events, Job
-from vm.launcher import kernel_parameters, restore
 from vm.line import LineIO
 from vm.machine import WITHOUT, Machine
 from vm.payload import pack_sources
 from vm.qemu import qemu_version
+from vm.state import kernel_parameters, load, saved_state
 
 NOT_BOOTED = 125
 PATIENCE = 240                              # seconds of wall time; an idle host takes three
@@ -47,7 +47,8 @@ def guest(directory):
         project = str(PROJECT)
         job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), project, project, str(directory), os.getpid(), "")
         with Machine(kernel.vmlinuz, boot_image(cache, kernel), kernel_parameters(kernel), directory, "virtual", "tcg") as machine:
-            restore(machine, cache, job, Events(directory / "events"))
+            events = Events(directory / "events")
+            load(machine, lambda: saved_state(machine, cache, job, events), cache, job, events)
             machine.order(sources, directory=project, cwd=project, id="guest", env={}, seed=1)
             gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
             yield gateway.remote_exec(SERVER)

@@ -1,0 +1,185 @@
+"""How a kernel's tests are cut into shards, which machine comes next, and which files pytest may leave out."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.project import PROJECT
+from kernels.cache import Cache
+from session import durations
+from session.scheduler import SHARD, KernelScheduling, Shard, cut, shuffle
+from vm.inventory import Skim
+from vm.payload import inventory
+
+LAST = ["tests/leftovers/test_a.py::test_last"]
+
+
+class Node:
+    """A worker, as far as the scheduler looks at it."""
+
+    def __init__(self, shard):
+        self.gateway = SimpleNamespace(spec=SimpleNamespace(shard=shard.number, kernel=shard.kernel))
+        self.sent = []
+        self.shutting_down = False
+
+    def send_runtest_some(self, indices):
+        self.sent += indices
+
+    def shutdown(self):
+        self.shutting_down = True
+
+
+def start(scheduling, shard):
+    shard.node = Node(shard)
+    scheduling.add_node(shard.node)
+    return shard.node
+
+
+sizes = st.lists(st.integers(1, 3 * SHARD), max_size=30)
+
+
+def node_ids(sizes):
+    return [f"tests/f{number}/test_f.py::test_{test}" for number, size in enumerate(sizes) for test in range(size)]
+
+
+@given(sizes, st.sampled_from([[], LAST]))
+def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, last):
+    tests = node_ids(sizes)
+    shards = cut(tests, last)
+    assert [test for shard in shards for test in shard[:len(shard) - len(last)]] == tests
+    assert all(shard[len(shard) - len(last):] == last for shard in shards)
+    assert all(shards)
+
+
+@given(sizes)
+def test_a_shard_has_whole_files_and_at_most_100_tests_unless_one_file_has_more(sizes):
+    shards = cut(node_ids(sizes))
+    files = [test.partition("::")[0] for shard in shards for test in dict.fromkeys(each.partition("::")[0] for each in shard)]
+    assert len(files) == len(set(files)) == len(sizes)
+    for shard in shards:
+        assert len(shard) <= SHARD or len({test.partition("::")[0] for test in shard}) == 1
+
+
+@given(sizes, st.integers(1, 1000))
+def test_shuffled_shards_have_the_same_tests(sizes, seed):
+    tests = node_ids(sizes)
+    shards = shuffle(tests, LAST, seed)
+    assert sorted(test for shard in shards for test in shard[:-1]) == sorted(tests)
+    assert all(shard[-1:] == LAST for shard in shards)
+    assert shuffle(tests, LAST, seed) == shards
+
+
+def test_shuffling_depends_on_the_seed():
+    tests = node_ids([300])
+    assert shuffle(tests, [], 1) != shuffle(tests, [], 2)
+
+
+def test_first_machine_of_each_kernel_comes_first_then_the_longest_shard():
+    """Several kernels' saved states are made at the same time, and a kernel's other machines do not wait for its own with a slot."""
+    shards = [Shard("0", "a", ["a1"]), Shard("1", "a", ["a2"]), Shard("2", "a", ["a3"]), Shard("3", "b", ["b1"])]
+    scheduling = KernelScheduling(shards, {"a1": 1.0, "a2": 2.0, "a3": 3.0})
+    first = scheduling.next({"a", "b"})
+    first.node = object()
+    second = scheduling.next({"a", "b"})
+    second.node = object()
+    assert (first.number, second.number) == ("2", "3")
+    assert scheduling.next({"a", "b"}) is None              # until one of their machines has answered
+    first.node = None
+    start(scheduling, first)
+    assert scheduling.next({"a", "b"}).number == "1"
+    assert scheduling.next({"b"}) is None
+
+
+def test_kernels_share_the_slots():
+    shards = [Shard(str(number), "ab"[number % 2], [f"t{number}"]) for number in range(8)]
+    scheduling = KernelScheduling(shards, {f"t{number}": 9.0 for number in range(0, 8, 2)})
+    started = []
+    while shard := scheduling.next({"a", "b"}):
+        start(scheduling, shard)
+        started.append(shard.kernel)
+    assert started == ["a", "b"] * 4
+
+
+def test_crash_costs_its_shard_only():
+    """The test runs again with the rest of its shard; the tests of the other machine go on."""
+    one, two = Shard("0", "a", ["f::1", "f::2", "f::3"]), Shard("1", "a", ["g::1"])
+    scheduling = KernelScheduling([one, two], {})
+    machine, other = start(scheduling, one), start(scheduling, two)
+    scheduling.add_node_collection(machine, ["f::1", "f::2", "f::3"])
+    scheduling.add_node_collection(other, ["g::1"])
+    scheduling.schedule()
+    scheduling.mark_test_complete(machine, 0)
+    assert scheduling.remove_node(machine) == "f::2"
+    assert scheduling.rerun(one) and not scheduling.rerun(one)
+    assert (one.left, two.left, other.sent) == (["f::3"], ["g::1"], [0])
+
+
+def test_what_a_machine_cannot_collect_is_listed_as_not_run():
+    shard = Shard("0", "a", ["f::1", "g::1"])
+    scheduling = KernelScheduling([shard], {})
+    machine = start(scheduling, shard)
+    scheduling.add_node_collection(machine, ["other", "g::1"])
+    scheduling.schedule()
+    assert machine.sent == [1]
+    scheduling.mark_test_complete(machine, 1)
+    assert scheduling.unrun("a") == ["f::1"]
+    assert scheduling.tests_finished
+
+
+def test_kernel_that_is_given_up_starts_no_more_machines():
+    scheduling = KernelScheduling([Shard("0", "a", ["f::1"]), Shard("1", "b", ["f::1"])], {})
+    scheduling.give_up("a")
+    assert scheduling.next({"a", "b"}).kernel == "b"
+    assert (scheduling.unrun("a"), scheduling.unfinished) == (["f::1"], {"b"})
+
+
+@pytest.fixture(scope="module")
+def listed():
+    with Cache(say=lambda line: None) as cache:
+        return inventory(cache)
+
+
+def collect(*options):
+    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--collect-only", *options]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def test_inventory_has_every_test(listed):
+    assert sum(map(len, listed.values())) == len(collect())
+
+
+EXPRESSIONS = ["pmtu", "advmss and not ipv6", "keepalive or test_timer.py", "ipv4", "not ipv4", "virtual_clock", "leftovers", "TESTS", "no_such"]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_file_is_left_out_only_if_k_matches_nothing_in_it(listed, expression):
+    """Against pytest's own selection from all files."""
+    needed = {test.partition("::")[0] for test in collect("-k", expression)}
+    assert Skim(PROJECT, expression, listed).useless == {PROJECT / file for file in listed if file not in needed}
+
+
+def test_file_that_is_not_listed_is_collected(tmp_path):
+    skim = Skim(PROJECT, "pmtu", {"tests/tcp/test_timer.py": [["test_timer.py"]]})
+    assert skim.pytest_ignore_collect(PROJECT / "tests/tcp/test_timer.py")
+    assert skim.pytest_ignore_collect(PROJECT / "tests/tcp/test_new.py") is None
+
+
+@pytest.mark.parametrize("contents", ["", "{", "[]", '{"a": "b"}', '{"a": null}', "1"])
+def test_durations_file_that_is_none_is_as_good_as_missing(tmp_path, monkeypatch, contents):
+    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path))
+    assert durations.read() == {}
+    (tmp_path / durations.NAME).write_text(contents)
+    assert durations.read() == {}
+
+
+def test_durations_are_kept_by_test(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path))
+    durations.write({"a": 1.0, "b": 2.0})
+    durations.write({"b": 3.0})
+    assert durations.read() == json.loads((tmp_path / durations.NAME).read_text()) == {"a": 1.0, "b": 3.0}

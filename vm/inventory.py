@@ -1,0 +1,35 @@
+"""A pytest plugin that lists what -k may match in each test, and one that leaves out files in which it matches nothing.
+
+A session with kernels selects its tests on the host.  To import all files for one of their tests would take a second.
+"""
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from _pytest.mark import KeywordMatcher
+from _pytest.mark.expression import Expression
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write the list to the file that KDRIFT_INVENTORY names."""
+    found: dict[str, list[list[str]]] = {}
+    for item in session.items:
+        names = sorted(KeywordMatcher.from_item(item)._names)
+        found.setdefault(str(item.path.relative_to(session.config.rootpath)), []).append(names)
+    Path(os.environ["KDRIFT_INVENTORY"]).write_text(json.dumps(found))
+
+
+class Skim:
+    """Leaves out the listed files that have no test for the expression of -k."""
+
+    def __init__(self, project: Path, expression: str, listed: Mapping[str, Sequence[Sequence[str]]]) -> None:
+        """Raises SyntaxError if it is none."""
+        compiled = Expression.compile(expression)
+        self.useless = {project / file for file, tests in listed.items()
+                        if not any(compiled.evaluate(KeywordMatcher(frozenset(names))) for names in tests)}
+
+    @pytest.hookimpl
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        return True if collection_path in self.useless else None

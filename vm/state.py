@@ -1,0 +1,169 @@
+"""How a machine comes to the point where it waits for orders: booted, or restored from a saved state.
+
+There are two saved states of a kernel.  The first is taken when process 1 has imported Python's libraries; it lasts until the boot image
+changes.  The second is made from it, with the project's own libraries imported (vm.payload.LIBRARIES); it lasts until one is edited.
+"""
+import hashlib
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fixtures.oops import PANIC
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from vm.exact import RECORDED
+from vm.image import INIT, python_command
+from vm.job import Events, Job
+from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
+from vm.qemu import VMError, qemu_version
+
+# Seconds (vm.patience) until the guest has imported everything, under emulation; --deadline if longer.
+BOOT_DEADLINE = 180
+KVM_BOOT_DEADLINE = 60                      # with KVM it takes a few seconds, and a hang should be noticed soon
+GUEST_SAYS = "kdrift: "                     # begins the line in which process 1 says why it ended
+UNPACKING = 2                               # copies of the boot image in memory while the kernel unpacks it
+BESIDE_MB = 90                              # MB that the kernel and Python need besides
+ASKING_DEADLINE = 20                        # seconds from `ready` until the guest asks for its orders
+
+
+def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
+    """This kernel's additional parameters: process 1, and whether unsigned modules are refused."""
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f'rdinit="{python or python_command()}"', "--", INIT]
+
+
+def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Bring a machine to the point where it waits for orders."""
+    if job.fresh_boot:
+        events.add(state="booting")
+        say_lacks(boot(machine, job.deadline), events)
+        import_libraries(machine, job)
+    else:
+        restore(machine, cache, job, events)
+
+
+def boot(machine: Machine, deadline: float) -> list[str]:
+    """Start a machine and wait until its process 1 is ready; returns the features that its kernel lacks, whose tests are skipped.
+
+    Raises VMError with process 1's reason, or with the console's last lines.
+    """
+    check_room(machine.initrd)
+    machine.start()
+    event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
+    if event is None:
+        machine.wait()
+        if machine.process.returncode:
+            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
+        words = last_words(machine)
+        if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
+            raise VMError(said[-1])
+        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words
+                      else "the kernel did not boot and printed nothing")
+    machine.await_question(ASKING_DEADLINE)
+    return event["lacks"]
+
+
+def check_room(initrd: Path) -> None:
+    """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
+    size = initrd.stat().st_size >> 20
+    if UNPACKING * size + BESIDE_MB > MEMORY_MB:
+        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack "
+                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING}: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+
+
+def say_lacks(lacks: list[str], events: Events) -> None:
+    if lacks:
+        events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
+
+
+def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
+    """Start from the saved state in which the tests' libraries are imported.  Raises VMError."""
+    def ready() -> Path:
+        state = warm_state(machine, cache, job, events)
+        events.add(state="restoring")
+        return state
+
+    say_lacks(cache.meta(load(machine, ready, cache, job, events))["lacks"], events)
+
+
+def load(machine: Machine, saved: Callable[[], Path], cache: Cache, job: Job, events: Events) -> Path:
+    """Start a machine from the state that `saved` returns, which is made anew if QEMU rejects it.  Returns the state.  Raises VMError."""
+    for attempt in (1, 2):
+        state = saved()
+        try:
+            machine.start(state)
+            machine.load()
+            return state
+        except VMError as error:
+            machine.stop()
+            cache.discard(state)
+            if attempt == 2:
+                raise
+            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+
+
+def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
+    """The saved state of a machine that has imported the tests' libraries, cached or newly made.  Raises VMError."""
+    def save(target: Path) -> dict:
+        def copied() -> Path:
+            state = saved_state(machine, cache, job, events)
+            subprocess.run(["cp", "--sparse=always", "--reflink=auto", state / "ram", target / "ram"], check=True)
+            return state
+
+        with another(machine, job) as first:
+            first.memory = target / "ram"
+            booted = load(first, copied, cache, job, events)
+            events.add(state="importing")
+            import_libraries(first, job)
+            first.save(target)
+        return {"lacks": cache.meta(booted)["lacks"]}
+
+    facts = {"kernel": job.kernel.key, "group": f"warm {job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    return cache.build("states", f"{state_key(machine, job)}-{job.libraries}", save, facts)
+
+
+def import_libraries(machine: Machine, job: Job) -> None:
+    """Have process 1 import what every test needs.  Raises VMError."""
+    machine.order(Path(job.session, "libraries.tar").read_bytes(), directory=job.project, libraries=True,
+                  env={"KDRIFT_CLOCK": job.clock})
+    machine.await_question(BOOT_DEADLINE)
+
+
+@contextmanager
+def another(machine: Machine, job: Job) -> Iterator[Machine]:
+    """A machine like this one, to be saved."""
+    with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
+            Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
+        yield first
+
+
+def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
+    """The directory of the machine's saved state, cached or newly made.  Raises VMError."""
+    def save(target: Path) -> dict:
+        events.add(state="booting")
+        with another(machine, job) as first:
+            first.memory = target / "ram"
+            lacks = boot(first, job.deadline)
+            first.save(target)
+            return {"lacks": lacks}
+
+    facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    return cache.build("states", state_key(machine, job), save, facts)
+
+
+def state_key(machine: Machine, job: Job) -> str:
+    """A hash of all that the saved state depends on: the kernel, the packed files, QEMU and its arguments, with KVM the processor."""
+    parts = [job.kernel.key, machine.initrd.parent.name, qemu_version(), *COMMAND_LINE, *machine.parameters, *machine.arguments(),
+             *RECORDED]
+    if machine.accel == "kvm":
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        parts += [line for line in lines if line.startswith(("model name", "flags", "microcode"))]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def last_words(machine: Machine, most: int = 30) -> list[str]:
+    """The end of the console; from the first line of a panic on if there is one."""
+    lines = machine.console_tail(200)
+    first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
+    return lines[first:first + most] if first is not None else lines[-most:]
