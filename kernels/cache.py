@@ -118,7 +118,7 @@ class Cache:
         path = self.root / area / key
         if path in self._held and self.damage(path) is None:
             return path
-        waiting = f"another process is preparing {area}/{key}: waiting for it"
+        waiting = f"waiting for another process that is building {area}/{key}"
         built = False
         with self.lock(f"{area}-{key}", note=waiting):
             if path.exists() and (damage := self.damage(path)):
@@ -169,7 +169,7 @@ class Cache:
             if now.st_size != size:
                 return f"{name} has {now.st_size} bytes instead of {size}"
             if (deep or now.st_mtime_ns != mtime_ns) and sha256_of(path / name) != sha256:
-                return f"{name} has other contents"
+                return f"SHA-256 mismatch in {name}"
         return None
 
     def meta(self, path: Path) -> dict:
@@ -283,12 +283,12 @@ def _readable_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CacheError(f"no space left for the cache in {root}: free some, for instance with "
-                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place") from error
+            raise CacheError(f"no space left for the cache in {root}: free some space, for example with "
+                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
         ours = str(error.filename or root).startswith(str(root))
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise CacheError(f"the cache in {root} cannot be written ({error.strerror}): "
-                             "set KDRIFT_CACHE to another place") from error
+            raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "
+                             "set KDRIFT_CACHE to another directory") from error
         raise
 
 

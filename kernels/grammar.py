@@ -34,21 +34,21 @@ def parse(text: str) -> Spec:
     if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
         return _parse_path(text, path, options)
     if options:
-        raise SpecError(f"{text}: modules can be given for a path only")
+        raise SpecError(f"{text}: only a path may be followed by ,modules=PATH")
     if re.fullmatch(r"\d+(\.\d+)*(~rc\d+)?", name):
         return Spec(text, "series")
     if re.fullmatch(r"(\d+\.[^\s=]*-|linux-(image|binary|modules)-)[^\s=]+", name):
         return Spec(text, "exact")
     if path.exists():
         return _parse_path(text, path, options)
-    raise SpecError(f"{text!r} is no kernel: give `running`, a series (6.12), a Debian version or package name, "
-                    "or the path of a .deb, .rpm, bzImage or built tree")
+    raise SpecError(f"{text!r} is not a kernel: expected a series (6.12), a Debian version or package name, "
+                    "or the path of a .deb, .rpm, bzImage or build tree")
 
 
 def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
     for option in options:
         if not option.startswith("modules="):
-            raise SpecError(f"{text}: {option!r} is not understood; only modules=PATH may follow a path")
+            raise SpecError(f"{text}: unknown option {option!r}: only modules=PATH may follow a path")
     modules = tuple(Path(option.removeprefix("modules=")).expanduser().absolute() for option in options)
     for each in (path, *modules):
         if not each.exists():
@@ -56,6 +56,6 @@ def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
     path = path.absolute()
     if path.is_dir():
         if not (path / "arch/x86/boot/bzImage").is_file():
-            raise SpecError(f"{path} holds no arch/x86/boot/bzImage: is it a kernel tree, and built?")
+            raise SpecError(f"{path} has no arch/x86/boot/bzImage: not a kernel tree, or not built")
         return Spec(text, "tree", path, modules)
     return Spec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)

@@ -25,8 +25,8 @@ def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
                        {"release": release, "path": str(image)})
     modules = _given_modules(spec, release) if spec.modules else _found_modules(spec, image, release)
     if modules is None and spec.kind == "tree" and (spec.path / "modules.order").exists():
-        progress.say(f"{spec.text}: its modules are not built, so it boots with what is built in; after `make modules`, or "
-                     "`make modules_install INSTALL_MOD_PATH=DIR` and with ,modules=DIR, it has them")
+        progress.say(f"{spec.text}: the modules are not built, so only built-in features work: run `make modules`, or "
+                     "`make modules_install INSTALL_MOD_PATH=DIR` and append ,modules=DIR")
     key = hashlib.sha256(f"{key} {identity(modules)}".encode()).hexdigest()[:16] if modules else key
     return Kernel(spec.text, release, None, packaged_version(image), path / "vmlinuz", modules, key)
 
@@ -46,8 +46,8 @@ def _from_packages(spec: Spec, cache: Cache) -> Kernel:
         try:
             vmlinuz, modules, release = settle(root)
         except SpecError as error:
-            raise SpecError(f"{spec.text}: {error}; a linux-image of Debian 6.19 or later only names the packages with "
-                            "the kernel: give linux-binary, and linux-modules beside it") from error
+            raise SpecError(f"{spec.text}: {error}; from Debian 6.19 on linux-image may only depend on the packages with "
+                            "the kernel: give linux-binary, with linux-modules beside it") from error
         return {"vmlinuz": str(vmlinuz.relative_to(root)), "release": release,
                 "modules": str(modules.relative_to(root)) if modules else None}
 
@@ -67,8 +67,8 @@ def _companions(package: Path, name: str) -> list[Path]:
         return []
     found = sorted(package.parent.glob(f"linux-modules-{release}_*.deb"))
     if not found:
-        raise SpecError(f"{package} holds only the image: put linux-modules-{release} beside it or give it "
-                        "as ,modules=PATH")
+        raise SpecError(f"{package} contains only the image: put linux-modules-{release} beside it, or append "
+                        ",modules=PATH")
     return found[-1:]
 
 
@@ -79,8 +79,8 @@ def _given_modules(spec: Spec, release: str) -> Path:
                 return path
     others = sorted({path.parent.name for base in spec.modules for place in (".", "*", "lib/modules/*", "usr/lib/modules/*")
                      for path in base.glob(f"{place}/modules.*")} - {"", release})
-    there = f"there are those of {', '.join(others)}" if others else f"a directory {release} with modules is wanted"
-    raise SpecError(f"{spec.text}: no modules of {release} there; {there}")
+    found = f"found modules for {', '.join(others)}" if others else f"expected a directory {release} with modules"
+    raise SpecError(f"{spec.text}: no modules for {release}; {found}")
 
 
 def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:

@@ -152,7 +152,7 @@ def depmod(root: Path, release: str) -> None:
     """Run depmod on the modules below `root`.  Raises FetchError."""
     program = shutil.which("depmod") or shutil.which("depmod", path="/usr/sbin:/sbin")
     if program is None:
-        raise FetchError("depmod is not installed here: install the package kmod")
+        raise FetchError("depmod is not installed (Debian package: kmod)")
     run = subprocess.run([program, "-b", str(root), release], capture_output=True, text=True, errors="replace")
     if run.returncode:
-        raise FetchError(f"depmod does not take the modules of {release}: {(run.stderr.splitlines() or ['no reason given'])[-1]}")
+        raise FetchError(f"depmod failed on the modules of {release}: {(run.stderr.splitlines() or [f'status {run.returncode}'])[-1]}")

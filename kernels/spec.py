@@ -20,7 +20,7 @@ def resolve(spec: str, cache: Cache, *, offline: bool = False, progress: Reporte
     """
     parsed = parse(spec)
     if parsed.kind == "running":
-        raise SpecError("running: the running kernel is not fetched or booted")
+        raise SpecError("running: the running kernel cannot be fetched or booted")
     if parsed.kind in ("series", "exact"):
         archive = debian.Archive(cache, offline=offline, progress=progress or Reporter(), mirror=mirror)
         return debian.resolve(parsed, archive)

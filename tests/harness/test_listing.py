@@ -98,4 +98,4 @@ def test_without_index_and_network_it_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path))
 
     assert main(["--offline"]) == 3
-    assert "package index has never been fetched" in capsys.readouterr().err
+    assert "no package index in the cache" in capsys.readouterr().err

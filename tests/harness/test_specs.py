@@ -164,11 +164,11 @@ def test_version_of_the_package_is_read_from_the_image_header(tmp_path, cache):
 
 @pytest.mark.parametrize("release", ["../../etc", "/etc", ".."])
 def test_release_that_is_a_path_is_refused(tmp_path, release):
-    with pytest.raises(SpecError, match="is not a kernel's release"):
+    with pytest.raises(SpecError, match="invalid kernel release"):
         image_release(write_image(tmp_path / "bzImage", release))
 
 
-@pytest.mark.parametrize(("size", "complaint"), [(40_000, "truncated"), (100, "not a kernel image")])
+@pytest.mark.parametrize(("size", "complaint"), [(40_000, "truncated"), (100, "not an x86 kernel image")])
 def test_cut_off_image_is_refused(tmp_path, size, complaint):
     image = write_image(tmp_path / "bzImage", RELEASE)
     with image.open("r+b") as file:
@@ -199,7 +199,7 @@ def test_modules_of_another_release_are_refused(tmp_path, cache):
     image, modules = write_image(tmp_path / "bzImage", RELEASE), write_modules(tmp_path / "other", "6.12.1-other")
     (modules / "modules.dep").write_text("")
 
-    with pytest.raises(SpecError, match=f"no modules of {RELEASE}"):
+    with pytest.raises(SpecError, match=f"no modules for {RELEASE}"):
         resolve(f"{image},modules={modules}", cache)
 
 
@@ -271,7 +271,7 @@ def test_truncated_deb_is_one_clear_line(tmp_path, cache):
 def test_deb_without_a_kernel_is_refused(tmp_path, cache):
     (tmp_path / "tree/usr").mkdir(parents=True)
     deb = write_deb(tmp_path, "hello", "1.0-1", tmp_path / "tree")
-    with pytest.raises(SpecError, match="holds no kernel image"):
+    with pytest.raises(SpecError, match="no kernel image in the package"):
         resolve(str(deb), cache)
 
 
@@ -283,7 +283,7 @@ def test_other_architectures_are_refused(cache, tmp_path, monkeypatch, architect
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
 
-    with pytest.raises(SpecError, match=f"only amd64 kernels can be had so far, and this machine is {architecture}"):
+    with pytest.raises(SpecError, match=f"unsupported architecture {architecture}"):
         resolve("6.1", cache, offline=True)
 
 
@@ -291,5 +291,5 @@ def test_rpm_without_a_tool_names_the_package_to_install(tmp_path, cache, monkey
     (tmp_path / "kernel.rpm").write_bytes(b"\xed\xab\xee\xdb")
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(FetchError, match="install the package rpm2cpio"):
+    with pytest.raises(FetchError, match=r"rpm2cpio is not installed \(Debian package: rpm2cpio\)"):
         resolve(str(tmp_path / "kernel.rpm"), cache)
