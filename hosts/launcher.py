@@ -26,7 +26,7 @@ from hosts.ssh import FAILED, Host, HostError, complaint, in_a_shell
 from kernels.cache import Cache
 from vm.image import ImageError, boot_image
 from vm.job import Events, Job
-from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, await_end, end_with_session, slot
+from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, wait_for_end_signal, end_with_session, slot
 from vm.process import DIES_WITH_PARENT
 
 ENDING = 8                                  # seconds that the other machine may take to clean up; see session.session
@@ -156,7 +156,7 @@ class Connection:
             return {"end": "lost", "why": last, "host_lost": True}
         if not self.events.last("far"):
             return {"end": "boot", "why": last}
-        return {"end": "lost", "why": f"the worker on {self.host.name} ended", "console": self.words[-30:]}
+        return {"end": "lost", "why": f"the worker on {self.host.name} exited", "console": self.words[-30:]}
 
     def _listen(self) -> None:
         """Events go to the session; a need goes to this process."""
@@ -186,7 +186,7 @@ class Connection:
             if ready:
                 data = os.read(0, 1 << 16)
                 if not data:
-                    await_end()
+                    wait_for_end_signal()
                 self.send(data)
 
 

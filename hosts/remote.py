@@ -55,15 +55,15 @@ def start(work: Callable[[dict], None], settings: dict) -> int:
         try:
             work(settings)
             status = 0
-        except Refused as refused:
-            say(end="boot", why=str(refused))
+        except Unusable as error:
+            say(end="boot", why=str(error))
         except BaseException:
             traceback.print_exc()
         os._exit(status)
     return child
 
 
-class Refused(Exception):
+class Unusable(Exception):
     """This machine cannot do the work; the message says why in one line."""
 
 
@@ -114,7 +114,7 @@ def end_all() -> None:
 
 
 def work_for_pytest(settings: dict) -> None:
-    """One worker, as in a guest, but in private namespaces.  Raises Refused."""
+    """One worker, as in a guest, but in private namespaces.  Raises Unusable."""
     directory = Path(settings["directory"])
     project = directory / "project"
     with tarfile.open(directory / "sources.tar") as sources:
@@ -130,14 +130,14 @@ def work_for_pytest(settings: dict) -> None:
     try:
         isolate.enter()
     except isolate.IsolationError as error:
-        raise Refused(str(error)) from None
+        raise Unusable(str(error)) from None
     os.chdir(project / settings["cwd"])
     say(state="running")
     serve(init_popen_io(get_execmodel("main_thread_only")), id="far-worker")
 
 
 def run_machine(settings: dict) -> None:
-    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Refused."""
+    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Unusable."""
     from common.errors import CacheError
     from kernels.cache import Cache
     from kernels.extract import Kernel
@@ -154,7 +154,7 @@ def run_machine(settings: dict) -> None:
             job.write(Path(directory, "job"))
             launcher.main(f"{directory}/job", bootstrap=lambda: None)
     except CacheError as error:
-        raise Refused(str(error)) from None
+        raise Unusable(str(error)) from None
 
 
 def receive_image(target: Path) -> None:
@@ -166,7 +166,7 @@ def receive_image(target: Path) -> None:
         while size:
             data = os.read(0, min(size, 1 << 20))
             if not data:
-                raise Refused("the connection ended while the boot image was sent")
+                raise Unusable("the connection closed while the boot image was transferred")
             size -= file.write(data)
     with tarfile.open(archive) as tar:
         tar.extractall(target)

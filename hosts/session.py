@@ -15,7 +15,7 @@ from session.runs import KernelRun
 from session.session import KernelSession
 from vm.job import Events
 
-LEFT_OUT = "the audit tests and those that take a device from its driver"
+LEFT_OUT = "the audit tests and those that unbind a device from its driver"
 
 
 @dataclass
@@ -30,7 +30,7 @@ class HostRun(KernelRun):
 
     def introduction(self) -> str:
         """What the user should know before anything starts there."""
-        rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
+        rest = "they may change the whole machine" if self.own_machine else f"without --own-machine {LEFT_OUT} do not run"
         return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
 
 

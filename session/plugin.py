@@ -32,20 +32,20 @@ class Report:
         self.interrupted = False
         self.over = False
         if config.option.report:
-            self._check_directory(Path(config.option.report))
+            self._check_directory("--report", Path(config.option.report))
         self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
         self.folders: list[str] = []
         if config.option.bug_report:
-            self._check_directory(Path(config.option.bug_report))
+            self._check_directory("--bug-report", Path(config.option.bug_report))
             from reproduce.leaks import of_this_machine
             self.private = of_this_machine()
 
     @staticmethod
-    def _check_directory(directory: Path) -> None:
+    def _check_directory(option: str, directory: Path) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
+            raise pytest.UsageError(f"{option} {directory}: {error.strerror}") from None
 
     @staticmethod
     def read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
@@ -146,8 +146,8 @@ class Report:
             return
         from rerun.regressions import Settings, confirm_regressions
         write = self._writer().line
-        write(f"{regressions} regression{'s' * (regressions > 1)}: each is tried again under {option.confirm} seeds on both kernels "
-              "(--confirm 0 leaves it out)")
+        write(f"retrying {regressions} regression{'s' * (regressions > 1)} under {option.confirm} seeds on both kernels "
+              "(--confirm 0 disables this)")
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
         settings = Settings(option.confirm, option.slots, option.devices, option.deadline, ["--mass"] if option.mass else [])
         confirm_regressions(self.comparisons, sources, settings, write)
@@ -195,7 +195,7 @@ class Report:
         if self.interrupted:
             run["unfinished"] = "interrupted"
         elif any(kernel.unrun or kernel.error for kernel in self.kernels):
-            run["unfinished"] = "not all tests were run on all kernels"
+            run["unfinished"] = "not all tests ran on all kernels"
         return run
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -232,7 +232,7 @@ class Report:
             for line in console:
                 terminalreporter.write_line(f"  {line}")
         if any(kernel.tests for kernel in self.kernels):
-            terminalreporter.section("tests by kernels", sep="-")
+            terminalreporter.section("tests by kernel", sep="-")
             terminalreporter.write(render(outcome_table(self.kernels), width, colour))
             terminalreporter.write_line(LEGEND)
         if measured := measurement_table(self.kernels):

@@ -48,7 +48,7 @@ class Recognise:
                 report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"
             elif issues and not (lost and not report.hung):
                 report.listed = issues[0]
-                report.sections.append(("listed for another reason", other_reason(issues[0], report.signature)))
+                report.sections.append(("signature differs from known issue", both_signatures(issues[0], report.signature)))
             elif not lost and (found := candidates(report.nodeid, version)):
                 report.candidates = found
                 report.sections.append(("candidate fixes", "\n".join(found)))
@@ -57,9 +57,9 @@ class Recognise:
         return (yield)
 
 
-def other_reason(issue: Issue, seen: str) -> str:
+def both_signatures(issue: Issue, seen: str) -> str:
     """What a failure shows, and the recorded signatures of the issue listed for its test."""
-    return "\n".join([f"{issue.id}: {issue}", f"shows:    {seen}", *(f"recorded: {each}" for each in issue.signatures)])
+    return "\n".join([f"{issue.id}: {issue}", f"seen:     {seen}", *(f"recorded: {each}" for each in issue.signatures)])
 
 
 def _version(report: pytest.TestReport) -> str:

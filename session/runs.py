@@ -63,7 +63,7 @@ class KernelRun:
         notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]
         if self.restores:
             times = f"{self.restores} time{'s' * (self.restores > 1)}"
-            notes.append(f"the machine was restored {times}: a test had left something behind, or timed out")
+            notes.append(f"the machine was restored {times}, because a test left something behind or timed out")
         return notes
 
 
@@ -78,7 +78,7 @@ def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = Tr
         runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
         for run in runs:
             if parse(run.spec).kind == "running":
-                raise SpecError("running: leave out --kernel to test the running kernel")
+                raise SpecError("running: omit --kernel to test the running kernel")
         if boots_here:
             qemu()
             for device in options.devices:
@@ -99,7 +99,7 @@ def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
     """Give each column its label; `labels` are those of --label, in column order.  Raises pytest.UsageError."""
     try:
         if len(labels) > len(runs):
-            raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
+            raise LabelError(f"--label {labels[len(runs)]}: {len(labels)} labels for {len(runs)} columns")
         for run, label in zip(runs, labels, strict=False):
             if run.chosen:
                 raise LabelError(f"{run.spec} has two labels, {run.chosen} and {label}")

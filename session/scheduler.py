@@ -37,7 +37,7 @@ class KernelScheduling:
         if kernel not in self.collections:
             self.collections[kernel] = list(collection)
             self.left[kernel] = list(range(len(collection)))
-        assert list(collection) == self.collections[kernel], "a restored machine collected other tests than the first"
+        assert list(collection) == self.collections[kernel], "a restored machine collected different tests than the first"
         self.ready.append(node)
 
     def schedule(self) -> None:

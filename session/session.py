@@ -31,9 +31,9 @@ from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
 # Options whose value a guest does not need, and options whose presence alone matters to it.
-NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
+HOST_OPTIONS = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
                   "--confirm", "--fail-on", "--label")
-WHEREVER = ("--report", "--bug-report", "--baseline")
+HOST_PATHS = ("--report", "--bug-report", "--baseline")
 MOST_STARTS = 2                             # machines of one kernel that may end before a test has run
 
 
@@ -73,17 +73,17 @@ class KernelSession(DSession):
             with Cache(say=lambda line: None) as cache:
                 (self.directory / "sources.tar").write_bytes(pack_sources(cache))
         except (OSError, CacheError) as error:
-            pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
+            pytest.exit(f"cannot prepare the session: {error}", Exit.LOST)
         runs = list(self.runs.values())
         for line in same_kernels([run.label for run in runs], [run.named() for run in runs]):
             self.config.get_terminal_writer().line(line)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
         if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
-            self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
+            self.config.get_terminal_writer().line(f"{trouble}: falling back to emulation")
             accel = "tcg"
         if option.shell and option.slots > 1:
-            self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
+            self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
         slots = 1 if option.shell else option.slots
         self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
                     "deadline": option.deadline, "python": python_command(), "project": str(PROJECT),
@@ -120,7 +120,7 @@ class KernelSession(DSession):
         module = self.write_job(run, events, job)
         spec = execnet.XSpec(f"popen//python={quote(sys.executable)} -m {module} {quote(str(job))}//kernel={run.number}")
         self.nodemanager.group.allocate_id(spec)
-        with as_a_guest_sees_it(self.config):
+        with guest_view(self.config):
             node = self.nodemanager.setup_node(spec, self.queue.put)
         self.launchers.append(node.gateway._io.popen)
         self._active_nodes.add(node)
@@ -234,7 +234,7 @@ class KernelSession(DSession):
 
 
 @contextmanager
-def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
+def guest_view(config: pytest.Config) -> Iterator[None]:
     """Hide this host and this session from the configuration that pytest-xdist hands to a worker.
 
     xdist would make a directory for tmp_path here, and its name means nothing in the guest.  And guests with the same input in each
@@ -255,10 +255,10 @@ def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
     kept, words = [], iter(words)
     for word in words:
         name, assigned, _value = word.partition("=")
-        if name in (*NOT_OF_A_GUEST, *WHEREVER) and not assigned:
+        if name in (*HOST_OPTIONS, *HOST_PATHS) and not assigned:
             next(words, None)
-        if name in WHEREVER:
+        if name in HOST_PATHS:
             kept.append(f"{name}=there")
-        elif name not in NOT_OF_A_GUEST:
+        elif name not in HOST_OPTIONS:
             kept.append(word)
     return tuple(kept)

@@ -24,12 +24,12 @@ class PunctualChannel:
         """Called just before the tests begin."""
         over = False
 
-        def heed(order):
+        def handle(order):
             nonlocal over
             over = order is endmarker or order[0] == "shutdown"
             callback(order)
 
-        self._channel.setcallback(heed, endmarker)
+        self._channel.setcallback(handle, endmarker)
         while not over:
             self._io.take()
 

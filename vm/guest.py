@@ -111,7 +111,7 @@ class Control:
         return order, b"".join(pieces)
 
 
-def sow(seed: int) -> None:
+def seed_random(seed: int) -> None:
     """Derive the kernel's random numbers from the seed (random(4)): ports, sequence numbers, hash keys.
 
     The first seed leaves them unchanged.
@@ -155,7 +155,7 @@ def main() -> None:
     preload(settings["preload"])
     control.send(event="ready", release=os.uname().release, lacks=kdrift_look.lacks())
     order, packed = control.receive()
-    sow(order["seed"])
+    seed_random(order["seed"])
     with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
         sources.extractall(order["directory"])
     child = os.fork()

@@ -46,7 +46,7 @@ def ringer() -> Callable[[], object]:
     """A function that writes to both ports.  It may be used by threads and processes that begin later.  Raises OSError."""
     if libc.ioperm(BELL, GATE + 1 - BELL, 1):
         if not ACPI_DEVICE.exists():
-            raise OSError(ctypes.get_errno(), "cannot write to ports: the kernel needs X86_IOPL_IOPERM or ACPI")
+            raise OSError(ctypes.get_errno(), "cannot access I/O ports: the kernel needs CONFIG_X86_IOPL_IOPERM or CONFIG_ACPI")
         return functools.partial(os.pread, os.open(ACPI_DEVICE, os.O_RDONLY), 1, 0)
     code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(WRITE)
@@ -74,7 +74,7 @@ def map_memory() -> int:
             raise OSError(ctypes.get_errno(), f"cannot map the memory of PCI device {device.name}")
         os.close(descriptor)
         return address
-    raise OSError("no ivshmem device: the kernel needs PCI and SYSFS")
+    raise OSError("no ivshmem device: the kernel needs CONFIG_PCI and CONFIG_SYSFS")
 
 
 class Inlet:
@@ -129,7 +129,7 @@ class GatewayIO:
         while len(self.buffer) < size:
             data = self.inlet.ask()
             if not data:
-                raise EOFError("the launcher has closed the line")
+                raise EOFError("the launcher closed the connection")
             self.buffer += data
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         self.left = int.from_bytes(data[5:], "big") if size == FRAME and not self.left else self.left - size

@@ -92,7 +92,7 @@ def session_over(received: int, *_: object) -> None:
     raise SessionOver(received)
 
 
-def await_end() -> NoReturn:
+def wait_for_end_signal() -> NoReturn:
     """A pipe to the session is closed, so one of the signals is on its way; only the signal tells whether the session was killed."""
     while True:
         time.sleep(0.05)
@@ -142,7 +142,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     if accel == "tcg":
                         raise
                     without_kvm.touch()
-                    events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
+                    events.add(note=f"KVM cannot run this kernel ({str(error).splitlines()[0]}): falling back to emulation")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
                 machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
@@ -164,7 +164,7 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     """Bring a machine to the point where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
-        say_lacks(boot(machine, job.deadline), events)
+        note_missing_features(boot(machine, job.deadline), events)
     else:
         restore(machine, cache, job, events)
 
@@ -180,11 +180,11 @@ def boot(machine: Machine, deadline: float) -> list[str]:
     if event is None:
         machine.wait()
         if machine.process.returncode:
-            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
-        words = last_words(machine)
+            raise VMError(f"QEMU exited during boot: {machine.last_message()}")
+        words = console_end(machine)
         if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
             raise VMError(said[-1])
-        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words
+        raise VMError("\n".join(["the kernel did not boot; its last messages:", *words]) if words
                       else "the kernel did not boot and printed nothing")
     machine.await_question(ASKING_DEADLINE)
     return event["lacks"]
@@ -194,11 +194,11 @@ def check_room(initrd: Path) -> None:
     """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
     size = initrd.stat().st_size >> 20
     if UNPACKING * size + BESIDE_MB > MEMORY_MB:
-        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack "
-                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING}: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+        raise VMError(f"the boot image is {size} MB; a machine with {MEMORY_MB} MB can unpack at most "
+                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING} MB: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
 
 
-def say_lacks(lacks: list[str], events: Events) -> None:
+def note_missing_features(lacks: list[str], events: Events) -> None:
     if lacks:
         events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
 
@@ -211,14 +211,14 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         try:
             machine.start(state)
             machine.load()
-            say_lacks(cache.meta(state)["lacks"], events)
+            note_missing_features(cache.meta(state)["lacks"], events)
             return
         except VMError as error:
             machine.stop()
             cache.discard(state)
             if attempt == 2:
                 raise
-            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): rebuilding it")
 
 
 def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
@@ -259,12 +259,12 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
     while lives:
         for descriptor, _ in poller.poll(LOOK):
             if descriptor == machine.line.bell.fileno():
-                lives = machine.line.heed()
+                lives = machine.line.check_bell()
                 continue
             data = receive(descriptor)
             if descriptor == 0:
                 if not data:
-                    await_end()
+                    wait_for_end_signal()
                 for frame in frames.cut(data):
                     machine.line.put(frame)
             elif not data:
@@ -284,10 +284,10 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
         if patience.is_over():
             try:
                 machine.force_panic()
-                words = ["where it was when an NMI stopped it:", *last_words(machine)]
+                words = ["backtrace after an injected NMI:", *console_end(machine)]
             except VMError as error:
                 words = [str(error)]
-            events.add(end="lost", hung=True, why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
+            events.add(end="lost", hung=True, why=f"hang: no output from the guest for {job.deadline:.0f} s", console=words)
             return
     machine.wait()
     events.add(**ending(machine, done))
@@ -295,17 +295,17 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
 
 def ending(machine: Machine, done: str | None) -> dict:
     """How a machine ended that was not told to end."""
-    console = last_words(machine)
+    console = console_end(machine)
     if line := impossible(machine.console_tail(400)):
-        return {"end": "lost", "why": f"no processor has such registers, the emulator is wrong: {line.strip()}", "console": console}
+        return {"end": "lost", "why": f"emulator error, impossible registers: {line.strip()}", "console": console}
     if any(PANIC.search(line) for line in console):
         return {"end": "crashed", "why": next(line for line in console if PANIC.search(line)), "console": console}
     if done:
-        return {"end": "lost", "why": f"the guest's worker ended before its tests: {done}", "console": console}
-    return {"end": "lost", "why": f"QEMU ended: {machine.complaint()}", "console": console}
+        return {"end": "lost", "why": f"the test process in the guest exited early: {done}", "console": console}
+    return {"end": "lost", "why": f"QEMU exited: {machine.last_message()}", "console": console}
 
 
-def last_words(machine: Machine, most: int = 30) -> list[str]:
+def console_end(machine: Machine, most: int = 30) -> list[str]:
     """The end of the console; from the first line of a panic on if there is one."""
     lines = machine.console_tail(200)
     first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)
@@ -324,7 +324,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         while data:
             data = data[os.write(descriptor, data):]
     except BrokenPipeError:
-        await_end()
+        wait_for_end_signal()
 
 
 if __name__ == "__main__":

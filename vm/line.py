@@ -105,7 +105,7 @@ class Line:
         """The machine was parked when it was saved."""
         self.asked = self.parked = True
 
-    def heed(self) -> bool:
+    def check_bell(self) -> bool:
         """Whether QEMU lives; looks without waiting whether the guest has asked."""
         with self.lock:
             try:
@@ -180,7 +180,7 @@ class LineIO:
     def read(self, size: int) -> bytes:
         """Raises EOFError when the machine has ended."""
         while len(self.buffer) < size:
-            lives = self.line.heed()
+            lives = self.line.check_bell()
             if not self.line.answer():
                 self.line.park()            # for QEMU's monitor and gdb port
             data = self.line.received()

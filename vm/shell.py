@@ -19,7 +19,7 @@ def terminal_missing() -> str | None:
     try:
         os.close(os.open(TERMINAL, os.O_RDWR))
     except OSError:
-        return "--shell needs a terminal, and this run has none"
+        return "--shell needs a terminal, and there is none"
     return None
 
 

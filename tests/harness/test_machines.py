@@ -84,7 +84,7 @@ def test_host_is_a_column_with_its_own_kernel(mixed, host):
 def test_what_is_left_out_is_said_first(mixed, host):
     first = mixed[0].output.splitlines()[0]
     assert first.startswith(f"{host.name}: {platform.release()}, tests run in private namespaces; "
-                            "left out without --own-machine: the audit tests")
+                            "without --own-machine the audit tests")
 
 
 @pytest.mark.parametrize("which, reason", [
@@ -100,10 +100,10 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
 
 @pytest.mark.parametrize("words, status, reason", [
     (["--ssh=refused"], NOT_BOOTED, "Permission denied (publickey"),
-    (["--ssh=not@a@host"], USAGE, "'not@a@host' is not user@host or user@host:port"),
+    (["--ssh=not@a@host"], USAGE, "invalid host 'not@a@host': expected [user@]host[:port]"),
     ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
     (["--builder=root@127.0.0.1"], USAGE, "none is given for it"),
-    (["--ssh=refused", "--shell"], USAGE, "--shell is for kernels of this machine"),
+    (["--ssh=refused", "--shell"], USAGE, "--shell cannot be combined with --ssh, --builder or --vagrant"),
 ], ids=["host", "name", "builder", "builder without kernel", "shell"])
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))

@@ -112,6 +112,6 @@ def test_an_emulator_that_is_wrong_is_refused_at_the_first_start(tmp_path):
 
     assert session.status == NOT_BOOTED
     (kernel,) = session.results["kernels"]
-    assert kernel["error"].startswith(f"QEMU {qemu_version()} is wrong about cmpxchg16b: EFLAGS is 0x")
+    assert kernel["error"].startswith(f"QEMU {qemu_version()} executes cmpxchg16b wrongly: EFLAGS is 0x")
     assert "\n" not in kernel["error"] and not kernel["tests"]
-    one_line(session.output, f"QEMU {qemu_version()} is wrong about cmpxchg16b: ")
+    one_line(session.output, f"QEMU {qemu_version()} executes cmpxchg16b wrongly: ")
