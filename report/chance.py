@@ -29,7 +29,7 @@ def stored(path: Path) -> tuple[list[str], dict[str, list[str]]]:
     except OSError as error:
         raise ChanceError(f"{path.name}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ChanceError(f"{path.name}: not made by ./kdrift chance") from None
+        raise ChanceError(f"{path.name}: not written by ./kdrift chance") from None
 
 
 @cache

@@ -68,19 +68,19 @@ def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) 
     found = []
     for test, was, now in pairs:
         random = chance.get(test.partition("[")[0], frozenset())
-        found += _certain(_moves(test, was, now, known), random)
-    landed = _landed(found, pairs)
+        found += _without_random(_moves(test, was, now, known), random)
+    landed = _once_per_boot(found, pairs)
     return _renamed([move for move in found if move.rank != LOG or move.topic not in landed])
 
 
-def _certain(found: Sequence[Move], random: Set[str]) -> list[Move]:
+def _without_random(found: Sequence[Move], random: Set[str]) -> list[Move]:
     """Without what is random in this test, and the counters that moved with random packets: hosts count each packet."""
     wire = sum(move.by for move in found if move.rank in (PACKET, FORM) and move.topic in random)
     return [move for move in found if move.topic not in random
             and not (wire and move.rank == COUNTER and (move.by <= wire or move.topic.endswith("Octets")))]
 
 
-def _landed(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
+def _once_per_boot(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
     """Lines that both kernels log once per boot or module load, in whichever test comes first: fewer tests gained or lost one
     than still have it. Also lines under a rate limit: how many appear is random."""
     has: Counter = Counter()
@@ -177,6 +177,6 @@ def counted(kinds: Sequence[Kind]) -> str:
     """The number of changes, in words."""
     behaviour = [kind for kind in kinds if not kind.vocabulary]
     explained = sum(bool(kind.expected) for kind in behaviour)
-    words = len(kinds) - len(behaviour)
-    return (f"{len(behaviour)} change{'s' * (len(behaviour) != 1)} of behaviour, {explained} explained, {len(behaviour) - explained} not; "
-            f"{words} of vocabulary, {sum(bool(kind.expected) for kind in kinds) - explained} explained")
+    vocabulary = len(kinds) - len(behaviour)
+    return (f"{len(behaviour)} behaviour change{'s' * (len(behaviour) != 1)}: {explained} explained, {len(behaviour) - explained} not; "
+            f"{vocabulary} vocabulary change{'s' * (vocabulary != 1)}: {sum(bool(kind.expected) for kind in kinds) - explained} explained")

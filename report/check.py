@@ -94,31 +94,31 @@ def add(stored: dict[str, dict[str, TestResult]], kernels: Iterable[KernelResult
 def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, str]:
     """PROVED, WRONG or OPEN, and the reason."""
     if not span.issue.signatures:
-        return OPEN, "no signature is recorded: ./kdrift known --record"
+        return OPEN, "no signature recorded: run ./kdrift known --record"
     if span.bad is None:
-        return OPEN, "no package of the range can be had"
+        return OPEN, "no package in the range is available"
     seen = {version: _seen(span.issue, stored.get(version, {})) for version in span.versions}
     shows, other, passes, _hidden = seen[span.bad]
     wrong = []
     if passes:
         wrong.append(f"too wide: passes on {span.bad}: {_some(passes)}")
     if other:
-        wrong.append(f"shows something else on {span.bad}: {_some(other)}")
-    wrong += [f"too narrow: shows on {version} as well: {_some(seen[version].shows)}" for version in (span.before, span.good)
+        wrong.append(f"different failure on {span.bad}: {_some(other)}")
+    wrong += [f"too narrow: also shows on {version}: {_some(seen[version].shows)}" for version in (span.before, span.good)
               if version and seen[version].shows]
     if wrong:
         return WRONG, "; ".join(wrong)
     if not shows:
-        return OPEN, f"no result of {span.bad}"
+        return OPEN, f"no result for {span.bad}"
     unsure = [version for version in (span.before, span.good) if version and (seen[version].other or not seen[version].passes)]
     if unsure:
-        failed = [f"fails otherwise on {version}: {_some(seen[version].other)}" if seen[version].other
-                  else f"another entry hides it on {version}: {_some(seen[version].hidden)}" if seen[version].hidden
-                  else f"no result of {version}" for version in unsure]
+        failed = [f"different failure on {version}: {_some(seen[version].other)}" if seen[version].other
+                  else f"hidden by another entry on {version}: {_some(seen[version].hidden)}" if seen[version].hidden
+                  else f"no result for {version}" for version in unsure]
         return OPEN, "; ".join([f"shows on {span.bad}", *failed])
     if span.good is None:
-        return PROVED, f"shows on {span.bad}, the last there is; no kernel is said to be without it" if not span.affected.fixed else (
-            f"shows on {span.bad}; no package without it can be had")
+        return PROVED, f"shows on {span.bad}, the newest available; the range is open" if not span.affected.fixed else (
+            f"shows on {span.bad}; no package with the fix is available")
     return PROVED, f"shows on {span.bad}, not on {', '.join(version for version in (span.before, span.good) if version)}"
 
 

@@ -31,9 +31,9 @@ class Confirmation:
         if self.old is None:
             text += "; the old kernel was not tried"
         if not self.new:
-            text += "; it may need the tests that ran before it"
+            text += "; it may depend on the tests that ran before it"
         if self.deterministic is False:
-            text += "; the machine was not deterministic: the same seed did not give the same run"
+            text += "; not deterministic: two runs with the same seed differed"
         return text
 
     def _share(self, side: Sequence[int]) -> str:
@@ -56,5 +56,5 @@ def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
     if confirmation.new:
         seed = min(confirmation.new)
         words = ["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]
-        lines.append("again: " + shlex.join(words))
+        lines.append("repeat with: " + shlex.join(words))
     return lines

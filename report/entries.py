@@ -17,16 +17,16 @@ def read_entries(path: Path, name: str, make: Callable[[dict], T], error: type[E
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
         raise error(f"{path.name}: {trouble}") from None
     if not isinstance(entries, list):
-        raise error(f"{path.name}: {name!r} is no list of tables")
+        raise error(f"{path.name}: {name!r} is not an array of tables")
     found = []
     for number, entry in enumerate(entries, 1):
         try:
             found.append(make(entry))
         except (KeyError, TypeError, ValueError) as trouble:
-            what = f"{trouble} is missing" if isinstance(trouble, KeyError) else str(trouble)
-            identity = entry.get("id", "without an id") if isinstance(entry, dict) else "no table"
+            what = f"missing field {trouble}" if isinstance(trouble, KeyError) else str(trouble)
+            identity = entry.get("id", "without an id") if isinstance(entry, dict) else "not a table"
             raise error(f"{path.name}: {name} {number} ({identity}): {what}") from None
     names = [each.id for each in found]
     if twice := {each for each in names if names.count(each) > 1}:
-        raise error(f"{path.name}: {name} {min(twice)} stands there twice")
+        raise error(f"{path.name}: duplicate {name} id {min(twice)}")
     return found

@@ -73,15 +73,15 @@ def load(path: Path = FILE) -> tuple[Expected, ...]:
 
 def _expected(entry: dict) -> Expected:
     if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"{min(unknown)!r} is no field of a change")
+        raise ValueError(f"unknown field {min(unknown)!r}")
     for name in ("kinds", "tests", "kernels"):
         if not isinstance(entry.get(name, []), list) or not all(isinstance(each, str) for each in entry.get(name, [])):
-            raise ValueError(f"{name!r} is no list of texts")
+            raise ValueError(f"{name!r} is not an array of strings")
     commit = entry.get("commit", "")
     if commit and not (_COMMIT.fullmatch(commit) and entry.get("subject")):
-        raise ValueError("a commit has 12 digits or more, and a subject")
+        raise ValueError("'commit' needs 12 to 40 hexadecimal digits, and a 'subject'")
     if not commit and not entry.get("unknown"):
-        raise ValueError("without a commit 'unknown' says why")
+        raise ValueError("needs 'commit', or 'unknown' with the reason why there is none")
     return Expected(entry["id"], entry["sentence"], tuple(entry["kinds"]), tuple(parse_range(text) for text in entry["kernels"]),
                     tuple(entry.get("tests", ["*"])), commit, entry.get("subject", ""), entry.get("unknown", ""))
 

@@ -151,7 +151,7 @@ class Comparison:
         for old, new in self.regressions:
             yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
             if old.outcome == "known":
-                yield "", f"  on {self.old.label} a listed issue, which this is not: {issue_text(old, self.old)}"
+                yield "", f"  differs from the known issue on {self.old.label}: {issue_text(old, self.old)}"
             yield from (("", f"  {line}") for line in certainty(new, self.new))
             yield from (("", f"  may lack: {fix}") for fix in new.candidates)
         for why, names in _by_reason(self.of(GONE)).items():
@@ -162,7 +162,7 @@ class Comparison:
         yield from (("drift", line) for line in self.drift)
         yield from change_lines(self.changes)
         if self.without_traffic:
-            yield "", f"traffic of {self.without_traffic} tests was not compared: one side has none"
+            yield "", f"traffic of {self.without_traffic} tests was not compared: recorded on one kernel only"
         for why, names in _by_reason(self.of(NEW)).items():
             yield from _folded(NEW, why, names)
         yield from (("known", f"{new.id}: on both: {issue_text(new, self.new)}") for _old, new in self.known)
@@ -176,7 +176,7 @@ def fail_on(text: str) -> tuple[str, ...]:
     """Parse the words of --fail-on.  Raises ValueError."""
     found = tuple(word.strip() for word in text.split(","))
     if unknown := [word for word in found if word not in FAIL_ON]:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
+        raise ValueError(f"unknown class {unknown[0]!r}: expected {', '.join(FAIL_ON)}")
     return found
 
 
@@ -240,7 +240,7 @@ def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None,
 
 def _absence(kernel: KernelResult, test: TestResult | None, name: str) -> str:
     if test is None:
-        cause = "left out when it ended early" if name in kernel.unrun else _first(kernel.error or "") or "no such test in its run"
+        cause = "the run ended early" if name in kernel.unrun else _first(kernel.error or "") or "no such test in that run"
         return f"not run on {kernel.label}: {cause}"
     if test.outcome == "skipped":
         return f"skipped on {kernel.label}: {_first(test.message)}"

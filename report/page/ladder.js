@@ -63,7 +63,7 @@ function ladderOf(packets, roles) {
   );
   const note =
     packets.length > shown.length
-      ? element("p", {class: "hint"}, `The last ${shown.length} of ${packets.length} packets; the file has them all.`)
+      ? element("p", {class: "hint"}, `Showing the last ${shown.length} of ${packets.length} packets; the pcap file has all of them.`)
       : null;
   return [
     note,

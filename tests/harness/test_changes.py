@@ -136,7 +136,7 @@ def test_the_same_packets_with_another_field_are_one_change():
 
     [kind] = changes(old, new)
 
-    assert kind.text == "packets are sent in another form: tcp S, ttl (1 test)"
+    assert kind.text == "packets differ in: tcp S, ttl (1 test)"
 
 
 def test_when_a_timer_sends_is_behaviour_and_when_a_test_does_is_not():
@@ -160,7 +160,7 @@ def test_a_change_is_explained_if_it_came_between_the_two(tmp_path, old, new, ex
     kinds = changes(*kernels, expected=explain(*kernels, path=tmp_path / "changes.toml"))
 
     assert [bool(kind.expected) for kind in kinds] == [explained]
-    assert counted(kinds).startswith(f"1 change of behaviour, {int(explained)} explained, {int(not explained)} not; ")
+    assert counted(kinds).startswith(f"1 behaviour change: {int(explained)} explained, {int(not explained)} not; ")
 
 
 @pytest.mark.parametrize("old, explained", [("6.1", True), ("6.6", False)])
@@ -204,14 +204,14 @@ def test_what_is_explained_is_shown_by_itself():
 
 
 @pytest.mark.parametrize("text, complaint", [
-    (CHANGE.replace('id = "a"\n', ""), "change 1 (without an id): 'id' is missing"),
-    (CHANGE.replace("6.5..", "6.5"), "change 1 (a): '6.5' is not a range of versions, FIRST..FIXED"),
-    (CHANGE.replace("ccce324dabfe", "ccce"), "change 1 (a): a commit has 12 digits or more, and a subject"),
-    (CHANGE.replace('commit = "ccce324dabfe"', ""), "change 1 (a): without a commit 'unknown' says why"),
-    (CHANGE.replace('["more: tcp S"]', "3"), "change 1 (a): 'kinds' is no list of texts"),
-    (CHANGE + "until = 3\n", "change 1 (a): 'until' is no field of a change"),
-    (CHANGE + CHANGE, "change a stands there twice"),
-    ("change = [3]\n", "change 1 (no table): "),
+    (CHANGE.replace('id = "a"\n', ""), "change 1 (without an id): missing field 'id'"),
+    (CHANGE.replace("6.5..", "6.5"), "change 1 (a): '6.5' is not a version range FIRST..FIXED"),
+    (CHANGE.replace("ccce324dabfe", "ccce"), "change 1 (a): 'commit' needs 12 to 40 hexadecimal digits, and a 'subject'"),
+    (CHANGE.replace('commit = "ccce324dabfe"', ""), "change 1 (a): needs 'commit', or 'unknown' with the reason why there is none"),
+    (CHANGE.replace('["more: tcp S"]', "3"), "change 1 (a): 'kinds' is not an array of strings"),
+    (CHANGE + "until = 3\n", "change 1 (a): unknown field 'until'"),
+    (CHANGE + CHANGE, "duplicate change id a"),
+    ("change = [3]\n", "change 1 (not a table): "),
     ("change = 3\n", "changes.toml: "),
     ("[[change]\n", "changes.toml: "),
 ])
@@ -251,7 +251,7 @@ def test_chance_is_what_moved_between_runs_of_one_kernel(tmp_path):
 def test_a_damaged_chance_file_is_named(tmp_path, capsys, text):
     (tmp_path / "chance.json").write_text(text)
 
-    with pytest.raises(chance.ChanceError, match=r"^chance\.json: not made by ./kdrift chance$"):
+    with pytest.raises(chance.ChanceError, match=r"^chance\.json: not written by ./kdrift chance$"):
         chance.load(tmp_path / "chance.json")
 
     for number in 1, 2:
@@ -259,7 +259,7 @@ def test_a_damaged_chance_file_is_named(tmp_path, capsys, text):
         write_files(tmp_path / str(number), RUN, [kernel("6.12", {})], [])
     files = [str(tmp_path / f"{number}/results.json") for number in (1, 2)]
     assert make_chance([*files, "--add", "-o", str(tmp_path / "chance.json")]) == 2
-    assert capsys.readouterr().err == "kdrift: chance.json: not made by ./kdrift chance\n"
+    assert capsys.readouterr().err == "kdrift: chance.json: not written by ./kdrift chance\n"
     assert (tmp_path / "chance.json").read_text() == text
 
 

@@ -86,7 +86,7 @@ def test_junit_has_a_suite_per_kernel(mixed):
 
 
 def test_table_has_a_sign_per_parameter_set(mixed):
-    table = mixed.output.partition("tests by kernels")[2].partition("measurements")[0]
+    table = mixed.output.partition("tests by kernel")[2].partition("measurements")[0]
     assert one_line(table, "test_outcomes.py::test_odd_parameter").split()[1:] == ["✓✓✓✓✓✓"] * 2
     assert one_line(table, "test_outcomes.py::test_skips").split()[1:] == ["s", "s"]
     assert one_line(table, "test_outcomes.py::test_fails ").split()[1:] == ["F", "F"]
