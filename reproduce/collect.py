@@ -64,8 +64,8 @@ def collect(words: list[str]) -> list[pytest.Item]:
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
     status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
-        raise CannotExport(f"pytest finds no test for {' '.join(words)}" if status in (0, 4, 5)
-                           else "pytest cannot read all tests: see ./kdrift pytest --collect-only")
+        raise CannotExport(f"no test matches {' '.join(words)}" if status in (0, 4, 5)
+                           else "some tests cannot be collected: run ./kdrift pytest --collect-only")
     return found.items
 
 
@@ -83,7 +83,7 @@ def describe_all(items: list[pytest.Item]) -> tuple[list[Manifest], dict[str, st
 def describe(item: pytest.Item) -> Manifest:
     """The manifest of a test.  Raises CannotExport."""
     if not isinstance(item, pytest.Function) or item.cls is not None:
-        raise CannotExport("is no plain function")
+        raise CannotExport("is not a plain function")
     found = Manifest(item.nodeid, module_of(item.path), item.originalname, inspect.getdoc(item.function) or item.originalname)
     found.order = [name for name in item.fixturenames if name not in _OURS]
     for name, definitions in item._fixtureinfo.name2fixturedefs.items():
@@ -124,7 +124,7 @@ def module_of(path: Path) -> str:
     try:
         return ".".join(Path(path).relative_to(PROJECT).with_suffix("").parts)
     except ValueError:
-        raise CannotExport(f"needs {path}, which is no file of this project") from None
+        raise CannotExport(f"needs {path}, which is outside this project") from None
 
 
 def _place(name: str, function: object) -> tuple[str, str]:

@@ -15,7 +15,7 @@ def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
     """For each test that pytest finds for these words, its manifest, or why it has none.  Raises CannotExport if it finds none."""
     done = subprocess.run([sys.executable, "-m", "reproduce.describe", *words], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
-        raise CannotExport((done.stderr.strip().splitlines() or ["pytest ended without a word"])[-1])
+        raise CannotExport((done.stderr.strip().splitlines() or ["pytest exited without a message"])[-1])
     found = json.loads(done.stdout.splitlines()[-1])
     return {test: Manifest(**each) if isinstance(each, dict) else each for test, each in found.items()}
 

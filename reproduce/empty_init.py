@@ -23,7 +23,7 @@ with open("/dev/ttyS1", "wb", buffering=0) as port:
 
     wrong = probe()
     if wrong:
-        port.write(("CANNOT RUN: the emulator is wrong about %s: EFLAGS is %#x afterwards and should be %#x\n" % wrong).encode())
+        port.write(("CANNOT RUN: QEMU executes %s wrongly: EFLAGS is %#x, expected %#x\n" % wrong).encode())
     else:
         subprocess.run(["python3", "repro.pyz", *words], cwd="/root", stdin=subprocess.DEVNULL, stdout=port, stderr=port)
     libc.tcdrain(port.fileno())             # until the last character is out

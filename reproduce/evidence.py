@@ -24,7 +24,7 @@ def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run:
         name = next((file for start, file in _FILES if each["title"].startswith(start)), _OTHERS)
         texts.setdefault(name, []).append(f"== {each['title']}\n{each['text']}\n")
     if test.outcome == "crashed" or not test.evidence:
-        texts.setdefault("dmesg.txt", []).append(f"== the end of the console\n{test.message}\n")
+        texts.setdefault("dmesg.txt", []).append(f"== end of the console\n{test.message}\n")
     for name, parts in texts.items():
         (directory / name).write_text(clean("\n".join(parts)))
     for capture in test.captures:

@@ -60,7 +60,7 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
         directory = settings.directory / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label),
+        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer collects it"), sources.get(kernel.label),
                             kernels, run, settings)
         say(f"{directory}: {line}")
 
@@ -89,8 +89,8 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
     replayed = _replay(directory / "replay")
     (directory / "report.md").write_text(text.report(test, kernel, source, others, manifest, visits, why, replayed))
     if leaks := settings.private.found_in(directory):
-        (directory / "NOT-FINISHED").write_text("These must not be sent:\n" + "\n".join(leaks) + "\n")
-        return f"NOT FINISHED: {len(leaks)} private things are in it, see NOT-FINISHED"
+        (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
+        return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
     _write_sums(directory)
     found = text.verdict_line(visits) or f"no standalone case: {why}"
     return f"{found}; no setup.sh: {no_setup}" if no_setup else found
@@ -120,7 +120,7 @@ def _what(test: TestResult) -> str:
 
 def _visits(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> dict[str, Visit | str]:
     if source is None:
-        return {"failing": "it failed on a running kernel, which no machine here boots"}
+        return {"failing": "it failed on a running kernel, of which this machine has no image"}
     replay = directory / "replay" if settings.replay else None
     found: dict[str, Visit | str] = {"failing": _visit(cache, directory, manifest, source, settings, replay=replay)}
     if settings.good:
@@ -150,9 +150,9 @@ def _replay(directory: Path) -> str:
     done = subprocess.run(["sh", str(directory / "replay.sh")], capture_output=True, text=True)
     for name in ("transcript", "console.log"):
         (directory / name).unlink(missing_ok=True)
-    same = "prints the same to the byte" if done.returncode == 0 else "**did not print the same when it was tried**"
-    return (f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. "
-            "With `gdb` it waits for a debugger.")
+    same = "output is identical" if done.returncode == 0 else "output **differed when this was tried**"
+    return (f"`sh replay/replay.sh` ({size} MB) replays the verification under the virtual clock; its {same}. "
+            "`sh replay/replay.sh gdb` waits for a debugger.")
 
 
 def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
@@ -175,7 +175,7 @@ def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kerne
 
 
 def _last_line(transcript: str) -> str:
-    return (transcript.strip().splitlines() or ["not a word was said"])[-1]
+    return (transcript.strip().splitlines() or ["no output"])[-1]
 
 
 def _write_sums(directory: Path) -> None:

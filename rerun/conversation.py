@@ -64,7 +64,7 @@ class Conversation:
                 if self.machine.process.poll() is not None:
                     raise self._ended() from None
                 if patience.is_over():
-                    raise Gone(f"silent for {within:.0f} s") from None
+                    raise Gone(f"no response for {within:.0f} s") from None
             except self.channel.RemoteError as error:
                 raise Gone(str(error).splitlines()[-1]) from None
             except EOFError:

@@ -45,10 +45,10 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
         troubles = _prepare(benches, settings.slots)
         for comparison in wanted:
             new, old = comparison.new.label, comparison.old.label
-            trouble = troubles.get(new) or troubles.get(old) or ("" if new in benches else "its kernel is not booted by this machine")
+            trouble = troubles.get(new) or troubles.get(old) or ("" if new in benches else "this machine has no image of its kernel")
             for _was, now in comparison.regressions:
                 if trouble or now.id not in benches[new].tests:
-                    now.confirmation = Confirmation([], trouble=trouble or "pytest no longer finds it").as_dict()
+                    now.confirmation = Confirmation([], trouble=trouble or "pytest no longer collects it").as_dict()
             names = [now.id for _was, now in comparison.regressions if not now.confirmation]
             results = {now.id: now for _was, now in comparison.regressions}
 

@@ -54,7 +54,7 @@ class Mutant:
 
     def unchanged(self) -> "Mutant":
         """A mutant in the same place that changes nothing: a verdict that it was killed is wrong."""
-        return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: nothing is changed")
+        return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: unchanged")
 
 
 def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int, str]]:
@@ -90,13 +90,13 @@ def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Muta
 def _changes(instruction: CsInsn, names: dict[int, str]) -> Iterator[tuple[bytes, str, str]]:
     code = bytes(instruction.bytes)
     if 0x70 <= code[0] <= 0x7F:
-        yield bytes([code[0] ^ 1]) + code[1:], "condition", "the opposite condition"
+        yield bytes([code[0] ^ 1]) + code[1:], "condition", "condition inverted"
     elif code[0] == 0x0F and 0x80 <= code[1] <= 0x8F:
-        yield code[:1] + bytes([code[1] ^ 1]) + code[2:], "condition", "the opposite condition"
+        yield code[:1] + bytes([code[1] ^ 1]) + code[2:], "condition", "condition inverted"
     elif code[0] == 0xE8:
         callee = names.get(instruction.operands[0].imm % (1 << 64), "")
         if not callee.startswith(_NOT_CALLS):
-            yield NOP, "call", f"{callee or 'the call'} is skipped"
+            yield NOP, "call", f"call of {callee} skipped" if callee else "call skipped"
     elif instruction.id == X86_INS_CMP or instruction.id in _WITH_CONSTANT:
         yield from _constant(instruction, code)
 

@@ -53,8 +53,8 @@ class Study:
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
         checks = [mutant.unchanged() for mutant in chosen[::MUTANTS_PER_CHECK]]
         if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
-            console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}", soft_wrap=True)
-        console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
+            console.print(f"not in this kernel, or inlined: {', '.join(absent)}", soft_wrap=True)
+        console.print(f"{len(found)} mutants in {len(symbols)} functions; trying {len(chosen)} of those that a test reaches")
         self.try_all([mutant for mutant in checks + chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found + checks}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
@@ -70,13 +70,13 @@ class Study:
         with console.status("booting, collecting, and running everything once"):
             symbols, addresses, first = self.twice(self.bench.study, names)
         if not symbols:
-            raise SpecError(f"none of these functions is in this kernel, except as part of its callers: {', '.join(names)}")
+            raise SpecError(f"none of these functions is in this kernel, except inlined: {', '.join(names)}")
         code = self.bench.read(symbols)
         tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
         for index in first.keys() - set(tests):
-            console.print(f"not used, since it alone takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False,
+            console.print(f"test not used, it takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False,
                           soft_wrap=True)
-        with console.status("running everything again, to see what is executed, and what moves by itself"):
+        with console.status("running everything again, to record coverage and random differences"):
             slots = self.options.slots
             with self.workers() as pool:
                 watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
@@ -100,7 +100,7 @@ class Study:
         except Gone as gone:
             if self.bench.over:
                 raise
-            console.print(f"once more, since a machine was lost: {gone}", soft_wrap=True, markup=False)
+            console.print(f"a machine was lost ({gone}): trying again", soft_wrap=True, markup=False)
             return action(*arguments)
 
     def judge_tests(self, *others: dict[int, Seen]) -> None:
@@ -108,8 +108,8 @@ class Study:
         self.unsteady = {index: {name for other in others for name in moved(base, other[index])} for index, base in self.base.items()}
         for index, base in list(self.base.items()):
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
-                console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False,
-                              soft_wrap=True)
+                console.print(f"test not used, its outcome varies: {self.bench.tests[index]}: {base.outcome}, {min(outcomes)}",
+                              markup=False, soft_wrap=True)
                 del self.base[index]
         self.afterwards = [index for index in self.base if self.is_afterwards(index)]
         self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]
@@ -206,7 +206,7 @@ class Study:
                 except NeverBegan as error:
                     return self.verdict(mutant, "no start", how=str(error), reaching=most)
                 except Gone as error:
-                    found = {GONE: f"the machine is gone: {error}"}
+                    found = {GONE: f"the machine ended: {error}"}
                 if found:
                     with machine.held():
                         how = self.confirmed(mutant, tests[:ran], found)

@@ -69,7 +69,7 @@ def test_private_words_are_found_in_files_and_archives(tmp_path, planted):
 
 def test_address_is_found_in_a_capture(tmp_path):
     (tmp_path / "capture.pcap").write_bytes(base64.b64decode("AAECAw==") + bytes.fromhex("525400123456") + bytes(9))
-    assert PRIVATE.found_in(tmp_path) == ["capture.pcap: 52:54:00:12:34:56 as it is on the wire"]
+    assert PRIVATE.found_in(tmp_path) == ["capture.pcap: 52:54:00:12:34:56 in binary"]
 
 
 @pytest.mark.parametrize("harmless", ["rebuild-7x", "1192.168.7.99", "/home/joanna/kdrift", "build-70"])
@@ -80,9 +80,9 @@ def test_longer_words_are_others(tmp_path, harmless):
 
 @pytest.mark.parametrize("verdict, wanted", [
     ("REPRODUCED", "Verified: an empty machine with the failing kernel"),
-    ("NOT REPRODUCED", "**It does not do so: on the failing kernel an empty machine says NOT REPRODUCED"),
-    ("CANNOT RUN", "**It does not do so: on the failing kernel an empty machine says CANNOT RUN"),
-    ("", "an empty machine says nothing, and REPRODUCED was expected")])
+    ("NOT REPRODUCED", "**Not confirmed: on the failing kernel an empty machine prints NOT REPRODUCED instead of REPRODUCED.**"),
+    ("CANNOT RUN", "**Not confirmed: on the failing kernel an empty machine prints CANNOT RUN instead of REPRODUCED.**"),
+    ("", "an empty machine prints no verdict instead of REPRODUCED")])
 def test_report_says_plainly_whether_it_reproduces(verdict, wanted):
     assert wanted in _report({"failing": Visit(verdict, "the transcript", "bookworm")})
 
@@ -102,10 +102,10 @@ def _report(visits):
 
 
 @pytest.mark.parametrize("there, why, script", [
-    (Visit("", "case: x\n#!/bin/sh\n# a\nip netns add a\n-- the end of setup.sh\nthe machine ended without a word; the console:\n[ 1.0] x",
-           "trixie"),
+    (Visit("", "case: x\n#!/bin/sh\n# a\nip netns add a\n-- the end of setup.sh\n"
+               "the machine ended without a verdict; the console:\n[ 1.0] x", "trixie"),
      "", "#!/bin/sh\n# a\nip netns add a\n"),
-    (Visit("", "case: x\n#!/bin/sh\n# a\nthe machine ended without a word; the console:\n[ 1.0] x", "trixie"), "[ 1.0] x", None),
+    (Visit("", "case: x\n#!/bin/sh\n# a\nthe machine ended without a verdict; the console:\n[ 1.0] x", "trixie"), "[ 1.0] x", None),
     (Visit("CANNOT RUN", "case: x\n\nCANNOT RUN: the kernel has no ipip tunnels", "trixie"), "CANNOT RUN: the kernel has no ipip tunnels",
      None),
     ("QEMU did not start", "QEMU did not start", None),

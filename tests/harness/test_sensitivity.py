@@ -123,7 +123,7 @@ def test_another_outcome_has_to_come_again_and_not_without_the_mutant(unchanged,
 
 
 def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
-    verdict = Verdict("f+0x1 call", "f", ("keepalive",), "call g: g is skipped", "killed", "t", "how", 1, 2)
+    verdict = Verdict("f+0x1 call", "f", ("keepalive",), "call g: call of g skipped", "killed", "t", "how", 1, 2)
     Ledger(tmp_path / "l", "key").add(verdict)
     with (tmp_path / "l").open("a") as file:
         file.write('{"key": "ke')
@@ -137,8 +137,8 @@ def test_only_what_was_reached_and_ran_counts():
 
 
 def test_a_mutant_that_changes_nothing_is_told_apart_and_counts_in_no_score():
-    mutant = Mutant("f", 1, 1, b"e8", b"90", "call", "call g: g is skipped").unchanged()
-    assert (mutant.id, mutant.new, mutant.text) == ("f+0x1 nothing", b"e8", "call g: nothing is changed")
+    mutant = Mutant("f", 1, 1, b"e8", b"90", "call", "call g: call of g skipped").unchanged()
+    assert (mutant.id, mutant.new, mutant.text) == ("f+0x1 nothing", b"e8", "call g: unchanged")
     study = Study(None, {"keepalive": ["f"]}, argparse.Namespace())
     verdicts = [study.verdict(mutant, "killed", "t", "how"), study.verdict(mutant, "survived")]
     assert [each.outcome for each in verdicts] == ["false alarm", "quiet"] and score("f", verdicts).share is None
