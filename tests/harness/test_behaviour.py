@@ -56,7 +56,7 @@ def test_series_are_in_the_order_of_their_versions(tmp_path):
     text, document = written(tmp_path, results(tmp_path / "b", "6.12.1-1", 60.5), results(tmp_path / "a", "6.9.1-1", 60.5))
 
     assert list(document["rows"][0]["figures"]) == ["6.9", "6.12"]
-    assert "| what | 6.9 | 6.12 | test |" in text
+    assert "| behaviour | 6.9 | 6.12 | test |" in text
 
 
 def test_a_row_may_be_of_some_parameter_sets_and_in_words(tmp_path, monkeypatch):
