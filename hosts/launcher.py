@@ -26,7 +26,7 @@ from hosts.ssh import FAILED, Host, HostError, complaint, in_a_shell
 from kernels.cache import Cache
 from vm.image import ImageError, boot_image
 from vm.job import Events, Job
-from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, wait_for_end_signal, end_with_session, slot
+from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, end_with_session, slot, wait_for_end_signal
 from vm.process import DIES_WITH_PARENT
 
 ENDING = 8                                  # seconds that the other machine may take to clean up; see session.session

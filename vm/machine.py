@@ -189,7 +189,7 @@ class Machine:
         """QEMU's last message, or else how it ended."""
         lines = (self.directory / "qemu.log").read_text(errors="replace").splitlines()
         if messages := [line for line in lines if line.strip() and ": warning: " not in line]:
-            return last_messages[-1]
+            return messages[-1]
         status = self.process.poll()
         return f"killed by {signal.Signals(-status).name}" if status and status < 0 else f"status {status}"
 
