@@ -139,7 +139,7 @@ def test_hostile_text_stays_text(open_page):
     page = open_page([hostile_kernel(), hostile_kernel()], validate=True)
     page.locator("#matrix a.sign").first.click()
     page.locator("dialog details").evaluate_all("boxes => boxes.forEach(box => { box.open = true })")
-    page.wait_for_selector("dialog >> text=cannot be drawn")
+    page.wait_for_selector("dialog >> text=Cannot draw this capture")
 
     assert page.locator("img, b, dialog script").count() == 0
     for place in (
