@@ -142,7 +142,7 @@ def test_a_mutant_that_changes_nothing_is_told_apart_and_counts_in_no_score():
     study = Study(None, {"keepalive": ["f"]}, argparse.Namespace())
     verdicts = [study.verdict(mutant, "killed", "t", "how"), study.verdict(mutant, "survived")]
     assert [each.outcome for each in verdicts] == ["false alarm", "quiet"] and score("f", verdicts).share is None
-    assert checked(verdicts) == "2 mutants that change nothing: 1 called killed"
+    assert checked(verdicts) == "2 control mutants that change nothing: 1 called killed"
 
 
 def test_everything_runs_in_an_order_of_chance_but_what_is_last():
