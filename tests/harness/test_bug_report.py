@@ -33,7 +33,7 @@ def test_case_is_verified_on_an_empty_machine(reported):
     transcript = (folder / "transcript-failing.txt").read_text()
     assert transcript.rstrip().endswith("\nREPRODUCED")
     assert f"Linux {session.releases[KERNEL]}" in transcript
-    assert "seen on: linux-image-" in transcript
+    assert "failed:  linux-image-" in transcript
 
 
 def test_folder_holds_report_case_topology_and_evidence(reported):
@@ -42,7 +42,7 @@ def test_folder_holds_report_case_topology_and_evidence(reported):
     assert names >= {"report.md", "repro.pyz", "setup.sh", "capture-client.pcap", "capture-server.pcap", "ladder.txt", "counters.txt",
                      "sysctls.txt", "results.json", "SHA256SUMS", "transcript-failing.txt", "topology.txt"}
     report = (folder / "report.md").read_text()
-    for words in ("# Promise is broken [ipv4]: not so on linux-image-", "One byte is two bytes.", "assert 1 == 2",
+    for words in ("# Fails on linux-image-", ": Promise is broken [ipv4]\n", "One byte is two bytes.", "assert 1 == 2",
                   "- package: linux-image-", "CONFIG_HZ=",
                   "sudo python3 repro.pyz", "Verified: an empty machine with the failing kernel", "## Transcript on the failing kernel"):
         assert words in report
