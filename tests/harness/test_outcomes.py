@@ -136,10 +136,11 @@ def test_no_test_chosen_is_a_usage_error(tmp_path):
     assert session.outcomes() == {}
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/kdrift"])
-def test_report_that_cannot_be_written_is_a_usage_error(tmp_path, place):
+@pytest.mark.parametrize("option, place", [("--report", "file"), ("--report", "file/below"), ("--report", "/proc/kdrift"),
+                                           ("--bug-report", "file")])
+def test_report_that_cannot_be_written_is_a_usage_error(tmp_path, option, place):
     (tmp_path / "file").write_text("no directory")
     directory = tmp_path / place
-    session = run(tmp_path, "test_outcomes.py", f"--report={directory}")
+    session = run(tmp_path, "test_outcomes.py", f"{option}={directory}")
     assert session.status == 2
-    assert session.output.splitlines() == [one_line(session.output, f"ERROR: --report {directory}: "), ""]
+    assert session.output.splitlines() == [one_line(session.output, f"ERROR: {option} {directory}: "), ""]
