@@ -116,7 +116,8 @@ class FarSession(KernelSession):
     def start_machine(self, run: KernelRun) -> None:
         lost = self.builders and not isinstance(run, HostRun) and not any(builder.alive for builder in self.builders)
         if lost:
-            run.error = "no builder is left: " + run.machines[-1].last("end")["why"]
+            end = run.machines[-1].last("end")      # none where it was to be replaced for what a test had left there
+            run.error = "no builder is left" + (f": {end['why']}" if end else "")
             self.sched.give_up(run.number)
         else:
             super().start_machine(run)
