@@ -1,4 +1,5 @@
 """A pytest session whose tests also run on other machines: hosts reached by ssh, and builders that boot kernels."""
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +23,16 @@ LEFT_OUT = "the audit tests and those that take a device from its driver"
 class HostRun(KernelRun):
     """The kernel that a host runs.  `own_machine`: tests may change more of it than private namespaces hold."""
 
-    host: Host | None = None
+    host: Host | None = None                # None if it did not come up
     own_machine: bool = False
 
     def path(self) -> None:
         return None
 
-    def introduction(self) -> str:
-        """What the user should know before anything starts there."""
+    def introduction(self, kernel: Kernel) -> str:
+        """What the user should know before anything starts there, on its kernel."""
         rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
-        return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
+        return f"{self.label}: {kernel.release}, tests run in private namespaces; {rest}"
 
 
 @dataclass
@@ -110,7 +111,7 @@ class FarSession(KernelSession):
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         for run in self.runs.values():
             if isinstance(run, HostRun) and run.kernel:
-                self.config.get_terminal_writer().line(run.introduction())
+                self.config.get_terminal_writer().line(run.introduction(run.kernel))
         super().pytest_sessionstart(session)
 
     def start_machine(self, run: KernelRun) -> None:
@@ -124,7 +125,8 @@ class FarSession(KernelSession):
 
     def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
         if isinstance(run, HostRun):
-            where = Path(self.job["cwd"])
+            assert run.host
+            where = self.config.invocation_params.dir
             cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
             self.visit(run.host, events, slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
         elif self.builders:
@@ -138,8 +140,8 @@ class FarSession(KernelSession):
             return super().write_job(run, events, job)
         return "hosts.launcher"
 
-    def visit(self, host: Host, events: Events, **rest: object) -> Visit:
-        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), **rest)
+    def visit(self, host: Host, events: Events, slots: int, cwd: str = ".", own_machine: bool = False, job: str | None = None) -> Visit:
+        return Visit(host, str(self.directory), os.getpid(), str(events.path), str(PROJECT), slots, cwd, own_machine, job)
 
     def restorable(self, run: KernelRun) -> bool:
         return not isinstance(run, HostRun)
