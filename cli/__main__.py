@@ -8,8 +8,10 @@ OF_PYTEST = ("validate", "pytest", "selftest")
 def main(arguments: list[str]) -> int:
     command, *options = arguments
     if command in OF_PYTEST:
-        return import_module("cli.run").main(arguments)
-    return import_module(f"cli.{command}").main(options)
+        status: int = import_module("cli.run").main(arguments)
+    else:
+        status = import_module(f"cli.{command}").main(options)
+    return status
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -84,7 +85,7 @@ def measure(spec: str, runs: int) -> list[tuple[str, list[float], str]]:
     return lines
 
 
-def session(spec: str, *options: str) -> dict:
+def session(spec: str, *options: str) -> dict[str, Any]:
     """One pytest session in a process of its own; the kernel's part of its results."""
     with tempfile.TemporaryDirectory() as directory:
         words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", f"--kernel={spec}", f"--report={directory}", CASES, *options]
@@ -92,7 +93,8 @@ def session(spec: str, *options: str) -> dict:
         if run.returncode:
             last = (run.stdout + run.stderr).strip().splitlines()[-1]
             raise BenchError(f"the measured session failed with status {run.returncode}: {last}")
-        return json.loads(Path(directory, "results.json").read_text())["kernels"][0]
+        kernel: dict[str, Any] = json.loads(Path(directory, "results.json").read_text())["kernels"][0]
+        return kernel
 
 
 def topologies(runs: int) -> tuple[list[float], list[float]]:

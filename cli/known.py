@@ -23,6 +23,7 @@ from report.check import OPEN, PROVED, WRONG, Batch, add, batches, judge, read_s
 from report.known import FILE, Issue, KnownIssuesError, load
 from report.reading import ResultsError, read
 from report.record import rewrite
+from report.results import TestResult
 
 FOUND_WRONG = 1
 
@@ -135,7 +136,7 @@ def _all_tests() -> list[str]:
     return found
 
 
-def _run(batch: Batch, options: argparse.Namespace, stored: dict) -> str:
+def _run(batch: Batch, options: argparse.Namespace, stored: dict[str, dict[str, TestResult]]) -> str:
     """Run the batch and take in its results; why there are none, or nothing."""
     name = "".join(char if char.isalnum() or char in ".-+" else "_" for char in batch.version)
     number = next(number for number in range(1000) if not (options.report / f"{name}.{number}").exists())

@@ -16,7 +16,7 @@ from report.expected import ExpectedError
 from report.files import write_files
 from report.labels import LabelError, check_label
 from report.reading import ResultsError, read
-from report.results import KernelResult
+from report.results import KernelResult, Run
 from report.status import exit_status
 from report.table import issue_lines, kernel_lines
 from report.verdict import FAIL_BY_DEFAULT, compare_all, fail_on
@@ -52,9 +52,11 @@ def main(arguments: list[str]) -> int:
     return run["exit_status"]
 
 
-def merge(files: Sequence[str | Path]) -> tuple[dict, list[KernelResult]]:
+def merge(files: Sequence[str | Path]) -> tuple[Run, list[KernelResult]]:
     """One run and its kernels.  `files` are paths, each with labels or without.  Raises ResultsError."""
-    runs, kernels, names = [], {}, []
+    runs: list[Run] = []
+    kernels: dict[str, KernelResult] = {}
+    names: list[str] = []
     for word in files:
         path, labels = _split(os.fspath(word))
         names.append(path.name)
@@ -63,8 +65,8 @@ def merge(files: Sequence[str | Path]) -> tuple[dict, list[KernelResult]]:
         _rename(path, found, labels)
         for kernel in found:
             _join(kernels.setdefault(kernel.label, kernel), kernel, path)
-    whole = {"started": min(run["started"] for run in runs), "duration_s": round(sum(run["duration_s"] for run in runs), 3),
-             "arguments": ["merge", *names], "python": sys.version.split()[0], "exit_status": 0}
+    whole: Run = {"started": min(run["started"] for run in runs), "duration_s": round(sum(run["duration_s"] for run in runs), 3),
+                  "arguments": ["merge", *names], "python": sys.version.split()[0], "exit_status": 0}
     if early := [f"{name}: {run['unfinished']}" for name, run in zip(names, runs, strict=True) if run.get("unfinished")]:
         whole["unfinished"] = "; ".join(early)
     return whole, list(kernels.values())

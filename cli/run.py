@@ -15,7 +15,7 @@ import pytest
 from common.errors import SpecError
 from common.project import PROJECT
 from conftest import PLUGIN, add_options
-from kernels.grammar import parse
+from kernels.grammar import LocalSpec, parse
 from report.labels import split_label
 from report.results import KernelResult
 from report.status import bisect_status, of_pytest
@@ -107,7 +107,7 @@ def absolute(kernel: str) -> str:
         spec = parse(what)
     except SpecError:
         return kernel                       # whoever reads it says what is wrong
-    if spec.path is None:
+    if not isinstance(spec, LocalSpec):
         return kernel
     return f"{spec.path}" + "".join(f",modules={each}" for each in spec.modules) + f"={label}" * bool(label)
 

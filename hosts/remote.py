@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 POLLRDHUP = 0x2000
@@ -23,7 +24,7 @@ GRACE = 0.5                                 # seconds for the work to end by its
 PATIENCE = 5                                # seconds for a test to undo its changes
 
 
-def main(settings: dict) -> None:
+def main(settings: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, ended)
     signal.signal(signal.SIGHUP, ended)
@@ -47,7 +48,7 @@ def say(**event: object) -> None:
         os.write(2, json.dumps({"at": time.time(), **event}).encode() + b"\n")
 
 
-def start(work: Callable[[dict], None], settings: dict) -> int:
+def start(work: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -113,7 +114,7 @@ def end_all() -> None:
             os.waitpid(-1, 0)
 
 
-def work_for_pytest(settings: dict) -> None:
+def work_for_pytest(settings: dict[str, Any]) -> None:
     """One worker, as in a guest, but in private namespaces.  Raises Unusable."""
     directory = Path(settings["directory"])
     project = directory / "project"
@@ -122,6 +123,7 @@ def work_for_pytest(settings: dict) -> None:
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
 
+    from netns.errors import IsolationError
     from netns.hosts import isolate
     os.environ["KDRIFT_PROJECTS"] = json.dumps([settings["project"], str(project)])
     if settings["own_machine"]:
@@ -129,14 +131,15 @@ def work_for_pytest(settings: dict) -> None:
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         isolate.enter()
-    except isolate.IsolationError as error:
+    except IsolationError as error:
         raise Unusable(str(error)) from None
     os.chdir(project / settings["cwd"])
     say(state="running")
-    serve(init_popen_io(get_execmodel("main_thread_only")), id="far-worker")
+    io = init_popen_io(get_execmodel("main_thread_only"))
+    serve(io, id="far-worker")              # type: ignore[arg-type]  # execnet's Popen2IO lacks what serve() does not call
 
 
-def run_machine(settings: dict) -> None:
+def run_machine(settings: dict[str, Any]) -> None:
     """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Unusable."""
     from common.errors import CacheError
     from kernels.cache import Cache

@@ -1,4 +1,5 @@
 """A pytest session whose tests also run on other machines: hosts reached by ssh, and builders that boot kernels."""
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +23,16 @@ LEFT_OUT = "the audit tests and those that unbind a device from its driver"
 class HostRun(KernelRun):
     """The kernel that a host runs.  `own_machine`: tests may change more of it than private namespaces hold."""
 
-    host: Host | None = None
+    host: Host | None = None                # None if it did not come up
     own_machine: bool = False
 
     def path(self) -> None:
         return None
 
-    def introduction(self) -> str:
-        """What the user should know before anything starts there."""
+    def introduction(self, kernel: Kernel) -> str:
+        """What the user should know before anything starts there, on its kernel."""
         rest = "they may change the whole machine" if self.own_machine else f"without --own-machine {LEFT_OUT} do not run"
-        return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
+        return f"{self.label}: {kernel.release}, tests run in private namespaces; {rest}"
 
 
 @dataclass
@@ -110,20 +111,22 @@ class FarSession(KernelSession):
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         for run in self.runs.values():
             if isinstance(run, HostRun) and run.kernel:
-                self.config.get_terminal_writer().line(run.introduction())
+                self.config.get_terminal_writer().line(run.introduction(run.kernel))
         super().pytest_sessionstart(session)
 
     def start_machine(self, run: KernelRun) -> None:
         lost = self.builders and not isinstance(run, HostRun) and not any(builder.alive for builder in self.builders)
         if lost:
-            run.error = "no builder is left: " + run.machines[-1].last("end")["why"]
+            end = run.machines[-1].last("end")      # none where it was to be replaced for what a test had left there
+            run.error = "no builder is left" + (f": {end['why']}" if end else "")
             self.sched.give_up(run.number)
         else:
             super().start_machine(run)
 
     def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
         if isinstance(run, HostRun):
-            where = Path(self.job["cwd"])
+            assert run.host
+            where = self.config.invocation_params.dir
             cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
             self.visit(run.host, events, slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
         elif self.builders:
@@ -137,8 +140,8 @@ class FarSession(KernelSession):
             return super().write_job(run, events, job)
         return "hosts.launcher"
 
-    def visit(self, host: Host, events: Events, **rest: object) -> Visit:
-        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), **rest)
+    def visit(self, host: Host, events: Events, slots: int, cwd: str = ".", own_machine: bool = False, job: str | None = None) -> Visit:
+        return Visit(host, str(self.directory), os.getpid(), str(events.path), str(PROJECT), slots, cwd, own_machine, job)
 
     def restorable(self, run: KernelRun) -> bool:
         return not isinstance(run, HostRun)

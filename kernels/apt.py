@@ -4,7 +4,6 @@ The host's proxy and authentication settings apply; only directories, hooks and 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -89,7 +88,8 @@ class Apt:
         """The package lists that `update` fetched, by suite."""
         found = {}
         for path in sorted((self.root / "lists").glob("*_dists_*_main_binary-amd64_Packages*")):
-            found[re.search(r"_dists_([^_]+)_main_", path.name)[1]] = path
+            if suite := re.search(r"_dists_([^_]+)_main_", path.name):
+                found[suite[1]] = path
         return found
 
     def read_list(self, path: Path) -> bytes:
@@ -178,20 +178,21 @@ class Apt:
 
 
 @contextlib.contextmanager
-def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen, Callable[[], bytes]]]:
+def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bytes]]]:
     """A process that ends with this one, and a function that reads its new output."""
     line = ["setpriv", "--pdeathsig", "KILL", *line]
     process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
-    flags = fcntl.fcntl(process.stdout, fcntl.F_GETFL)
-    fcntl.fcntl(process.stdout, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    output = process.stdout
+    assert output is not None
+    os.set_blocking(output.fileno(), False)
     try:
-        yield process, lambda: process.stdout.read() or b""
+        yield process, lambda: output.read() or b""
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        process.stdout.close()
+        output.close()
 
 
 def is_absence(reason: str) -> bool:

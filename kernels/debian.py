@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
-from kernels.cache import Cache, sha256_of
+from kernels.cache import Cache, Meta, sha256_of
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
 from kernels.packages import Candidate, Index, Package, debian_version_key, in_series, read_index
@@ -40,9 +40,9 @@ class Archive:
         If the mirror fails, returns the old one and prints a line. Raises FetchError if there is none.
         """
         known = Index.load(self.root / "index.json")
-        if self.offline and known is None:
-            raise FetchError("no package index in the cache, and --offline forbids fetching one")
         if self.offline:
+            if known is None:
+                raise FetchError("no package index in the cache, and --offline forbids fetching one")
             return known
         try:
             apt = self._apt()
@@ -61,7 +61,7 @@ class Archive:
             self.progress.say(f"{error}; using the package index of {_date(known.updated)}")
             return known
 
-    def kernels(self) -> list[tuple[str, dict]]:
+    def kernels(self) -> list[tuple[str, Meta]]:
         """Key and metadata of every cached Debian kernel, oldest version first."""
         entries = [(entry.key, entry.meta) for entry in self.cache.entries("kernels") if entry.meta.get("suite")]
         return sorted(entries, key=lambda entry: (debian_version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
@@ -70,7 +70,7 @@ class Archive:
         """The cache entry of a candidate, downloaded and unpacked if necessary. Raises FetchError."""
         head = candidate.head
 
-        def build(root: Path) -> dict:
+        def build(root: Path) -> Meta:
             if self.offline:
                 raise FetchError(f"{head.name} {head.version} is not in the cache, and --offline forbids fetching it")
             with self.cache.lock("apt", shared=True):

@@ -110,14 +110,14 @@ def _pipe_rpm(package: Path, root: Path) -> None:
     _check(_run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], "cpio", archive.stdout, root), package)
 
 
-def _run(line: Sequence[str], needs: str, text: bytes | None = None, directory: Path | None = None):
+def _run(line: Sequence[str], needs: str, text: bytes | None = None, directory: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which(line[0]) or shutil.which(line[0], path="/usr/sbin:/sbin")
     if not program:
         raise FetchError(f"{line[0]} is not installed (Debian package: {needs})")
     return subprocess.run([program, *line[1:]], input=text, cwd=directory, capture_output=True)
 
 
-def _check(result: subprocess.CompletedProcess, what: Path) -> None:
+def _check(result: subprocess.CompletedProcess[bytes], what: Path) -> None:
     if result.returncode == 0:
         return
     words = result.stderr.decode(errors="replace").strip().splitlines()

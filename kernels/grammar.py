@@ -17,12 +17,18 @@ from common.errors import SpecError
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed specification: kind is "running", "series", "exact", "package", "image" or "tree"."""
+    """A parsed specification: kind is "running", "series" or "exact"; that of a LocalSpec "package", "image" or "tree"."""
 
     text: str
     kind: str
-    path: Path | None = None
-    modules: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class LocalSpec(Spec):
+    """A parsed specification of files, by absolute paths."""
+
+    path: Path
+    modules: tuple[Path, ...]
 
 
 def parse(text: str) -> Spec:
@@ -45,7 +51,7 @@ def parse(text: str) -> Spec:
                     "or the path of a .deb, .rpm, bzImage or build tree")
 
 
-def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
+def _parse_path(text: str, path: Path, options: list[str]) -> LocalSpec:
     for option in options:
         if not option.startswith("modules="):
             raise SpecError(f"{text}: unknown option {option!r}: only modules=PATH may follow a path")
@@ -57,5 +63,5 @@ def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
     if path.is_dir():
         if not (path / "arch/x86/boot/bzImage").is_file():
             raise SpecError(f"{path} has no arch/x86/boot/bzImage: not a kernel tree, or not built")
-        return Spec(text, "tree", path, modules)
-    return Spec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)
+        return LocalSpec(text, "tree", path, modules)
+    return LocalSpec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def _deb822(text: str) -> Iterable[Source]:
 def _one_line(text: str) -> Iterable[Source]:
     for line in text.splitlines():
         match = re.match(r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<rest>[^#]*)", line)
-        words = match and match["rest"].split()
+        words = match["rest"].split() if match else []
         if not match or len(words) < 2:
             continue
         options = dict(word.split("=", 1) for word in shlex.split(match["options"] or "") if "=" in word)
@@ -107,7 +107,7 @@ def _is_security(suite: str) -> bool:
     return suite.endswith(("-security", "/updates"))
 
 
-def _best(sources: list[Source], wanted) -> Source | None:
+def _best(sources: list[Source], wanted: Callable[[str], bool]) -> Source | None:
     """The likeliest Debian archive: others use its suite names too, but hardly its keyring, path and suites together."""
     def likelihood(source: Source) -> int:
         keys = source.signed_by or ""

@@ -5,14 +5,14 @@ newest kernel counts; if several files have a kernel, all its tests count. Exit 
 """
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NotRequired, TypedDict
 
 from common.project import PROJECT
 from report.known import version_key
-from report.results import KernelResult
+from report.results import KernelResult, Measurement
 
 ROWS = Path(__file__).with_name("behaviour.toml")
 DOCS = PROJECT / "docs"
@@ -33,12 +33,31 @@ class Figure(NamedTuple):
     values: int
 
 
-def figures(kernels: Sequence[KernelResult]) -> list[dict]:
-    """One entry per row that some kernel has: {"section", "says", "measurement", "unit", "test", "figures": {series: Figure}}."""
+class Asked(TypedDict):
+    """A row of report/behaviour.toml."""
+
+    says: str
+    measurement: str
+    only: NotRequired[str]
+    words: NotRequired[list[str]]
+
+
+class Row(Asked):
+    """A row and what the kernels gave; `figures` are by series."""
+
+    section: str
+    unit: str
+    test: str
+    figures: dict[str, Figure]
+
+
+def figures(kernels: Sequence[KernelResult]) -> list[Row]:
+    """The rows that some kernel has."""
     newest = _newest(kernels)
-    found = []
+    found: list[Row] = []
     for section in tomllib.loads(ROWS.read_text())["section"]:
-        for row in section["rows"]:
+        rows: list[Asked] = section["rows"]
+        for row in rows:
             values: dict[str, list[float]] = {}
             unit = test = ""
             for series, kernel in newest:
@@ -68,13 +87,13 @@ def _newest(kernels: Sequence[KernelResult]) -> list[tuple[str, KernelResult]]:
     return sorted(by_series.items(), key=lambda item: version_key(item[0]))
 
 
-def _measured(kernel: KernelResult, name: str, only: str) -> list[tuple[str, dict]]:
+def _measured(kernel: KernelResult, name: str, only: str) -> list[tuple[str, Measurement]]:
     """The measurements of this name, each with its test, in tests whose parameter set begins with `only`."""
     return [(test.id, one) for test in kernel.tests if test.outcome in _GOOD and test.id.partition("[")[2].startswith(only)
             for one in test.measurements if one["name"] == name]
 
 
-def markdown(rows: Sequence[dict]) -> str:
+def markdown(rows: Sequence[Row]) -> str:
     """The tables, one per section."""
     versions = {series: figure.version for row in rows for series, figure in row["figures"].items()}
     series = sorted(versions, key=version_key)
@@ -90,7 +109,7 @@ def markdown(rows: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(figure: Figure | None, row: Mapping) -> str:
+def _cell(figure: Figure | None, row: Row) -> str:
     """A figure with its unit; a row's `words` replace its values 0 and 1."""
     if figure is None:
         return "-"
@@ -108,7 +127,7 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
 
 
-def document(rows: Sequence[dict]) -> str:
+def document(rows: Sequence[Row]) -> str:
     """behaviour.json: {"rows": [...]}, the rows of figures(); each figure has its version, lowest, highest and number of values."""
-    plain = [row | {"figures": {series: figure._asdict() for series, figure in row["figures"].items()}} for row in rows]
+    plain = [{**row, "figures": {series: figure._asdict() for series, figure in row["figures"].items()}} for row in rows]
     return json.dumps({"rows": plain}, indent=1) + "\n"

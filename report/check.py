@@ -7,6 +7,7 @@ entries. The results stay in a directory: what is there is not run again.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from report.known import Affected, Issue, version_key
 from report.reading import read
@@ -122,8 +123,7 @@ def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, st
     return PROVED, f"shows on {span.bad}, not on {', '.join(version for version in (span.before, span.good) if version)}"
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """Tests that showed the issue, that failed otherwise, that passed, and that showed another entry; skipped ones are left out."""
 
     shows: tuple[str, ...]
@@ -131,12 +131,12 @@ class Seen:
     passes: tuple[str, ...]
     hidden: tuple[str, ...]
 
-    def __iter__(self):
-        return iter((self.shows, self.other, self.passes, self.hidden))
-
 
 def _seen(issue: Issue, results: dict[str, TestResult]) -> Seen:
-    shows, other, passes, hidden = [], [], [], []
+    shows: list[str] = []
+    other: list[str] = []
+    passes: list[str] = []
+    hidden: list[str] = []
     for test in results.values():
         if not issue.shows_in(test.id):
             continue

@@ -2,6 +2,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from report.results import KernelResult, TestResult
 
@@ -42,7 +43,7 @@ class Confirmation:
     def _under(self, name: str, side: Sequence[int]) -> str:
         return f"fails under {self._share(side)} seeds on {name}" + (f": {', '.join(map(str, side))}" if side else "")
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The form that results.json has."""
         return asdict(self)
 

@@ -2,12 +2,20 @@
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
-
-T = TypeVar("T")
+from typing import Any, Protocol, TypeVar
 
 
-def read_entries(path: Path, name: str, make: Callable[[dict], T], error: type[Exception]) -> list[T]:
+class Named(Protocol):
+    """What an entry is."""
+
+    @property
+    def id(self) -> str: ...
+
+
+T = TypeVar("T", bound=Named)
+
+
+def read_entries(path: Path, name: str, make: Callable[[dict[str, Any]], T], error: type[Exception]) -> list[T]:
     """The results of `make` for each table of the array `name`; each has an `id`, unique in the file.
 
     `make` raises KeyError, TypeError or ValueError for an unusable table.  Raises `error`, with one line that says where and why.

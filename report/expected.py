@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from common.project import PROJECT
 from report.entries import read_entries
@@ -60,6 +61,9 @@ class Together:
         return "; ".join(map(str, self.entries))
 
 
+Explanation = Expected | Together
+
+
 def _literal(pattern: str) -> str:
     """Brackets are literal."""
     return pattern.replace("[", "[[]")
@@ -71,7 +75,7 @@ def load(path: Path = FILE) -> tuple[Expected, ...]:
     return tuple(read_entries(path, "change", _expected, ExpectedError))
 
 
-def _expected(entry: dict) -> Expected:
+def _expected(entry: dict[str, Any]) -> Expected:
     if unknown := set(entry) - _FIELDS:
         raise ValueError(f"unknown field {min(unknown)!r}")
     for name in ("kinds", "tests", "kernels"):
@@ -86,7 +90,7 @@ def _expected(entry: dict) -> Expected:
                     tuple(entry.get("tests", ["*"])), commit, entry.get("subject", ""), entry.get("unknown", ""))
 
 
-def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | Together | None]:
+def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Explanation | None]:
     """A function that explains a kind that appeared from `old` to `new`: by an entry that came between the two, or by one entry per test.
     Raises ExpectedError."""
     versions = [kernel.version or kernel.release for kernel in (old, new)]
@@ -101,9 +105,9 @@ def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable
     def first(kind: str, tests: Sequence[str]) -> Expected | None:
         return next((entry for entry in came if entry.fits(mirrored(kind) if entry.id in has[0] else kind, tests)), None)
 
-    def entry_of(kind: str, tests: Sequence[str]) -> Expected | Together | None:
+    def entry_of(kind: str, tests: Sequence[str]) -> Explanation | None:
         if entry := first(kind, tests):
             return entry
-        each = dict.fromkeys(first(kind, [test]) for test in tests)
-        return None if None in each else Together(tuple(each))
+        each = [first(kind, [test]) for test in tests]
+        return Together(tuple(dict.fromkeys(entry for entry in each if entry))) if all(each) else None
     return entry_of

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from common.project import PROJECT
 from report.entries import read_entries
@@ -127,7 +128,7 @@ def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def _issue(entry: dict) -> Issue:
+def _issue(entry: dict[str, Any]) -> Issue:
     if unknown := set(entry) - _FIELDS:
         raise ValueError(f"unknown field {min(unknown)!r}")
     issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(parse_range(text) for text in entry["kernels"]),

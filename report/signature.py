@@ -87,7 +87,7 @@ def _split_statement(text: str) -> tuple[str, str]:
     return what, where
 
 
-def _pattern(text: str) -> re.Pattern:
+def _pattern(text: str) -> re.Pattern[str]:
     """`...` matches anything if the text beside it is long enough to tell failures apart."""
     parts = text.split("...")
     return re.compile(".*".join(map(re.escape, parts)) if sum(map(len, parts)) >= 20 else re.escape(text))

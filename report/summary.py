@@ -31,7 +31,7 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
 def _comparison(comparison: Comparison, room: int) -> list[str]:
     """`room` lines are reserved for the rest."""
     old, new = comparison.old, comparison.new
-    tables = [
+    tables: list[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = [
         ("Regressions", ("test", "old", "new", "message"),
          [(now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions]),
         ("Gone", ("test", "missing feature"), [(now.id, _why(now, new)) for _was, now in comparison.gone]),

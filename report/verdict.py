@@ -29,9 +29,15 @@ class Entry:
     why: str = ""
 
     @property
+    def both(self) -> tuple[TestResult, TestResult]:
+        """Its results; one that did not run on both kernels is UNJUDGED, and has no two."""
+        assert self.was and self.now
+        return self.was, self.now
+
+    @property
     def lacking(self) -> bool:
         """Both kernels lack the feature for which it was skipped: the same, but nothing was tested."""
-        return self.kind == SAME and self.now.outcome == "skipped"
+        return self.kind == SAME and self.both[1].outcome == "skipped"
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Comparison:
         return [entry for entry in self.entries if entry.kind in kinds]
 
     def pairs(self, kind: str) -> list[tuple[TestResult, TestResult]]:
-        return [(entry.was, entry.now) for entry in self.of(kind)]
+        return [entry.both for entry in self.of(kind)]
 
     @property
     def counts(self) -> Counter[str]:
@@ -192,16 +198,16 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
     for name in dict.fromkeys([*before, *old.unrun, *after, *new.unrun]):
         was, now = before.get(name), after.get(name)
         entry = Entry(name, MATRIX[outcome(was), outcome(now)], was, now)
-        if entry.lacking and _first(was.message) != _first(now.message):
+        if was and now and entry.lacking and _first(was.message) != _first(now.message):
             entry.kind = UNJUDGED           # skipped for different features
-        if entry.lacking:
+        if was is None or now is None or entry.kind == UNJUDGED:
+            entry.why = _why_not(result, was, now, name)
+        elif entry.lacking:
             entry.why = now.message
         elif entry.kind == SAME:
             entry.kind = _in_detail(result, was, now)
         elif entry.kind == REGRESSION:
             result.drift += _drift(result, was, now, finished=False)
-        elif entry.kind == UNJUDGED:
-            entry.why = _why_not(result, was, now, name)
         elif entry.kind in (GONE, NEW):
             entry.why = (now if entry.kind == GONE else was).message
         result.entries.append(entry)

@@ -1,7 +1,9 @@
 """What pytest knows about a test, recorded for a runner without pytest."""
 import inspect
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -23,10 +25,17 @@ class CannotExport(Exception):
     """The test cannot be run without pytest; the message says why."""
 
 
+class Parameter(TypedDict):
+    """The value of a parameter: its index in the list of values, and its repr() if that is the same in every version of Python."""
+
+    index: int
+    repr: NotRequired[str]
+
+
 @dataclass
 class Manifest:
-    """One case, as inside/repro/case.py reads it.  `fixtures` are by name: (module, function), the last one counts; `params` by name:
-    their index in the list of values; `direct` are parameters of the test that no fixture provides."""
+    """One case, as inside/repro/case.py reads it.  `fixtures` are by name: (module, function), the last one counts; `direct` are
+    parameters of the test that no fixture provides."""
 
     id: str
     module: str
@@ -34,15 +43,15 @@ class Manifest:
     promise: str
     order: list[str] = field(default_factory=list)
     fixtures: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    params: dict[str, dict] = field(default_factory=dict)
+    params: dict[str, Parameter] = field(default_factory=dict)
     direct: list[str] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)        # the case's module, and those with its fixtures
     virtual_clock: str = ""
     own_network: bool = True                                # for the process that runs the case; its hosts always have their own
     packages: list[str] = field(default_factory=list)       # Debian packages besides python3 and iproute2
-    recorded: dict | None = None                            # how it ended: {"kernel", "outcome", "kind", "message"}
+    recorded: dict[str, str] | None = None                  # how it ended: {"kernel", "outcome", "kind", "message"}
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -92,7 +101,9 @@ def describe(item: pytest.Item) -> Manifest:
         elif name not in _OURS:
             found.fixtures[name] = [_place(name, each.func) for each in definitions]
     for name, value in (item.callspec.params if hasattr(item, "callspec") else {}).items():
-        found.params[name] = {"index": _index(item, name), **({"repr": repr(value)} if _plain(value) else {})}
+        found.params[name] = {"index": _index(item, name)}
+        if _plain(value):
+            found.params[name]["repr"] = repr(value)
     found.modules = sorted({found.module, *(module for places in found.fixtures.values() for module, _name in places)})
     if mark := item.get_closest_marker("virtual_clock"):
         found.virtual_clock = mark.args[0]
@@ -111,7 +122,7 @@ def _index(item: pytest.Function, name: str) -> int:
         if name in names:
             sets = [each.values if isinstance(each, ParameterSet) else (each,) if len(names) == 1 else each for each in mark.args[1]]
             return next(index for index, values in enumerate(sets) if all(map(_same, values, (chosen[each] for each in names))))
-    values = item._fixtureinfo.name2fixturedefs[name][-1].params
+    values = item._fixtureinfo.name2fixturedefs[name][-1].params or ()
     return next(index for index, value in enumerate(values) if _same(value, chosen[name]))
 
 
@@ -127,7 +138,7 @@ def module_of(path: Path) -> str:
         raise CannotExport(f"needs {path}, which is outside this project") from None
 
 
-def _place(name: str, function: object) -> tuple[str, str]:
+def _place(name: str, function: Callable[..., object]) -> tuple[str, str]:
     code = inspect.unwrap(function).__code__
     if "_pytest" in Path(code.co_filename).parts:
         raise CannotExport(f"uses pytest's own fixture {name}")
@@ -136,6 +147,6 @@ def _place(name: str, function: object) -> tuple[str, str]:
 
 def _plain(value: object) -> bool:
     """Whether its repr() is the same in every version of Python."""
-    if type(value) in (tuple, list):
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
         return all(map(_plain, value))
     return type(value) in _PLAIN

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from common.project import PROJECT
-from report.results import KernelResult, TestResult, write_json
+from report.results import KernelResult, Run, TestResult, write_json
 
 # The file for evidence whose title starts so; " of " is followed by a host.
 _FILES = (
@@ -16,7 +16,7 @@ _FILES = (
 _OTHERS = "evidence.txt"
 
 
-def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run: dict) -> None:
+def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run: Run) -> None:
     texts: dict[str, list[str]] = {}
     for each in test.evidence:
         if each["title"].startswith("pcap of"):

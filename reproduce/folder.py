@@ -13,7 +13,7 @@ from common.errors import CacheError, FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.spec import resolve
-from report.results import KernelResult, TestResult
+from report.results import KernelResult, Run, TestResult
 from reproduce import text
 from reproduce.collect import CannotExport, Manifest
 from reproduce.describe import describe_elsewhere
@@ -43,7 +43,7 @@ class Settings:
     replay: bool = False                    # keep the verifying machine too, to run it again
 
 
-def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict,
+def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: Run,
                   say: Callable[[str], None]) -> None:
     """`sources` are the kernels of machines by label; a test on a running kernel, here or elsewhere, is not run again."""
     wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
@@ -66,28 +66,27 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
 
 
 def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manifest: Manifest | str, source: Kernel | None,
-                 others: Sequence[KernelResult], run: dict, settings: Settings) -> str:
+                 others: Sequence[KernelResult], run: Run, settings: Settings) -> str:
     """Fill the directory.  Returns the outcome of the verification, in a line."""
     write_evidence(directory, test, kernel, run)
     visits: dict[str, Visit | str] = {}
-    why = no_setup = ""
-    if isinstance(manifest, Manifest):
-        manifest.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
-                             "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
+    no_setup = ""
+    why, case = ("", manifest) if isinstance(manifest, Manifest) else (manifest, None)
+    if case:
+        case.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
+                         "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
         try:
-            write(directory / "repro.pyz", [manifest])
+            write(directory / "repro.pyz", [case])
             with Cache(say=lambda line: None) as cache:
-                visits = _visits(cache, directory, manifest, source, settings)
-                no_setup = write_setup(cache, directory, manifest, source, settings)
+                visits = _visits(cache, directory, case, source, settings)
+                no_setup = write_setup(cache, directory, case, source, settings)
         except (TooNew, OSError, CacheError) as error:
-            why, manifest = str(error), None
-    else:
-        why, manifest = manifest, None
+            why, case = str(error), None
     for role, each in visits.items():
         if isinstance(each, Visit):
             (directory / f"transcript-{role}.txt").write_text(clean(each.transcript))
     replayed = _replay(directory / "replay")
-    (directory / "report.md").write_text(text.report(test, kernel, source, others, manifest, visits, why, replayed))
+    (directory / "report.md").write_text(text.report(test, kernel, source, others, case, visits, why, replayed))
     if leaks := settings.private.found_in(directory):
         (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
         return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from common.errors import CacheError
 from kernels.extract import Kernel
+from report.confirmation import Confirmation
+from report.results import TestResult
 from report.verdict import Comparison
 from rerun.attempts import Attempts, no_machines_left
-from rerun.confirm import Confirmation, confirm
+from rerun.confirm import confirm
 from rerun.conversation import Gone
 from vm.image import ImageError
 from vm.qemu import VMError
@@ -52,7 +54,7 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
             names = [now.id for _was, now in comparison.regressions if not now.confirmation]
             results = {now.id: now for _was, now in comparison.regressions}
 
-            def done(test: str, confirmation: Confirmation, results: dict = results) -> None:
+            def done(test: str, confirmation: Confirmation, results: dict[str, TestResult] = results) -> None:
                 results[test].confirmation = confirmation.as_dict()
                 say(f"{test}: {confirmation}")
 

@@ -66,17 +66,17 @@ def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int
             table.append((int(address, 16), name, module[0].strip("[]") if module else ""))
     table.sort()
     found = []
-    for number, (address, name, module) in enumerate(table):
-        if name.split(".")[0] in names:
-            end = next((table[later][0] for later in range(number + 1, len(table)) if table[later][0] > address), address)
-            found.append(Symbol(name, address, min(end - address, _LONGEST), module))
+    for number, (start, function, owner) in enumerate(table):
+        if function.split(".")[0] in names:
+            end = next((table[later][0] for later in range(number + 1, len(table)) if table[later][0] > start), start)
+            found.append(Symbol(function, start, min(end - start, _LONGEST), owner))
     return found, {address: name for address, name, _module in table}
 
 
 def disassemble(symbol: Symbol, code: bytes) -> Iterator[CsInsn]:
     engine = Cs(CS_ARCH_X86, CS_MODE_64)
     engine.detail = True
-    return engine.disasm(code, symbol.address)
+    yield from engine.disasm(code, symbol.address)
 
 
 def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Mutant]:

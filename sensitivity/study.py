@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -59,12 +59,13 @@ class Study:
         wanted = {mutant.id for mutant in found + checks}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
-    def prepared(self, names: list[str]) -> dict:
+    def prepared(self, names: list[str]) -> dict[str, Any]:
         """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since.
 
         Raises SpecError where the kernel has none of the functions.
         """
         file, key = self.bench.state / "study.pickle", self.key(names)
+        known: dict[str, Any]
         if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
             return known
         with console.status("booting, collecting, and running everything once"):
@@ -82,7 +83,8 @@ class Study:
                 watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
                 orders = [sorted(tests), *(self.shuffled(tests, seed) for seed in range(REHEARSALS))]
                 base, *rehearsed = [pool.submit(self.twice, self.whole, order, seed) for seed, order in enumerate(orders, _FIRST_SEED)]
-                reached, third = {}, {}
+                reached: dict[int, set[int]] = {}
+                third: dict[int, Seen] = {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
                     for address, reaching in found.items():

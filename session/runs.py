@@ -1,4 +1,5 @@
 """The kernels of a session, one column each: what is known of them before and while their machines run."""
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,11 +9,11 @@ import pytest
 from common.errors import FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.grammar import parse
+from kernels.grammar import LocalSpec, parse
 from kernels.modules import build_of
 from kernels.spec import resolve
 from report.labels import LabelError, Named, check_label, labels_of, split_label
-from vm.job import Events
+from vm.job import Event, Events
 from vm.qemu import VMError, check_device, qemu
 
 
@@ -39,11 +40,12 @@ class KernelRun:
 
     def path(self) -> Path | None:
         """Its file or tree, if it was given as one."""
-        return parse(self.spec).path
+        spec = parse(self.spec)
+        return spec.path if isinstance(spec, LocalSpec) else None
 
-    def running(self) -> dict:
+    def running(self) -> Event:
         """What its machine reports once it runs: boot_s (seconds), qemu."""
-        return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+        return next((event for events in self.machines if (event := events.last("boot_s"))), Event())
 
     def first_test_s(self) -> float | None:
         """Seconds of wall time from the start of its machine to its first test."""
@@ -67,7 +69,7 @@ class KernelRun:
         return notes
 
 
-def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
+def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool = True) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
     `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the

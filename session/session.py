@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -25,7 +26,7 @@ from session import worker
 from session.runs import KernelRun
 from session.scheduler import KernelScheduling
 from vm.image import python_command
-from vm.job import Events, Job
+from vm.job import Event, Events, Job
 from vm.payload import pack_sources
 from vm.qemu import kvm_trouble
 
@@ -44,6 +45,8 @@ class KernelSession(DSession):
     """
 
     boots_here = True                       # the machines run on this machine's QEMU
+    directory: Path                         # of the session, from its start on
+    terminal: pytest.TerminalReporter | None
 
     def __init__(self, config: pytest.Config, runs: list[KernelRun]):
         super().__init__(config)
@@ -53,8 +56,7 @@ class KernelSession(DSession):
         self.runs = {run.number: run for run in runs}
         self.started: dict[tuple[str, str], float] = {}
         self.uncollected: set[tuple[str, str]] = set()
-        self.launchers: list[subprocess.Popen] = []
-        self.directory: Path | None = None
+        self.launchers: list[subprocess.Popen[bytes]] = []
 
     def unrun_of(self, run: KernelRun) -> list[str]:
         """Chosen tests that did not run on a kernel."""
@@ -85,10 +87,9 @@ class KernelSession(DSession):
         if option.shell and option.slots > 1:
             self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
         slots = 1 if option.shell else option.slots
-        self.job = {"clock": option.clock, "accel": accel, "slots": slots, "fresh_boot": option.fresh_boot, "devices": option.devices,
-                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT),
-                    "cwd": str(self.config.invocation_params.dir),
-                    "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
+        self.job = partial(Job, clock=option.clock, accel=accel, slots=slots, fresh_boot=option.fresh_boot, devices=option.devices,
+                           deadline=option.deadline, python=python_command(), project=str(PROJECT),
+                           cwd=str(self.config.invocation_params.dir), session=str(self.directory), owner=os.getpid(), seed=option.seed)
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])
@@ -127,7 +128,8 @@ class KernelSession(DSession):
 
     def write_job(self, run: KernelRun, events: Events, job: Path) -> str:
         """Write the launcher's job.  Returns the launcher's module."""
-        Job(kernel=run.kernel, events=str(events.path), **self.job).write(job)
+        assert run.kernel
+        self.job(kernel=run.kernel, events=str(events.path)).write(job)
         return "vm.launcher"
 
     @pytest.hookimpl
@@ -176,22 +178,21 @@ class KernelSession(DSession):
         run = self.run_of(node)
         if (run.number, rep.nodeid) not in self.uncollected:
             self.uncollected.add((run.number, rep.nodeid))
-            rep.kernel = run
+            vars(rep)["kernel"] = run
             self.config.hook.pytest_collectreport(report=rep)
             self._handlefailures(rep)
 
-    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         run = self.run_of(node)
         run.first_test_at = run.first_test_at or time.time()
         self.started[run.number, nodeid] = time.monotonic()
 
-    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Pytest's own progress, file by file, makes no sense for kernels side by side."""
 
     def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
         run = self.run_of(node)
-        rep.kernel = run
-        rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
+        vars(rep).update(kernel=run, wall_s=time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic()))
         super().worker_testreport(node, rep)
         if rep.when == "teardown":          # a machine that ends after this does not end under this test
             self.sched.mark_test_complete(node, rep.item_index)
@@ -201,7 +202,7 @@ class KernelSession(DSession):
         run = self.run_of(node)
         self._active_nodes.remove(node)
         node.ensure_teardown()
-        end = run.machines[-1].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        end: Event = run.machines[-1].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
         if run.number not in self.sched.unfinished:
             return
@@ -221,15 +222,14 @@ class KernelSession(DSession):
             run.error = "\n".join([end["why"], *end.get("console", [])])
         self.sched.give_up(run.number)
 
-    def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
+    def report_ending(self, run: KernelRun, test: str, end: Event, again: bool) -> None:
         """Report a test during which its machine ended."""
         what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
         lines = [f"{what}: {end['why']}", *end.get("console", [])]
         path = test.split("::")[0]
         report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
-                                   longrepr="\n".join(lines), when="call")
-        report.kernel, report.ending, report.hung, report.again = run, end["end"], "hung" in end, again
-        report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
+                                   longrepr="\n".join(lines), when="call", kernel=run, ending=end["end"], hung="hung" in end, again=again,
+                                   wall_s=time.monotonic() - self.started.get((run.number, test), time.monotonic()))
         self.config.hook.pytest_runtest_logreport(report=report)
 
 
@@ -246,7 +246,7 @@ def guest_view(config: pytest.Config) -> Iterator[None]:
     try:
         yield
     finally:
-        config._tmp_path_factory = factory
+        vars(config)["_tmp_path_factory"] = factory
         config.invocation_params = invocation
 
 

@@ -187,8 +187,6 @@ def _resolved_steps(path: str) -> list[str]:
 
 def stage_modules(stage: Path, kernel: Kernel) -> None:
     """Copy the modules that tests may need to where a machine below `stage` looks for them.  Raises ImageError."""
-    if kernel.modules is None:
-        return
     root = stage / os.path.realpath("/lib").lstrip("/")     # the target of the userland's link /lib
     try:
         modules.stage(root.parent, kernel)

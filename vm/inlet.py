@@ -51,9 +51,8 @@ def ringer() -> Callable[[], object]:
     code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(WRITE)
     write = ctypes.PYFUNCTYPE(None, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-    write.code = code                       # it stays as long as the function
 
-    def ring() -> None:
+    def ring(_code: mmap.mmap = code) -> None:      # it stays as long as the function
         write(BELL)
         write(GATE)
 
@@ -69,7 +68,7 @@ def map_memory() -> int:
             continue
         start, end, _flags = (int(word, 16) for word in (device / "resource").read_text().splitlines()[2].split())
         descriptor = os.open(device / "resource2", os.O_RDWR)
-        address = libc.mmap(None, end - start + 1, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        address: int = libc.mmap(None, end - start + 1, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             raise OSError(ctypes.get_errno(), f"cannot map the memory of PCI device {device.name}")
         os.close(descriptor)

@@ -24,12 +24,12 @@ from typing import NoReturn
 
 from common.errors import CacheError
 from fixtures.oops import PANIC, impossible
-from kernels.cache import Cache
+from kernels.cache import Cache, Meta
 from kernels.extract import Kernel
 from vm import shell
 from vm.exact import RECORDED
 from vm.image import INIT, ImageError, boot_image, python_command
-from vm.job import Events, Job
+from vm.job import Event, Events, Job
 from vm.line import Frames
 from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
 from vm.patience import Patience
@@ -187,7 +187,8 @@ def boot(machine: Machine, deadline: float) -> list[str]:
         raise VMError("\n".join(["the kernel did not boot; its last messages:", *words]) if words
                       else "the kernel did not boot and printed nothing")
     machine.await_question(ASKING_DEADLINE)
-    return event["lacks"]
+    lacks: list[str] = event["lacks"]
+    return lacks
 
 
 def check_room(initrd: Path) -> None:
@@ -223,7 +224,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
     """The directory of the machine's saved state, cached or newly made.  Raises VMError."""
-    def save(target: Path) -> dict:
+    def save(target: Path) -> Meta:
         events.add(state="booting")
         with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
                 Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
@@ -293,7 +294,7 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
     events.add(**ending(machine, done))
 
 
-def ending(machine: Machine, done: str | None) -> dict:
+def ending(machine: Machine, done: str | None) -> Event:
     """How a machine ended that was not told to end."""
     console = console_end(machine)
     if line := impossible(machine.console_tail(400)):

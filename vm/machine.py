@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
+from typing import Any, Self
 
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
@@ -42,6 +43,13 @@ COMMAND_LINE = [
     # So are those of processes: QEMU translates code again for each new address, which took 4/5 of the time of a command.
     "norandmaps",
 ]
+
+
+def status_of(monitor: QEMUMonitorProtocol, query: str) -> object:
+    """The `status` in the answer to a query."""
+    answer = monitor.cmd(query)
+    assert isinstance(answer, dict)
+    return answer["status"]
 
 
 class Machine:
@@ -129,7 +137,7 @@ class Machine:
         self.control = self._connect("control")
         self.line.open()
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -200,7 +208,7 @@ class Machine:
         text = self.console.read_bytes()[-64000:].decode(errors="replace")
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
-    def event(self, timeout: float) -> dict | None:
+    def event(self, timeout: float) -> dict[str, Any] | None:
         """The next event of process 1; None if the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
         if the processor is wrong."""
         line, patience = b"", Patience(self.process.pid, timeout)
@@ -217,7 +225,7 @@ class Machine:
                 raise VMError("KVM internal error: the host's KVM cannot run this guest")
             elif patience.is_over():
                 raise VMError(f"no response from the guest within {timeout:.0f} s")
-        event = json.loads(line)
+        event: dict[str, Any] = json.loads(line)
         if event.get("event") == "wrong":   # from processor.probe(): no kernel can be judged here
             raise VMError(f"QEMU {qemu_version()} executes {event['name']} wrongly: EFLAGS is {event['flags']:#x}, expected "
                           f"{event['right']:#x}; no kernel can be judged with it: try another version of QEMU")
@@ -274,7 +282,7 @@ class Machine:
             monitor.cmd("stop")
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate", uri=f"exec:cat > {quote(str(part))} && mv {quote(str(part))} {quote(str(devices))}")
-            while (status := monitor.cmd("query-migrate")["status"]) in ("setup", "active", "device"):
+            while (status := status_of(monitor, "query-migrate")) in ("setup", "active", "device"):
                 time.sleep(0.01)
             if status != "completed":
                 raise VMError(f"saving the machine's state failed: {status}")
@@ -291,7 +299,7 @@ class Machine:
         with self.monitor("restoring the saved state") as monitor:
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate-incoming", uri=f"exec:cat {quote(str(self.state))}/devices")
-            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+            while (status := status_of(monitor, "query-status")) == "inmigrate":
                 time.sleep(0.01)
             if status not in ("paused", "postmigrate"):
                 raise VMError(f"restoring the saved state failed: {status}")

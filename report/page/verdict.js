@@ -33,7 +33,7 @@ function comparisonOf(comparison) {
       "li",
       {},
       linkTo(label, each.id),
-      element("span", {class: "change"}, changed(each)),
+      element("span", {class: "change"}, fromTo(each)),
       each.why ? element("p", {class: "why"}, each.why) : null,
       (each.candidates ?? []).map((fix) => element("p", {class: "why"}, `may lack: ${fix}`)),
     );
@@ -90,7 +90,7 @@ function changesOf(comparison) {
   return details(`Changes: ${changed}`, true, of("Behaviour", false), of("Vocabulary", true));
 }
 
-function changed(each) {
+function fromTo(each) {
   return [outcomeMark(each.was, ` ${each.was}`), " \u2192 ", outcomeMark(each.now, ` ${each.now}`)];
 }
 

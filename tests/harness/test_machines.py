@@ -8,10 +8,15 @@ from contextlib import ExitStack
 
 import pytest
 
+from hosts.session import Builder, FarSession
+from hosts.ssh import Host
 from kernels.cache import Cache
 from kernels.spec import resolve
+from session.runs import KernelRun
+from session.scheduler import KernelScheduling
 from tests.harness.sessions import KERNEL, Session, eventually, one_line, run
 from tests.harness.ssh_server import Server, network, within, write_keys
+from vm.job import Events
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root, to be in a network of its own")
 OUTCOMES, BUSY = "test_outcomes.py", "test_busy.py"
@@ -150,3 +155,12 @@ def test_builder_boots_the_kernel(tmp_path, net, host, options):
     one_line(session.output, f"{KERNEL}: runs on {host.name}")
     assert session.results["kernels"][0]["qemu"]
     nothing_is_left(host)
+
+
+def test_kernel_whose_machine_did_not_fail_is_given_up_when_no_builder_is_left(tmp_path):
+    """Its tests were to go on in another machine; meanwhile another kernel's machine found that the builder is lost."""
+    session = FarSession.__new__(FarSession)
+    session.builders, session.sched = [Builder(Host.parse("builder"), 1, alive=False)], KernelScheduling(["0"])
+    kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / "events")])
+    session.start_machine(kernel)
+    assert kernel.error == "no builder is left" and session.sched.tests_finished
