@@ -14,7 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from netns.errors import MissingFeature, NotMet
+from netns.errors import ExpectationFailed, MissingFeature
 from netns.netlink.message import HEADER, message
 from netns.observe import procnet
 
@@ -117,7 +117,7 @@ class AuditSocket:
     def request(self, kind: int, payload: bytes, within: float = 30) -> int:
         """send() and wait for the acknowledgement; its number where that is not negative, else OSError of it.
 
-        Raises NotMet without an answer `within` seconds.
+        Raises ExpectationFailed without an answer `within` seconds.
         """
         (number,) = struct.unpack_from("=i", self._answer(_NLMSG_ERROR, self.send(kind, payload, True), within))
         if number < 0:
@@ -125,11 +125,11 @@ class AuditSocket:
         return number
 
     def status(self, within: float = 30) -> Status:
-        """The audit system's state now. Raises OSError where the kernel refuses to say, NotMet."""
+        """The audit system's state now. Raises OSError where the kernel refuses to say, ExpectationFailed."""
         return _status(self._answer(AUDIT_GET, self.send(AUDIT_GET, b""), within))
 
     def statuses(self, count: int, within: float = 30) -> list[Status]:
-        """status() so many times, asked for in one packet: messages of nothing but a header. Raises OSError, NotMet."""
+        """status() so many times, asked for in one packet: messages of nothing but a header. Raises OSError, ExpectationFailed."""
         before = self._sequence
         self.socket.sendto(b"".join(self._message(AUDIT_GET, b"") for _ in range(count)), (0, 0))
         # A thread of its own brings each answer (audit_send_reply_thread()), so that the second may be here first.
@@ -215,12 +215,12 @@ class AuditSocket:
         return records
 
     def receive_until(self, message: str, within: float = 10) -> list[Record]:
-        """The records up to the one with this message. Raises NotMet with what came instead, OSError as receive()."""
+        """The records up to the one with this message. Raises ExpectationFailed with what came instead, OSError as receive()."""
         records, deadline = [], time.monotonic() + within
         while message not in (record.message for record in records):
             gone = deadline - time.monotonic()
             if gone <= 0:
-                raise NotMet(f"no message {message!r} after {within:g} s; expected it after {records!r}")
+                raise ExpectationFailed(f"audit daemon: no record {message!r} within {within:g} s; received {records!r}")
             records += self.receive(gone)
         return records
 
@@ -255,7 +255,7 @@ class AuditSocket:
             if number in sequences and got == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", payload)
                 raise OSError(-code, os.strerror(-code))
-        raise NotMet(f"no answer of type {kind} from the audit system after {within:g} s")
+        raise ExpectationFailed(f"no audit reply of message type {kind} within {within:g} s")
 
 
 def _status(payload: bytes) -> Status:

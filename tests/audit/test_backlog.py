@@ -102,7 +102,7 @@ def test_the_audit_daemons_own_records_are_never_held(audit, full):
     crowd.start("users", "burst", LIMIT + 2)
     eventually("process state of the sender of many records", lambda: crowd.state, "D", within=0.08, every=0.002)
     other.start("log_in")
-    eventually("process state of the other sender", lambda: other.state, "D", within=0.08, every=0.002)
+    eventually("process state of the second sender", lambda: other.state, "D", within=0.08, every=0.002)
 
     assert full.timed("log_in").seconds < AT_ONCE
 
@@ -110,7 +110,7 @@ def test_the_audit_daemons_own_records_are_never_held(audit, full):
         process.finish(within=120)
 
 
-@pytest.mark.virtual_clock("the default wait time is a minute")
+@pytest.mark.virtual_clock("waits 60 s, the default backlog_wait_time")
 def test_five_held_senders_are_all_released_within_a_minute(audit, full, measure):
     """Five senders at the default of 60 s. They wait exclusively: each round of kauditd wakes one, and the last may
     wait the full time, but no longer."""

@@ -100,7 +100,7 @@ def test_reason_of_a_loss_is_logged_in_failure_mode_printk_only(audit, mode, rea
     with kernel_log() as lines:
         lose_one(audit)
 
-        eventually("whether the kernel's log has audit_lost=", lambda: any("audit_lost=" in line for line in lines()), True, within=5)
+        eventually("audit_lost= in the kernel's log", lambda: any("audit_lost=" in line for line in lines()), True, within=5)
         assert sum(line.endswith("backlog limit exceeded") for line in lines()) == reasons
 
 
@@ -120,7 +120,7 @@ def test_backlog_wait_time_is_limited_to_ten_minutes(audit):
     """Ten times the default of 60 s is accepted, one jiffy more is EINVAL."""
     most = round(600 / TICK)
     audit.control.set(backlog_wait_time=most)
-    with refused("EINVAL", "setting backlog_wait_time above the most"):
+    with refused("EINVAL", "setting backlog_wait_time above its maximum"):
         audit.control.set(backlog_wait_time=most + 1)
 
     assert audit.status().backlog_wait_time == most

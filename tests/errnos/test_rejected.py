@@ -9,7 +9,7 @@ import pytest
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
 from netns import eventually, tcp_info, tcp_pair, timer_slack
-from netns.attempt import WAYS, attempt, name, refused, so_error
+from netns.attempt import WAYS, attempt, errno_name, refused, so_error
 from netns.hosts import firewall, reject
 from netns.hosts.qdisc import qdisc
 from netns.packets import errqueue, icmp
@@ -50,7 +50,7 @@ def test_each_reject_type_gives_udp_its_errno(net, family, flavour, hook):
             sock.connect((server.address(family), port))
             sock.send(b"x")
             queued = errqueue.next_error(sock)
-            seen[answer] = (name(queued.errno), queued.kind, queued.code, queued.offender)
+            seen[answer] = (errno_name(queued.errno), queued.kind, queued.code, queued.offender)
             expected[answer] = (numbers(family)[answer.kind, answer.code], answer.kind, answer.code, offender)
 
     assert seen == expected
@@ -106,7 +106,7 @@ def test_reject_answers_only_the_first_fragment_of_a_packet(net, family):
             client.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         for number, fragment in enumerate([(24, False), (24, True), (0, True), None], start=1):
             sender.sendto(packet_of(family, here, there, number, fragment), (there, 0))
-        packets.until("2 answers", lambda seen: len(answers(seen)) >= 2, within=5)
+        packets.until("2 responses", lambda seen: len(answers(seen)) >= 2, within=5)
 
     at = slice(4, 6) if family == V4 else slice(2, 4)
     assert [int.from_bytes(answer.quoted[at], "big") for answer in answers(packets)] == [3, 4]
@@ -178,7 +178,7 @@ def test_reject_in_the_output_hook_fails_sendto_with_eperm(net, family, flavour)
     client, server = net.nodes("client", "server")
     with reject.rejecting(client, family, "udp", flavour, "output") as ports:
         for port in ports:
-            with refused("EPERM", f"sendto() that an output chain rejects, port {port}"):
+            with refused("EPERM", f"sendto() to port {port}, which an output chain rejects"):
                 client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (server.address(family), port))
 
 
@@ -203,7 +203,7 @@ def test_reject_routes_on_a_router_give_udp_their_errno(net, family, route):
     queued = errqueue.next_error(sock)
 
     answer = ROUTES[family][route]
-    assert (queued.kind, queued.code, name(queued.errno), queued.offender) == (
+    assert (queued.kind, queued.code, errno_name(queued.errno), queued.offender) == (
         *answer, numbers(family)[answer], router.address(family, "client"))
 
 

@@ -69,7 +69,7 @@ def test_tunnel_mode_esp_carries_the_whole_ip_packet(peers):
     server, client = peers.udp_server(), peers.udp_client()
     with peers.client.capture("esp") as packets:
         client.sendto(b"without a policy", peers.target)
-        peers.server.reaches("XfrmInNoPols", 1, within=5)
+        peers.server.await_counter("XfrmInNoPols", 1, within=5)
         xfrm.add(peers.server, xfrm.Policy(selector, template, direction="in"))
         client.sendto(PLAINTEXT, peers.target)
         assert server.recv(100) == PLAINTEXT

@@ -61,7 +61,7 @@ def test_forwarded_packets_are_dropped_with_larval_drop(net, family, larval_drop
 
     for _ in range(3):
         sender.sendto(b"too early", target)
-    net["gateway"].reaches("XfrmOutNoStates", 3, within=5)
+    net["gateway"].await_counter("XfrmOutNoStates", 3, within=5)
     supply()
     sender.sendto(b"in time", target)
 

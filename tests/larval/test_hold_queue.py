@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, eventually, stopwatch, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
@@ -75,7 +75,7 @@ def test_send_to_a_full_hold_queue_fails_with_eagain(peers, larval_drop, clock, 
 
     clock.align(1)
     sent = 0
-    with stopwatch() as took, refused("EAGAIN", "sendto() of more packets than the hold queue takes"):
+    with stopwatch() as took, refused("EAGAIN", "sendto() to a full hold queue"):
         while sent <= 2 * MOST:
             client.sendto(b"%d" % sent, flags, peers.target)
             sent += 1
@@ -96,7 +96,7 @@ def test_flows_of_one_policy_share_one_hold_queue(peers, larval_drop):
     for _ in range(MOST):
         first.sendto(b"x", peers.target)
 
-    with refused("EAGAIN", "sendto() of the second socket to a full hold queue"):
+    with refused("EAGAIN", "sendto() by the second socket to a full hold queue"):
         second.sendto(b"x", peers.target)
 
 
@@ -118,7 +118,7 @@ def test_tcp_treats_a_full_hold_queue_as_a_lost_syn(peers, larval_drop, clock, m
         filler.sendto(b"x", peers.target)
 
     with stopwatch() as took:
-        assert name(conn.connect_ex(peers.target)) == "EINPROGRESS"
+        assert errno_name(conn.connect_ex(peers.target)) == "EINPROGRESS"
         peers.supply()
         assert writable(conn, within=20)
 
@@ -146,7 +146,7 @@ def test_held_datagrams_stay_charged_to_the_send_buffer(peers, larval_drop, cloc
     assert len(server.recv(2000)) == 1200
 
 
-@pytest.mark.virtual_clock("the hold queue is purged after 204.7 s")
+@pytest.mark.virtual_clock("waits 204.7 s, until the hold queue is purged")
 def test_hold_queue_is_purged_after_204_seconds(peers, larval_drop, clock, measure, charged, writable):
     """The hold timer at 204.7 s, the first after an interval of more than 60 s, purges the queue: an SA added later
     finds nothing to release, and the queue takes new packets."""

@@ -27,7 +27,7 @@ def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    peers.server.reaches("XfrmAcquireError", 1, within=5)
+    peers.server.await_counter("XfrmAcquireError", 1, within=5)
     xfrm.update(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 
@@ -42,7 +42,7 @@ def test_esp_packet_for_an_unknown_spi_is_dropped_and_counted(peers):
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    peers.server.reaches("XfrmInNoStates", 1, within=5)
+    peers.server.await_counter("XfrmInNoStates", 1, within=5)
     xfrm.add(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 

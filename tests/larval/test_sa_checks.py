@@ -68,5 +68,5 @@ def test_sa_selector_with_prefixlen_beyond_the_address_is_refused(peers):
     body[PREFIXLEN_S] = 129 if peers.family == socket.AF_INET6 else 33
     request = message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, bytes(body))
 
-    with refused("EINVAL", "the request for an SA"):
+    with refused("EINVAL", "XFRM_MSG_NEWSA with an invalid prefix length"):
         rtnl.exchange(peers.server.namespace, NETLINK_XFRM, [request], [body])

@@ -95,7 +95,7 @@ def test_pidfd_of_an_outer_process_sends_no_signal_from_inside(nested):
     signal.pidfd_send_signal(os.pidfd_open(here), 0)
 
     nested.hand_over(os.pidfd_open(os.getpid()))
-    with refused("EINVAL", "a signal through the pidfd of a process outside"):
+    with refused("EINVAL", "pidfd_send_signal() to a process outside the namespace"):
         nested.ask("signal_received_pidfd")
 
 
@@ -167,7 +167,7 @@ def test_bpf_get_current_pid_tgid_returns_the_pid_in_the_initial_namespace(neste
     """The first of NSpid, read in the initial namespace."""
     initial = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
     if os.stat("/proc/self/ns/pid").st_ino != initial:
-        pytest.skip("the initial ids are not known here: this is a container")
+        pytest.skip("needs the initial PID namespace: this is a container")
     assert nested.ask("initial_id") == nested.pids[0]
 
 
@@ -201,4 +201,4 @@ def test_pid_namespace_ends_when_its_last_process_is_reaped(nested):
         assert nested.middle.state != "Z"
 
         assert guest.call("reap", child) == signal.SIGKILL
-        eventually("whether /proc has the process in the middle", lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)
+        eventually("/proc entry of the middle process", lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)

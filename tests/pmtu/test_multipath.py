@@ -31,7 +31,7 @@ def both_ways(net, family):
     """The client's route to a service address uses both routers; the hash covers ports and addresses."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.fib_multipath_hash_policy": 1, "net.ipv6.fib_multipath_hash_policy": 1})
-    server.hold(SERVICE[family])
+    server.add_address(SERVICE[family])
     return client
 
 
