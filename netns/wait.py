@@ -30,7 +30,7 @@ def at_most(count: float) -> Expected:
 
 
 def eventually(what: str, observe: Callable[[], object], expected: object = True, *, within: float, every: float = 0.02) -> object:
-    """Call `observe` until its value is as expected; returns that value. See is_as().
+    """Call `observe` until its value is as expected; returns that value. See matches().
 
     `what` names the value and its owner: "Tcp.CurrEstab of server" (see also Host.await_counter()). `within` and `every` are seconds.
     Raises ExpectationFailed with the name, the expected value and the last one; TypeError without a name.
@@ -42,7 +42,7 @@ def eventually(what: str, observe: Callable[[], object], expected: object = True
     return value
 
 
-def is_as(value: object, expected: object) -> bool:
+def matches(value: object, expected: object) -> bool:
     """The rule of eventually() and Capture.until(): an Expected decides about the value, True and False are compared with its
     truth, anything else with the value itself."""
     if isinstance(expected, Expected):
@@ -69,7 +69,7 @@ def poll(observe: Callable[[], object], expected: object, within: float, pause: 
     began = time.monotonic()
     while True:
         value = observe()
-        if is_as(value, expected):
+        if matches(value, expected):
             return True, value
         left = within - (time.monotonic() - began)
         if left <= 0:

@@ -14,7 +14,7 @@ _LONGEST = 1 << 16
 
 
 @contextmanager
-def everywhere(name: str, value: int) -> Iterator[None]:
+def global_sysctl(name: str, value: int) -> Iterator[None]:
     """Within the block the sysctl has this value, for all namespaces. Raises MissingFeature if this process may not
     write it."""
     file = Path("/proc/sys", name.replace(".", "/"))

@@ -44,7 +44,7 @@ class Tracker:
         """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""
         return self._run("-L", *options).splitlines()
 
-    def forget(self) -> None:
+    def flush(self) -> None:
         """Flush the table, as a reboot of the host would."""
         self._run("-F")
 

@@ -177,7 +177,7 @@ class Capture:
 
     def until(self, what: str, observe: Callable[["Capture"], object], expected: object = True, *, within: float) -> object:
         """Wait up to `within` seconds until observe(capture) is as expected, looked at after each packet; returns that value. It is
-        judged as in eventually(), see netns.wait.is_as(): `until("a reset", resets, within=5)` waits for one in the list,
+        judged as in eventually(), see netns.wait.matches(): `until("a reset", resets, within=5)` waits for one in the list,
         `until("resets", lambda seen: len(resets(seen)), at_least(2), within=5)` for two.
 
         `what` names the value or, expected to be true, the condition: "2 keepalive probes". Raises ExpectationFailed with the name and the

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from netns.hosts.host import Host
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.named import NamedList, name_of
 from netns.packets.packet import Packet
 
@@ -72,7 +72,7 @@ def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[N
     try:
         before = host.sysctl(name)
     except FileNotFoundError:
-        with everywhere(name, seconds):
+        with global_sysctl(name, seconds):
             yield
         return
     host.sysctl(name, seconds)

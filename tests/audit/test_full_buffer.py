@@ -79,7 +79,7 @@ def test_undelivered_record_is_retried_before_the_next_one(audit):
     sender.call("user", "first")
     audit.settle(daemon)
     assert daemon.call("row").drops > drops
-    daemon.call("catch_up")
+    daemon.call("drain")
 
     sender.call("user", "second")
 
@@ -93,12 +93,12 @@ def test_every_record_is_delivered_or_counted_as_lost(audit):
     if HOLDS_RECORDS not in Path("/proc/cmdline").read_text().split():
         pytest.skip(f"needs {HOLDS_RECORDS} on the kernel's command line")
     daemon, sender = audit.full_daemon(), audit.process()
-    daemon.call("catch_up")
+    daemon.call("drain")
     before = audit.status().lost
     for number in range(20):
         sender.call("user", f"record {number}")
         audit.settle(daemon)
-    daemon.call("catch_up")
+    daemon.call("drain")
     sender.call("user", "last")
 
     delivered = [record.message for record in daemon.call("receive_until", "last")]

@@ -17,11 +17,11 @@ def kernel_log():
     """A function that returns the lines that the kernel has logged so far within the block."""
     lines = []
     with KernelLog() as log:
-        def so_far():
+        def lines_so_far():
             lines.extend(record.text for record in log.records())
             return lines
 
-        yield so_far
+        yield lines_so_far
 
 
 def lose_one(audit):
@@ -79,7 +79,7 @@ def test_rate_limit_count_restarts_after_a_second(audit, clock):
     sender = audit.process()
     audit.control.set(rate_limit=10)
 
-    def lost_of_one():
+    def lost_of_one_message():
         before = audit.status().lost
         sender.call("users", "one", 1)
         return audit.status().lost - before
@@ -88,9 +88,9 @@ def test_rate_limit_count_restarts_after_a_second(audit, clock):
     clock.sleep(1.5)
     sender.call("users", "burst", 20)
     clock.sleep(0.7)
-    assert lost_of_one() == 1
+    assert lost_of_one_message() == 1
     clock.sleep(0.5)
-    assert lost_of_one() == 0
+    assert lost_of_one_message() == 0
 
 
 @pytest.mark.parametrize("mode, reasons", [(FAIL_SILENT, 0), (FAIL_PRINTK, 1)], ids=["silent", "printk"])

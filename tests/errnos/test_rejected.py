@@ -28,7 +28,7 @@ OUT_OF_REACH = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 
 
 @contextmanager
-def distant(client):
+def delayed_answers(client):
     """Answers take 10 ms, as over a network: over a bare link they arrive while connect() is still sending, when the kernel
     only notes them (sk_err_soft), and the attempt fails at the next SYN."""
     with qdisc(client, "to-router", "netem", "delay", "10ms"):
@@ -86,7 +86,7 @@ def test_reject_answers_datagrams_with_a_correct_or_no_checksum_only(net, family
     assert quoted_checksums(packets, family) == [0, right]
 
 
-def packet_of(family, source, destination, number, fragment):
+def sctp_packet(family, source, destination, number, fragment):
     """24 bytes of SCTP with this identification (IPv6: flow label); `fragment`: offset in bytes and whether more follow, or None."""
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     payload, (offset, more) = bytes(24), fragment or (0, False)
@@ -105,7 +105,7 @@ def test_reject_answers_only_the_first_fragment_of_a_packet(net, family):
     with reject.rejecting_protocol(router, family, socket.IPPROTO_SCTP), client.capture() as packets, \
             client.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         for number, fragment in enumerate([(24, False), (24, True), (0, True), None], start=1):
-            sender.sendto(packet_of(family, here, there, number, fragment), (there, 0))
+            sender.sendto(sctp_packet(family, here, there, number, fragment), (there, 0))
         packets.until("2 responses", lambda seen: len(answers(seen)) >= 2, within=5)
 
     at = slice(4, 6) if family == V4 else slice(2, 4)
@@ -132,7 +132,7 @@ def test_each_reject_type_ends_a_connection_attempt(net, family, flavour):
     """After one SYN, with the errno of the ICMP error, whichever way the client waits for connect()."""
     client, server, router = net.nodes("client", "server", "router")
     seen, expected = {}, {}
-    with distant(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
+    with delayed_answers(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
         for port, answer in ports.items():
             for way in WAYS:
                 with client.capture("tcp") as packets:
@@ -213,7 +213,7 @@ def test_reject_routes_on_a_router_end_a_connection_attempt(net, family, route):
     client, router = net.nodes("client", "router")
     router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
     seen = {}
-    with distant(client):
+    with delayed_answers(client):
         for way in WAYS:
             with client.capture("tcp") as packets:
                 outcome = attempt(client.socket(family), (OUT_OF_REACH[family], 9), way)

@@ -14,7 +14,7 @@ import pytest
 from fixtures.topologies import LAN
 from netns import MissingFeature, approx_timer, at_most, eventually, keepalive, listen, timer_slack
 from netns.hosts import firewall
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.topology(LAN)
 MEMORY_OF_A_SOCKET = 4.5
 
 
-def room_for(sockets):
+def require_room_for(sockets):
     """Skip unless this process may open `sockets` sockets, and the machine has memory for them."""
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0])
@@ -41,7 +41,7 @@ def backlog_for(packets):
     """Thousands of timers at once overflow a CPU's backlog: raise it to `packets`, where it can be set."""
     with ExitStack() as stack:
         with suppress(MissingFeature):
-            stack.enter_context(everywhere("net.core.netdev_max_backlog", packets))
+            stack.enter_context(global_sysctl("net.core.netdev_max_backlog", packets))
         yield
 
 
@@ -61,7 +61,7 @@ def sockets_in_use(host, family):
     return host.counter("sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse")
 
 
-def few_pages():
+def pages_kept_by_cpus():
     """Each CPU may keep up to 1 MiB of freed pages (sysctl net.core.mem_pcpu_rsv)."""
     return at_most(256 * os.cpu_count())
 
@@ -84,7 +84,7 @@ def wait_for_errors(conns):
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
 def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock, measure, count):
     """Each gives up 1 + 1 s after its own start; then no socket and no memory is in use."""
-    room_for(2 * count)
+    require_room_for(2 * count)
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_local_port_range": "1024 65535"})
     before = client.counters()
@@ -114,4 +114,4 @@ def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock,
     if clock.kind == "virtual":
         # These two count the whole machine, and only a guest is ours alone.
         client.await_counter("sockstat.TCP.alloc", at_most(0), within=10, since=before["sockstat.TCP.alloc"])
-        client.await_counter("sockstat.TCP.mem", few_pages(), within=10, since=before["sockstat.TCP.mem"])
+        client.await_counter("sockstat.TCP.mem", pages_kept_by_cpus(), within=10, since=before["sockstat.TCP.mem"])

@@ -48,7 +48,7 @@ class Receiver:
 
 
 class Peers:
-    """Client and server of ESP traffic. add_policy() adds the client's policy, supply() the client's outbound SA,
+    """Client and server of ESP traffic. add_policy() adds the client's policy, add_sa() the client's outbound SA,
     ready() everything else.
 
     The policies cover only TCP or UDP, so that neighbour discovery needs no SA.
@@ -77,7 +77,7 @@ class Peers:
         """The client's outbound SA."""
         return xfrm.SA(self.here, self.there, self.SPI_OUT + reqid - 1, reqid)
 
-    def supply(self, reqid: int = 1) -> None:
+    def add_sa(self, reqid: int = 1) -> None:
         xfrm.add(self.client, self.sa(reqid))
 
     def ready(self, *reqids: int) -> None:

@@ -125,7 +125,7 @@ def test_added_sa_replaces_the_larval_sa_without_an_expire(peers, larval_drop, d
     before = peers.sa_count()
 
     client.sendto(b"x", peers.target)
-    peers.supply(reqid=1)
+    peers.add_sa(reqid=1)
     assert peers.sa_count() == before + 1
     client.sendto(b"x", (peers.there, peers.PORT + 1))
     first, second, expire = manager.next(within=1), manager.next(within=1), manager.next(within=10)

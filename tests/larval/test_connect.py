@@ -90,7 +90,7 @@ def test_nonblocking_connect_completes_after_the_sa_is_added(
     with peers.client.capture() as packets, stopwatch() as took:
         assert errno_name(conn.connect_ex(peers.target)) == "EINPROGRESS"
         clock.sleep(after)
-        peers.supply()
+        peers.add_sa()
         assert writable(conn, within=20)
 
     measured = f"larval.connected.drop_{drop}.sa_after_{after}"
@@ -110,7 +110,7 @@ def test_blocking_connect_succeeds_after_the_sa_is_added(peers, larval_drop, clo
     _listener, conn = peers.tcp_listener(), peers.client.socket(peers.family)
 
     clock.align(1)
-    key_daemon = threading.Timer(0.2, peers.supply)
+    key_daemon = threading.Timer(0.2, peers.add_sa)
     key_daemon.start()
     with stopwatch() as took:
         conn.connect(peers.target)

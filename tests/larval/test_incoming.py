@@ -22,7 +22,7 @@ def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
     """The peer may send before the negotiation is over; XfrmAcquireError counts it
     (Documentation/networking/xfrm_proc.rst). With keys installed, its next packet is accepted."""
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     reserve(peers.server, peers.sa())
     server, client = peers.udp_server(), peers.udp_client()
 
@@ -38,7 +38,7 @@ def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
 def test_esp_packet_for_an_unknown_spi_is_dropped_and_counted(peers):
     """XfrmInNoStates counts it; once the SA is added, packets pass."""
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)

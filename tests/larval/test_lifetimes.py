@@ -72,7 +72,7 @@ def test_sa_with_packet_limits_refuses_packets_beyond_the_hard_limit(peers):
     for number in range(5):
         client.send(bytes([number]))
         assert server.recv(100) == bytes([number])
-        told.append(len(manager.heard()))
+        told.append(len(manager.messages()))
 
     assert (told, errno_of(client.send, b"one more")) == ([0, 0, 1, 1, 1], "EINVAL")
     expected = [expire(peers, hard=False), expire(peers, hard=True)]

@@ -37,7 +37,7 @@ def test_connect_succeeds_after_the_sa_is_added(peers, larval_drop, drop):
     xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
     assert errno_name(conn.connect_ex(peers.target)) == "EAGAIN"
 
-    peers.supply()
+    peers.add_sa()
     with peers.client.capture() as packets:
         conn.connect(peers.target)
         protected = {packet.protocol for packet in packets.sent()} - {"icmpv6", None}

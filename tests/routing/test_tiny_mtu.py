@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.topologies import ROUTED
 from netns.hosts.actor import Actor
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.traffic.closing import fence
 
 pytestmark = [
@@ -43,7 +43,7 @@ def loop_ends_the_machine():
     """A kernel that loops is not noticed only when the machine has been silent for minutes: its watchdog panics after two seconds,
     and where others run beside the loop (PREEMPT_LAZY), so that there is no lockup, one of them does when the test has no more to wait
     for."""
-    with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.watchdog", 1), \
+    with global_sysctl("kernel.watchdog_thresh", 1), global_sysctl("kernel.softlockup_panic", 1), global_sysctl("kernel.watchdog", 1), \
             Actor(Guard) as guard:
         guard.start("end_the_machine_in", WITHIN + 1)
         yield

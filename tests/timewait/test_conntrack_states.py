@@ -63,7 +63,7 @@ def test_conntrack_entry_follows_the_states_of_its_connection(service, tracker):
         note("LAST_ACK")
     note("TIME_WAIT")
 
-    tracker.forget()
+    tracker.flush()
     with client.capture("tcp") as packets:
         conn, peer = service.connect()
     last = packets.packets()[-1]
@@ -129,7 +129,7 @@ def test_tcp_loose_picks_up_an_already_established_connection(service, tracker):
     """nf_conntrack_tcp_loose=1, the default: mid-stream packets create an entry, ESTABLISHED and ASSURED."""
     tracker.pin(tcp_loose=1)
     conn, peer = service.connect()
-    tracker.forget()
+    tracker.flush()
     assert states(tracker, service) == []
 
     deliver(conn, peer, 1000)
@@ -143,7 +143,7 @@ def test_without_tcp_loose_only_a_syn_creates_an_entry(service, tracker):
     """nf_conntrack_tcp_loose=0: packets of a connection without an entry are invalid. A new connection is tracked."""
     tracker.pin(tcp_loose=0)
     conn, peer = service.connect()
-    tracker.forget()
+    tracker.flush()
 
     deliver(conn, peer, 1000)
 

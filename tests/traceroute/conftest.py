@@ -91,7 +91,7 @@ class Fork:
         if fields is not None:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_fields": fields})
 
-    def more_senders(self, count: int) -> list[str]:
+    def add_source_addresses(self, count: int) -> list[str]:
         """Add `count` addresses to the client."""
         address, words = ("192.0.2.{}", "/24") if self._ip == "ipv4" else ("2001:db8:1::{}", "/64 nodad")
         senders = [address.format(100 + number) for number in range(count)]

@@ -64,7 +64,7 @@ def test_policies_0_to_2_spread_varying_source_addresses(fork, hops, number):
     """Each policy hashes addresses."""
     fork.set_hash_policy(number)
 
-    assert hops([dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)]) == BOTH
+    assert hops([dict(kind="udp", source=sender) for sender in fork.add_source_addresses(MANY)]) == BOTH
 
 
 @pytest.mark.parametrize("fields, hashed", [
@@ -74,7 +74,7 @@ def test_custom_policy_hashes_only_the_chosen_fields(fork, hops, fields, hashed)
     """Policy 3 (5.14) with fib_multipath_hash_fields: each bit is one field; probes that differ only in others take one path."""
     fork.set_hash_policy(3, fields)
     seen = {varied: hops(probes) for varied, probes in {
-        "sources": [dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)],
+        "sources": [dict(kind="udp", source=sender) for sender in fork.add_source_addresses(MANY)],
         "source ports": varying("udp"),
         "destination ports": [dict(kind="udp", dport=33434 + number) for number in range(MANY)],
     }.items()}

@@ -75,7 +75,7 @@ def test_policies_1_and_2_hash_icmp_errors_by_their_own_addresses(net, family, f
 def paths_of_a_flow_and_its_errors(net, family, fork):
     """The interface that a datagram arrives by at the server, and those of errors about its answer, from many senders."""
     client, server = net.nodes("client", "server")
-    senders = fork.more_senders(MANY)
+    senders = fork.add_source_addresses(MANY)
     with server.capture() as packets:
         probe(client, "udp", client.address(family), fork.service, 64, sport=9, dport=9)
         packets.until("one packet to the service", lambda seen: len(to(fork.service, seen)) == 1, within=5)

@@ -9,7 +9,7 @@ from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
 from netns import approx_timer, eventually, stopwatch, timer_slack
 from netns.attempt import errno_of, refused, so_error
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.packets import segment
 from netns.packets.probe import answers, probe
 
@@ -151,7 +151,7 @@ def test_icmp_msgs_burst_limits_all_destinations_together(net, family, answered,
         except FileNotFoundError:
             # Before 6.12 the limit is not per namespace but global.
             for name, value in limits.items():
-                stack.enter_context(everywhere(name, value))
+                stack.enter_context(global_sysctl(name, value))
         clock.sleep(1.1)
         count = answered(70)
 

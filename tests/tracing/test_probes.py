@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.observe import probes
 
 pytestmark = pytest.mark.topology(LAN)
@@ -91,7 +91,7 @@ def test_probe_adds_less_than_a_tenth_to_the_cost_of_a_packet(flow, family, kind
 @pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint", "bpf-kprobe"])
 def test_run_cnt_equals_the_runs_that_the_program_counts(flow, family, kind):
     """bpftool shows run_cnt; kernel.bpf_stats_enabled=1 turns it on."""
-    with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
+    with global_sysctl("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
         eventually("run_cnt of the program minus the runs that it counted itself", lambda: probe.runs() - probe.events(), 0, within=5)
         assert probe.events() >= 100
