@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from netns.errors import HostLacks, MissingFeature, lacks
+from netns.errors import MissingFeature, MissingOnHost, missing_feature
 from netns.hosts.host import Host
 from netns.hosts.namespace import NetworkNamespace
 
@@ -14,7 +14,7 @@ _LONGEST = 1 << 16
 
 
 @contextmanager
-def everywhere(name: str, value: int) -> Iterator[None]:
+def global_sysctl(name: str, value: int) -> Iterator[None]:
     """Within the block the sysctl has this value, for all namespaces. Raises MissingFeature if this process may not
     write it."""
     file = Path("/proc/sys", name.replace(".", "/"))
@@ -22,21 +22,21 @@ def everywhere(name: str, value: int) -> Iterator[None]:
         before = file.read_text()
         file.write_text(str(value))
     except OSError as error:
-        raise lacks(f"{name} is not of the network namespace here, and cannot be written", error) from error
+        raise missing_feature(f"cannot write {name}, which all namespaces share on this kernel", error) from error
     try:
         yield
     finally:
         file.write_text(before)
 
 
-def absent(name: str) -> MissingFeature:
-    """The error for a missing sysctl that the kernel hides from user namespaces: HostLacks inside one of those.
+def missing_sysctl(name: str) -> MissingFeature:
+    """The error for a missing sysctl that the kernel hides from user namespaces: MissingOnHost inside one of those.
 
     Source: net/xfrm/xfrm_sysctl.c and net/netfilter/nf_conntrack_standalone.c, "Don't export sysctls to unprivileged users".
     """
     if Path("/proc/self/uid_map").read_text().split() == ["0", "0", str(2**32 - 1)]:
-        return MissingFeature(f"the kernel has no {name}")
-    return HostLacks(f"there is no {name}: the kernel has none, or hides it, as only the machine's own root sees it")
+        return MissingFeature(f"the kernel has no sysctl {name}")
+    return MissingOnHost(f"no sysctl {name}: the kernel lacks it, or hides it outside the initial user namespace")
 
 
 def defaults() -> dict[str, str]:

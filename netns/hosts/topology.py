@@ -127,7 +127,7 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
     """Create the hosts and links; every interface passes packets and every address is usable. All are removed after the block.
 
     With `capture` each host records its packets from before its first link exists. Raises OSError if the kernel
-    refuses a step, NotMet if a host is not ready within 10 s.
+    refuses a step, ExpectationFailed if a host is not ready within 10 s.
     """
     with ExitStack() as stack:
         hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
@@ -142,7 +142,7 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
         for host in hosts.values():
             rtnl.request(host.namespace, _configuration(topology, host.role))
         for host in hosts.values():
-            what = f"whether the links of {host.role} are up and its addresses in use"
+            what = f"links of {host.role} up, with its addresses"
             eventually(what, lambda: _ready(topology, host), True, within=10, every=0.001)
         yield Network(topology, hosts)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from netns.errors import CommandError, lacks
-from netns.found import Found
+from netns.errors import CommandError, missing_feature
 from netns.hosts.host import Host
-from netns.hosts.sysctl import absent
+from netns.hosts.sysctl import missing_sysctl
+from netns.named import NamedList
 
 _TABLE = "inet kdrift-tracker"
 _SYSCTL = "net.netfilter.nf_conntrack_"
@@ -35,16 +35,16 @@ class Tracker:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def entries(self, family: socket.AddressFamily) -> Found:
+    def entries(self, family: socket.AddressFamily) -> NamedList:
         """The TCP entries now. Expired entries are removed by this dump at the latest."""
         lines = self.listing("-p", "tcp", "-f", _FAMILIES[family])
-        return Found(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
+        return NamedList(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
 
     def listing(self, *options: str) -> list[str]:
         """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""
         return self._run("-L", *options).splitlines()
 
-    def forget(self) -> None:
+    def flush(self) -> None:
         """Flush the table, as a reboot of the host would."""
         self._run("-F")
 
@@ -54,7 +54,7 @@ class Tracker:
         except CommandError as error:
             # Without nf_conntrack_netlink, conntrack(8) gets EINVAL for every request.
             if self.host.failure(["conntrack", "-L"]):
-                raise lacks("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
+                raise missing_feature("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
             raise
 
     def count(self) -> int:
@@ -70,7 +70,7 @@ class Tracker:
         try:
             self.host.pin({_SYSCTL + name: value for name, value in values.items()})
         except FileNotFoundError as error:
-            raise absent(str(error.filename)) from error
+            raise missing_sysctl(str(error.filename)) from error
 
     def invalid(self) -> int:
         """Packets in the ct state "invalid" so far."""
@@ -93,7 +93,7 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
     try:
         host.nft(rules)
     except CommandError as error:
-        raise lacks("no connection tracking", error) from error
+        raise missing_feature("no connection tracking", error) from error
     tracker = Tracker(host)
     try:
         tracker.pin(acct=1)

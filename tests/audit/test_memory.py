@@ -19,7 +19,7 @@ def unreclaimable():
 @pytest.fixture
 def alone():
     if "KDRIFT_CLOCK" not in os.environ:
-        pytest.skip("looks at the whole machine's memory: runs with --kernel")
+        pytest.skip("measures the memory of the whole machine: run it with --kernel")
 
 
 def test_records_that_the_daemon_has_read_take_no_memory(audit, alone, measure):

@@ -122,7 +122,7 @@ def test_what_this_kernel_cannot_set_up_is_recorded_on_the_failing_one(tmp_path,
 
 @pytest.mark.parametrize("message, kind", [
     ("assert 1 == 2", "AssertionError"), ("AssertionError: no\nassert 1 == 2", "AssertionError"),
-    ("netns.errors.NotMet: after 1 s", "NotMet"), ("Failed: on purpose", "Failed"),
+    ("netns.errors.ExpectationFailed: after 1 s", "ExpectationFailed"), ("Failed: on purpose", "Failed"),
     ("ConnectionRefusedError: [Errno 111] Connection refused", "ConnectionRefusedError ECONNREFUSED")])
 def test_kind_of_a_failure_is_read_from_its_message(message, kind):
     assert kind_of(message) == kind

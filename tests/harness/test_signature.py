@@ -8,8 +8,8 @@ _WAIT = """    def test_x(net):
 
 tests/larval/test_held_route.py:38:
 _ _ _ _ _ _ _ _ _ _ _ _
->           raise NotMet(text)
-E           netns.errors.NotMet: after 20.006 s the last value is {'ip_dst_cache': 1}, expected {}
+>           raise ExpectationFailed(text)
+E           netns.errors.ExpectationFailed: after 20.006 s the last value is {'ip_dst_cache': 1}, expected {}
 """
 _OOPS = """the kernel crashed: [ 1291.134832] BUG: kernel NULL pointer dereference, address: 0000000000000010
 [ 1291.134832] BUG: kernel NULL pointer dereference, address: 0000000000000010
@@ -26,8 +26,8 @@ backtrace after an injected NMI:
 
 
 @pytest.mark.parametrize("message, traceback, shown", [
-    ("netns.errors.NotMet: after 20.006 s the last value is {'ip_dst_cache': 1}, expected {}", _WAIT,
-     "netns.errors.NotMet: after # s the last value is {'ip_dst_cache': #}, expected {}; at: "
+    ("netns.errors.ExpectationFailed: after 20.006 s the last value is {'ip_dst_cache': 1}, expected {}", _WAIT,
+     "netns.errors.ExpectationFailed: after # s the last value is {'ip_dst_cache': #}, expected {}; at: "
      "eventually(lambda: slab.grown(before), {}, within=20, every=1)"),
     ("AssertionError: assert 3.9237575079896487 <= 0.228\n +  where 3.92 = <function measure.<locals>.record at 0x7fffef6a1a80>(...)", "",
      "AssertionError: assert # <= #"),
@@ -76,7 +76,7 @@ def test_what_makes_another_failure_is_not(one, other):
 
 
 def test_the_statement_tells_two_failures_of_one_text_apart():
-    text = "netns.errors.NotMet: not so after # s, with these packets:"
+    text = "netns.errors.ExpectationFailed: not so after # s, with these packets:"
     assert matches(f"{text}; at: here.until(sent, within=5)", f"{text}; at: here.until(sent, within=5)")
     assert not matches(f"{text}; at: here.until(sent, within=5)", f"{text}; at: there.until(len, within=5)")
 

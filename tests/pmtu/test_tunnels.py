@@ -7,8 +7,8 @@ import pytest
 
 from fixtures.topologies import LAN, SITES
 from netns import deliver, tcp_info, tcp_pair
-from netns.found import Found
 from netns.hosts import offload, tunnel
+from netns.named import NamedList
 from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(SITES)
@@ -100,7 +100,7 @@ IPIP, GRE = KINDS[0], KINDS[2]
 def tunnelled(packets, kind):
     """The outer headers of the tunnel's packets."""
     number = IPPROTO_IPIP if kind is IPIP else IPPROTO_GRE
-    return Found(f"tunnelled packets among {packets.what}", (
+    return NamedList(f"tunnelled packets among {packets.what}", (
         packet.ip for packet in packets.received() if packet.ip and packet.ip.version == 4 and packet.ip.proto == number))
 
 

@@ -69,7 +69,7 @@ def test_tunnel_with_too_small_a_ttl_returns_host_unreachable(net, family, trace
     tunnelled("1")
     client, left, server = net.nodes("client", "left", "server")
     probe(client, "udp", client.address(family), server.address(family), ttl=30)
-    left.reaches("Icmp.InTimeExcds", 1, within=5)
+    left.await_counter("Icmp.InTimeExcds", 1, within=5)
 
     answer = tracer.probe("udp", server.address(family), 30)[1]
 

@@ -59,7 +59,7 @@ def lines(error):
     if found:
         yield "failed at tests/%s, line %d:" % found[:2]
         yield "    %s" % found[2]
-    if isinstance(error, AssertionError) and explain.seen and not isinstance(error, netns.NotMet):
+    if isinstance(error, AssertionError) and explain.seen and not isinstance(error, netns.ExpectationFailed):
         left, sign, right = explain.seen[-1]
         yield "expected: %s %s" % (sign, right)
         yield "seen:     %s" % left
