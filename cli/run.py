@@ -2,6 +2,7 @@
 
 Exit statuses: common.status.Exit.  With --bisect those that git bisect run expects.
 """
+import argparse
 import contextlib
 import os
 import signal
@@ -9,12 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import pytest
 
 from common.errors import SpecError
 from common.project import PROJECT
-from conftest import PLUGIN, add_options
+from fixtures.options import GROUP, PLUGIN, add_options
 from kernels.grammar import parse
 from report.labels import split_label
 from report.results import KernelResult
@@ -26,14 +28,13 @@ PATHS = ("baseline", "report", "bug_report", "ssh_config")
 NOTHING_TO_COMPARE = "validate compares kernels: name an old and a new one, or none; with --baseline, the new one"
 
 
-def main(arguments: list[str]) -> int:
-    command, *words = arguments
-    if command == "selftest":
-        return selftest(words)
-    return run(words, validate=command == "validate")
+def run(options: argparse.Namespace) -> int:
+    if options.command == "selftest":
+        return selftest(options.words)
+    return suite(options.words, validate=options.command == "validate")
 
 
-def run(words: list[str], validate: bool) -> int:
+def suite(words: list[str], validate: bool) -> int:
     """Pytest in this process, from the project's directory or one below it."""
     plugin = CommandLine(Path.cwd(), validate)
     if not plugin.here.is_relative_to(PROJECT):
@@ -65,7 +66,12 @@ class CommandLine:
 
     @pytest.hookimpl
     def pytest_addoption(self, parser: pytest.Parser) -> None:
-        add_options(parser)
+        parser.optparser.error = self.refuse
+        add_options(parser.getgroup(*GROUP).addoption)
+
+    def refuse(self, why: str) -> NoReturn:
+        """In one line, as the other commands do."""
+        raise pytest.UsageError(f"{why}; see ./kdrift {'validate' if self.validate else 'pytest'} --help")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
