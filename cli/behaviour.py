@@ -19,6 +19,6 @@ def run(options: argparse.Namespace) -> int:
     except (ResultsError, ValueError) as error:
         return refuse(error)
     except OSError as error:
-        return refuse(f"{options.output}: {error.strerror}")
+        return refuse(f"--output {options.output}: {error.strerror}")
     print(f"{options.output}/behaviour.md, behaviour.json: {len(rows)} figures")
     return Exit.OK

@@ -22,6 +22,6 @@ def run(options: argparse.Namespace) -> int:
     except (ResultsError, ChanceError) as error:
         return refuse(error)
     except OSError as error:
-        return refuse(f"{options.output}: {error.strerror}")
+        return refuse(f"--output {options.output}: {error.strerror}")
     print(f"{options.output}: {sum(map(len, topics.values()))} moves of {len(topics)} tests, from {'; '.join(made_from)}")
     return Exit.OK

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
         if failed:
             raise CannotExport("\n".join(f"{test}: {why}" for test, why in failed.items()))
         if len(cases) > 1:
-            raise CannotExport(f"{options.tests[0]} means {len(cases)} tests: name one of them, such as\n  {cases[0].id}")
+            raise CannotExport(f"{options.tests[0]} means {len(cases)} tests: name one of them, such as {cases[0].id}")
         write(options.output, cases)
         size, option = options.output.stat().st_size, " --disposable" if disposable(cases[0]) else ""
         print(f"{options.output}: {size / 1000:.0f} kB; run it with: sudo python3 {shlex.quote(str(options.output))}{option}")
@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     except (CannotExport, TooNew, SpecError, FetchError, VMError, ImageError, CacheError) as error:
         return refuse(error)
+    except OSError as error:
+        return refuse(f"--output {options.output}: {error.strerror}")
 
 
 def visited(spec: str, case: Manifest, file: Path, options: argparse.Namespace) -> str:

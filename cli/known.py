@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     except (KnownIssuesError, ResultsError) as error:
         return refuse(error)
     except OSError as error:
-        return refuse(f"{error.filename or options.report}: {error.strerror}")
+        return refuse(f"{f'--report {options.report}' if options.check else error.filename}: {error.strerror}")
     return Exit.OK
 
 

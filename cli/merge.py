@@ -40,8 +40,11 @@ def run(options: argparse.Namespace) -> int:
     except (ExpectedError, ChanceError) as error:
         return refuse(error)
     whole["exit_status"] = int(exit_status(kernels, comparisons))
-    if options.report:
-        write_files(options.report, whole, kernels, comparisons)
+    try:
+        if options.report:
+            write_files(options.report, whole, kernels, comparisons)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
     for line in (*kernel_lines(kernels), *issue_lines(kernels), *(line for comparison in comparisons for line in comparison.lines())):
         print(line)
     return whole["exit_status"]

@@ -29,9 +29,12 @@ def run(options: argparse.Namespace) -> int:
         return refuse(f"no family {min(unknown)}: there are {', '.join(guards)}")
     wanted = options.functions or [name for family in options.families or guards for name in guards[family]]
     try:
+        options.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    try:
         with Cache() as cache:
             kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror)
-        options.report.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
             selection = [f"tests/{family}" for family in [*(options.families or [*guards, *OTHERS]), AFTERWARDS]]
             selection += ["-k", options.expression] if options.expression else []

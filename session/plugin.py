@@ -32,20 +32,20 @@ class Report:
         self.interrupted = False
         self.over = False
         if config.option.report:
-            self._check_directory(Path(config.option.report))
+            self._check_directory("--report", Path(config.option.report))
         self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
         self.folders: list[str] = []
         if config.option.bug_report:
-            self._check_directory(Path(config.option.bug_report))
+            self._check_directory("--bug-report", Path(config.option.bug_report))
             from reproduce.leaks import of_this_machine
             self.private = of_this_machine()
 
     @staticmethod
-    def _check_directory(directory: Path) -> None:
+    def _check_directory(option: str, directory: Path) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
+            raise pytest.UsageError(f"{option} {directory}: {error.strerror}") from None
 
     @staticmethod
     def read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
