@@ -6,7 +6,8 @@ import pytest
 from fixtures.options import GROUP, PLUGIN, add_options
 
 pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit",
-                  "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell", "fixtures.chance"]
+                  "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell", "fixtures.chance",
+                  "fixtures.naming"]
 ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 

@@ -19,8 +19,6 @@ def resolve(spec: str, cache: Cache, *, offline: bool = False, progress: Reporte
     cannot be fetched; each is one line.
     """
     parsed = parse(spec)
-    if parsed.kind == "running":
-        raise SpecError("running: the running kernel is not fetched or booted")
     if parsed.kind in ("series", "exact"):
         archive = debian.Archive(cache, offline=offline, progress=progress or Reporter(), mirror=mirror)
         return debian.resolve(parsed, archive)
