@@ -41,6 +41,8 @@ def run(options: argparse.Namespace) -> int:
     if options.runs < LEAST_RUNS:
         return refuse(f"--runs {options.runs}: at least {LEAST_RUNS}")
     try:
+        with Cache() as cache:
+            resolve(options.kernel, cache)
         lines = measure(options.kernel, options.runs)
     except (SpecError, FetchError, BenchError) as error:
         return refuse(error, Exit.USAGE if isinstance(error, SpecError) else Exit.LOST)
@@ -60,7 +62,7 @@ class BenchError(Exception):
 
 def measure(spec: str, runs: int) -> list[tuple[str, list[float], str]]:
     """The table's lines: name, values, unit."""
-    session(spec, "-k", "nothing")          # fetches, and leaves a saved state
+    session(spec, "-k", "nothing")          # leaves a saved state
     cold = [session(spec, "-k", "nothing", "--fresh-boot") for _ in range(runs)]
     restored = [session(spec) for _ in range(runs)]
     idle = [next(test for test in kernel["tests"] if "idle" in test["id"]) for kernel in restored]

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from cli.refusal import refuse
+from cli.run import found
 from common.errors import CacheError, FetchError, SpecError
 from common.status import Exit
 from kernels.cache import Cache
@@ -21,8 +22,11 @@ from vm.qemu import VMError
 def run(options: argparse.Namespace) -> int:
     if bool(options.tests) == options.all:
         return refuse("name a test, or --all")
+    here = Path.cwd()
+    if missing := [test for test in options.tests if not found(test, here)]:
+        return refuse(f"{here / missing[0].partition('::')[0]}: No such file or directory")
     try:
-        cases, failed = describe_all(collect(options.tests))
+        cases, failed = describe_all(collect([found(test, here) for test in options.tests]))
         if options.all:
             return report(len(cases) + len(failed), failed | check(cases))
         if failed:
