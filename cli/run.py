@@ -5,6 +5,7 @@ Exit statuses: common.status.Exit.  With --bisect those that git bisect run expe
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,8 @@ class CommandLine:
                 if not found(word, self.here):
                     path = Path(self.here, word.partition("::")[0]).expanduser()
                     raise pytest.UsageError(f"{path}: No such file or directory{'; a kernel is named by --kernel' * is_kernel(word)}")
+                if absent := absent_names(word):
+                    raise pytest.UsageError(f"{word}: the file has no {absent[0]}")
         own = own_directories(option.file_or_dir)
         if own and (option.hosts or option.vagrant is not None):
             raise pytest.UsageError(f"{own[0]}: tests outside of kdrift run on this machine's kernel and with --kernel, not with --ssh and "
@@ -204,6 +207,15 @@ def is_test(word: str, here: Path) -> bool:
     if place.is_relative_to(PROJECT / "tests"):
         return True
     return place.is_dir() and not any((place / name).exists() for name in OF_A_TREE) and any(place.rglob("test_*.py"))
+
+
+def absent_names(word: str) -> list[str]:
+    """Names of classes and functions in a node id that its file does not even mention: a machine would be started for nothing."""
+    file, _colons, names = word.partition("[")[0].partition("::")
+    if not names or not Path(file).is_file():
+        return []
+    text = Path(file).read_text(errors="replace")
+    return [name for name in names.split("::") if not re.search(rf"\b{re.escape(name)}\b", text)]
 
 
 def is_kernel(word: str) -> bool:

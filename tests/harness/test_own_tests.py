@@ -107,6 +107,7 @@ def test_a_package_of_an_own_name_is_imported_whole(outcomes, tmp_path):
 @pytest.mark.parametrize("words, complaint", [
     (["my/test_none.py"], "{here}/my/test_none.py: No such file or directory"),
     (["/none/test_none.py::test_x", "--kernel", KERNEL], "/none/test_none.py: No such file or directory"),
+    (["my/test_own.py::test_ow[ipv4]", "--kernel", KERNEL], "{here}/my/test_own.py::test_ow[ipv4]: the file has no test_ow"),
     (["6.12"], "{here}/6.12: No such file or directory; a kernel is named by --kernel"),
     (["my", "--ssh", "nobody"], "{here}/my: tests outside of kdrift run on this machine's kernel and with --kernel, "
                                 "not with --ssh and --vagrant"),
