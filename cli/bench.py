@@ -1,6 +1,6 @@
 """`./kdrift bench [--kernel SPEC] [--runs N]`: how fast the suite is on this machine.
 
-Every figure is the median of N runs (at least 5); a benchmark measures, it does not judge.
+Every figure is the median of N runs; a benchmark measures, it does not judge.
 """
 import argparse
 import json
@@ -24,6 +24,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from kernels.spec import resolve
 
+LEAST_RUNS = 5
 CASES = "tests/harness/cases/test_bench.py"
 # Two hosts, one link, two addresses each: what netns.build does for fixtures.topologies.LAN, as one would type it.
 BY_HAND = """
@@ -37,14 +38,12 @@ ip netns del {a}; ip netns del {b}
 """
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="./kdrift bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", default="6.12", help="the kernel to boot (default: 6.12)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each line, at least 5 (default: 5)")
-    options = parser.parse_args(arguments)
-    if options.runs < 5:
-        parser.error("--runs: at least 5")
+def run(options: argparse.Namespace) -> int:
+    if options.runs < LEAST_RUNS:
+        return refuse(f"--runs {options.runs}: at least {LEAST_RUNS}")
     try:
+        with Cache() as cache:
+            resolve(options.kernel, cache)
         lines = measure(options.kernel, options.runs)
     except (SpecError, FetchError, BenchError) as error:
         return refuse(error, Exit.USAGE if isinstance(error, SpecError) else Exit.LOST)
@@ -55,7 +54,7 @@ def main(arguments: list[str]) -> int:
         cells = [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))]
         table.add_row(name, *cells, unit, str(len(values)))
     Console(highlight=False).print(table)
-    return 0
+    return Exit.OK
 
 
 class BenchError(Exception):
@@ -64,7 +63,7 @@ class BenchError(Exception):
 
 def measure(spec: str, runs: int) -> list[tuple[str, list[float], str]]:
     """The table's lines: name, values, unit."""
-    session(spec, "-k", "nothing")          # fetches, and leaves a saved state
+    session(spec, "-k", "nothing")          # leaves a saved state
     cold = [session(spec, "-k", "nothing", "--fresh-boot") for _ in range(runs)]
     restored = [session(spec) for _ in range(runs)]
     idle = [next(test for test in kernel["tests"] if "idle" in test["id"]) for kernel in restored]

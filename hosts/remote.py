@@ -119,6 +119,8 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
     directory = Path(settings["directory"])
     project = directory / "project"
     with tarfile.open(directory / "sources.tar") as sources:
+        for member in sources.getmembers():
+            member.name = member.name.removeprefix(f"{settings['project'].lstrip('/')}/")
         sources.extractall(project)
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve

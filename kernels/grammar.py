@@ -1,6 +1,6 @@
 """Kernel specifications, as given to --kernel.
 
-    running                     the running kernel
+    running                     this machine's running kernel, by its image in /boot
     6.12                        the newest Debian kernel of that series; also 6 or 6.12.107
     6.1.187-1                   a Debian package version; also a package name or a release (uname -r)
     path.deb, path.rpm          a package; further ones as ,modules=PATH
@@ -8,16 +8,19 @@
     path/to/tree                a built kernel tree; modules as ,modules=INSTALL_MOD_PATH
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SpecError
 
+RUNNING_IMAGES = ("/boot/vmlinuz-{release}", "/lib/modules/{release}/vmlinuz")
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed specification: kind is "running", "series" or "exact"; that of a LocalSpec "package", "image" or "tree"."""
+    """A parsed specification: kind is "series" or "exact"; that of a LocalSpec "running" (an image), "package", "image" or "tree"."""
 
     text: str
     kind: str
@@ -34,7 +37,7 @@ class LocalSpec(Spec):
 def parse(text: str) -> Spec:
     """Parse a specification without using the network or the cache. Raises SpecError, one line."""
     if text == "running":
-        return Spec(text, "running")
+        return LocalSpec(text, "running", _running_image(os.uname().release), ())
     name, *options = text.split(",")
     path = Path(name).expanduser()
     if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
@@ -51,6 +54,15 @@ def parse(text: str) -> Spec:
                     "or the path of a .deb, .rpm, bzImage or build tree")
 
 
+def _running_image(release: str) -> Path:
+    places = [Path(each.format(release=release)) for each in RUNNING_IMAGES]
+    for place in places:
+        if os.access(place, os.R_OK):
+            return place
+    raise SpecError(f"running: cannot read {' or '.join(map(str, places))}, the image that a machine would boot; "
+                    "without --kernel the tests run on the running kernel itself")
+
+
 def _parse_path(text: str, path: Path, options: list[str]) -> LocalSpec:
     for option in options:
         if not option.startswith("modules="):
@@ -59,6 +71,8 @@ def _parse_path(text: str, path: Path, options: list[str]) -> LocalSpec:
     for each in (path, *modules):
         if not each.exists():
             raise SpecError(f"{each} does not exist")
+        if not os.access(each, os.R_OK):
+            raise SpecError(f"{each}: Permission denied")
     path = path.absolute()
     if path.is_dir():
         if not (path / "arch/x86/boot/bzImage").is_file():

@@ -19,8 +19,6 @@ def resolve(spec: str, cache: Cache, *, offline: bool = False, progress: Reporte
     cannot be fetched; each is one line.
     """
     parsed = parse(spec)
-    if parsed.kind == "running":
-        raise SpecError("running: the running kernel cannot be fetched or booted")
     if isinstance(parsed, LocalSpec):
         return local.resolve(parsed, cache, progress or Reporter())
     archive = debian.Archive(cache, offline=offline, progress=progress or Reporter(), mirror=mirror)

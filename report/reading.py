@@ -27,7 +27,7 @@ def read(path: Path) -> tuple[Run, list[KernelResult]]:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not JSON: {error}") from None
     version = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(version, int):

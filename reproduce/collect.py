@@ -1,5 +1,7 @@
 """What pytest knows about a test, recorded for a runner without pytest."""
+import contextlib
 import inspect
+import io
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,7 +73,8 @@ def collect(words: list[str]) -> list[pytest.Item]:
     """The tests that pytest finds for these words.  Raises CannotExport when it finds none or a file cannot be read."""
     found = _Items()
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
-    status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
+    with contextlib.redirect_stderr(io.StringIO()):
+        status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
         raise CannotExport(f"no test matches {' '.join(words)}" if status in (0, 4, 5)
                            else "some tests cannot be collected: run ./kdrift pytest --collect-only")

@@ -14,6 +14,7 @@ from vm.image import python_command
 from vm.job import Events, Job
 from vm.launcher import kernel_parameters, saved_state
 from vm.machine import Machine
+from vm.own import own_arguments, own_directories
 
 
 class Collected(Bench[Machine]):
@@ -30,7 +31,8 @@ class Attempts:
     def __init__(self, kernel: Kernel, tests: Sequence[str], directory: Path, devices: Sequence[str] = (), deadline: float = 120,
                  options: Sequence[str] = ()) -> None:
         """`options` are pytest's in the guest."""
-        self._kernel, self._arguments, self._directory = kernel, [*options, *tests], directory
+        self._kernel, self._directory = kernel, directory
+        self._arguments = [*options, *own_arguments(own_directories(tests)), *tests]
         self._devices, self._deadline = devices, deadline
 
     @property
@@ -45,7 +47,7 @@ class Attempts:
         session.mkdir(parents=True)
         job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices),
                   deadline=self._deadline,
-                  python=python_command(), project=str(PROJECT), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
+                  python=python_command(), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
                   events=str(session / "events"))
         machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg",
                           self._devices)

@@ -17,6 +17,7 @@ from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
 from vm.image import boot_image
 from vm.launcher import kernel_parameters
 from vm.machine import Machine
+from vm.own import own_directories
 from vm.payload import pack_sources
 
 # A test that is silent for longer loops or waits forever: seconds of QEMU's processor time beyond what the tests take.
@@ -52,7 +53,7 @@ class Bench(Generic[M]):
         self._running: set[M] = set()
         with Cache() as cache:
             self.initrd = boot_image(cache, kernel)
-            self._sources = pack_sources(cache)
+            self._sources = pack_sources(cache, own_directories(arguments))
 
     def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False,
                 booted: Path | None = None) -> None:
@@ -69,7 +70,7 @@ class Bench(Generic[M]):
                 machine.load()
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
-            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"}, seed=1)
+            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"}, seed=1)
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)

@@ -41,7 +41,7 @@ class KernelRun:
     def path(self) -> Path | None:
         """Its file or tree, if it was given as one."""
         spec = parse(self.spec)
-        return spec.path if isinstance(spec, LocalSpec) else None
+        return spec.path if isinstance(spec, LocalSpec) and spec.kind != "running" else None
 
     def running(self) -> Event:
         """What its machine reports once it runs: boot_s (seconds), qemu."""
@@ -78,9 +78,6 @@ def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool
     try:
         found = [split_label(word, parse) for word in words]
         runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
-        for run in runs:
-            if parse(run.spec).kind == "running":
-                raise SpecError("running: omit --kernel to test the running kernel")
         if boots_here:
             qemu()
             for device in options.devices:

@@ -27,6 +27,7 @@ from session.runs import KernelRun
 from session.scheduler import KernelScheduling
 from vm.image import python_command
 from vm.job import Event, Events, Job
+from vm.own import own_directories
 from vm.payload import pack_sources
 from vm.qemu import kvm_trouble
 
@@ -73,7 +74,7 @@ class KernelSession(DSession):
             self.config.add_cleanup(directory.cleanup)
             self.directory = Path(directory.name)
             with Cache(say=lambda line: None) as cache:
-                (self.directory / "sources.tar").write_bytes(pack_sources(cache))
+                (self.directory / "sources.tar").write_bytes(pack_sources(cache, own_directories(self.config.args)))
         except (OSError, CacheError) as error:
             pytest.exit(f"cannot prepare the session: {error}", Exit.LOST)
         runs = list(self.runs.values())
@@ -88,8 +89,8 @@ class KernelSession(DSession):
             self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
         slots = 1 if option.shell else option.slots
         self.job = partial(Job, clock=option.clock, accel=accel, slots=slots, fresh_boot=option.fresh_boot, devices=option.devices,
-                           deadline=option.deadline, python=python_command(), project=str(PROJECT),
-                           cwd=str(self.config.invocation_params.dir), session=str(self.directory), owner=os.getpid(), seed=option.seed)
+                           deadline=option.deadline, python=python_command(), cwd=str(self.config.invocation_params.dir),
+                           session=str(self.directory), owner=os.getpid(), seed=option.seed)
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.nodemanager = NodeManager(self.config, specs=[])

@@ -20,8 +20,7 @@ class Job:
     fresh_boot: bool                        # boot instead of restoring the saved state
     devices: list[str]                      # QEMU devices to add
     deadline: float                         # silence of the guest until it is given up (vm.patience)
-    python: str                             # the guest's interpreter, project and tests' working directory: as on the session's host
-    project: str
+    python: str                             # the guest's interpreter, and the tests' working directory: as on the session's host
     cwd: str
     session: str                            # the session's directory
     owner: int                              # the session's PID

@@ -145,7 +145,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     events.add(note=f"KVM cannot run this kernel ({str(error).splitlines()[0]}): falling back to emulation")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
-                machine.order(Path(job.session, "sources.tar").read_bytes(), directory=job.project, cwd=job.cwd,
+                machine.order(Path(job.session, "sources.tar").read_bytes(), directory="/", cwd=job.cwd,
                               id="guest", env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
                 try:
                     supervise(machine, job, events)

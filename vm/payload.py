@@ -9,26 +9,31 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.project import PROJECT
 from kernels.cache import Cache
+from vm.own import own_files
 
 SOURCES = ["conftest.py", "pytest.ini", "tests", "fixtures", "netns"]
 SKIPPED = {"__pycache__", ".pytest_cache"}
 
 
-def pack_sources(cache: Cache) -> bytes:
-    """A tar archive of the sources with their bytecode; paths below the project, times as on the host."""
+def pack_sources(cache: Cache, own: Sequence[Path] = ()) -> bytes:
+    """A tar archive of the sources with their bytecode, and of the user's own tests (vm.own); paths below /, times as on the host.
+
+    Raises TooMuch.
+    """
     files = _files()
     bytecode = cache.build("images", f"bytecode-{_key(files)}", _compile, {"group": f"bytecode {PROJECT}"})
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file in files:
-            tar.add(PROJECT / file, str(file), recursive=False)
+    with tarfile.open(fileobj=archive, mode="w", dereference=True) as tar:
+        for file in [*(PROJECT / file for file in files), *own_files(own)]:
+            tar.add(file, recursive=False)
         for compiled in sorted(bytecode.rglob("*.pyc")):
             # PYTHONPYCACHEPREFIX puts bytecode into a separate tree; the guest looks for it beside the source.
-            source = Path("/", compiled.relative_to(bytecode)).relative_to(PROJECT)
+            source = compiled.relative_to(bytecode)
             tar.add(compiled, str(source.parent / "__pycache__" / source.name), recursive=False)
     return archive.getvalue()
 

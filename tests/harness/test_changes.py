@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cli.chance import main as make_chance
+from cli.__main__ import main
 from report import chance, expected
 from report.changes import changes, counted
 from report.expected import ExpectedError, explain
@@ -238,7 +238,7 @@ def test_chance_is_what_moved_between_runs_of_one_kernel(tmp_path):
         write_files(tmp_path / str(number), RUN, runs[:1] if number == 1 else runs, [])
     files = [str(tmp_path / f"{number}/results.json") for number in (1, 2)]
 
-    assert make_chance([*files, "-o", str(tmp_path / "chance.json")]) == 0
+    assert main(["chance", *files, "-o", str(tmp_path / "chance.json")]) == 0
 
     found = chance.load(tmp_path / "chance.json")
     assert json.loads((tmp_path / "chance.json").read_text()) == {"made_from": ["6.12, 2 runs"], "moves": {"t.py::test_a": ["tcp S"]}}
@@ -258,7 +258,7 @@ def test_a_damaged_chance_file_is_named(tmp_path, capsys, text):
         (tmp_path / str(number)).mkdir()
         write_files(tmp_path / str(number), RUN, [kernel("6.12", {})], [])
     files = [str(tmp_path / f"{number}/results.json") for number in (1, 2)]
-    assert make_chance([*files, "--add", "-o", str(tmp_path / "chance.json")]) == 2
+    assert main(["chance", *files, "--add", "-o", str(tmp_path / "chance.json")]) == 2
     assert capsys.readouterr().err == "kdrift: chance.json: not written by ./kdrift chance\n"
     assert (tmp_path / "chance.json").read_text() == text
 
@@ -266,7 +266,7 @@ def test_a_damaged_chance_file_is_named(tmp_path, capsys, text):
 def test_a_kernel_that_ran_once_shows_no_chance(tmp_path, capsys):
     write_files(tmp_path, RUN, [kernel("6.1", {})], [])
 
-    assert make_chance([str(tmp_path / "results.json"), "-o", str(tmp_path / "chance.json")]) == 2
+    assert main(["chance", str(tmp_path / "results.json"), "-o", str(tmp_path / "chance.json")]) == 2
     assert capsys.readouterr().err == "kdrift: no kernel was run twice in these files\n"
 
 

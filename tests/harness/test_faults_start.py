@@ -43,7 +43,7 @@ def resetting_image(path):
 
 
 @pytest.mark.parametrize("spec, reason", [
-    ("six.twelve", "six.twelve"), ("/no/such/bzImage", "/no/such/bzImage"), ("running", "omit --kernel"), (__file__, "kernel"),
+    ("six.twelve", "six.twelve"), ("/no/such/bzImage", "/no/such/bzImage"), (__file__, "kernel"),
 ])
 def test_bad_specification_is_a_usage_error(tmp_path, spec, reason):
     session = run(tmp_path, CASE, kernels=[KERNEL, spec])

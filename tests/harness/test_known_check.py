@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from cli import known as known_command
+from cli.__main__ import main
 from report.check import BATCH, OPEN, PROVED, WRONG, batches, judge, spans
 from report.known import Affected, Issue, KnownIssuesError, read_signatures
 from report.record import record, rewrite, signatures_of
@@ -150,12 +150,12 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, text):
     (["tcp-rmem-min"], "names are for --record and --check"),
 ])
 def test_a_wrong_use_is_one_line_and_status_2(words, complaint, capsys):
-    assert known_command.main(words) == 2
+    assert main(["known", *words]) == 2
     assert capsys.readouterr().err == f"kdrift: {complaint}\n"
 
 
 def test_an_unknown_entry_is_refused(tmp_path, capsys):
-    assert known_command.main(["--check", "nothing", "--report", str(tmp_path)]) == 2
+    assert main(["known", "--check", "nothing", "--report", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "kdrift: nothing is no entry of known_issues.toml\n"
 
 

@@ -44,11 +44,10 @@ def guest(directory):
     with Cache() as cache:
         kernel = resolve(KERNEL, cache)
         sources = pack_sources(cache)
-        project = str(PROJECT)
-        job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), project, project, str(directory), os.getpid(), "")
+        job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), str(PROJECT), str(directory), os.getpid(), "")
         with Machine(kernel.vmlinuz, boot_image(cache, kernel), kernel_parameters(kernel), directory, "virtual", "tcg") as machine:
             restore(machine, cache, job, Events(directory / "events"))
-            machine.order(sources, directory=project, cwd=project, id="guest", env={}, seed=1)
+            machine.order(sources, directory="/", cwd=str(PROJECT), id="guest", env={}, seed=1)
             gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
             yield gateway.remote_exec(SERVER)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from cli.sensitivity import GUARDS
+from cli.commandline import GUARDS
 from common.errors import SpecError
 from common.status import Exit
 from rerun.bench import Seen

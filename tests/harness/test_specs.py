@@ -1,17 +1,20 @@
 """What may be given to --kernel, and what it means."""
 
 import itertools
+import os
 import shutil
 import subprocess
 from dataclasses import replace
 
 import pytest
 
+from kernels import grammar
 from kernels.cache import Cache
 from kernels.extract import image_release, packaged_version
 from kernels.packages import Index, Package, debian_version_key, in_series
 from kernels.progress import Reporter
 from kernels.spec import FetchError, SpecError, parse, resolve
+from session.runs import KernelRun
 from tests.harness.debian_archive import write_deb, write_image, write_modules
 
 RELEASE = "6.12.0-kdrift-test"
@@ -37,7 +40,7 @@ def binary_kernel(release: str, version: str) -> list[Package]:
 
 
 @pytest.mark.parametrize(("text", "kind"), [
-    ("running", "running"), ("6", "series"), ("6.12", "series"), ("6.12.107", "series"), ("7.3~rc7", "series"),
+    ("6", "series"), ("6.12", "series"), ("6.12.107", "series"), ("7.3~rc7", "series"),
     ("6.12.107-1~deb12u1", "exact"), ("6.1.187-1", "exact"), ("6.1.0-53-cloud-amd64", "exact"),
     ("linux-image-6.1.0-53-cloud-amd64", "exact")])
 def test_words_and_versions_are_told_apart(text, kind):
@@ -175,6 +178,19 @@ def test_cut_off_image_is_refused(tmp_path, size, complaint):
         file.truncate(size)
     with pytest.raises(SpecError, match=complaint):
         image_release(image)
+
+
+def test_running_is_the_running_kernels_image(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(grammar, "RUNNING_IMAGES", ("/nowhere/{release}", f"{tmp_path}/vmlinuz-{{release}}"))
+    write_image(tmp_path / f"vmlinuz-{os.uname().release}", RELEASE)
+    assert resolve("running", cache).release == RELEASE
+    assert KernelRun("0", "running").path() is None         # its column is "running"
+
+
+def test_a_running_kernel_without_an_image_says_so_in_one_line(monkeypatch):
+    monkeypatch.setattr(grammar, "RUNNING_IMAGES", ("/nowhere/vmlinuz-{release}",))
+    with pytest.raises(SpecError, match=f"^running: cannot read /nowhere/vmlinuz-{os.uname().release}, .*$"):
+        parse("running")
 
 
 def test_image_alone_is_a_kernel_without_modules(tmp_path, cache):
