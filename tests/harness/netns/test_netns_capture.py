@@ -96,15 +96,22 @@ def test_waiting_for_packets_in_vain_shows_what_came_instead(pair):
         packets.until("a keepalive probe", lambda seen: seen.probes(), within=0.1)
 
 
-@pytest.mark.parametrize("limit, complete", [(65536, True), (300, False)])
+@pytest.mark.parametrize("limit, complete", [(65536, True), (600, False)])
 def test_pcap_can_be_read_by_others_and_keeps_the_latest_packets(pair, limit, complete):
-    client, _server, _conn, _peer = pair
+    """With their times in nanoseconds and their lengths on the wire; a long one is recorded in part."""
+    client, _server, conn, _peer = pair
+    conn.sendall(bytes(1000))
     data, cut = client.ring.pcap(limit)
     frames = client.ring.frames
 
     assert (cut == 0) == complete and len(data) <= limit
-    read = [packet for packet, _about in RawPcapReader(io.BytesIO(data))]
-    assert read == [frame.data for frame in frames[cut:]] and read
+    reader = RawPcapReader(io.BytesIO(data))
+    read = list(reader)
+    assert reader.nano
+    assert [packet for packet, _about in read] == [frame.data for frame in frames[cut:]] and read
+    assert [(about.sec * 10**9 + about.usec, about.wirelen) for _packet, about in read] == \
+        [(frame.nanoseconds, frame.length) for frame in frames[cut:]]
+    assert any(about.caplen < about.wirelen for _packet, about in read)
 
 
 @pytest.mark.parametrize("flavour", netns.firewall.FLAVOURS)
