@@ -3,6 +3,7 @@
 import io
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 from scapy.utils import RawPcapReader
@@ -112,6 +113,19 @@ def test_pcap_can_be_read_by_others_and_keeps_the_latest_packets(pair, limit, co
     assert [(about.sec * 10**9 + about.usec, about.wirelen) for _packet, about in read] == \
         [(frame.nanoseconds, frame.length) for frame in frames[cut:]]
     assert any(about.caplen < about.wirelen for _packet, about in read)
+
+
+@pytest.mark.parametrize("in_time", [True, False], ids=["in the block", "after the network"])
+def test_capture_can_be_read_after_its_network_has_ended(in_time):
+    """It has what came while it lasted; a capture that was still open ends with the network."""
+    with ExitStack() as later:
+        with netns.build(LAN, capture=True) as network:
+            client, server = network.nodes("client", "server")
+            with ExitStack() as soon:
+                packets = (soon if in_time else later).enter_context(client.capture("tcp"))
+                netns.tcp_pair(client, server, socket.AF_INET)
+        assert [packet.flags for packet in packets][:3] == ["S", "SA", "A"]
+        assert {packet.interface for packet in packets} == {"to-server"}
 
 
 @pytest.mark.parametrize("flavour", netns.firewall.FLAVOURS)
