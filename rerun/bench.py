@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.project import PROJECT
+from fixtures.machine import CLOCK
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from report.traffic import numbers
@@ -66,7 +67,7 @@ class Bench:
                 machine.load()
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
-            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"}, seed=1)
+            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"}, seed=1)
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)
