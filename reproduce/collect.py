@@ -1,5 +1,6 @@
 """What pytest knows about a test, recorded for a runner without pytest."""
 import inspect
+from contextlib import chdir, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -59,10 +60,12 @@ class _Items:
 
 
 def collect(words: list[str]) -> list[pytest.Item]:
-    """The tests that pytest finds for these words.  Raises CannotExport when it finds none or a file cannot be read."""
+    """The tests that pytest finds for these words, in the project's directory unless this is one below it.  Raises CannotExport when it
+    finds none or a file cannot be read."""
     found = _Items()
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
-    status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
+    with nullcontext() if Path.cwd().is_relative_to(PROJECT) else chdir(PROJECT):
+        status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
         raise CannotExport(f"pytest finds no test for {' '.join(words)}" if status in (0, 4, 5)
                            else "pytest cannot read all tests: see ./kdrift pytest --collect-only")
