@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 
 import execnet
 import pytest
@@ -242,7 +242,9 @@ def as_a_guest_sees_it(config: pytest.Config) -> Iterator[None]:
     """
     factory = config.__dict__.pop("_tmp_path_factory")
     invocation = config.invocation_params
-    config.invocation_params = replace(invocation, args=guest_arguments(invocation.args))
+    # Pytest puts the variable's options before those of the command line, and a guest has no variables of ours.
+    added = split(os.environ.get("PYTEST_ADDOPTS", ""))
+    config.invocation_params = replace(invocation, args=guest_arguments((*added, *invocation.args)))
     try:
         yield
     finally:
