@@ -68,8 +68,9 @@ def of_pytest(options: argparse.Namespace) -> Sequence[str]:
 def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
                            needs=lambda options: (MACHINES, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
-                           usage="kdrift selftest [--vagrant] [options]")
+                           usage="kdrift selftest [--vagrant | --docs] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
+    command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")
 
 
 def kernels(commands: Commands) -> None:

@@ -164,15 +164,16 @@ def interrupted(number: int, frame: FrameType | None) -> None:
 def selftest(options: list[str]) -> int:
     """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own.
 
-    With --vagrant those with whole machines instead.
+    With --vagrant those with whole machines instead; with --docs the commands of README and docs that boot machines.
     """
     os.chdir(PROJECT)
     harness = ["-c", "tests/harness/pytest.ini"]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
     sessions = [[*harness, "tests/harness"], ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
-    if "--vagrant" in options:
-        options.remove("--vagrant")
-        sessions = [[*harness, "tests/harness/whole"]]
+    for option, folder in (("--vagrant", "whole"), ("--docs", "docs")):
+        if option in options:
+            options.remove(option)
+            sessions = [[*harness, f"tests/harness/{folder}"]]
     worst = 0
     for session in sessions:
         words = [*session, *options]

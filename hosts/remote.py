@@ -125,11 +125,12 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
 
+    from fixtures.machine import CLOCK
     from netns.errors import IsolationError
     from netns.hosts import isolate
     os.environ["KDRIFT_PROJECTS"] = json.dumps([settings["project"], str(project)])
     if settings["own_machine"]:
-        os.environ["KDRIFT_CLOCK"] = "real"     # as in a guest: the whole machine belongs to the tests
+        os.environ[CLOCK] = "real"     # as in a guest: the whole machine belongs to the tests
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         isolate.enter()

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from common.project import PROJECT
-from report.entries import read_entries
+from report.entries import COMMIT, TEXT, TEXTS, read_entries, table
 from report.signature import matches
 
 FILE = PROJECT / "known_issues.toml"
 SIGNATURES = "known_signatures.json"         # beside it
-_FIELDS = {"id", "subject", "tests", "kernels", "commit", "commit_unknown", "note"}
-_COMMIT = re.compile(r"[0-9a-f]{12,40}")
+_TABLE = table({"id": TEXT, "subject": TEXT, "tests": TEXTS, "kernels": TEXTS}, {"commit": COMMIT, "commit_unknown": TEXT, "note": TEXT})
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[~-]?rc(\d+))?(?:[^-]*-(\d+))?")
 NO_FIX = "no fix known: "                   # a subject with this prefix has no commit
 _RELEASED = 1 << 30                         # in place of a candidate's number: a release sorts after its candidates
@@ -102,7 +101,7 @@ class Issue:
 @cache
 def load(path: Path = FILE, with_signatures: bool = True) -> tuple[Issue, ...]:
     """The entries of the file.  Raises KnownIssuesError."""
-    issues = read_entries(path, "issue", _issue, KnownIssuesError)
+    issues = read_entries(path, "issue", _TABLE, _issue, KnownIssuesError)
     if not with_signatures:
         return tuple(issues)
     recorded = read_signatures(path.with_name(SIGNATURES))
@@ -129,12 +128,8 @@ def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def _issue(entry: dict[str, Any]) -> Issue:
-    if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"unknown field {min(unknown)!r}")
     issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(parse_range(text) for text in entry["kernels"]),
                   entry.get("commit", ""), entry.get("note", ""), entry.get("commit_unknown", ""))
-    if issue.commit and not _COMMIT.fullmatch(issue.commit):
-        raise ValueError(f"{issue.commit!r} is not a commit hash of 12 to 40 hexadecimal digits")
     if not issue.commit and not issue.commit_unknown and not issue.subject.startswith(NO_FIX):
         raise ValueError("needs 'commit', the mainline hash, or 'commit_unknown' with the reason why there is none")
     return issue

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from common.project import PROJECT
+from fixtures.machine import CLOCK
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from report.results import Measurement
@@ -70,7 +71,7 @@ class Bench(Generic[M]):
                 machine.load()
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
-            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"}, seed=1)
+            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"}, seed=1)
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)

@@ -1,14 +1,13 @@
 """Which mutants are tried, against which tests, and what counts as a kill."""
 import argparse
 import hashlib
-import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,6 +19,7 @@ from rerun.bench import Seen
 from rerun.conversation import Gone, NeverBegan
 from sensitivity.machine import MutantBench
 from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
+from sensitivity.prepared import Prepared
 from sensitivity.score import FALSE_ALARM, OUTCOME, QUIET, Ledger, Verdict, moved, noticed
 
 GONE = "machine"                            # the finding of a test that did not end
@@ -42,31 +42,29 @@ class Study:
 
     def run(self, names: list[str]) -> list[Verdict]:
         known = self.prepared(names)
-        symbols, addresses, code = known["symbols"], known["addresses"], known["code"]
-        self.bench.tests, self.base, self.reached = known["tests"], known["base"], known["reached"]
-        self.judge_tests(*known["others"])
-        found = [mutant for symbol in symbols for mutant in mutants(symbol, code[symbol], addresses)]
+        self.bench.tests, self.base, self.reached = known.tests, dict(known.base), known.reached
+        self.judge_tests(*known.others)
+        found = [mutant for symbol in known.symbols for mutant in mutants(symbol, known.code[symbol], known.addresses)]
         ledger = Ledger(self.options.report / "mutants.jsonl", self.key(names, "sensitivity/*.py", "report/*.py"))
         for mutant in found:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
         checks = [mutant.unchanged() for mutant in chosen[::MUTANTS_PER_CHECK]]
-        if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
+        if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in known.symbols}):
             console.print(f"not in this kernel, or inlined: {', '.join(absent)}", soft_wrap=True)
-        console.print(f"{len(found)} mutants in {len(symbols)} functions; trying {len(chosen)} of those that a test reaches")
+        console.print(f"{len(found)} mutants in {len(known.symbols)} functions; trying {len(chosen)} of those that a test reaches")
         self.try_all([mutant for mutant in checks + chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found + checks}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
-    def prepared(self, names: list[str]) -> dict[str, Any]:
+    def prepared(self, names: list[str]) -> Prepared:
         """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since.
 
         Raises SpecError where the kernel has none of the functions.
         """
-        file, key = self.bench.state / "study.pickle", self.key(names)
-        known: dict[str, Any]
-        if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
+        file, key = self.bench.state / "study.json", self.key(names)
+        if known := Prepared.read(file, key):
             return known
         with console.status("booting, collecting, and running everything once"):
             symbols, addresses, first = self.twice(self.bench.study, names)
@@ -89,10 +87,9 @@ class Study:
                     third |= seen
                     for address, reaching in found.items():
                         reached.setdefault(address, set()).update(reaching)
-                known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests,
-                         "base": base.result(), "reached": {address: sorted(tests) for address, tests in reached.items()},
-                         "others": (first, third, *map(Future.result, rehearsed))}
-        file.write_bytes(pickle.dumps(known))
+                known = Prepared(symbols, addresses, code, self.bench.tests, base.result(), [first, third, *map(Future.result, rehearsed)],
+                                 {address: sorted(tests) for address, tests in reached.items()})
+        known.write(file, key)
         return known
 
     def twice(self, action: Callable[..., T], *arguments: object) -> T:

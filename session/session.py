@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 
 import execnet
 import pytest
@@ -243,7 +243,9 @@ def guest_view(config: pytest.Config) -> Iterator[None]:
     """
     factory = config.__dict__.pop("_tmp_path_factory")
     invocation = config.invocation_params
-    config.invocation_params = replace(invocation, args=guest_arguments(invocation.args))
+    # Pytest puts the variable's options before those of the command line, and a guest has no variables of ours.
+    added = split(os.environ.get("PYTEST_ADDOPTS", ""))
+    config.invocation_params = replace(invocation, args=guest_arguments((*added, *invocation.args)))
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import CacheError
+from fixtures.machine import CLOCK
 from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache, Meta
 from kernels.extract import Kernel
@@ -146,7 +147,7 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
                 machine.order(Path(job.session, "sources.tar").read_bytes(), directory="/", cwd=job.cwd,
-                              id="guest", env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
+                              id="guest", env={CLOCK: job.clock, "KDRIFT_SEED": str(job.seed)}, seed=job.seed)
                 try:
                     supervise(machine, job, events)
                 finally:

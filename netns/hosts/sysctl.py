@@ -43,18 +43,18 @@ def defaults() -> dict[str, str]:
     """The net sysctls of a new namespace: name -> value."""
     with NetworkNamespace() as fresh, fresh.entered():
         files = (f"{directory}/{name}" for directory, _directories, names in os.walk(_NETWORK) for name in names)
-        return _read(file.removeprefix("/proc/sys/").replace("/", ".") for file in files)
+        return read(file.removeprefix("/proc/sys/").replace("/", ".") for file in files)
 
 
 def differing(host: Host, usual: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """The host's sysctls that differ from the `usual` ones of defaults(): name -> (value, default)."""
     with host.entered():
-        values = _read(usual)
+        values = read(usual)
     return {name: (value, usual[name]) for name, value in values.items() if value != usual[name]}
 
 
-def _read(names: Iterable[str]) -> dict[str, str]:
-    """The values of those sysctls that can be read."""
+def read(names: Iterable[str]) -> dict[str, str]:
+    """The values of those sysctls of this thread's namespace that can be read: name -> value."""
     found = {}
     for name in names:
         with suppress(OSError):             # write-only, or absent here

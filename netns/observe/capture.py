@@ -50,6 +50,8 @@ class PacketRing:
         self.frames: list[Frame] = []
         self.lost = 0
         self._next = 0
+        self._over = False
+        self._names: dict[int, str] = {}
         self._trace = Trace()
 
     def __enter__(self) -> "PacketRing":
@@ -62,6 +64,10 @@ class PacketRing:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        """What was recorded stays, for captures that are read later."""
+        self.drain()
+        self._names = self._interface_names()
+        self._over = True
         self._ring.close()
         self._socket.close()
 
@@ -71,6 +77,8 @@ class PacketRing:
 
     def drain(self) -> None:
         """Move the recorded packets out of the ring, to make room in a test with thousands of them."""
+        if self._over:
+            return
         ring, unpack = self._ring, _HEADER.unpack_from
         while True:
             offset = self._next * _FRAME
@@ -104,10 +112,13 @@ class PacketRing:
     def trace(self) -> Trace:
         """All packets recorded so far, decoded."""
         self.drain()
-        with self.namespace.entered():
-            names = dict(socket.if_nameindex())
+        names = self._names if self._over else self._interface_names()
         self._trace.extend(self.frames[len(self._trace.packets):], names)
         return self._trace
+
+    def _interface_names(self) -> dict[int, str]:
+        with self.namespace.entered():
+            return dict(socket.if_nameindex())
 
     def pcap(self, limit: int) -> tuple[bytes, int]:
         """The latest packets as a pcap file of at most `limit` bytes, and the number of earlier ones that did not fit."""

@@ -3,16 +3,15 @@
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, ctnetlink_filter_match_tuple().
 """
 
-import os
 import socket
 import struct
 
 import pytest
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 
 from fixtures.topologies import LAN
 from netns.netlink import conntrack
-from netns.netlink.message import HEADER, attribute, attributes, message, nest
+from netns.netlink.message import attribute, attributes, dumped, message, nest
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -53,22 +52,7 @@ def filtered(host, family, side, flags, match):
     with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as netlink:
         netlink.settimeout(10)
         netlink.send(message(CT_GET, NLM_F_REQUEST | NLM_F_DUMP, struct.pack("=BBH", family, 0, 0) + asked))
-        return sorted(FLOWS[source_port(body)] for body in answers(netlink))
-
-
-def answers(netlink):
-    """The bodies of all messages of a dump. Raises OSError with the kernel's errno where it refuses."""
-    while True:
-        datagram = netlink.recv(1 << 16)
-        while datagram:
-            length, kind, *_rest = HEADER.unpack_from(datagram)
-            body, datagram = datagram[HEADER.size:length], datagram[(length + 3) & ~3:]
-            if kind in (NLMSG_DONE, NLMSG_ERROR):
-                (negative,) = struct.unpack_from("=i", body)
-                if negative:
-                    raise OSError(-negative, os.strerror(-negative))
-                return
-            yield body
+        return sorted(FLOWS[source_port(body)] for body in dumped(netlink))
 
 
 def source_port(body):

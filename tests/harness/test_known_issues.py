@@ -51,12 +51,13 @@ def test_brackets_of_a_parameter_set_stand_for_themselves():
 
 
 @pytest.mark.parametrize("text, complaint", [
-    (ENTRY.replace('id = "a"\n', ""), "issue 1 (without an id): missing field 'id'"),
+    (ENTRY.replace('id = "a"\n', ""), "issue 1 (without an id): 'id' is a required property"),
     (ENTRY.replace("6.1..6.2", "6.1-6.2"), "issue 1 (a): '6.1-6.2' is not a version range FIRST..FIXED"),
     (ENTRY.replace("6.1..6.2", "6.1..new"), "issue 1 (a): 'new' is not a kernel version"),
-    (ENTRY + "until = 3\n", "issue 1 (a): unknown field 'until'"),
-    (ENTRY + ENTRY, "duplicate issue id a"),
-    (ENTRY.replace("0123456789ab", "0123456789"), "issue 1 (a): '0123456789' is not a commit hash of 12 to 40 hexadecimal digits"),
+    (ENTRY + "until = 3\n", "issue 1 (a): Additional properties are not allowed ('until' was unexpected)"),
+    (ENTRY.replace('["t"]', '"t"'), "issue 1 (a): tests: 't' is not of type 'array'"),
+    (ENTRY + ENTRY, "known_issues.toml: duplicate issue id a"),
+    (ENTRY.replace("0123456789ab", "0123456789"), "issue 1 (a): commit: '0123456789' does not match '^[0-9a-f]{12,40}$'"),
     (ENTRY.replace('commit = "0123456789ab"\n', ""),
      "issue 1 (a): needs 'commit', the mainline hash, or 'commit_unknown' with the reason why there is none"),
     ("[[issue]\n", "known_issues.toml: "),

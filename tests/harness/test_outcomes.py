@@ -124,6 +124,11 @@ def test_x_stops_after_the_first_failure(tmp_path):
     one_line(session.output, f"{KERNEL}: 2 passed, 1 failed, 9 not run")
 
 
+def test_options_of_the_environment_count_in_the_machines(tmp_path):
+    """PYTEST_ADDOPTS, which pytest reads where it is started."""
+    assert run(tmp_path, "test_outcomes.py", PYTEST_ADDOPTS="-k test_passes").outcomes() == {"test_passes": "passed"}
+
+
 def test_a_run_of_skipped_tests_judges_nothing(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-k", "test_skips")
     assert session.status == session.results["run"]["exit_status"] == 6

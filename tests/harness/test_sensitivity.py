@@ -4,6 +4,7 @@ import signal
 import threading
 import tomllib
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from common.status import Exit
 from rerun.bench import Seen
 from rerun.conversation import Gone
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
+from sensitivity.prepared import Prepared
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
 from sensitivity.study import Study, spread
 from tests.harness.sessions import KERNEL, Session
@@ -74,6 +76,29 @@ def seen(outcome="passed", value=1.0, packets=3):
 ])
 def test_a_test_notices_an_outcome_a_measurement_or_traffic(now, found):
     assert noticed(seen(), now) == found
+
+
+@pytest.fixture
+def kept(tmp_path):
+    """What was prepared, and the file that has it."""
+    known = Prepared([FUNCTION], {0x1000: "f", CALLEE: "g"}, {FUNCTION: b"\xc3"}, ["tests/a.py::t"], {0: seen()},
+                     [{0: seen(value=0.1 + 0.2)}], {0x1000: [0]})
+    exactly = {0: replace(known.base[0], exactly=(b"packets", {1: 2}))}
+    replace(known, base=exactly).write(tmp_path / "study.json", "key")
+    return known, tmp_path / "study.json"
+
+
+def test_prepared_machine_is_known_again_as_it_was(kept):
+    known, file = kept
+    assert Prepared.read(file, "key") == known
+    assert Prepared.read(file, "another suite's") is None
+    assert Prepared.read(file.with_name("none"), "key") is None
+
+
+def test_half_written_account_of_a_machine_is_made_again(kept):
+    _known, file = kept
+    file.write_text(file.read_text()[:-9])
+    assert Prepared.read(file, "key") is None
 
 
 def test_what_moves_by_itself_is_not_noticed():

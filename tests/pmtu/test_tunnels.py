@@ -60,8 +60,6 @@ def connect_sites(net, kind, *words):
         via = f" via {inside[0].format(3 - number)}" if kind.name == "vxlan" else ""
         tunnel.add(host, "tunnel", kind.name, *options, address=f"{inside[0].format(number)}/{inside[1]}",
                    routes=(network + via,))
-        # Packets must return through the tunnel, and errors be sent.
-        host.pin({"net.ipv4.conf.tunnel.rp_filter": 0})
 
 
 def fragments(net):

@@ -23,7 +23,7 @@ def gateways(net):
     address, too."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({f"net.ipv4.conf.{each}.{name}": value for each in ("all", "to-router")
-                for name, value in (("accept_redirects", 1), ("secure_redirects", 0), ("rp_filter", 0))})
+                for name, value in (("accept_redirects", 1), ("secure_redirects", 0))})
     client.pin({"net.ipv6.conf.to-router.accept_redirects": 1, "net.ipv6.conf.all.forwarding": 0})
     at_router = router.interfaces["client"]
     commands = [f"route add {server.address(V6)}/128 via {icmp.link_local(at_router)} dev to-router"]

@@ -17,7 +17,7 @@ DEFAULTS = {
     "SYN_SENT": 120, "SYN_RECV": 60, "ESTABLISHED": 432000, "FIN_WAIT": 120, "CLOSE_WAIT": 60, "LAST_ACK": 30,
     "TIME_WAIT": 120, "CLOSE": 10,
 }
-EVERY = 0.1                                 # seconds between two polls, each of which runs conntrack(8)
+EVERY = 0.1                                 # seconds between two polls
 RESET_ON_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 

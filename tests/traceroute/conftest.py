@@ -6,14 +6,12 @@ import pytest
 
 from fixtures.topologies import SERVICE
 from netns import Host, Network, missing_feature
+from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.packets.probe import Answer, answers, probe
 
 # No rate limit for ICMP errors, unless a test sets one.
 PINNED = {
-    "net.ipv4.icmp_ratelimit": 0,
-    "net.ipv4.icmp_ratemask": 0,
-    "net.ipv6.icmp.ratelimit": 0,
-    "net.ipv6.icmp.ratemask": "\n",
+    **NO_ICMP_LIMITS,
     "net.ipv4.icmp_errors_use_inbound_ifaddr": 0,
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.ip_forward_use_pmtu": 0,
@@ -21,8 +19,6 @@ PINNED = {
     "net.ipv4.fib_multipath_hash_policy": 0,
     "net.ipv6.fib_multipath_hash_policy": 0,
     "net.ipv6.auto_flowlabels": 0,
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
 }
@@ -32,8 +28,7 @@ PINNED = {
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-        for setting in ("rp_filter", "send_redirects"):
-            host.pin({f"net.ipv4.conf.{interface.name}.{setting}": 0 for interface in host.interfaces.values()})
+        host.pin({f"net.ipv4.conf.{interface.name}.send_redirects": 0 for interface in host.interfaces.values()})
 
 
 class Tracer:

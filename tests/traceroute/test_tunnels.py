@@ -24,7 +24,6 @@ def tunnelled(net, family):
             tunnel.add(host, "tunnel", kind, "local", host.address(family, "core"),
                        "remote", other.address(family, "core"), "ttl", ttl, *words,
                        address=INSIDE[family].format(number), routes=(NETWORKS[family][network],))
-            host.pin({"net.ipv4.conf.tunnel.rp_filter": 0})
 
     return connect
 
@@ -82,8 +81,6 @@ def directed(net, family):
     address = "203.0.113.1" if family == V4 else "2001:db8:ff::1"
     director, server = net.nodes("director", "server1")
     ipvs.real_server(server, address)
-    if family == V4:
-        server.pin({"net.ipv4.conf.tunl0.rp_filter": 0})
     ipvs.tunnel_service(director, address, 80, [server.address(family)])
     return address
 

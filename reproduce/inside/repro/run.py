@@ -36,13 +36,14 @@ def run(manifest, chosen):
 
 
 def prepare(manifest, disposable):
-    """Set the environment before any of the suite is imported."""
+    """Set the environment before anything of the suite is imported that looks at it."""
+    from fixtures import machine
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
-    os.environ.pop("KDRIFT_CLOCK", None)
+    os.environ.pop(machine.CLOCK, None)
     # scapy would keep a cache in the user's home; if it cannot make the directory it does without.
     os.environ.update(XDG_CACHE_HOME="/proc/none", XDG_CONFIG_HOME="/proc/none", XDG_DATA_HOME="/proc/none")
     if disposable:
-        os.environ["KDRIFT_CLOCK"] = "real"     # the machine is ours, with an ordinary clock
+        os.environ[machine.CLOCK] = "real"     # the machine is ours, with an ordinary clock
     from fixtures import clock
     if disposable or manifest["virtual_clock"]:
         clock.CLOCK = clock.Clock("virtual")

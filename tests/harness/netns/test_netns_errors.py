@@ -9,6 +9,7 @@ import netns
 from fixtures.topologies import LAN, ROUTED
 from netns import attempt
 from netns.hosts import reject
+from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.packets import errqueue, icmp
 from netns.packets.probe import answers, probe
 
@@ -16,7 +17,7 @@ from netns.packets.probe import answers, probe
 @pytest.fixture
 def routed():
     with netns.build(ROUTED, capture=True) as network:
-        network["router"].pin({"net.ipv4.icmp_ratelimit": 0, "net.ipv6.icmp.ratelimit": 0, "net.ipv6.icmp.ratemask": "\n"})
+        network["router"].pin(NO_ICMP_LIMITS)
         yield network
 
 
