@@ -18,6 +18,7 @@ import pytest
 
 from common.errors import SpecError
 from common.project import PROJECT
+from common.status import Exit
 from fixtures.options import GROUP, PLUGIN, add_options
 from kernels.grammar import parse
 from report.labels import split_label
@@ -173,7 +174,7 @@ def selftest(options: list[str]) -> int:
     if "--vagrant" in options:
         options.remove("--vagrant")
         sessions = [[*harness, "tests/harness/whole"]]
-    worst = 0
+    worst: int = Exit.OK
     for session in sessions:
         words = [*session, *options]
         print(f"kdrift: pytest {' '.join(words)}", flush=True)
