@@ -18,6 +18,7 @@ import pytest
 
 from common.errors import SpecError
 from common.project import PROJECT
+from common.status import Exit
 from fixtures.options import GROUP, PLUGIN, add_options
 from kernels.grammar import LocalSpec, parse
 from report.labels import split_label
@@ -174,7 +175,7 @@ def selftest(options: list[str]) -> int:
         if option in options:
             options.remove(option)
             sessions = [[*harness, f"tests/harness/{folder}"]]
-    worst = 0
+    worst: int = Exit.OK
     for session in sessions:
         words = [*session, *options]
         print(f"kdrift: pytest {' '.join(words)}", flush=True)

@@ -21,6 +21,7 @@ _OF_THE_MACHINE = {"audit"}
 _TOOLS = {"firewall.": "nftables", "nft": "nftables", "iptables": "iptables", "FLAVOURS": "iptables", "ipvs": "ipvsadm",
           "conntrack": "conntrack", "ipset": "ipset", "tcpdump": "tcpdump"}
 _PLAIN = (int, float, str, bytes, bool, type(None))
+OUTSIDE = "a test outside of kdrift cannot be exported"
 
 
 class CannotExport(Exception):
@@ -69,9 +70,17 @@ class _Items:
         return []
 
 
+def is_outside(word: str) -> bool:
+    """Whether it names a test outside of the project: these have their whole path (fixtures.naming)."""
+    path = Path(word.partition("::")[0])
+    return path.is_absolute() and not path.is_relative_to(PROJECT)
+
+
 def collect(words: list[str]) -> list[pytest.Item]:
     """The tests that pytest finds for these words, in the project's directory unless this is one below it.  Raises CannotExport when it
     finds none or a file cannot be read."""
+    if outside := list(filter(is_outside, words)):
+        raise CannotExport(f"{outside[0]}: {OUTSIDE}")
     found = _Items()
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
     with contextlib.redirect_stderr(io.StringIO()), (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.__main__ import main
 from cli.run import found, is_test
 from common.project import PROJECT
 from kernels.cache import Cache
@@ -117,6 +118,22 @@ def test_what_cannot_run_is_refused_in_one_line(tmp_path, words, complaint):
     done = subprocess.run([PROJECT / "kdrift", "pytest", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.split("\n") == ["ERROR: " + complaint.format(here=tmp_path), "", ""]
+
+
+def test_an_own_test_has_a_bug_report_without_a_case_and_says_why(tmp_path):
+    file = write(tmp_path / "my", mine=7)
+    file.write_text(file.read_text().replace("mine == 7", "mine == 8"))
+    words = ["pytest", f"{file}::test_own[ipv4]", "--bug-report", "bugs"]
+    done = subprocess.run([PROJECT / "kdrift", *words], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no standalone case: a test outside of kdrift cannot be exported\n" in done.stdout
+    assert len(list((tmp_path / "bugs").glob("*/report.md"))) == 1
+
+
+def test_an_own_test_is_not_exported(tmp_path, capsys):
+    file = write(tmp_path / "my", mine=7)
+    assert main(["export", str(file)]) == 2
+    assert capsys.readouterr().err == f"kdrift: {file}: a test outside of kdrift cannot be exported\n"
 
 
 @pytest.mark.parametrize("word, test", [
