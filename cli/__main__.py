@@ -13,7 +13,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run a command; returns its exit status."""
     options = parse(arguments)
     try:
-        status = import_module(options.module).run(options)
+        status: int = import_module(options.module).run(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

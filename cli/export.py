@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if missing := [test for test in options.tests if not found(test, here)]:
         return refuse(f"{here / missing[0].partition('::')[0]}: No such file or directory")
     try:
-        cases, failed = describe_all(collect([found(test, here) for test in options.tests]))
+        cases, failed = describe_all(collect([place for test in options.tests if (place := found(test, here))]))
         if options.all:
             return report(len(cases) + len(failed), failed | check(cases))
         if failed:

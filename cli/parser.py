@@ -7,8 +7,8 @@ import os
 import shutil
 import subprocess
 import textwrap
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 from common.project import PROJECT
 from common.status import Exit
@@ -19,7 +19,7 @@ OF_PYTEST = "--"                            # what follows is pytest's, --help t
 class Parser(argparse.ArgumentParser):
     """Usage errors are one line, with exit status 2."""
 
-    def __init__(self, *, description: str, **settings: object) -> None:
+    def __init__(self, *, description: str, **settings: Any) -> None:
         super().__init__(description=filled(description), formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
                          **settings)
         self.add_argument("--version", action=ShowVersion, help="show which kdrift this is, and exit")
@@ -38,12 +38,13 @@ class CommandParser(Parser):
     """
 
     def __init__(self, *, module: str, needs: Sequence[str] | Callable[[argparse.Namespace], Sequence[str]] = (),
-                 **settings: object) -> None:
+                 **settings: Any) -> None:
         super().__init__(**settings)
         self.set_defaults(module=module, needs=needs)
         self._intermixed = False
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+    def parse_known_args(       # type: ignore[override]  # typeshed has overloads
+            self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple[Any, list[str]]:
         """Unknown words are an error here, where it is known whose they are."""
         if self._intermixed:
             return super().parse_known_args(args, namespace)
@@ -63,7 +64,8 @@ class PytestParser(CommandParser):
     Arguments that are added are only shown.
     """
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+    def parse_known_args(       # type: ignore[override]  # typeshed has overloads
+            self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple[Any, list[str]]:
         words = list(args or [])
         end = words.index(OF_PYTEST) if OF_PYTEST in words else len(words)
         shown = [word for word in words[:end] if word in ("-h", "--help", "--version")]
@@ -78,11 +80,12 @@ class Commands:
     """The commands of a parser."""
 
     def __init__(self, whole: argparse.ArgumentParser) -> None:
-        self._commands = whole.add_subparsers(dest="command", metavar="COMMAND", title="commands", required=True, prog=whole.prog,
-                                              parser_class=lambda kind, **settings: kind(**settings))
+        self._commands: "argparse._SubParsersAction[CommandParser]" = whole.add_subparsers(     # type: ignore[call-overload]  # a function
+            dest="command", metavar="COMMAND", title="commands", required=True, prog=whole.prog,
+            parser_class=lambda kind, **settings: kind(**settings))
 
     def add(self, name: str, line: str, description: str = "", kind: type[CommandParser] = CommandParser,
-            **settings: object) -> CommandParser:
+            **settings: Any) -> CommandParser:
         """`line` is its line in the list of commands; the settings are the parser's."""
         whole = f"{line[0].upper()}{line[1:]}.\n\n{description}"
         return self._commands.add_parser(name, help=line, description=whole, kind=kind, **settings)
@@ -91,7 +94,7 @@ class Commands:
 class ShowVersion(argparse.Action):
     """--version, for which git is asked only when it is given."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, **settings: Any) -> None:
         super().__init__(nargs=0, default=argparse.SUPPRESS, **settings)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -72,7 +72,7 @@ class CommandLine:
     @pytest.hookimpl
     def pytest_addoption(self, parser: pytest.Parser) -> None:
         self.parser = parser
-        parser.optparser.error = self.refuse
+        setattr(parser.optparser, "error", self.refuse)     # noqa: B010  (pytest's own prints the usage before the reason)
         add_options(parser.getgroup(*GROUP).addoption)
 
     def refuse(self, why: str) -> NoReturn:
@@ -80,7 +80,7 @@ class CommandLine:
         raise pytest.UsageError(f"{why}; see ./kdrift {'validate' if self.validate else 'pytest'} --help")
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_cmdline_parse(self, args: list[str]) -> Iterator[pytest.Config]:
+    def pytest_cmdline_parse(self, args: list[str]) -> Generator[None, pytest.Config, pytest.Config]:
         """Name tests from where pytest runs, and give it what it needs for those outside the project before it looks for its root."""
         named = [word for word in self.parser.parse_known_args(args).file_or_dir if not self.validate or is_test(word, self.here)]
         tests = {id(word): Word(place) for word in named if (place := found(word, self.here))}

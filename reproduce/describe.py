@@ -13,7 +13,7 @@ from reproduce.collect import OUTSIDE, CannotExport, Manifest, collect, describe
 
 def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
     """For each test that pytest finds for these words, its manifest, or why it has none.  Raises CannotExport if it finds none."""
-    outside = {word: OUTSIDE for word in words if is_outside(word)}
+    outside: dict[str, Manifest | str] = {word: OUTSIDE for word in words if is_outside(word)}
     words = [word for word in words if word not in outside]
     if not words:
         return outside

@@ -3,9 +3,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rerun.bench import Seen
 from sensitivity.mutants import Symbol
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,13 @@ class Prepared:
                    [_seen(each) for each in document["others"]], _numbered(document["reached"]))
 
 
-def _plain(found: Mapping[int, Seen]) -> dict[int, dict]:
+def _plain(found: Mapping[int, Seen]) -> dict[int, dict[str, Any]]:
     return {index: asdict(replace(seen, exactly=None)) for index, seen in found.items()}
 
 
-def _seen(found: Mapping[str, dict]) -> dict[int, Seen]:
+def _seen(found: Mapping[str, dict[str, Any]]) -> dict[int, Seen]:
     return {int(index): Seen(**{**seen, "measurements": tuple(seen["measurements"])}) for index, seen in found.items()}
 
 
-def _numbered(found: Mapping[str, object]) -> dict[int, object]:
+def _numbered(found: Mapping[str, T]) -> dict[int, T]:
     return {int(number): value for number, value in found.items()}
