@@ -1,1 +1,1 @@
-"""One module per command of ./kdrift, and what makes a session out of the options."""
+"""The commands of ./kdrift, and what makes a session out of their options."""

@@ -1,16 +1,28 @@
-"""`./kdrift COMMAND ...`, where everything is installed: each command is the module of its name, but those that run pytest share one."""
+"""`./kdrift COMMAND ...`, where everything is installed."""
+import os
+import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 
-OF_PYTEST = ("validate", "pytest", "selftest")
+from cli.commandline import parse
+from common.status import Exit
 
 
-def main(arguments: list[str]) -> int:
-    command, *options = arguments
-    if command in OF_PYTEST:
-        return import_module("cli.run").main(arguments)
-    return import_module(f"cli.{command}").main(options)
+def main(arguments: Sequence[str]) -> int:
+    """Run a command; returns its exit status."""
+    options = parse(arguments)
+    try:
+        status: int = import_module(options.module).run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:                 # of `./kdrift known | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)       # CI systems cancel a job with it: it is Ctrl-C
     sys.exit(main(sys.argv[1:]))

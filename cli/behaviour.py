@@ -1,18 +1,14 @@
 """`./kdrift behaviour FILE...` makes docs/behaviour.md and docs/behaviour.json (report.behaviour) from results.json of runs."""
 import argparse
-from pathlib import Path
 
 from cli.refusal import refuse
-from report.behaviour import DOCS, document, figures, markdown
+from common.status import Exit
+from report.behaviour import document, figures, markdown
 from report.reading import ResultsError, read
 from report.results import write_whole
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kdrift behaviour", description="what kernels do, as a table, out of results of runs")
-    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of a run")
-    parser.add_argument("-o", "--output", metavar="DIR", type=Path, default=DOCS, help="default: %(default)s")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
     try:
         rows = figures([kernel for path in options.files for kernel in read(path)[1]])
         if not rows:
@@ -23,6 +19,6 @@ def main(arguments: list[str]) -> int:
     except (ResultsError, ValueError) as error:
         return refuse(error)
     except OSError as error:
-        return refuse(f"{options.output}: {error.strerror}")
+        return refuse(f"--output {options.output}: {error.strerror}")
     print(f"{options.output}/behaviour.md, behaviour.json: {len(rows)} figures")
-    return 0
+    return Exit.OK

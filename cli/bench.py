@@ -1,6 +1,6 @@
 """`./kdrift bench [--kernel SPEC] [--runs N]`: how fast the suite is on this machine.
 
-Every figure is the median of N runs (at least 5); a benchmark measures, it does not judge.
+Every figure is the median of N runs; a benchmark measures, it does not judge.
 """
 import argparse
 import json
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -23,6 +24,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from kernels.spec import resolve
 
+LEAST_RUNS = 5
 CASES = "tests/harness/cases/test_bench.py"
 # Two hosts, one link, two addresses each: what netns.build does for fixtures.topologies.LAN, as one would type it.
 BY_HAND = """
@@ -36,14 +38,12 @@ ip netns del {a}; ip netns del {b}
 """
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="./kdrift bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--kernel", default="6.12", help="the kernel to boot (default: 6.12)")
-    parser.add_argument("--runs", type=int, default=5, help="runs of each line, at least 5 (default: 5)")
-    options = parser.parse_args(arguments)
-    if options.runs < 5:
-        parser.error("--runs: at least 5")
+def run(options: argparse.Namespace) -> int:
+    if options.runs < LEAST_RUNS:
+        return refuse(f"--runs {options.runs}: at least {LEAST_RUNS}")
     try:
+        with Cache() as cache:
+            resolve(options.kernel, cache)
         lines = measure(options.kernel, options.runs)
     except (SpecError, FetchError, BenchError) as error:
         return refuse(error, Exit.USAGE if isinstance(error, SpecError) else Exit.LOST)
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         cells = [f"{value:.4g}" for value in (statistics.median(values), min(values), max(values))]
         table.add_row(name, *cells, unit, str(len(values)))
     Console(highlight=False).print(table)
-    return 0
+    return Exit.OK
 
 
 class BenchError(Exception):
@@ -63,7 +63,7 @@ class BenchError(Exception):
 
 def measure(spec: str, runs: int) -> list[tuple[str, list[float], str]]:
     """The table's lines: name, values, unit."""
-    session(spec, "-k", "nothing")          # fetches, and leaves a saved state
+    session(spec, "-k", "nothing")          # leaves a saved state
     cold = [session(spec, "-k", "nothing", "--fresh-boot") for _ in range(runs)]
     restored = [session(spec) for _ in range(runs)]
     idle = [next(test for test in kernel["tests"] if "idle" in test["id"]) for kernel in restored]
@@ -84,7 +84,7 @@ def measure(spec: str, runs: int) -> list[tuple[str, list[float], str]]:
     return lines
 
 
-def session(spec: str, *options: str) -> dict:
+def session(spec: str, *options: str) -> dict[str, Any]:
     """One pytest session in a process of its own; the kernel's part of its results."""
     with tempfile.TemporaryDirectory() as directory:
         words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", f"--kernel={spec}", f"--report={directory}", CASES, *options]
@@ -92,7 +92,8 @@ def session(spec: str, *options: str) -> dict:
         if run.returncode:
             last = (run.stdout + run.stderr).strip().splitlines()[-1]
             raise BenchError(f"the measured session failed with status {run.returncode}: {last}")
-        return json.loads(Path(directory, "results.json").read_text())["kernels"][0]
+        kernel: dict[str, Any] = json.loads(Path(directory, "results.json").read_text())["kernels"][0]
+        return kernel
 
 
 def topologies(runs: int) -> tuple[list[float], list[float]]:

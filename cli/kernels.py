@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from rich.console import Console
 from rich.table import Table
 
+from cli.refusal import refuse
 from common.errors import FetchError
+from common.status import Exit
 from kernels.cache import Cache, Entry
 from kernels.debian import Archive, key_of
 from kernels.packages import Candidate
@@ -31,9 +33,7 @@ class Row:
     state_size: int | None = None
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; returns the exit status: 0, 2 for a usage error, 3 if no list of kernels can be had."""
-    options = _arguments().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
     progress = Reporter()
     try:
         with Cache(say=progress.say) as cache:
@@ -42,25 +42,13 @@ def main(arguments: list[str]) -> int:
             archive = Archive(cache, offline=options.offline, progress=progress, mirror=options.mirror)
             rows = list(_rows(archive, every=options.all))
     except FetchError as error:
-        progress.say(f"kdrift kernels: {error}")
-        return 3
+        return refuse(error, Exit.LOST)
     if options.json:
         json.dump([asdict(row) for row in rows], sys.stdout, indent=1)
         print()
     else:
         _print(rows)
-    return 0
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kdrift kernels", description=__doc__)
-    parser.add_argument("--all", action="store_true", help="every version and flavour")
-    parser.add_argument("--json", action="store_true", help="the same as JSON, sizes in bytes")
-    parser.add_argument("--offline", action="store_true", help="the package index as it was last fetched")
-    parser.add_argument("--mirror", metavar="URL", help="a Debian archive (and, after a space, its security archive) "
-                        "instead of those in the apt configuration of this machine")
-    parser.add_argument("--prune", action="store_true", help="remove everything from the cache that is not in use")
-    return parser
+    return Exit.OK
 
 
 def _rows(archive: Archive, *, every: bool) -> Iterator[Row]:
@@ -130,4 +118,4 @@ def _prune(cache: Cache) -> int:
     print(f"{megabytes(freed)} freed")
     for name in busy:
         print(f"{name} is in use: left alone")
-    return 0
+    return Exit.OK

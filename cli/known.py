@@ -1,12 +1,4 @@
-"""`./kdrift known`: the bugs that known_issues.toml lists, how they show themselves, and whether the file is right.
-
-    ./kdrift known                                      the entries
-    ./kdrift known --record [--anew] FILE...            put the failures in these results.json into known_signatures.json
-    ./kdrift known --check [ID...] --report DIR         run what is at the ends of the ranges; what is in DIR is not run again
-
-Exit status: 0 nothing is wrong; 1 --check found a range that is; 2 usage, or a file that cannot be used; 3 a kernel could not be had or
-run, and its ranges are not checked; 130 interrupted.
-"""
+"""`./kdrift known`: the bugs that known_issues.toml lists, how they show themselves, and whether the file is right."""
 import argparse
 import subprocess
 import sys
@@ -23,12 +15,10 @@ from report.check import OPEN, PROVED, WRONG, Batch, add, batches, judge, read_s
 from report.known import FILE, Issue, KnownIssuesError, load
 from report.reading import ResultsError, read
 from report.record import rewrite
+from report.results import TestResult
 
-FOUND_WRONG = 1
 
-
-def main(arguments: list[str]) -> int:
-    options = _arguments().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
     try:
         if options.record:
             return _record([Path(name) for name in options.names], options.anew)
@@ -40,26 +30,8 @@ def main(arguments: list[str]) -> int:
     except (KnownIssuesError, ResultsError) as error:
         return refuse(error)
     except OSError as error:
-        return refuse(f"{error.filename or options.report}: {error.strerror}")
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    return 0
-
-
-def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="kdrift known", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", metavar="FILE or ID", nargs="*",
-                        help="results.json of runs for --record, entries for --check (default: all)")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--record", action="store_true", help="record how listed failures show themselves")
-    what.add_argument("--check", action="store_true", help="prove the ranges")
-    parser.add_argument("--anew", action="store_true",
-                        help="with --record: what these kernels show of an entry replaces what they showed before")
-    parser.add_argument("--report", metavar="DIR", type=Path, help="with --check: where results are kept")
-    parser.add_argument("--slots", metavar="N", type=int, default=1, help="with --check: machines at a time (default: 1)")
-    parser.add_argument("--offline", action="store_true", help="with --check: only what the cache holds")
-    parser.add_argument("--mirror", metavar="URI", help="with --check: the Debian archive to use")
-    return parser
+        return refuse(f"{f'--report {options.report}' if options.check else error.filename}: {error.strerror}")
+    return Exit.OK
 
 
 def _list(issues: tuple[Issue, ...]) -> None:
@@ -82,7 +54,7 @@ def _record(files: list[Path], anew: bool) -> int:
     for issue in load():
         if not issue.signatures:
             print(f"none {issue.id}: no signature recorded")
-    return 0
+    return Exit.OK
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -109,7 +81,7 @@ def _check(options: argparse.Namespace) -> int:
     counts = {state: sum(found == state for _span, found, _why in verdicts) for state in (PROVED, OPEN, WRONG)}
     print(f"{len(verdicts)} ranges of {len({span.issue.id for span in wanted})} entries: "
           + ", ".join(f"{count} {state}" for state, count in counts.items()))
-    return FOUND_WRONG if counts[WRONG] else Exit.LOST if lost else 0
+    return Exit.REGRESSION if counts[WRONG] else Exit.LOST if lost else Exit.OK
 
 
 def _packages(options: argparse.Namespace) -> set[str]:
@@ -135,7 +107,7 @@ def _all_tests() -> list[str]:
     return found
 
 
-def _run(batch: Batch, options: argparse.Namespace, stored: dict) -> str:
+def _run(batch: Batch, options: argparse.Namespace, stored: dict[str, dict[str, TestResult]]) -> str:
     """Run the batch and take in its results; why there are none, or nothing."""
     name = "".join(char if char.isalnum() or char in ".-+" else "_" for char in batch.version)
     number = next(number for number in range(1000) if not (options.report / f"{name}.{number}").exists())

@@ -16,24 +16,19 @@ from report.expected import ExpectedError
 from report.files import write_files
 from report.labels import LabelError, check_label
 from report.reading import ResultsError, read
-from report.results import KernelResult
+from report.results import KernelResult, Run
 from report.status import exit_status
 from report.table import issue_lines, kernel_lines
-from report.verdict import FAIL_BY_DEFAULT, compare_all, fail_on
+from report.verdict import compare_all, fail_on
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="kdrift merge", description="join results files of separate runs")
-    parser.add_argument("files", metavar="FILE", nargs="+",
-                        help="results.json of a run; FILE=LABEL gives its kernel another label, FILE=LABEL,LABEL two kernels")
-    parser.add_argument("--report", metavar="DIR", type=Path, help="write the reports of the whole there")
-    parser.add_argument("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
-    parser.add_argument("--fail-on", metavar="CLASS,...", type=_classes, default=FAIL_BY_DEFAULT,
-                        help="with --validate: what makes the exit status 1 (default: regression,gone)")
-    parser.add_argument("--exact", action="store_true", help="with --validate: compare measurements without their tolerances")
-    options = parser.parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
     try:
-        run, kernels = merge(options.files)
+        failing = fail_on(options.fail_on)
+    except ValueError as error:
+        return refuse(f"--fail-on: {error}")
+    try:
+        whole, kernels = merge(options.files)
         if options.report:
             options.report.mkdir(parents=True, exist_ok=True)
     except ResultsError as error:
@@ -41,20 +36,25 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         return refuse(f"--report {options.report}: {error.strerror}")
     try:
-        comparisons = compare_all(kernels, options.fail_on, options.exact) if options.validate else []
+        comparisons = compare_all(kernels, failing, options.exact) if options.validate else []
     except (ExpectedError, ChanceError) as error:
         return refuse(error)
-    run["exit_status"] = int(exit_status(kernels, comparisons))
-    if options.report:
-        write_files(options.report, run, kernels, comparisons)
+    whole["exit_status"] = int(exit_status(kernels, comparisons))
+    try:
+        if options.report:
+            write_files(options.report, whole, kernels, comparisons)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
     for line in (*kernel_lines(kernels), *issue_lines(kernels), *(line for comparison in comparisons for line in comparison.lines())):
         print(line)
-    return run["exit_status"]
+    return whole["exit_status"]
 
 
-def merge(files: Sequence[str | Path]) -> tuple[dict, list[KernelResult]]:
+def merge(files: Sequence[str | Path]) -> tuple[Run, list[KernelResult]]:
     """One run and its kernels.  `files` are paths, each with labels or without.  Raises ResultsError."""
-    runs, kernels, names = [], {}, []
+    runs: list[Run] = []
+    kernels: dict[str, KernelResult] = {}
+    names: list[str] = []
     for word in files:
         path, labels = _split(os.fspath(word))
         names.append(path.name)
@@ -63,8 +63,8 @@ def merge(files: Sequence[str | Path]) -> tuple[dict, list[KernelResult]]:
         _rename(path, found, labels)
         for kernel in found:
             _join(kernels.setdefault(kernel.label, kernel), kernel, path)
-    whole = {"started": min(run["started"] for run in runs), "duration_s": round(sum(run["duration_s"] for run in runs), 3),
-             "arguments": ["merge", *names], "python": sys.version.split()[0], "exit_status": 0}
+    whole: Run = {"started": min(run["started"] for run in runs), "duration_s": round(sum(run["duration_s"] for run in runs), 3),
+                  "arguments": ["merge", *names], "python": sys.version.split()[0], "exit_status": 0}
     if early := [f"{name}: {run['unfinished']}" for name, run in zip(names, runs, strict=True) if run.get("unfinished")]:
         whole["unfinished"] = "; ".join(early)
     return whole, list(kernels.values())
@@ -102,13 +102,6 @@ def _join(kernel: KernelResult, more: KernelResult, path: Path) -> None:
     done = kernel.by_id()                   # what one job left out another may have run
     kernel.unrun = [name for name in dict.fromkeys([*kernel.unrun, *more.unrun]) if name not in done]
     kernel.error = kernel.error or more.error
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    try:
-        return fail_on(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _what(kernel: KernelResult) -> str:

@@ -24,6 +24,8 @@ def find_session(config: pytest.Config) -> KernelSession:
     option = config.option
     if option.builders and (option.vagrant is not None or not option.kernels):
         raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given for it")
+    if option.ssh_config:
+        check_readable("--ssh-config", option.ssh_config)
     names, labels = split_hosts("--ssh", option.hosts)
     hosts = parse_hosts("--ssh", names, option.ssh_config)
     vagrant, not_up = vagrant_hosts(config) if option.vagrant is not None else ([], {})
@@ -35,6 +37,15 @@ def find_session(config: pytest.Config) -> KernelSession:
     runs += [HostRun(str(number), name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]
     name_columns(runs, option.labels)
     return FarSession(config, runs, builders) if len(kernels) < len(runs) or builders else KernelSession(config, runs)
+
+
+def check_readable(option: str, path: str) -> None:
+    """Raises pytest.UsageError."""
+    try:
+        with open(path):
+            pass
+    except OSError as error:
+        raise pytest.UsageError(f"{option} {path}: {error.strerror}") from None
 
 
 def vagrant_hosts(config: pytest.Config) -> tuple[list[Host], dict[str, str]]:

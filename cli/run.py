@@ -2,38 +2,44 @@
 
 Exit statuses: common.status.Exit.  With --bisect those that git bisect run expects.
 """
+import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 import pytest
 
 from common.errors import SpecError
 from common.project import PROJECT
-from conftest import PLUGIN, add_options
-from kernels.grammar import parse
+from common.status import Exit
+from fixtures.options import GROUP, PLUGIN, add_options
+from kernels.grammar import LocalSpec, parse
 from report.labels import split_label
 from report.results import KernelResult
 from report.status import bisect_status, of_pytest
+from vm.own import TooMuch, own_arguments, own_directories, own_files
 
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = "keepalive"                 # a first verdict within a minute; naming kernels runs everything
+OF_A_TREE = ("arch", ".config", "Kbuild")   # what a directory has that is a kernel's
 PATHS = ("baseline", "report", "bug_report", "ssh_config")
 NOTHING_TO_COMPARE = "validate compares kernels: name an old and a new one, or none; with --baseline, the new one"
 
 
-def main(arguments: list[str]) -> int:
-    command, *words = arguments
-    if command == "selftest":
-        return selftest(words)
-    return run(words, validate=command == "validate")
+def run(options: argparse.Namespace) -> int:
+    if options.command == "selftest":
+        return selftest(options.words)
+    return suite(options.words, validate=options.command == "validate")
 
 
-def run(words: list[str], validate: bool) -> int:
+def suite(words: list[str], validate: bool) -> int:
     """Pytest in this process, from the project's directory or one below it."""
     plugin = CommandLine(Path.cwd(), validate)
     if not plugin.here.is_relative_to(PROJECT):
@@ -65,7 +71,25 @@ class CommandLine:
 
     @pytest.hookimpl
     def pytest_addoption(self, parser: pytest.Parser) -> None:
-        add_options(parser)
+        self.parser = parser
+        setattr(parser.optparser, "error", self.refuse)     # noqa: B010  (pytest's own prints the usage before the reason)
+        add_options(parser.getgroup(*GROUP).addoption)
+
+    def refuse(self, why: str) -> NoReturn:
+        """In one line, as the other commands do."""
+        raise pytest.UsageError(f"{why}; see ./kdrift {'validate' if self.validate else 'pytest'} --help")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_cmdline_parse(self, args: list[str]) -> Generator[None, pytest.Config, pytest.Config]:
+        """Name tests from where pytest runs, and give it what it needs for those outside the project before it looks for its root."""
+        named = [word for word in self.parser.parse_known_args(args).file_or_dir if not self.validate or is_test(word, self.here)]
+        tests = {id(word): Word(place) for word in named if (place := found(word, self.here))}
+        args[:] = [tests.get(id(word), word) for word in args]
+        args[:0] = map(Word, own_arguments(own_directories(tests.values())))
+        words = tuple(args)
+        config = yield
+        config.invocation_params = replace(config.invocation_params, args=words)        # what a guest's pytest is started with
+        return config
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_cmdline_main(self, config: pytest.Config) -> None:
@@ -73,6 +97,7 @@ class CommandLine:
             return                          # pytest stops reading its words there
         if self.validate:
             self.take_kernels(config)
+        self.check_tests(config)
         with contextlib.chdir(self.here):
             for name in PATHS:
                 if value := getattr(config.option, name):
@@ -82,17 +107,36 @@ class CommandLine:
     def take_kernels(self, config: pytest.Config) -> None:
         """Move kernels from the tests to --kernel.  Raises pytest.UsageError where there is nothing to compare."""
         option = config.option
-        named = [word for word in option.file_or_dir if not is_test(word)]
+        named = [word for word in option.file_or_dir if not is_test(word, self.here)]
         kernels = [*named, *option.kernels]
         if len(kernels) == 1 and not option.baseline or option.baseline and not kernels:
             raise pytest.UsageError(NOTHING_TO_COMPARE)
         option.validate = True
         option.kernels = kernels or DEFAULT_PAIR
-        # What a guest's pytest is started with.
+        option.file_or_dir = [word for word in option.file_or_dir if not any(word is each for each in named)]
         arguments = [word for word in config.invocation_params.args if not any(word is each for each in named)]
-        if not kernels and not option.keyword:
+        if not kernels and not option.keyword and not option.file_or_dir:
             arguments += ["-k", DEFAULT_TESTS]
         config.invocation_params = replace(config.invocation_params, args=tuple(arguments))
+
+    def check_tests(self, config: pytest.Config) -> None:
+        """Raise pytest.UsageError for a test that is not there, and for tests outside the project that cannot be sent."""
+        option = config.option
+        if not option.pyargs:
+            for word in option.file_or_dir:
+                if not found(word, self.here):
+                    path = Path(self.here, word.partition("::")[0]).expanduser()
+                    raise pytest.UsageError(f"{path}: No such file or directory{'; a kernel is named by --kernel' * is_kernel(word)}")
+                if absent := absent_names(word):
+                    raise pytest.UsageError(f"{word}: the file has no {absent[0]}")
+        own = own_directories(option.file_or_dir)
+        if own and (option.hosts or option.vagrant is not None):
+            raise pytest.UsageError(f"{own[0]}: tests outside of kdrift run on this machine's kernel and with --kernel, not with --ssh and "
+                                    "--vagrant")
+        try:
+            own_files(own)
+        except TooMuch as error:
+            raise pytest.UsageError(str(error)) from None
 
     @pytest.hookimpl
     def pytest_unconfigure(self, config: pytest.Config) -> None:
@@ -107,7 +151,7 @@ def absolute(kernel: str) -> str:
         spec = parse(what)
     except SpecError:
         return kernel                       # whoever reads it says what is wrong
-    if spec.path is None:
+    if not isinstance(spec, LocalSpec) or spec.kind == "running":
         return kernel
     return f"{spec.path}" + "".join(f",modules={each}" for each in spec.modules) + f"={label}" * bool(label)
 
@@ -121,16 +165,17 @@ def interrupted(number: int, frame: FrameType | None) -> None:
 def selftest(options: list[str]) -> int:
     """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own.
 
-    With --vagrant those with whole machines instead.
+    With --vagrant those with whole machines instead; with --docs the commands of README and docs that boot machines.
     """
     os.chdir(PROJECT)
     harness = ["-c", "tests/harness/pytest.ini"]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
     sessions = [[*harness, "tests/harness"], ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
-    if "--vagrant" in options:
-        options.remove("--vagrant")
-        sessions = [[*harness, "tests/harness/whole"]]
-    worst = 0
+    for option, folder in (("--vagrant", "whole"), ("--docs", "docs")):
+        if option in options:
+            options.remove(option)
+            sessions = [[*harness, f"tests/harness/{folder}"]]
+    worst: int = Exit.OK
     for session in sessions:
         words = [*session, *options]
         print(f"kdrift: pytest {' '.join(words)}", flush=True)
@@ -140,6 +185,43 @@ def selftest(options: list[str]) -> int:
     return worst
 
 
-def is_test(word: str) -> bool:
+def found(word: str, here: Path) -> str | None:
+    """The word with the path of its test, from the current directory where the test is the project's; None where there is no such path.
+
+    It is relative to `here`, or to the project.
+    """
+    file, colons, name = word.partition("::")
+    for base in (here, PROJECT):
+        path = Path(os.path.normpath(base / Path(file).expanduser()))
+        if path.exists():
+            inside = path.resolve().is_relative_to(PROJECT)
+            return f"{os.path.relpath(path.resolve()) if inside else path}{colons}{name}"
+    return None
+
+
+def is_test(word: str, here: Path) -> bool:
     """Whether a word names tests rather than a kernel, which may be a path too."""
-    return Path(word.partition("::")[0]).resolve().is_relative_to(PROJECT / "tests")
+    file, colons, _name = word.partition("::")
+    path = Path(here, file).expanduser()
+    if colons or path.suffix == ".py":
+        return True
+    place = Path(found(word, here) or path).resolve()
+    if place.is_relative_to(PROJECT / "tests"):
+        return True
+    return place.is_dir() and not any((place / name).exists() for name in OF_A_TREE) and any(place.rglob("test_*.py"))
+
+
+def absent_names(word: str) -> list[str]:
+    """Names of classes and functions in a node id that its file does not even mention: a machine would be started for nothing."""
+    file, _colons, names = word.partition("[")[0].partition("::")
+    if not names or not Path(file).is_file():
+        return []
+    text = Path(file).read_text(errors="replace")
+    return [name for name in names.split("::") if not re.search(rf"\b{re.escape(name)}\b", text)]
+
+
+def is_kernel(word: str) -> bool:
+    try:
+        return bool(parse(word))
+    except SpecError:
+        return False

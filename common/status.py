@@ -6,7 +6,7 @@ class Exit(IntEnum):
     """Up to 5 pytest has the same numbers with other meanings: report.status.of_pytest() translates them."""
 
     OK = 0
-    REGRESSION = 1                          # --fail-on matched; without a comparison: a test failed
+    REGRESSION = 1                          # --fail-on matched; a test failed; known --check, export --all: there is something wrong
     USAGE = 2
     LOST = 3                                # a machine or the harness failed, or tests did not run
     NOTHING_JUDGED = 6                      # no test judged the kernel

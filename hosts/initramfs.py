@@ -43,7 +43,7 @@ def machine_initramfs(cache: Cache, kernel: Kernel) -> Path:
 def _build(target: Path, kernel: Kernel) -> None:
     tools = [found for name in TOOLS if (found := tool(name))]
     if len(tools) < len(TOOLS):
-        raise ImageError(f"not installed here, and needed to boot a machine: {', '.join(name for name in TOOLS if not tool(name))}")
+        raise ImageError(f"missing tools for booting a machine: {', '.join(name for name in TOOLS if not tool(name))}")
     cpio(target / "tools.cpio", Path("/"), with_links([*tools, *libraries(tools), *FIXED]))
     stage = target / "stage"
     library = stage / os.path.realpath("/lib").lstrip("/")

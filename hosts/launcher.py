@@ -25,8 +25,8 @@ from hosts.bundle import pack_machinery, python_bundle
 from hosts.ssh import FAILED, Host, HostError, complaint, in_a_shell
 from kernels.cache import Cache
 from vm.image import ImageError, boot_image
-from vm.job import Events, Job
-from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, await_end, end_with_session, slot
+from vm.job import Event, Events, Job
+from vm.launcher import OWNER_GONE, SessionOver, answer_bootstrap, end_with_session, slot, wait_for_end_signal
 from vm.process import DIES_WITH_PARENT
 
 ENDING = 8                                  # seconds that the other machine may take to clean up; see session.session
@@ -133,6 +133,8 @@ class Connection:
         self.answers: queue.SimpleQueue[int] = queue.SimpleQueue()
         self.ssh = subprocess.Popen([*DIES_WITH_PARENT, *host.command(remote)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
                                     process_group=0)            # so that Ctrl-C does not reach it
+        assert self.ssh.stdin and self.ssh.stderr
+        self.input, self.errors = self.ssh.stdin, self.ssh.stderr
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
 
@@ -141,7 +143,7 @@ class Connection:
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         try:
-            self.ssh.stdin.close()
+            self.input.close()
         except BrokenPipeError:
             pass
         try:
@@ -153,32 +155,33 @@ class Connection:
         if kind is None and not self.events.last("end"):
             self.events.add(**self._ending())
 
-    def _ending(self) -> dict:
+    def _ending(self) -> Event:
         last = complaint(self.words)
         if self.ssh.returncode == FAILED:
             return {"end": "lost", "why": last, "host_lost": True}
         if not self.events.last("far"):
             return {"end": "boot", "why": last}
-        return {"end": "lost", "why": f"the worker on {self.host.name} ended", "console": self.words[-30:]}
+        return {"end": "lost", "why": f"the worker on {self.host.name} exited", "console": self.words[-30:]}
 
     def _listen(self) -> None:
         """Events go to the session; a need goes to this process."""
-        for line in self.ssh.stderr:
+        for line in self.errors:
             try:
-                event = {**json.loads(line)}
+                event: Event = {**json.loads(line)}
             except (ValueError, TypeError):
                 self.words.append(line.decode(errors="replace").rstrip())
                 continue
             event.pop("at", None)               # of another clock
             if "need" in event:
                 self.answers.put(event["need"])
-            self.events.add(far=True, **event)
+            event["far"] = True
+            self.events.add(**event)
         self.answers.put(0)
 
     def send(self, data: bytes) -> None:
         try:
-            self.ssh.stdin.write(data)
-            self.ssh.stdin.flush()
+            self.input.write(data)
+            self.input.flush()
         except BrokenPipeError:
             pass                                # ssh's exit status says more
 
@@ -189,7 +192,7 @@ class Connection:
             if ready:
                 data = os.read(0, 1 << 16)
                 if not data:
-                    await_end()
+                    wait_for_end_signal()
                 self.send(data)
 
 

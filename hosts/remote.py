@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PR_SET_CHILD_SUBREAPER = 36
 POLLRDHUP = 0x2000
@@ -23,7 +24,7 @@ GRACE = 0.5                                 # seconds for the work to end by its
 PATIENCE = 5                                # seconds for a test to undo its changes
 
 
-def main(settings: dict) -> None:
+def main(settings: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGTERM, ended)
     signal.signal(signal.SIGHUP, ended)
@@ -47,7 +48,7 @@ def say(**event: object) -> None:
         os.write(2, json.dumps({"at": time.time(), **event}).encode() + b"\n")
 
 
-def start(work: Callable[[dict], None], settings: dict) -> int:
+def start(work: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> int:
     child = os.fork()
     if child == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -55,15 +56,15 @@ def start(work: Callable[[dict], None], settings: dict) -> int:
         try:
             work(settings)
             status = 0
-        except Refused as refused:
-            say(end="boot", why=str(refused))
+        except Unusable as error:
+            say(end="boot", why=str(error))
         except BaseException:
             traceback.print_exc()
         os._exit(status)
     return child
 
 
-class Refused(Exception):
+class Unusable(Exception):
     """This machine cannot do the work; the message says why in one line."""
 
 
@@ -113,32 +114,37 @@ def end_all() -> None:
             os.waitpid(-1, 0)
 
 
-def work_for_pytest(settings: dict) -> None:
-    """One worker, as in a guest, but in private namespaces.  Raises Refused."""
+def work_for_pytest(settings: dict[str, Any]) -> None:
+    """One worker, as in a guest, but in private namespaces.  Raises Unusable."""
     directory = Path(settings["directory"])
     project = directory / "project"
     for name in ("libraries.tar", "tests.tar"):
         with tarfile.open(directory / name) as sources:
+            for member in sources.getmembers():
+                member.name = member.name.removeprefix(f"{settings['project'].lstrip('/')}/")
             sources.extractall(project)
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
 
+    from fixtures.machine import CLOCK
+    from netns.errors import IsolationError
     from netns.hosts import isolate
     os.environ["KDRIFT_PROJECTS"] = json.dumps([settings["project"], str(project)])
     if settings["own_machine"]:
-        os.environ["KDRIFT_CLOCK"] = "real"     # as in a guest: the whole machine belongs to the tests
+        os.environ[CLOCK] = "real"     # as in a guest: the whole machine belongs to the tests
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
     try:
         isolate.enter()
-    except isolate.IsolationError as error:
-        raise Refused(str(error)) from None
+    except IsolationError as error:
+        raise Unusable(str(error)) from None
     os.chdir(project / settings["cwd"])
     say(state="running")
-    serve(init_popen_io(get_execmodel("main_thread_only")), id="far-worker")
+    io = init_popen_io(get_execmodel("main_thread_only"))
+    serve(io, id="far-worker")              # type: ignore[arg-type]  # execnet's Popen2IO lacks what serve() does not call
 
 
-def run_machine(settings: dict) -> None:
-    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Refused."""
+def run_machine(settings: dict[str, Any]) -> None:
+    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Unusable."""
     from common.errors import CacheError
     from kernels.cache import Cache
     from kernels.extract import Kernel
@@ -155,7 +161,7 @@ def run_machine(settings: dict) -> None:
             job.write(Path(directory, "job"))
             launcher.main(f"{directory}/job", bootstrap=lambda: None)
     except CacheError as error:
-        raise Refused(str(error)) from None
+        raise Unusable(str(error)) from None
 
 
 def receive_image(target: Path) -> None:
@@ -167,7 +173,7 @@ def receive_image(target: Path) -> None:
         while size:
             data = os.read(0, min(size, 1 << 20))
             if not data:
-                raise Refused("the connection ended while the boot image was sent")
+                raise Unusable("the connection closed while the boot image was transferred")
             size -= file.write(data)
     with tarfile.open(archive) as tar:
         tar.extractall(target)

@@ -1,4 +1,5 @@
 """A pytest session whose tests also run on other machines: hosts reached by ssh, and builders that boot kernels."""
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,23 +17,23 @@ from session.scheduler import Shard
 from session.session import KernelSession
 from vm.job import Events
 
-LEFT_OUT = "the audit tests and those that take a device from its driver"
+LEFT_OUT = "the audit tests and those that unbind a device from its driver"
 
 
 @dataclass
 class HostRun(KernelRun):
     """The kernel that a host runs.  `own_machine`: tests may change more of it than private namespaces hold."""
 
-    host: Host | None = None
+    host: Host | None = None                # None if it did not come up
     own_machine: bool = False
 
     def path(self) -> None:
         return None
 
-    def introduction(self) -> str:
-        """What the user should know before anything starts there."""
-        rest = "the whole machine is theirs" if self.own_machine else f"left out without --own-machine: {LEFT_OUT}"
-        return f"{self.label}: {self.kernel.release}, tests run in private namespaces; {rest}"
+    def introduction(self, kernel: Kernel) -> str:
+        """What the user should know before anything starts there, on its kernel."""
+        rest = "they may change the whole machine" if self.own_machine else f"without --own-machine {LEFT_OUT} do not run"
+        return f"{self.label}: {kernel.release}, tests run in private namespaces; {rest}"
 
 
 @dataclass
@@ -116,7 +117,7 @@ class FarSession(KernelSession):
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         for run in self.runs.values():
             if isinstance(run, HostRun) and run.kernel:
-                self.config.get_terminal_writer().line(run.introduction())
+                self.config.get_terminal_writer().line(run.introduction(run.kernel))
         super().pytest_sessionstart(session)
 
     def slots(self) -> int:
@@ -138,22 +139,24 @@ class FarSession(KernelSession):
 
     def write_job(self, run: KernelRun, shard: Shard, events: Events, job: Path) -> str:
         if isinstance(run, HostRun):
-            where = Path(self.job["cwd"])
+            assert run.host
+            where = self.config.invocation_params.dir
             cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
-            self.visit(run.host, events, str(self.archive(shard)), slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
+            self.visit(run.host, events, self.archive(shard), slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
         elif self.builders:
             builder = min((each for each in self.builders if each.alive), key=Builder.load)
             builder.shards.add(shard.number)
             events.add(note=f"runs on {builder.host.name}")
             machine = job.with_suffix(".machine")
             super().write_job(run, shard, events, machine)
-            self.visit(builder.host, events, str(self.archive(shard)), slots=builder.processors, job=str(machine)).write(job)
+            self.visit(builder.host, events, self.archive(shard), slots=builder.processors, job=str(machine)).write(job)
         else:
             return super().write_job(run, shard, events, job)
         return "hosts.launcher"
 
-    def visit(self, host: Host, events: Events, tests: str, **rest: object) -> Visit:
-        return Visit(host, self.job["session"], self.job["owner"], str(events.path), str(PROJECT), tests=tests, **rest)
+    def visit(self, host: Host, events: Events, tests: Path, slots: int, cwd: str = ".", own_machine: bool = False,
+              job: str | None = None) -> Visit:
+        return Visit(host, str(self.directory), os.getpid(), str(events.path), str(PROJECT), str(tests), slots, cwd, own_machine, job)
 
     def restorable(self, run: KernelRun) -> bool:
         return not isinstance(run, HostRun)

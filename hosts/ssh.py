@@ -31,7 +31,7 @@ class Host:
         """Parse `[user@]host[:port]`, an IPv6 address in brackets.  Raises ValueError."""
         match = NAME.fullmatch(text)
         if not match or match["port"] and not 0 < int(match["port"]) < 65536:
-            raise ValueError(f"{text!r} is not user@host or user@host:port")
+            raise ValueError(f"invalid host {text!r}: expected [user@]host[:port]")
         return cls(text, match["place"].replace("[", "").replace("]", ""), match["port"], config)
 
     def command(self, remote: str) -> list[str]:
@@ -67,13 +67,13 @@ def probe(host: Host) -> Facts:
     if done.returncode == FAILED:
         raise HostError(complaint(done.stderr.splitlines()))
     if len(lines) != 5 or not lines[3].isdigit():
-        raise HostError(f"its shell does not answer as that of a Linux machine: {' '.join([*lines, *done.stderr.split()])[:200]}")
+        raise HostError(f"unexpected output from its shell: {' '.join([*lines, *done.stderr.split()])[:200]}")
     if lines[0] != "x86_64":
-        raise HostError(f"it is {lines[0]}, and the suite brings a Python for x86_64")
+        raise HostError(f"unsupported architecture {lines[0]}: the Python that the suite copies there is for x86_64")
     return Facts(lines[0], lines[1], lines[2], int(lines[3]), lines[4])
 
 
 def complaint(lines: list[str]) -> str:
     """The line in which ssh says why it ended."""
     found = [line.strip() for line in lines if line.strip() and not line.startswith(("Warning: ", "** "))]
-    return found[-1] if found else "ssh ended without a word"
+    return found[-1] if found else "ssh exited without a message"

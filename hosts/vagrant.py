@@ -46,13 +46,13 @@ class Machines:
         self.vagrant = vagrant
         self.before = vagrant.states()
         if unknown := sorted(set(names) - set(self.before)):
-            raise HostError(f"no machine {', '.join(unknown)} in the Vagrantfile: there are {', '.join(self.before)}")
+            raise HostError(f"no machine {', '.join(unknown)} in the Vagrantfile, which has {', '.join(self.before)}")
         self.names = list(names) or [name for name, state in self.before.items() if state != ABSENT]
         if not self.names:
             raise HostError(f"no machine exists yet: name one or more of {', '.join(self.before)}")
         there = [name for name in self.names if self.before[name] != ABSENT]
         if new and there:
-            raise HostError(f"{', '.join(there)} exists already, and would keep the kernel: `vagrant destroy` it, or leave out --kernel")
+            raise HostError(f"{', '.join(there)} already exists and would keep its kernel: run `vagrant destroy`, or omit --kernel")
 
     def up(self, name: str, directory: Path) -> Host:
         """Bring up a machine if it is not running; `directory` is for its ssh_config.  Raises HostError."""

@@ -4,7 +4,6 @@ The host's proxy and authentication settings apply; only directories, hooks and 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -69,7 +68,7 @@ class Apt:
         self._configure()
         lists = self.root / "lists"
         # Without apt's package cache, which is of no use here and takes seconds.
-        output = self._run(["update"], lambda: _size(lists), advance, "the mirror of the package lists",
+        output = self._run(["update"], lambda: _size(lists), advance, "the package lists",
                            ["pkgCacheFile::Generate=false"])
         failed = {}
         for suite in self.sources:
@@ -78,10 +77,10 @@ class Apt:
             # network as a missing suite.
             error = re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /].*\n\s+(.+)$", output)
             if not came or suite not in self.lists() or error:
-                failed[suite] = error[1] if error else _complaint(output, f" {suite} ", f"/{suite}/") or "no answer"
+                failed[suite] = error[1] if error else _first_error(output, f" {suite} ", f"/{suite}/") or "no response"
         if len(failed) == len(self.sources):
-            reason = next((reason for reason in failed.values() if not is_absence(reason)), "no suite is there")
-            raise FetchError(f"no package list could be had ({reason}): check the network or the proxy, or choose "
+            reason = next((reason for reason in failed.values() if not is_absence(reason)), "the mirror has none of the suites")
+            raise FetchError(f"cannot fetch any package list ({reason}): check the network or the proxy, or choose "
                              "another mirror with --mirror")
         return failed
 
@@ -89,14 +88,15 @@ class Apt:
         """The package lists that `update` fetched, by suite."""
         found = {}
         for path in sorted((self.root / "lists").glob("*_dists_*_main_binary-amd64_Packages*")):
-            found[re.search(r"_dists_([^_]+)_main_", path.name)[1]] = path
+            if suite := re.search(r"_dists_([^_]+)_main_", path.name):
+                found[suite[1]] = path
         return found
 
     def read_list(self, path: Path) -> bytes:
         """The text of a package list. Raises FetchError if apt cannot read it."""
         reader = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], capture_output=True)
         if reader.returncode:
-            raise FetchError(f"the package list {path.name} is damaged: remove it with `./kdrift kernels --prune`")
+            raise FetchError(f"package list {path.name} is damaged: remove it with `./kdrift kernels --prune`")
         return reader.stdout
 
     def download(self, package: str, version: str, suite: str, directory: Path, size: int,
@@ -109,12 +109,12 @@ class Apt:
         # Reading one suite's list takes a tenth of the time of all.
         options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null"]
         output = self._run(["download", f"{package}={version}"], lambda: _size(directory), advance,
-                           f"the mirror of {package}", options, directory)
+                           package, options, directory)
         debs = [path for path in directory.glob(f"{package}_*.deb") if path.stat().st_size == size]
         if not debs:
-            reason = _complaint(output, "") or "the package is truncated"
+            reason = _first_error(output, "") or "the package is truncated"
             kind = AbsentError if re.search(r" 404\b|File not found", reason) else FetchError
-            raise kind(f"{package} {version} could not be downloaded: {reason}")
+            raise kind(f"cannot download {package} {version}: {reason}")
         return debs[0]
 
     def download_with_dependencies(self, packages: Sequence[str], suite: str, directory: Path,
@@ -128,10 +128,10 @@ class Apt:
         options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null",
                    f"Dir::Cache::archives={directory}", "Debug::NoLocking=true", "APT::Install-Recommends=false"]
         output = self._run(["install", "--yes", "--download-only", *packages], lambda: _size(directory), advance,
-                           f"the mirror of {suite}", options)
+                           f"packages of {suite}", options)
         debs = sorted(directory.glob("*.deb"))
-        if (complaint := _complaint(output, "")) or not debs:
-            raise FetchError(f"{', '.join(packages)} of {suite} could not be downloaded: {complaint or 'nothing came'}")
+        if (error := _first_error(output, "")) or not debs:
+            raise FetchError(f"cannot download {', '.join(packages)} of {suite}: {error or 'apt fetched nothing'}")
         return debs
 
     def download_from_pool(self, path: str, suite: str, directory: Path,
@@ -140,9 +140,9 @@ class Apt:
         self._configure()
         deb = directory / path.rpartition("/")[2]
         output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory),
-                           advance, f"the mirror of {deb.name}", program="/usr/lib/apt/apt-helper")
+                           advance, deb.name, program="/usr/lib/apt/apt-helper")
         if not deb.exists():
-            raise FetchError(f"{deb.name} could not be downloaded: {_complaint(output, '') or 'the archive no longer holds it'}")
+            raise FetchError(f"cannot download {deb.name}: {_first_error(output, '') or 'it is no longer in the archive'}")
         return deb
 
     def _configure(self) -> None:
@@ -152,7 +152,7 @@ class Apt:
         for suite, source in self.sources.items():
             _write(self.root / "sources" / f"{suite}.sources", source.stanza(suite))
 
-    def _run(self, command: list[str], measure: Callable[[], int], advance: Callable[[int], None], whom: str,
+    def _run(self, command: list[str], measure: Callable[[], int], advance: Callable[[int], None], what: str,
              options: Sequence[str] = (), directory: Path | None = None, program: str = "apt-get") -> str:
         line = [program, "-c", str(self.root / "apt.conf")]
         for option in (*DEADLINE_OPTIONS, *options):
@@ -168,30 +168,31 @@ class Apt:
                     seen, since = state, time.monotonic()
                     advance(state[0])
                 if time.monotonic() - since > ANSWER_WITHIN:
-                    raise FetchError(f"{whom} does not answer (nothing came for {ANSWER_WITHIN:.0f} s): "
+                    raise FetchError(f"{what}: the mirror does not respond (no data for {ANSWER_WITHIN:.0f} s): "
                                      "check the network or the proxy, or choose another mirror with --mirror")
             output += status()
         if b"No space left" in output:
-            raise FetchError("no space left on the disk: free some, for instance with `./kdrift kernels --prune`, "
-                             "or set KDRIFT_CACHE to another place")
+            raise FetchError("no space left on device: free some space, for example with `./kdrift kernels --prune`, "
+                             "or set KDRIFT_CACHE to another directory")
         return output.decode(errors="replace")
 
 
 @contextlib.contextmanager
-def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen, Callable[[], bytes]]]:
+def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bytes]]]:
     """A process that ends with this one, and a function that reads its new output."""
     line = ["setpriv", "--pdeathsig", "KILL", *line]
     process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
-    flags = fcntl.fcntl(process.stdout, fcntl.F_GETFL)
-    fcntl.fcntl(process.stdout, fcntl.F_SETFL, flags | os.O_NONBLOCK)
+    output = process.stdout
+    assert output is not None
+    os.set_blocking(output.fileno(), False)
     try:
-        yield process, lambda: process.stdout.read() or b""
+        yield process, lambda: output.read() or b""
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        process.stdout.close()
+        output.close()
 
 
 def is_absence(reason: str) -> bool:
@@ -199,10 +200,10 @@ def is_absence(reason: str) -> bool:
     return bool(re.match(r"404\b|File not found", reason))
 
 
-def _complaint(output: str, *marks: str) -> str | None:
-    """The first line of apt's complaints that contains a mark, shortened for the user."""
-    complaints = [line for line in output.splitlines() if re.match(r"[EW]: ", line)]
-    for line in complaints:
+def _first_error(output: str, *marks: str) -> str | None:
+    """The first of apt's errors and warnings that contains a mark, shortened for the user."""
+    errors = [line for line in output.splitlines() if re.match(r"[EW]: ", line)]
+    for line in errors:
         if any(mark in line for mark in marks):
             return re.sub(r"^(E|W):\s*", "", line).strip()
     return None

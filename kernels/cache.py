@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common.errors import CacheError
 from kernels.flock import flocked
@@ -28,7 +29,8 @@ from kernels.flock import flocked
 AREAS = ("kernels", "images", "states")
 MANIFEST = ".manifest.json"
 KEPT_OF_A_GROUP = 2
-Builder = Callable[[Path], dict | None]
+Meta = dict[str, Any]                       # JSON; what is in it is up to who builds the entry
+Builder = Callable[[Path], Meta | None]
 
 
 def default_root() -> Path:
@@ -46,7 +48,7 @@ class Entry:
     key: str
     path: Path
     used: float
-    meta: dict
+    meta: Meta
 
     @property
     def size(self) -> int:
@@ -72,7 +74,7 @@ class Cache:
     def __enter__(self) -> "Cache":
         return self
 
-    def __exit__(self, *_exc) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -108,7 +110,7 @@ class Cache:
                     _remove(path)
                     path.with_suffix(".lock").unlink(missing_ok=True)
 
-    def build(self, area: str, key: str, builder: Builder, meta: dict | None = None) -> Path:
+    def build(self, area: str, key: str, builder: Builder, meta: Meta | None = None) -> Path:
         """The entry's directory; `builder(empty directory)` fills it if it is missing or damaged.
 
         What the builder returns is added to `meta`. Of the entries of an area with the same `group` in their meta, the
@@ -118,7 +120,7 @@ class Cache:
         path = self.root / area / key
         if path in self._held and self.damage(path) is None:
             return path
-        waiting = f"another process is preparing {area}/{key}: waiting for it"
+        waiting = f"waiting for another process that is building {area}/{key}"
         built = False
         with self.lock(f"{area}-{key}", note=waiting):
             if path.exists() and (damage := self.damage(path)):
@@ -169,13 +171,14 @@ class Cache:
             if now.st_size != size:
                 return f"{name} has {now.st_size} bytes instead of {size}"
             if (deep or now.st_mtime_ns != mtime_ns) and sha256_of(path / name) != sha256:
-                return f"{name} has other contents"
+                return f"SHA-256 mismatch in {name}"
         return None
 
-    def meta(self, path: Path) -> dict:
+    def meta(self, path: Path) -> Meta:
         """The metadata recorded when the entry was built. Raises CacheError if it cannot be read."""
         try:
-            return json.loads((path / MANIFEST).read_bytes())["meta"]
+            meta: Meta = json.loads((path / MANIFEST).read_bytes())["meta"]
+            return meta
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CacheError(f"cache entry {path.parent.name}/{path.name} has no readable manifest") from error
 
@@ -266,7 +269,7 @@ def tree_size(path: Path) -> int:
     return total
 
 
-def _write_manifest(entry: Path, meta: dict) -> None:
+def _write_manifest(entry: Path, meta: Meta) -> None:
     files = {}
     for directory, subdirectories, names in os.walk(entry):
         links = [name for name in subdirectories if os.path.islink(os.path.join(directory, name))]
@@ -283,12 +286,12 @@ def _readable_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CacheError(f"no space left for the cache in {root}: free some, for instance with "
-                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place") from error
+            raise CacheError(f"no space left for the cache in {root}: free some space, for example with "
+                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
         ours = str(error.filename or root).startswith(str(root))
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise CacheError(f"the cache in {root} cannot be written ({error.strerror}): "
-                             "set KDRIFT_CACHE to another place") from error
+            raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "
+                             "set KDRIFT_CACHE to another directory") from error
         raise
 
 

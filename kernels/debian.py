@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
-from kernels.cache import Cache, sha256_of
+from kernels.cache import Cache, Meta, sha256_of
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
 from kernels.packages import Candidate, Index, Package, debian_version_key, in_series, read_index
@@ -40,17 +40,17 @@ class Archive:
         If the mirror fails, returns the old one and prints a line. Raises FetchError if there is none.
         """
         known = Index.load(self.root / "index.json")
-        if self.offline and known is None:
-            raise FetchError("the package index has never been fetched, and may not be fetched offline")
         if self.offline:
+            if known is None:
+                raise FetchError("no package index in the cache, and --offline forbids fetching one")
             return known
         try:
             apt = self._apt()
             if known and known.origin == apt.origin:
                 if 0 <= time.time() - known.updated < max_age:
                     return known
-                if self._failed_lately():
-                    self.progress.say_once(f"the mirror did not answer lately: using the package index of "
+                if self._failed_recently():
+                    self.progress.say_once(f"the mirror did not respond recently: using the package index of "
                                            f"{_date(known.updated)}")
                     return known
             return self._refresh(apt)
@@ -58,10 +58,10 @@ class Archive:
             if known is None:
                 raise
             (self.root / "failed").touch()
-            self.progress.say(f"{error}; going on with the package index of {_date(known.updated)}")
+            self.progress.say(f"{error}; using the package index of {_date(known.updated)}")
             return known
 
-    def kernels(self) -> list[tuple[str, dict]]:
+    def kernels(self) -> list[tuple[str, Meta]]:
         """Key and metadata of every cached Debian kernel, oldest version first."""
         entries = [(entry.key, entry.meta) for entry in self.cache.entries("kernels") if entry.meta.get("suite")]
         return sorted(entries, key=lambda entry: (debian_version_key(entry[1]["version"]), "cloud" in entry[1]["package"]))
@@ -70,16 +70,16 @@ class Archive:
         """The cache entry of a candidate, downloaded and unpacked if necessary. Raises FetchError."""
         head = candidate.head
 
-        def build(root: Path) -> dict:
+        def build(root: Path) -> Meta:
             if self.offline:
-                raise FetchError(f"{head.name} {head.version} is not in the cache and may not be fetched offline")
+                raise FetchError(f"{head.name} {head.version} is not in the cache, and --offline forbids fetching it")
             with self.cache.lock("apt", shared=True):
                 debs = [self._download(package) for package in candidate.packages]
                 for deb in debs:
                     unpack(deb, root)
             vmlinuz, modules, release = settle(root)
             if modules is None:
-                raise FetchError(f"{head.name} {head.version} holds no modules for {release}")
+                raise FetchError(f"{head.name} {head.version} contains no modules for {release}")
             for deb in debs:
                 shutil.rmtree(deb.parent)
             return {"vmlinuz": str(vmlinuz.relative_to(root)), "modules": str(modules.relative_to(root)),
@@ -91,7 +91,7 @@ class Archive:
     def fetch_userland(self, packages: list[str], suite: str, directory: Path) -> list[Path]:
         """Fetch packages of a release with all their dependencies into `directory`. Raises FetchError."""
         if self.offline:
-            raise FetchError(f"{', '.join(packages)} of {suite} are not in the cache and may not be fetched offline")
+            raise FetchError(f"{', '.join(packages)} of {suite} are not in the cache, and --offline forbids fetching them")
         self.index()                        # fetches the signed lists of the releases
         with self.cache.lock("apt", shared=True), self.progress.transfer(f"{', '.join(packages)} of {suite}", None) as advance:
             return self._apt().download_with_dependencies(packages, suite, directory, advance)
@@ -99,7 +99,7 @@ class Archive:
     def _apt(self) -> Apt:
         return Apt(self.root, archives(mirror=self.mirror))
 
-    def _failed_lately(self) -> bool:
+    def _failed_recently(self) -> bool:
         try:
             return time.time() - (self.root / "failed").stat().st_mtime < RETRY_AFTER
         except FileNotFoundError:
@@ -107,7 +107,7 @@ class Archive:
 
     def _refresh(self, apt: Apt) -> Index:
         began = time.time()
-        with self.cache.lock("apt", note="another process is using the package index: waiting for it"):
+        with self.cache.lock("apt", note="waiting for another process that is using the package index"):
             index = Index.load(self.root / "index.json")
             if index and index.updated > began and index.origin == apt.origin:
                 return index
@@ -117,7 +117,7 @@ class Archive:
                 missing = [suite for suite in failed if apt.sources[suite] == source
                            and not is_absence(failed[suite])]
                 if missing:
-                    self.progress.say(f"left out: {', '.join(missing)} ({failed[missing[0]]})")
+                    self.progress.say(f"cannot fetch the suites {', '.join(missing)} ({failed[missing[0]]}): continuing without them")
             index = read_index(apt, failed)
             index.save(self.root / "index.json")
             (self.root / "failed").unlink(missing_ok=True)
@@ -128,8 +128,8 @@ class Archive:
         directory = self.root / "downloads" / (package.sha256[:16] or f"{package.name}_{package.version}")
         directory.mkdir(parents=True, exist_ok=True)
         if not package.listed:
-            self.progress.say(f"{package.name} {package.version} is in the archive's pool and not in its signed index: "
-                              "the kernel will be told to load no module without a valid signature")
+            self.progress.say(f"{package.name} {package.version} is in the archive's pool but not in its signed index: "
+                              "booting with module.sig_enforce=1, so that the kernel checks each module's signature")
             with self.progress.transfer(package.name, None) as advance:
                 return apt.download_from_pool(package.pool_path, package.suite, directory, advance)
         for _attempt in range(2):
@@ -139,13 +139,13 @@ class Archive:
             if sha256_of(deb) == package.sha256:
                 return deb
             deb.unlink()
-        raise FetchError(f"{package.name} {package.version} arrives with other contents than the signed index says")
+        raise FetchError(f"{package.name} {package.version}: SHA-256 mismatch with the signed index")
 
 
 def resolve(spec: Spec, archive: Archive) -> Kernel:
     """The Debian kernel for a specification of the kind "series" or "exact". Raises SpecError, FetchError."""
     if (architecture := _architecture()) != "amd64":
-        raise SpecError(f"{spec.text}: only amd64 kernels can be had so far, and this machine is {architecture}")
+        raise SpecError(f"{spec.text}: unsupported architecture {architecture}: Debian kernels can be fetched on amd64 only")
     if spec.kind == "exact" and (kernel := _from_cache(spec, archive, "cloud-amd64")):
         return kernel
     try:
@@ -166,7 +166,7 @@ def _fetch_any(archive: Archive, candidates: list[Candidate]) -> Path:
         except AbsentError as error:
             if candidate is candidates[-1]:
                 raise
-            archive.progress.say_once(f"{str(error).split(':')[0]}: trying another flavour of it")
+            archive.progress.say_once(f"{error}; trying another flavour")
     raise AssertionError("no candidate")
 
 

@@ -57,7 +57,7 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
     images = [path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))]
     image = next((path for path in images if path.is_file()), None)
     if image is None:
-        raise SpecError("it holds no kernel image")
+        raise SpecError("no kernel image in the package")
     release = image_release(image)
     modules = plain / release if (plain / release / "kernel").is_dir() else None
     if modules and not (modules / "modules.dep").exists():
@@ -69,7 +69,7 @@ def image_release(image: Path) -> str:
     """The release of a bzImage.  Raises SpecError if the file is no x86 bzImage or is truncated."""
     release = _image_version(image).split()[0]
     if not re.fullmatch(r"\w[\w.+~-]*", release):          # becomes a directory name
-        raise SpecError(f"{image}: {release!r} is not a kernel's release")
+        raise SpecError(f"{image}: invalid kernel release {release!r}")
     return release
 
 
@@ -84,13 +84,13 @@ def _image_version(image: Path) -> str:
     with image.open("rb") as file:
         header = file.read(0x10000)
     if header[0x202:0x206] != b"HdrS" or len(header) < 0x264:
-        raise SpecError(f"{image} is not a kernel image for x86 (bzImage): in a built tree it is arch/x86/boot/bzImage")
+        raise SpecError(f"{image} is not an x86 kernel image (bzImage); in a build tree it is arch/x86/boot/bzImage")
     offset = struct.unpack_from("<H", header, 0x20E)[0] + 0x200
     words = header[offset:offset + 256].split(b"\0")[0]
     setup_sectors = header[0x1F1] or 4
     protected_mode = struct.unpack_from("<I", header, 0x1F4)[0] * 16
     if not words.strip() or image.stat().st_size < (setup_sectors + 1) * 512 + protected_mode - 15:
-        raise SpecError(f"{image} is truncated: its header promises more than the file holds")
+        raise SpecError(f"{image} is truncated: the file is shorter than its header says")
     return words.decode(errors="replace")
 
 
@@ -110,19 +110,19 @@ def _pipe_rpm(package: Path, root: Path) -> None:
     _check(_run(["cpio", "-idm", "--quiet", "--no-absolute-filenames"], "cpio", archive.stdout, root), package)
 
 
-def _run(line: Sequence[str], needs: str, text: bytes | None = None, directory: Path | None = None):
+def _run(line: Sequence[str], needs: str, text: bytes | None = None, directory: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which(line[0]) or shutil.which(line[0], path="/usr/sbin:/sbin")
     if not program:
-        raise FetchError(f"{line[0]} is not installed here: install the package {needs}")
+        raise FetchError(f"{line[0]} is not installed (Debian package: {needs})")
     return subprocess.run([program, *line[1:]], input=text, cwd=directory, capture_output=True)
 
 
-def _check(result: subprocess.CompletedProcess, what: Path) -> None:
+def _check(result: subprocess.CompletedProcess[bytes], what: Path) -> None:
     if result.returncode == 0:
         return
     words = result.stderr.decode(errors="replace").strip().splitlines()
     if "No space left" in " ".join(words):
-        raise FetchError(f"no space left on the disk while unpacking {what.name}: free some, for instance with "
-                         "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+        raise FetchError(f"no space left on device while unpacking {what.name}: free some space, for example with "
+                         "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
     reason = words[0] if words else f"status {result.returncode}"
     raise FetchError(f"{what.name} is truncated or damaged ({reason})")

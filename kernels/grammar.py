@@ -1,6 +1,6 @@
 """Kernel specifications, as given to --kernel.
 
-    running                     the running kernel
+    running                     this machine's running kernel, by its image in /boot
     6.12                        the newest Debian kernel of that series; also 6 or 6.12.107
     6.1.187-1                   a Debian package version; also a package name or a release (uname -r)
     path.deb, path.rpm          a package; further ones as ,modules=PATH
@@ -8,54 +8,74 @@
     path/to/tree                a built kernel tree; modules as ,modules=INSTALL_MOD_PATH
 """
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SpecError
 
+RUNNING_IMAGES = ("/boot/vmlinuz-{release}", "/lib/modules/{release}/vmlinuz")
+
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed specification: kind is "running", "series", "exact", "package", "image" or "tree"."""
+    """A parsed specification: kind is "series" or "exact"; that of a LocalSpec "running" (an image), "package", "image" or "tree"."""
 
     text: str
     kind: str
-    path: Path | None = None
-    modules: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class LocalSpec(Spec):
+    """A parsed specification of files, by absolute paths."""
+
+    path: Path
+    modules: tuple[Path, ...]
 
 
 def parse(text: str) -> Spec:
     """Parse a specification without using the network or the cache. Raises SpecError, one line."""
     if text == "running":
-        return Spec(text, "running")
+        return LocalSpec(text, "running", _running_image(os.uname().release), ())
     name, *options = text.split(",")
     path = Path(name).expanduser()
     if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
         return _parse_path(text, path, options)
     if options:
-        raise SpecError(f"{text}: modules can be given for a path only")
+        raise SpecError(f"{text}: only a path may be followed by ,modules=PATH")
     if re.fullmatch(r"\d+(\.\d+)*(~rc\d+)?", name):
         return Spec(text, "series")
     if re.fullmatch(r"(\d+\.[^\s=]*-|linux-(image|binary|modules)-)[^\s=]+", name):
         return Spec(text, "exact")
     if path.exists():
         return _parse_path(text, path, options)
-    raise SpecError(f"{text!r} is no kernel: give `running`, a series (6.12), a Debian version or package name, "
-                    "or the path of a .deb, .rpm, bzImage or built tree")
+    raise SpecError(f"{text!r} is not a kernel: expected a series (6.12), a Debian version or package name, "
+                    "or the path of a .deb, .rpm, bzImage or build tree")
 
 
-def _parse_path(text: str, path: Path, options: list[str]) -> Spec:
+def _running_image(release: str) -> Path:
+    places = [Path(each.format(release=release)) for each in RUNNING_IMAGES]
+    for place in places:
+        if os.access(place, os.R_OK):
+            return place
+    raise SpecError(f"running: cannot read {' or '.join(map(str, places))}, the image that a machine would boot; "
+                    "without --kernel the tests run on the running kernel itself")
+
+
+def _parse_path(text: str, path: Path, options: list[str]) -> LocalSpec:
     for option in options:
         if not option.startswith("modules="):
-            raise SpecError(f"{text}: {option!r} is not understood; only modules=PATH may follow a path")
+            raise SpecError(f"{text}: unknown option {option!r}: only modules=PATH may follow a path")
     modules = tuple(Path(option.removeprefix("modules=")).expanduser().absolute() for option in options)
     for each in (path, *modules):
         if not each.exists():
             raise SpecError(f"{each} does not exist")
+        if not os.access(each, os.R_OK):
+            raise SpecError(f"{each}: Permission denied")
     path = path.absolute()
     if path.is_dir():
         if not (path / "arch/x86/boot/bzImage").is_file():
-            raise SpecError(f"{path} holds no arch/x86/boot/bzImage: is it a kernel tree, and built?")
-        return Spec(text, "tree", path, modules)
-    return Spec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)
+            raise SpecError(f"{path} has no arch/x86/boot/bzImage: not a kernel tree, or not built")
+        return LocalSpec(text, "tree", path, modules)
+    return LocalSpec(text, "package" if path.suffix in (".deb", ".rpm") else "image", path, modules)

@@ -5,14 +5,14 @@ import shutil
 from pathlib import Path
 
 from common.errors import SpecError
-from kernels.cache import Cache, sha256_of
+from kernels.cache import Cache, Meta, sha256_of
 from kernels.extract import Kernel, deb_fields, image_release, packaged_version, settle, unpack
-from kernels.grammar import Spec
+from kernels.grammar import LocalSpec
 from kernels.modules import files, identity
 from kernels.progress import Reporter
 
 
-def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
+def resolve(spec: LocalSpec, cache: Cache, progress: Reporter) -> Kernel:
     """The kernel in the file or tree that `spec` names, unpacked into the cache. Raises SpecError or FetchError."""
     if spec.kind == "package":
         return _from_packages(spec, cache)
@@ -21,17 +21,19 @@ def resolve(spec: Spec, cache: Cache, progress: Reporter) -> Kernel:
     key = sha256_of(image)[:16]
 
     # A copy, because the next build of a tree overwrites the image while machines may still boot from it.
-    path = cache.build("kernels", key, lambda root: shutil.copy(image, root / "vmlinuz") and None,
-                       {"release": release, "path": str(image)})
+    def copy(root: Path) -> None:
+        shutil.copy(image, root / "vmlinuz")
+
+    path = cache.build("kernels", key, copy, {"release": release, "path": str(image)})
     modules = _given_modules(spec, release) if spec.modules else _found_modules(spec, image, release)
     if modules is None and spec.kind == "tree" and (spec.path / "modules.order").exists():
-        progress.say(f"{spec.text}: its modules are not built, so it boots with what is built in; after `make modules`, or "
-                     "`make modules_install INSTALL_MOD_PATH=DIR` and with ,modules=DIR, it has them")
+        progress.say(f"{spec.text}: the modules are not built, so only built-in features work: run `make modules`, or "
+                     "`make modules_install INSTALL_MOD_PATH=DIR` and append ,modules=DIR")
     key = hashlib.sha256(f"{key} {identity(modules)}".encode()).hexdigest()[:16] if modules else key
     return Kernel(spec.text, release, None, packaged_version(image), path / "vmlinuz", modules, key)
 
 
-def _from_packages(spec: Spec, cache: Cache) -> Kernel:
+def _from_packages(spec: LocalSpec, cache: Cache) -> Kernel:
     name = version = None
     packages = [spec.path, *(path for path in spec.modules if path.is_file())]
     if spec.path.suffix == ".deb":
@@ -40,14 +42,14 @@ def _from_packages(spec: Spec, cache: Cache) -> Kernel:
         packages += [path for path in _companions(spec.path, name or "") if path not in packages]
     key = hashlib.sha256("".join(map(sha256_of, packages)).encode()).hexdigest()[:16]
 
-    def build(root: Path) -> dict:
+    def build(root: Path) -> Meta:
         for package in packages:
             unpack(package, root)
         try:
             vmlinuz, modules, release = settle(root)
         except SpecError as error:
-            raise SpecError(f"{spec.text}: {error}; a linux-image of Debian 6.19 or later only names the packages with "
-                            "the kernel: give linux-binary, and linux-modules beside it") from error
+            raise SpecError(f"{spec.text}: {error}; from Debian 6.19 on linux-image may only depend on the packages with "
+                            "the kernel: give linux-binary, with linux-modules beside it") from error
         return {"vmlinuz": str(vmlinuz.relative_to(root)), "release": release,
                 "modules": str(modules.relative_to(root)) if modules else None}
 
@@ -67,23 +69,23 @@ def _companions(package: Path, name: str) -> list[Path]:
         return []
     found = sorted(package.parent.glob(f"linux-modules-{release}_*.deb"))
     if not found:
-        raise SpecError(f"{package} holds only the image: put linux-modules-{release} beside it or give it "
-                        "as ,modules=PATH")
+        raise SpecError(f"{package} contains only the image: put linux-modules-{release} beside it, or append "
+                        ",modules=PATH")
     return found[-1:]
 
 
-def _given_modules(spec: Spec, release: str) -> Path:
+def _given_modules(spec: LocalSpec, release: str) -> Path:
     for base in spec.modules:
         for path in (base, *_places(base, release), base / release):
             if _are_modules(path, release):
                 return path
     others = sorted({path.parent.name for base in spec.modules for place in (".", "*", "lib/modules/*", "usr/lib/modules/*")
                      for path in base.glob(f"{place}/modules.*")} - {"", release})
-    there = f"there are those of {', '.join(others)}" if others else f"a directory {release} with modules is wanted"
-    raise SpecError(f"{spec.text}: no modules of {release} there; {there}")
+    found = f"found modules for {', '.join(others)}" if others else f"expected a directory {release} with modules"
+    raise SpecError(f"{spec.text}: no modules for {release}; {found}")
 
 
-def _found_modules(spec: Spec, image: Path, release: str) -> Path | None:
+def _found_modules(spec: LocalSpec, image: Path, release: str) -> Path | None:
     installed = Path("/lib/modules") / release
     if spec.kind == "tree":
         places = [*_places(spec.path, release)]

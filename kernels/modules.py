@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,8 +50,9 @@ def _built(tree: Path, line: str) -> str | None:
 def build_of(kernel: Kernel) -> str:
     """A hash that tells builds of one release apart, whatever their paths: of the image, and of the modules' names and sizes."""
     identity = hashlib.sha256(kernel.vmlinuz.read_bytes())
-    for name in files(kernel.modules) if kernel.modules else []:
-        identity.update(f"{name} {(kernel.modules / name).stat().st_size}\n".encode())
+    if modules := kernel.modules:
+        for name in files(modules):
+            identity.update(f"{name} {(modules / name).stat().st_size}\n".encode())
     return identity.hexdigest()[:16]
 
 
@@ -71,9 +73,11 @@ def are_installed(directory: Path) -> bool:
 def stage(root: Path, kernel: Kernel, names: Sequence[str] | None = None) -> None:
     """Copy modules to lib/modules below `root`, uncompressed, with modules.dep: all that tests may need, or else `names`.
 
-    Raises FetchError.
+    Copies nothing if the kernel has none.  Raises FetchError.
     """
     source = kernel.modules
+    if source is None:
+        return
     target = root / "lib/modules" / kernel.release
     for name in closure(source, kernel.release) if names is None else names:
         place = target / name
@@ -92,7 +96,7 @@ def copy(module: Path, target: Path) -> None:
         return
     try:
         target.with_suffix("").write_bytes(unpack(module.read_bytes()))
-    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, gzip.zlib.error) as error:
+    except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FetchError(f"{module} is truncated or damaged ({error})") from None
 
 
@@ -152,7 +156,7 @@ def depmod(root: Path, release: str) -> None:
     """Run depmod on the modules below `root`.  Raises FetchError."""
     program = shutil.which("depmod") or shutil.which("depmod", path="/usr/sbin:/sbin")
     if program is None:
-        raise FetchError("depmod is not installed here: install the package kmod")
+        raise FetchError("depmod is not installed (Debian package: kmod)")
     run = subprocess.run([program, "-b", str(root), release], capture_output=True, text=True, errors="replace")
     if run.returncode:
-        raise FetchError(f"depmod does not take the modules of {release}: {(run.stderr.splitlines() or ['no reason given'])[-1]}")
+        raise FetchError(f"depmod failed on the modules of {release}: {(run.stderr.splitlines() or [f'status {run.returncode}'])[-1]}")

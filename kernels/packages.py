@@ -18,6 +18,8 @@ from kernels.apt import Apt
 
 NAME = re.compile(r"linux-(?P<part>image|binary-unsigned|binary|modules)-(?P<release>\d\S*?-(?P<flavour>"
                   r"(?:cloud-|rt-)?amd64))(?P<unsigned>-unsigned)?")
+PartKey = tuple[tuple[int, ...] | int, ...]
+VersionKey = tuple[int, PartKey, PartKey]
 STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\n)*")
 
 
@@ -38,12 +40,12 @@ class Package:
     @property
     def release(self) -> str:
         """The kernel's release (uname -r)."""
-        return NAME.fullmatch(self.name)["release"]
+        return _parsed(self.name)["release"]
 
     @property
     def flavour(self) -> str:
         """cloud-amd64, amd64 or rt-amd64."""
-        return NAME.fullmatch(self.name)["flavour"]
+        return _parsed(self.name)["flavour"]
 
     @property
     def signed(self) -> bool:
@@ -82,7 +84,7 @@ class Candidate:
         return all(package.listed for package in self.packages)
 
     @property
-    def rank(self) -> tuple:
+    def rank(self) -> tuple[VersionKey, bool, bool]:
         """A sort key with the best last: by version, then cloud before full, then signed before unsigned."""
         return (debian_version_key(self.head.version), self.head.flavour == "cloud-amd64", self.head.signed)
 
@@ -167,9 +169,16 @@ def read_index(apt: Apt, failed: dict[str, str]) -> Index:
     return Index(packages, time.time(), failed, apt.origin)
 
 
+def _parsed(name: str) -> re.Match[str]:
+    """The parts of a name that read_index() or _unlisted() has taken for a kernel package's."""
+    parts = NAME.fullmatch(name)
+    assert parts, name
+    return parts
+
+
 def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Package, ...] | None:
     """The packages of the kernel that `head` stands for; None if it stands for none or a package is unavailable."""
-    part = NAME.fullmatch(head.name)["part"]
+    part = _parsed(head.name)["part"]
     if part == "modules":
         return None
     if part == "image" and not head.depends:
@@ -177,8 +186,8 @@ def _complete(head: Package, known: dict[tuple[str, str], Package]) -> tuple[Pac
     needed = [head.name, f"linux-modules-{head.release}"] if part.startswith("binary") else head.depends
     if not any(name.startswith("linux-binary-") for name in needed):
         return None
-    parts = tuple(known.get((name, head.version)) or _unlisted(name, head) for name in needed)
-    return parts if all(parts) else None
+    parts = [known.get((name, head.version)) or _unlisted(name, head) for name in needed]
+    return tuple(part for part in parts if part) if all(parts) else None
 
 
 def _unlisted(name: str, head: Package) -> Package | None:
@@ -200,21 +209,21 @@ def _nearest(wanted: str, candidates: list[Candidate]) -> str:
     series = sorted({candidate.series for candidate in candidates}, key=debian_version_key)
     if not series:
         return "the package index is empty"
-    key = debian_version_key(re.match(r"[\d.]*", wanted)[0].rstrip(".") or "0")
+    key = debian_version_key(re.split(r"[^\d.]", wanted)[0].rstrip(".") or "0")
     place = sum(debian_version_key(name) < key for name in series)
     return f"the nearest series are {', '.join(series[max(0, place - 2):place + 2])}"
 
 
-def debian_version_key(version: str) -> tuple:
+def debian_version_key(version: str) -> VersionKey:
     """A sort key in the order of Debian versions (deb-version(7))."""
     epoch, _, rest = version.rpartition(":") if ":" in version else ("0", "", version)
     upstream, _, revision = rest.rpartition("-") if "-" in rest else (rest, "", "0")
     return int(epoch), _part_key(upstream), _part_key(revision)
 
 
-def _part_key(part: str) -> tuple:
+def _part_key(part: str) -> PartKey:
     """Digits compare as numbers; ~ sorts before the end, letters before other characters."""
-    key = []
+    key: list[tuple[int, ...] | int] = []
     for text, number in re.findall(r"(\D*)(\d*)", part):
         order = [-1 if char == "~" else ord(char) if char.isalpha() else ord(char) + 256 for char in text]
         key.append((*order, 0))

@@ -4,6 +4,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -14,7 +15,7 @@ LINE_EVERY = 5.0  # seconds between plain lines of one transfer
 class Reporter:
     """Writes notes and transfers to `stream` (default: standard error)."""
 
-    def __init__(self, stream=None):
+    def __init__(self, stream: TextIO | None = None):
         self.stream = stream or sys.stderr
         self._said: set[str] = set()
         self.console = Console(file=self.stream, highlight=False, soft_wrap=True)

@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,8 @@ def archives(mirror: str | None = None) -> dict[str, Source]:
         main = _override(addresses[0], main)
         security = _override(addresses[1], security or main) if len(addresses) > 1 else security
     if main is None:
-        raise FetchError("the apt configuration of this machine names no Debian archive: "
-                         "give the address of one with --mirror or KDRIFT_MIRROR")
+        raise FetchError("no Debian archive in the apt configuration of this machine: "
+                         "give its URI with --mirror or KDRIFT_MIRROR")
     found = dict.fromkeys(MAIN_SUITES, main)
     if security:
         found |= dict.fromkeys(SECURITY_SUITES, security)
@@ -73,7 +73,7 @@ def read_sources(main: Path, parts: Path) -> Iterable[Source]:
 def _source_files() -> tuple[Path, Path]:
     """The paths that apt reads, which the host may configure. Raises FetchError."""
     if not shutil.which("apt-config"):
-        raise FetchError("apt is not installed here: Debian kernels need it; give a path to a kernel instead")
+        raise FetchError("apt is not installed, and Debian kernels cannot be fetched without it: give the path of a kernel instead")
     query = ["apt-config", "shell", "main", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
     answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
     found = dict(word.split("=", 1) for word in shlex.split(answer))
@@ -95,7 +95,7 @@ def _deb822(text: str) -> Iterable[Source]:
 def _one_line(text: str) -> Iterable[Source]:
     for line in text.splitlines():
         match = re.match(r"\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<rest>[^#]*)", line)
-        words = match and match["rest"].split()
+        words = match["rest"].split() if match else []
         if not match or len(words) < 2:
             continue
         options = dict(word.split("=", 1) for word in shlex.split(match["options"] or "") if "=" in word)
@@ -107,7 +107,7 @@ def _is_security(suite: str) -> bool:
     return suite.endswith(("-security", "/updates"))
 
 
-def _best(sources: list[Source], wanted) -> Source | None:
+def _best(sources: list[Source], wanted: Callable[[str], bool]) -> Source | None:
     """The likeliest Debian archive: others use its suite names too, but hardly its keyring, path and suites together."""
     def likelihood(source: Source) -> int:
         keys = source.signed_by or ""

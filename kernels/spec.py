@@ -4,7 +4,7 @@ from common.errors import FetchError, SpecError
 from kernels import debian, local
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.grammar import Spec, parse
+from kernels.grammar import LocalSpec, Spec, parse
 from kernels.progress import Reporter
 
 __all__ = ["FetchError", "Kernel", "Spec", "SpecError", "parse", "resolve"]
@@ -19,9 +19,7 @@ def resolve(spec: str, cache: Cache, *, offline: bool = False, progress: Reporte
     cannot be fetched; each is one line.
     """
     parsed = parse(spec)
-    if parsed.kind == "running":
-        raise SpecError("running: the running kernel is not fetched or booted")
-    if parsed.kind in ("series", "exact"):
-        archive = debian.Archive(cache, offline=offline, progress=progress or Reporter(), mirror=mirror)
-        return debian.resolve(parsed, archive)
-    return local.resolve(parsed, cache, progress or Reporter())
+    if isinstance(parsed, LocalSpec):
+        return local.resolve(parsed, cache, progress or Reporter())
+    archive = debian.Archive(cache, offline=offline, progress=progress or Reporter(), mirror=mirror)
+    return debian.resolve(parsed, archive)

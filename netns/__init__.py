@@ -6,15 +6,15 @@ A plain library: it depends neither on pytest nor on virtual machines.
 from netns.errors import (
     CaptureLost,
     CommandError,
-    HostLacks,
+    ExpectationFailed,
     IsolationError,
     MissingFeature,
+    MissingOnHost,
     NetnsError,
-    NothingCame,
-    NotMet,
     NotRecording,
-    WrongNumber,
-    lacks,
+    SocketTimeout,
+    WrongCount,
+    missing_feature,
 )
 from netns.hosts import firewall, isolate
 from netns.hosts.host import Host, Interface
@@ -24,10 +24,10 @@ from netns.traffic.tcp import TcpInfo, deliver, keepalive, listen, tcp_info, tcp
 from netns.wait import Expected, at_least, at_most, eventually, stopwatch
 
 __all__ = [
-    "CaptureLost", "CommandError", "Expected", "Host", "HostLacks", "Interface", "IsolationError", "Link", "MissingFeature",
-    "NetnsError", "Network", "NotMet", "NothingCame", "NotRecording",
-    "Route", "TICK", "TcpInfo", "Topology", "WrongNumber", "approx_timer", "at_least",
-    "at_most", "build", "deliver", "eventually", "firewall", "isolate", "keepalive", "lacks", "listen", "stopwatch", "tcp_info",
+    "CaptureLost", "CommandError", "Expected", "Host", "MissingOnHost", "Interface", "IsolationError", "Link", "MissingFeature",
+    "NetnsError", "Network", "ExpectationFailed", "SocketTimeout", "NotRecording",
+    "Route", "TICK", "TcpInfo", "Topology", "WrongCount", "approx_timer", "at_least",
+    "at_most", "build", "deliver", "eventually", "firewall", "isolate", "keepalive", "missing_feature", "listen", "stopwatch", "tcp_info",
     "tcp_pair", "timer_slack", "vanish",
     "wait_for_error", "wheel_granularity", "zero_window_pair",
 ]

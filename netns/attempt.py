@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from netns.errors import NotMet
+from netns.errors import ExpectationFailed
 from netns.wait import stopwatch
 
 WAYS = ("blocking", "nonblocking", "epoll")
@@ -31,14 +31,14 @@ def attempt(
     """Connect and wait up to `within` seconds for the result. The `way` is "blocking" (in connect()), "nonblocking" (poll(2))
     or "epoll" (epoll(7)); the latter two read SO_ERROR. `meanwhile` is called while connect() is in progress.
 
-    Raises NotMet if connect() does not finish.
+    Raises ExpectationFailed if connect() does not finish.
     """
     with stopwatch() as took:
         number = (_block if way == "blocking" else _wait)(conn, target, way, meanwhile or (lambda: None), within)
-    return Outcome(name(number), took.seconds)
+    return Outcome(errno_name(number), took.seconds)
 
 
-def name(number: int) -> str:
+def errno_name(number: int) -> str:
     """The name of an errno, "" for 0; the number if it has no name, such as the kernel-internal ENOTSUPP (524)."""
     if number == errno.EOPNOTSUPP:
         return "EOPNOTSUPP"                 # Python calls it ENOTSUP
@@ -47,7 +47,7 @@ def name(number: int) -> str:
 
 def so_error(conn: socket.socket) -> str:
     """Read SO_ERROR, which clears it: the errno name, "" for none."""
-    return name(conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    return errno_name(conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
 
 def errno_of(call: Callable, *arguments: object) -> object:
@@ -55,21 +55,21 @@ def errno_of(call: Callable, *arguments: object) -> object:
     try:
         return call(*arguments)
     except OSError as error:
-        return name(error.errno)
+        return errno_name(error.errno)
 
 
 @contextmanager
 def refused(expected: str, what: str) -> Iterator[None]:
-    """The block must fail with the errno name `expected`, or "timeout" for a socket timeout. Raises NotMet with `what` if it
+    """The block must fail with the errno name `expected`, or "timeout" for a socket timeout. Raises ExpectationFailed with `what` if it
     succeeds or fails differently."""
     try:
         yield
     except OSError as error:
-        found = "timeout" if error.errno is None else name(error.errno)
+        found = "timeout" if error.errno is None else errno_name(error.errno)
         if found != expected:
-            raise NotMet(f"{what} failed with {found}, expected {expected}") from error
+            raise ExpectationFailed(f"{what}: expected {expected}, got {found}") from error
     else:
-        raise NotMet(f"{what} did not fail, expected {expected}")
+        raise ExpectationFailed(f"{what}: expected {expected}, but it succeeded")
 
 
 def events(conn: socket.socket, within: float = 0) -> set[str]:
@@ -91,7 +91,7 @@ def _block(conn: socket.socket, target: tuple[str, int], _way: str, meanwhile: C
     meanwhile()
     client.join(within)
     if not ended:
-        raise NotMet(f"connect() to {_address(target)} has not returned after {within:g} s")
+        raise ExpectationFailed(f"connect() to {_address(target)} did not return within {within:g} s")
     return ended[0]
 
 
@@ -108,5 +108,5 @@ def _wait(conn: socket.socket, target: tuple[str, int], way: str, meanwhile: Cal
         poll.register(conn, select.POLLOUT)
         found = poll.poll(within * 1000)
     if not found:
-        raise NotMet(f"the socket that connects to {_address(target)} is not writable after {within:g} s")
+        raise ExpectationFailed(f"nonblocking connect() to {_address(target)} did not finish within {within:g} s")
     return conn.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -16,14 +16,14 @@ class MissingFeature(NetnsError):
     """The kernel lacks a feature; the message names it."""
 
 
-class HostLacks(MissingFeature):
+class MissingOnHost(MissingFeature):
     """A tool, a permission or a device of the host is missing. It says nothing about the kernel."""
 
 
-def lacks(what: str, error: Exception) -> MissingFeature:
-    """The error for a missing feature: HostLacks if permission was denied or the tool is too old."""
+def missing_feature(what: str, error: Exception) -> MissingFeature:
+    """The error for a missing feature: MissingOnHost if permission was denied or the tool is too old."""
     refused = isinstance(error, PermissionError) or any(words in str(error) for words in _REFUSALS)
-    return (HostLacks if refused else MissingFeature)(f"{what}: {error}")
+    return (MissingOnHost if refused else MissingFeature)(f"{what}: {error}")
 
 
 class CommandError(NetnsError):
@@ -38,7 +38,7 @@ class CaptureLost(NetnsError):
     """The packet ring overflowed, so the absence of a packet proves nothing."""
 
 
-class Waited(NetnsError):
+class WaitError(NetnsError):
     """Base of the errors of failed waits. `dropped` says what the kernel dropped meanwhile, where that is known; it ends
     the message."""
 
@@ -48,13 +48,13 @@ class Waited(NetnsError):
         return "\n".join(filter(None, (super().__str__(), self.dropped)))
 
 
-class NotMet(Waited, AssertionError):
+class ExpectationFailed(WaitError, AssertionError):
     """A condition did not become true within the given time."""
 
 
-class NothingCame(Waited, TimeoutError):
+class SocketTimeout(WaitError, TimeoutError):
     """A socket timed out; the message says whose socket waited for what. It has no errno, like Python's own timeout."""
 
 
-class WrongNumber(Waited, AssertionError):
+class WrongCount(WaitError, AssertionError):
     """Too many or too few packets, entries or events; the message names the host and lists them."""

@@ -58,7 +58,7 @@ def setns(descriptor: int, kind: int) -> None:
 def disconnect(descriptor: int) -> None:
     """connect(2) with AF_UNSPEC: the socket has no peer any more. Raises OSError."""
     address = bytes(16)
-    _check(_libc.connect(descriptor, address, len(address)), "connect to nobody")
+    _check(_libc.connect(descriptor, address, len(address)), "connect with AF_UNSPEC")
 
 
 def prctl(option: int, argument: int) -> None:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from netns.errors import NotMet
+from netns.errors import ExpectationFailed
 
 
 class Expected:
@@ -30,19 +30,19 @@ def at_most(count: float) -> Expected:
 
 
 def eventually(what: str, observe: Callable[[], object], expected: object = True, *, within: float, every: float = 0.02) -> object:
-    """Call `observe` until its value is as expected; returns that value. See is_as().
+    """Call `observe` until its value is as expected; returns that value. See matches().
 
-    `what` names the value and its owner: "Tcp.CurrEstab of server" (see also Host.reaches()). `within` and `every` are seconds.
-    Raises NotMet with the name, the last value and the expected one; TypeError without a name.
+    `what` names the value and its owner: "Tcp.CurrEstab of server" (see also Host.await_counter()). `within` and `every` are seconds.
+    Raises ExpectationFailed with the name, the expected value and the last one; TypeError without a name.
     """
     check("eventually", what, observe, expected)
     met, value = poll(observe, expected, within, lambda left: time.sleep(min(every, left)))
     if not met:
-        raise NotMet(f"after {within:g} s {what} is {value!r}, expected {wanted(expected)}")
+        raise ExpectationFailed(f"{what}: expected {wanted(expected)} within {within:g} s, last value {value!r}")
     return value
 
 
-def is_as(value: object, expected: object) -> bool:
+def matches(value: object, expected: object) -> bool:
     """The rule of eventually() and Capture.until(): an Expected decides about the value, True and False are compared with its
     truth, anything else with the value itself."""
     if isinstance(expected, Expected):
@@ -58,9 +58,9 @@ def wanted(expected: object) -> str:
 def check(caller: str, what: object, observe: object, expected: object) -> None:
     """Raises TypeError where a value or a condition has no name, or nothing observes it."""
     if not isinstance(what, str) or callable(expected) and not isinstance(expected, Expected):
-        raise TypeError(f"{caller}() needs a name for what is observed, and one for a condition: Expected, at_least()")
+        raise TypeError(f"{caller}() needs a name for the value, and a condition with a name: Expected, at_least()")
     if not callable(observe) or isinstance(observe, Expected):
-        raise TypeError(f"{caller}() needs a function that observes {what}; what is expected comes behind it")
+        raise TypeError(f"{caller}() needs a function that returns {what}, and the expected value after it")
 
 
 def poll(observe: Callable[[], object], expected: object, within: float, pause: Callable[[float], None]) -> tuple[bool, object]:
@@ -69,7 +69,7 @@ def poll(observe: Callable[[], object], expected: object, within: float, pause: 
     began = time.monotonic()
     while True:
         value = observe()
-        if is_as(value, expected):
+        if matches(value, expected):
             return True, value
         left = within - (time.monotonic() - began)
         if left <= 0:

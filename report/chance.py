@@ -28,8 +28,8 @@ def stored(path: Path) -> tuple[list[str], dict[str, list[str]]]:
         return list(map(str, document["made_from"])), {function: list(map(str, topics)) for function, topics in document["moves"].items()}
     except OSError as error:
         raise ChanceError(f"{path.name}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ChanceError(f"{path.name}: not made by ./kdrift chance") from None
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        raise ChanceError(f"{path.name}: not written by ./kdrift chance") from None
 
 
 @cache

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Any
 
+from report.expected import Explanation
 from report.folding import fold
 from report.kinds import COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, fields, noun, topic, words
 from report.results import KernelResult
@@ -29,8 +29,8 @@ class Kind:
     tests: list[str]
     example: tuple[str, str]
     vocabulary: bool = False
-    follows: Counter = field(default_factory=Counter)
-    expected: Any = None                 # the entry of changes.toml (report.expected.Expected) that explains it
+    follows: Counter[str] = field(default_factory=Counter)
+    expected: Explanation | None = None     # what explains it
 
     @property
     def text(self) -> str:
@@ -38,7 +38,7 @@ class Kind:
 
 
 def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]] | None = None,
-            expected: Callable[[str, Sequence[str]], Any] = lambda kind, tests: None) -> list[Kind]:
+            expected: Callable[[str, Sequence[str]], Explanation | None] = lambda kind, tests: None) -> list[Kind]:
     """The kinds of change from `old` to `new`, the most significant first, vocabulary last.
 
     `chance` has, by test function, the topics that vary by themselves; `expected(kind, tests)` is the entry that explains a kind, or None.
@@ -68,22 +68,22 @@ def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) 
     found = []
     for test, was, now in pairs:
         random = chance.get(test.partition("[")[0], frozenset())
-        found += _certain(_moves(test, was, now, known), random)
-    landed = _landed(found, pairs)
+        found += _without_random(_moves(test, was, now, known), random)
+    landed = _once_per_boot(found, pairs)
     return _renamed([move for move in found if move.rank != LOG or move.topic not in landed])
 
 
-def _certain(found: Sequence[Move], random: Set[str]) -> list[Move]:
+def _without_random(found: Sequence[Move], random: Set[str]) -> list[Move]:
     """Without what is random in this test, and the counters that moved with random packets: hosts count each packet."""
     wire = sum(move.by for move in found if move.rank in (PACKET, FORM) and move.topic in random)
     return [move for move in found if move.topic not in random
             and not (wire and move.rank == COUNTER and (move.by <= wire or move.topic.endswith("Octets")))]
 
 
-def _landed(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
+def _once_per_boot(found: Sequence[Move], pairs: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]]) -> set[str]:
     """Lines that both kernels log once per boot or module load, in whichever test comes first: fewer tests gained or lost one
     than still have it. Also lines under a rate limit: how many appear is random."""
-    has: Counter = Counter()
+    has: Counter[str] = Counter()
     for _test, was, now in pairs:
         has.update({topic(name)[1] for name in {*was, *now} if name.startswith("the kernel logs: ")})
     moved: dict[str, list[Move]] = defaultdict(list)
@@ -101,7 +101,7 @@ def _renamed(found: list[Move]) -> list[Move]:
     for move in found:
         if move.rank == LOG and move.vocabulary:
             where[move.kind].add(move.test)
-    pairs = {}
+    pairs: dict[str, str] = {}
     for gone in (kind for kind in where if kind.startswith("gone: ")):
         similar = [kind for kind in where if kind.startswith("new: ") and where[kind] == where[gone] and kind not in pairs.values()
                    and SequenceMatcher(None, gone.partition(": ")[2], kind.partition(": ")[2]).ratio() > SIMILAR]
@@ -138,7 +138,7 @@ def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known:
 
 def _forms(test: str, was: Mapping[str, float], now: Mapping[str, float], moved: Mapping[str, str]) -> list[tuple[Move, tuple[str, str]]]:
     """Packets sent as often as before, but with other numbers in their headers."""
-    gone: dict[tuple, list[str]] = defaultdict(list)
+    gone: dict[tuple[str, float], list[str]] = defaultdict(list)
     found = []
     sent = [name for name in moved if " sends " in name and not name.endswith(SECONDS)]
     for name in sent:
@@ -177,6 +177,6 @@ def counted(kinds: Sequence[Kind]) -> str:
     """The number of changes, in words."""
     behaviour = [kind for kind in kinds if not kind.vocabulary]
     explained = sum(bool(kind.expected) for kind in behaviour)
-    words = len(kinds) - len(behaviour)
-    return (f"{len(behaviour)} change{'s' * (len(behaviour) != 1)} of behaviour, {explained} explained, {len(behaviour) - explained} not; "
-            f"{words} of vocabulary, {sum(bool(kind.expected) for kind in kinds) - explained} explained")
+    vocabulary = len(kinds) - len(behaviour)
+    return (f"{len(behaviour)} behaviour change{'s' * (len(behaviour) != 1)}: {explained} explained, {len(behaviour) - explained} not; "
+            f"{vocabulary} vocabulary change{'s' * (vocabulary != 1)}: {sum(bool(kind.expected) for kind in kinds) - explained} explained")

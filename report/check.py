@@ -7,6 +7,7 @@ entries. The results stay in a directory: what is there is not run again.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from report.known import Affected, Issue, version_key
 from report.reading import read
@@ -94,36 +95,35 @@ def add(stored: dict[str, dict[str, TestResult]], kernels: Iterable[KernelResult
 def judge(span: Span, stored: dict[str, dict[str, TestResult]]) -> tuple[str, str]:
     """PROVED, WRONG or OPEN, and the reason."""
     if not span.issue.signatures:
-        return OPEN, "no signature is recorded: ./kdrift known --record"
+        return OPEN, "no signature recorded: run ./kdrift known --record"
     if span.bad is None:
-        return OPEN, "no package of the range can be had"
+        return OPEN, "no package in the range is available"
     seen = {version: _seen(span.issue, stored.get(version, {})) for version in span.versions}
     shows, other, passes, _hidden = seen[span.bad]
     wrong = []
     if passes:
         wrong.append(f"too wide: passes on {span.bad}: {_some(passes)}")
     if other:
-        wrong.append(f"shows something else on {span.bad}: {_some(other)}")
-    wrong += [f"too narrow: shows on {version} as well: {_some(seen[version].shows)}" for version in (span.before, span.good)
+        wrong.append(f"different failure on {span.bad}: {_some(other)}")
+    wrong += [f"too narrow: also shows on {version}: {_some(seen[version].shows)}" for version in (span.before, span.good)
               if version and seen[version].shows]
     if wrong:
         return WRONG, "; ".join(wrong)
     if not shows:
-        return OPEN, f"no result of {span.bad}"
+        return OPEN, f"no result for {span.bad}"
     unsure = [version for version in (span.before, span.good) if version and (seen[version].other or not seen[version].passes)]
     if unsure:
-        failed = [f"fails otherwise on {version}: {_some(seen[version].other)}" if seen[version].other
-                  else f"another entry hides it on {version}: {_some(seen[version].hidden)}" if seen[version].hidden
-                  else f"no result of {version}" for version in unsure]
+        failed = [f"different failure on {version}: {_some(seen[version].other)}" if seen[version].other
+                  else f"hidden by another entry on {version}: {_some(seen[version].hidden)}" if seen[version].hidden
+                  else f"no result for {version}" for version in unsure]
         return OPEN, "; ".join([f"shows on {span.bad}", *failed])
     if span.good is None:
-        return PROVED, f"shows on {span.bad}, the last there is; no kernel is said to be without it" if not span.affected.fixed else (
-            f"shows on {span.bad}; no package without it can be had")
+        return PROVED, f"shows on {span.bad}, the newest available; the range is open" if not span.affected.fixed else (
+            f"shows on {span.bad}; no package with the fix is available")
     return PROVED, f"shows on {span.bad}, not on {', '.join(version for version in (span.before, span.good) if version)}"
 
 
-@dataclass(frozen=True)
-class Seen:
+class Seen(NamedTuple):
     """Tests that showed the issue, that failed otherwise, that passed, and that showed another entry; skipped ones are left out."""
 
     shows: tuple[str, ...]
@@ -131,12 +131,12 @@ class Seen:
     passes: tuple[str, ...]
     hidden: tuple[str, ...]
 
-    def __iter__(self):
-        return iter((self.shows, self.other, self.passes, self.hidden))
-
 
 def _seen(issue: Issue, results: dict[str, TestResult]) -> Seen:
-    shows, other, passes, hidden = [], [], [], []
+    shows: list[str] = []
+    other: list[str] = []
+    passes: list[str] = []
+    hidden: list[str] = []
     for test in results.values():
         if not issue.shows_in(test.id):
             continue

@@ -2,6 +2,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from report.results import KernelResult, TestResult
 
@@ -31,9 +32,9 @@ class Confirmation:
         if self.old is None:
             text += "; the old kernel was not tried"
         if not self.new:
-            text += "; it may need the tests that ran before it"
+            text += "; it may depend on the tests that ran before it"
         if self.deterministic is False:
-            text += "; the machine was not deterministic: the same seed did not give the same run"
+            text += "; not deterministic: two runs with the same seed differed"
         return text
 
     def _share(self, side: Sequence[int]) -> str:
@@ -42,7 +43,7 @@ class Confirmation:
     def _under(self, name: str, side: Sequence[int]) -> str:
         return f"fails under {self._share(side)} seeds on {name}" + (f": {', '.join(map(str, side))}" if side else "")
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The form that results.json has."""
         return asdict(self)
 
@@ -56,5 +57,5 @@ def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
     if confirmation.new:
         seed = min(confirmation.new)
         words = ["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]
-        lines.append("again: " + shlex.join(words))
+        lines.append("repeat with: " + shlex.join(words))
     return lines

@@ -1,20 +1,20 @@
 """changes.toml: known changes between kernels, with the commits that made them."""
 import fnmatch
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from common.project import PROJECT
-from report.entries import read_entries
+from report.entries import COMMIT, TEXT, TEXTS, read_entries, table
 from report.kinds import mirrored
 from report.known import Affected, parse_range, version_key
 from report.results import KernelResult
 
 FILE = PROJECT / "changes.toml"
-_FIELDS = {"id", "sentence", "kinds", "tests", "kernels", "commit", "subject", "unknown"}
-_COMMIT = re.compile(r"[0-9a-f]{12,40}")
+_TABLE = table({"id": TEXT, "sentence": TEXT, "kinds": TEXTS, "kernels": TEXTS},
+               {"tests": TEXTS, "commit": COMMIT, "subject": TEXT, "unknown": TEXT})
 
 
 class ExpectedError(Exception):
@@ -60,6 +60,9 @@ class Together:
         return "; ".join(map(str, self.entries))
 
 
+Explanation = Expected | Together
+
+
 def _literal(pattern: str) -> str:
     """Brackets are literal."""
     return pattern.replace("[", "[[]")
@@ -68,25 +71,20 @@ def _literal(pattern: str) -> str:
 @cache
 def load(path: Path = FILE) -> tuple[Expected, ...]:
     """The entries of the file.  Raises ExpectedError."""
-    return tuple(read_entries(path, "change", _expected, ExpectedError))
+    return tuple(read_entries(path, "change", _TABLE, _expected, ExpectedError))
 
 
-def _expected(entry: dict) -> Expected:
-    if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"{min(unknown)!r} is no field of a change")
-    for name in ("kinds", "tests", "kernels"):
-        if not isinstance(entry.get(name, []), list) or not all(isinstance(each, str) for each in entry.get(name, [])):
-            raise ValueError(f"{name!r} is no list of texts")
+def _expected(entry: dict[str, Any]) -> Expected:
     commit = entry.get("commit", "")
-    if commit and not (_COMMIT.fullmatch(commit) and entry.get("subject")):
-        raise ValueError("a commit has 12 digits or more, and a subject")
-    if not commit and not entry.get("unknown"):
-        raise ValueError("without a commit 'unknown' says why")
+    if commit and "subject" not in entry:
+        raise ValueError("needs 'subject', that of the commit")
+    if not commit and "unknown" not in entry:
+        raise ValueError("needs 'commit', or 'unknown' with the reason why there is none")
     return Expected(entry["id"], entry["sentence"], tuple(entry["kinds"]), tuple(parse_range(text) for text in entry["kernels"]),
                     tuple(entry.get("tests", ["*"])), commit, entry.get("subject", ""), entry.get("unknown", ""))
 
 
-def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Expected | Together | None]:
+def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable[[str, Sequence[str]], Explanation | None]:
     """A function that explains a kind that appeared from `old` to `new`: by an entry that came between the two, or by one entry per test.
     Raises ExpectedError."""
     versions = [kernel.version or kernel.release for kernel in (old, new)]
@@ -101,9 +99,9 @@ def explain(old: KernelResult, new: KernelResult, path: Path = FILE) -> Callable
     def first(kind: str, tests: Sequence[str]) -> Expected | None:
         return next((entry for entry in came if entry.fits(mirrored(kind) if entry.id in has[0] else kind, tests)), None)
 
-    def entry_of(kind: str, tests: Sequence[str]) -> Expected | Together | None:
+    def entry_of(kind: str, tests: Sequence[str]) -> Explanation | None:
         if entry := first(kind, tests):
             return entry
-        each = dict.fromkeys(first(kind, [test]) for test in tests)
-        return None if None in each else Together(tuple(each))
+        each = [first(kind, [test]) for test in tests]
+        return Together(tuple(dict.fromkeys(entry for entry in each if entry))) if all(each) else None
     return entry_of

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence, Set
 from report.kinds import COUNTER, FORM, LOG, PACKET, TIME, Move
 
 
-def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]], dict[str, Counter]]:
+def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]], dict[str, Counter[str]]]:
     """The tests of each leading kind, and the kinds that follow it with the number of tests in which they do.
     A kind in `explained` is never folded under another of its rank."""
     leaders: dict[str, set[str]] = {}
-    follows: dict[str, Counter] = defaultdict(Counter)
+    follows: dict[str, Counter[str]] = defaultdict(Counter)
     leading: dict[str, str] = {}            # by test
-    wire: Counter = Counter()
+    wire: dict[str, float] = defaultdict(float)
     for move in found:
         if move.rank in (PACKET, FORM):
             wire[move.test] += move.by

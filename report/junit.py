@@ -44,7 +44,7 @@ def _case(suite: ET.Element, test: TestResult) -> None:
         if test.issue:
             first = f"known issue {test.issue}: {first}"
         elif test.listed:
-            first = f"{first}; listed for another reason: {test.listed}"
+            first = f"{first}; signature differs from known issue {test.listed}"
         ET.SubElement(case, kind, message=_clean(first), type=test.outcome).text = _clean(test.message)
 
 

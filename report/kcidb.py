@@ -7,9 +7,10 @@ import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from report.known import load
-from report.results import NOT_RUN, KernelResult, TestResult, write_whole
+from report.results import NOT_RUN, KernelResult, Run, TestResult, write_whole
 
 ORIGIN = "kdrift"
 BOOT = "boot"                               # the path of a test in KCIDB's catalogue
@@ -17,7 +18,7 @@ _STATUS = {"passed": "PASS", "fixed": "PASS", "failed": "FAIL", "known": "FAIL",
            "unrun": "ERROR"}
 
 
-def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
+def write_kcidb(path: Path, run: Run, kernels: Sequence[KernelResult]) -> None:
     tests, builds, incidents = [], [], []
     for kernel in kernels:
         build = f"{ORIGIN}:{_digest(kernel.package, kernel.version, kernel.release or kernel.label, kernel.build)}"
@@ -44,7 +45,7 @@ def write_kcidb(path: Path, run: dict, kernels: Sequence[KernelResult]) -> None:
     write_whole(path, json.dumps(document, indent=1) + "\n")
 
 
-def _test(run: dict, kernel: KernelResult, build: str, test: TestResult) -> dict:
+def _test(run: Run, kernel: KernelResult, build: str, test: TestResult) -> dict[str, Any]:
     file, _, name = test.id.partition("::")
     words = ["kdrift", *file.removeprefix("tests/").removesuffix(".py").split("/"), "".join(
         char if char.isalnum() or char in "_-" else "_" for char in name)]
@@ -62,5 +63,5 @@ def _digest(*words: object) -> str:
     return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:16]
 
 
-def _once(entries: Sequence[dict]) -> list[dict]:
+def _once(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({entry["id"]: entry for entry in entries}.values())

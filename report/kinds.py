@@ -19,7 +19,7 @@ _SIZES = re.compile(r",? (?:\d+ bytes|len \d+|seq (?:-?\d+|before it began)|ack 
                     r"|mss \d+|option \d+|options of \d+|mtu \d+|parameter 0x[0-9a-f]+|without an echo)")
 _DIGITS = re.compile(r"\d+")
 _WORDS = {"more": "more packets are sent: {}", "fewer": "fewer packets are sent: {}", "later": "a packet is sent later: {}",
-          "earlier": "a packet is sent earlier: {}", "other form": "packets are sent in another form: {}",
+          "earlier": "a packet is sent earlier: {}", "other form": "packets differ in: {}",
           "higher": "{} is higher", "lower": "{} is lower"}
 _LOGGED = {"new": "the kernel now logs '{}'", "gone": "the kernel no longer logs '{}'", "more": "the kernel logs '{}' more often",
            "fewer": "the kernel logs '{}' less often"}

@@ -9,15 +9,15 @@ import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from common.project import PROJECT
-from report.entries import read_entries
+from report.entries import COMMIT, TEXT, TEXTS, read_entries, table
 from report.signature import matches
 
 FILE = PROJECT / "known_issues.toml"
 SIGNATURES = "known_signatures.json"         # beside it
-_FIELDS = {"id", "subject", "tests", "kernels", "commit", "commit_unknown", "note"}
-_COMMIT = re.compile(r"[0-9a-f]{12,40}")
+_TABLE = table({"id": TEXT, "subject": TEXT, "tests": TEXTS, "kernels": TEXTS}, {"commit": COMMIT, "commit_unknown": TEXT, "note": TEXT})
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[~-]?rc(\d+))?(?:[^-]*-(\d+))?")
 NO_FIX = "no fix known: "                   # a subject with this prefix has no commit
 _RELEASED = 1 << 30                         # in place of a candidate's number: a release sorts after its candidates
@@ -35,7 +35,7 @@ def version_key(version: str) -> tuple[int, ...]:
     """
     match = _VERSION.match(version)
     if match is None:
-        raise ValueError(f"{version!r} is not a kernel's version")
+        raise ValueError(f"{version!r} is not a kernel version")
     major, minor, patch, candidate, revision = match.groups()
     return int(major), int(minor), int(patch or 0), int(candidate or _RELEASED), int(revision or 0)
 
@@ -101,12 +101,12 @@ class Issue:
 @cache
 def load(path: Path = FILE, with_signatures: bool = True) -> tuple[Issue, ...]:
     """The entries of the file.  Raises KnownIssuesError."""
-    issues = read_entries(path, "issue", _issue, KnownIssuesError)
+    issues = read_entries(path, "issue", _TABLE, _issue, KnownIssuesError)
     if not with_signatures:
         return tuple(issues)
     recorded = read_signatures(path.with_name(SIGNATURES))
-    if strange := set(recorded) - {issue.id for issue in issues}:
-        raise KnownIssuesError(f"{SIGNATURES}: {min(strange)} is no issue of {path.name}; ./kdrift known --record takes it out")
+    if unknown := set(recorded) - {issue.id for issue in issues}:
+        raise KnownIssuesError(f"{SIGNATURES}: unknown issue id {min(unknown)}: not in {path.name}; ./kdrift known --record removes it")
     return tuple(replace(issue, signatures=tuple(recorded.get(issue.id, ()))) for issue in issues)
 
 
@@ -119,23 +119,19 @@ def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
     except (OSError, ValueError, RecursionError) as error:
         raise KnownIssuesError(f"{path.name}: {error}") from None
     if not isinstance(found, dict):
-        raise KnownIssuesError(f"{path.name}: not what ./kdrift known --record writes")
+        raise KnownIssuesError(f"{path.name}: not written by ./kdrift known --record")
     for name, signatures in found.items():
         if not isinstance(signatures, dict) or not all(isinstance(versions, list) and all(isinstance(each, str) for each in versions)
                                                        for versions in signatures.values()):
-            raise KnownIssuesError(f"{path.name}: {name}: not what ./kdrift known --record writes")
+            raise KnownIssuesError(f"{path.name}: {name}: not written by ./kdrift known --record")
     return found
 
 
-def _issue(entry: dict) -> Issue:
-    if unknown := set(entry) - _FIELDS:
-        raise ValueError(f"{min(unknown)!r} is no field of an issue")
+def _issue(entry: dict[str, Any]) -> Issue:
     issue = Issue(entry["id"], entry["subject"], tuple(entry["tests"]), tuple(parse_range(text) for text in entry["kernels"]),
                   entry.get("commit", ""), entry.get("note", ""), entry.get("commit_unknown", ""))
-    if issue.commit and not _COMMIT.fullmatch(issue.commit):
-        raise ValueError(f"{issue.commit!r} is not a commit of 12 to 40 hexadecimal digits")
     if not issue.commit and not issue.commit_unknown and not issue.subject.startswith(NO_FIX):
-        raise ValueError("it needs the mainline commit, or commit_unknown, which says why there is none")
+        raise ValueError("needs 'commit', the mainline hash, or 'commit_unknown' with the reason why there is none")
     return issue
 
 
@@ -143,7 +139,7 @@ def parse_range(text: str) -> Affected:
     """`FIRST..FIXED`.  Raises ValueError."""
     first, dots, fixed = text.partition("..")
     if not dots:
-        raise ValueError(f"{text!r} is not a range of versions, FIRST..FIXED")
+        raise ValueError(f"{text!r} is not a version range FIRST..FIXED")
     for end in (first, fixed):
         if end:
             version_key(end)

@@ -26,7 +26,7 @@ def _kernel(kernel: KernelResult) -> Iterable[str]:
         if test.outcome not in _OK:
             yield from (f"# {_name(line)}" for line in test.message.splitlines())
             if test.listed:
-                yield f"# listed for another reason: {_name(test.listed)}"
+                yield f"# signature differs from known issue {_name(test.listed)}"
         yield f"{'ok' if test.outcome in _OK else 'not ok'} {number} {_name(test.id)}{_directive(test)}"
     for number, name in enumerate(kernel.unrun, 1 + bool(kernel.error) + len(kernel.tests)):
         yield f"not ok {number} {_name(name)} # ERROR {NOT_RUN}"

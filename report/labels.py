@@ -31,13 +31,13 @@ class Named:
 def check_label(label: str) -> str:
     """The label, if it is valid.  Raises LabelError."""
     if not label.strip():
-        raise LabelError("a label is empty")
+        raise LabelError("empty label")
     if not label.isprintable():
-        raise LabelError(f"label {label!r} has characters that cannot be printed")
+        raise LabelError(f"label {label!r} contains unprintable characters")
     if label != label.strip():
         raise LabelError(f"label {label!r} begins or ends with a space")
     if len(label) > LONGEST:
-        raise LabelError(f"label {label[:20]!r}... has {len(label)} characters; {LONGEST} are the most")
+        raise LabelError(f"label {label[:20]!r}... has {len(label)} characters, the limit is {LONGEST}")
     return label
 
 
@@ -73,7 +73,7 @@ def labels_of(columns: Sequence[Named]) -> list[str]:
                 names[number] = name
     for column in columns:
         if column.chosen and names.count(column.chosen) > 1:
-            raise LabelError(f"label {column.chosen!r} of {column.text} is taken: another column has that name")
+            raise LabelError(f"duplicate label {column.chosen!r} ({column.text}): another column has it")
     for number in open_:
         names[number] = numbered(names[number], names[:number])
     return names

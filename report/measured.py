@@ -1,8 +1,10 @@
 """Which measurements of a test moved between two kernels."""
 from collections.abc import Iterable, Sequence
 
+from report.results import Measurement
 
-def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False, complete: bool = True) -> list[tuple[str, str]]:
+
+def moved(before: Sequence[Measurement], after: Sequence[Measurement], exact: bool = False, complete: bool = True) -> list[tuple[str, str]]:
     """(name, old and new value) of each measurement that differs by more than its tolerance, or at all if `exact`.
 
     Each side states the resolution of its own kernel's timers and clock (HZ, a real clock). The coarser one decides, so the order of
@@ -26,19 +28,19 @@ def moved(before: Sequence[dict], after: Sequence[dict], exact: bool = False, co
     return found
 
 
-def tolerance_of(measurement: dict) -> float:
+def tolerance_of(measurement: Measurement) -> float:
     """The difference that still counts as equal; counts state none."""
     return measurement.get("tolerance") or 0
 
 
-def _by_name(measurements: Iterable[dict]) -> dict[tuple[str, int], dict]:
+def _by_name(measurements: Iterable[Measurement]) -> dict[tuple[str, int], Measurement]:
     """By name and number of earlier measurements with that name."""
-    found: dict[tuple[str, int], dict] = {}
+    found: dict[tuple[str, int], Measurement] = {}
     for one in measurements:
         number = sum(name == one["name"] for name, _number in found)
         found[one["name"], number] = one
     return found
 
 
-def _value(measurement: dict | None) -> str:
+def _value(measurement: Measurement | None) -> str:
     return f"{measurement['value']:.6g} {measurement['unit']}" if measurement else "not measured"

@@ -16,7 +16,7 @@ from report.changes import counted, plural
 from report.classes import NEW
 from report.kinds import words
 from report.known import load
-from report.results import KernelResult, TestResult, write_whole
+from report.results import KernelResult, Run, TestResult, write_whole
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
 
@@ -28,7 +28,7 @@ SCRIPTS = (
 )
 
 
-def write_page(path: Path, run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
+def write_page(path: Path, run: Run, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> None:
     """Write the page of a run; `run` is the "run" of results.json.  Raises OSError."""
     style = (PARTS / "page.css").read_text()
     script = "".join((PARTS / name).read_text() for name in SCRIPTS)
@@ -49,12 +49,12 @@ def _source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _json(data: dict) -> str:
+def _json(data: object) -> str:
     """For a script element: no `<`, which could end it or begin a comment; ASCII, so no lone surrogates."""
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _data(run: dict, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> dict:
+def _data(run: Run, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) -> dict[str, object]:
     appeared: dict[str, list[str]] = {}
     for each in comparisons:
         for kind in each.changes:
@@ -73,7 +73,7 @@ def _function(test: TestResult) -> str:
     return test.id.partition("[")[0]
 
 
-def _test(test: TestResult, kernel: KernelResult) -> dict:
+def _test(test: TestResult, kernel: KernelResult) -> dict[str, object]:
     """Fields that are not empty. All kernels and parameter sets share the promise, kept once; traffic is only compared."""
     found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic")}
     if test.issue:
@@ -90,7 +90,7 @@ def _number(value: object) -> object:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict]:
+def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict[str, object]]:
     """The kinds of change; tests as indexes into the newer kernel's list, which are shorter than their names."""
     places = {test.id: place for place, test in enumerate(comparison.new.tests)}
     return [
@@ -107,7 +107,7 @@ def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict]
     ]
 
 
-def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
+def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict[str, object]:
     return {
         "old": comparison.old.label,
         "new": comparison.new.label,
@@ -120,14 +120,14 @@ def _comparison(comparison: Comparison, appeared: dict[str, list[str]]) -> dict:
         "drift": comparison.drift,
         "changed": counted(comparison.changes) if comparison.changes else "",
         "changes": _kinds(comparison, appeared),
-        "fresh": [_change(entry.was, entry.now, entry.was, comparison.old) for entry in comparison.of(NEW)],
+        "fresh": [_change(old, new, old, comparison.old) for old, new in comparison.pairs(NEW)],
         "incomplete": comparison.incomplete(),
         "lacking": [{"why": why, "tests": names} for why, names in comparison.lacking.items()],
         "unjudged": [{"why": why, "tests": names} for why, names in comparison.unjudged.items()],
     }
 
 
-def _change(old: TestResult, new: TestResult, bad: TestResult, kernel: KernelResult) -> dict:
+def _change(old: TestResult, new: TestResult, bad: TestResult, kernel: KernelResult) -> dict[str, object]:
     """One test on both kernels, and the reason of the bad outcome."""
     return {
         "id": new.id,

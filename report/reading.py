@@ -7,7 +7,7 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from report.results import SCHEMA, KernelResult, TestResult
+from report.results import SCHEMA, KernelResult, Run, TestResult
 
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
@@ -21,30 +21,30 @@ def _validator() -> Draft202012Validator:
     return Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 
 
-def read(path: Path) -> tuple[dict, list[KernelResult]]:
+def read(path: Path) -> tuple[Run, list[KernelResult]]:
     """The run and the kernels of a results.json.  Raises ResultsError if it is damaged, foreign, or of another schema."""
     try:
         document = json.loads(path.read_bytes())
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: not JSON: {error}") from None
     version = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(version, int):
-        raise ResultsError(f"{path}: not a results file of kdrift")
+        raise ResultsError(f"{path}: not a kdrift results file")
     if version != SCHEMA:
-        age = "newer than this kdrift; update it" if version > SCHEMA else "older than this kdrift; run the kernel again"
-        raise ResultsError(f"{path}: schema {version} is {age} (schema {SCHEMA})")
-    if error := best_match(_validator().iter_errors(document)):
-        raise ResultsError(f"{path}: {error.json_path}: {_short(error.message)}")
+        advice = "update kdrift" if version > SCHEMA else "run the kernel again"
+        raise ResultsError(f"{path}: schema {version}, but this kdrift reads schema {SCHEMA}: {advice}")
+    if wrong := best_match(_validator().iter_errors(document)):
+        raise ResultsError(f"{path}: {wrong.json_path}: {_short(wrong.message)}")
     kernels = [KernelResult(**{**kernel, "tests": [TestResult(**test) for test in kernel["tests"]]}) for kernel in document["kernels"]]
     labels = [kernel.label for kernel in kernels]
     if twice := {label for label in labels if labels.count(label) > 1}:
-        raise ResultsError(f"{path}: kernel {min(twice)} stands there twice")
+        raise ResultsError(f"{path}: duplicate kernel label {min(twice)}")
     for kernel in kernels:
         names = Counter([*(test.id for test in kernel.tests), *kernel.unrun])
-        if twice := [name for name, count in names.items() if count > 1]:
-            raise ResultsError(f"{path}: kernel {kernel.label} has {_short(min(twice))} twice")
+        if twice := {name for name, count in names.items() if count > 1}:
+            raise ResultsError(f"{path}: duplicate test {_short(min(twice))} of kernel {kernel.label}")
     return document["run"], kernels
 
 

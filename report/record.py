@@ -61,7 +61,7 @@ def rewrite(kernels: Iterable[KernelResult], issues: Iterable[Issue], directory:
     kernels, issues = list(kernels), list(issues)
     before = read_signatures(path)
     if not any(_seen(kernels, issues)):
-        raise KnownIssuesError("these results have no failure of a listed test: nothing is changed")
+        raise KnownIssuesError("these results have no failure of a listed test: nothing recorded")
     after = record(kernels, issues, before, anew)
     write_whole(path, json.dumps(after, indent=1, ensure_ascii=False) + "\n")
     return _more(after, before), _more(before, after)

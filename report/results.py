@@ -4,6 +4,9 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from pytest import CollectReport, TestReport
 
 from report.traffic import numbers
 
@@ -13,6 +16,41 @@ HOST = "host"                               # blamed for a skipped test, unless 
 # When the phases or attempts of one test disagree, the worst outcome counts.  "known" is a failure or crash that
 # known_issues.toml lists for this kernel, "fixed" a test that passed although it is listed.
 WORST = {outcome: rank for rank, outcome in enumerate(("passed", "fixed", "skipped", "lost", "known", "failed", "crashed"))}
+
+
+class Run(TypedDict):
+    """How the results came about."""
+
+    started: str                            # UTC, ISO 8601
+    duration_s: float
+    arguments: list[str]
+    python: str
+    exit_status: int
+    unfinished: NotRequired[str]            # why not all tests had run
+
+
+class Evidence(TypedDict):
+    """What was seen in a failed test."""
+
+    title: str
+    text: str
+
+
+class Capture(TypedDict):
+    """What a host captured in a failed test: a pcap file, less `cut` earlier packets."""
+
+    host: str
+    base64: str
+    cut: int
+
+
+class Measurement(TypedDict):
+    """A figure of a test; without a `tolerance` every difference counts."""
+
+    name: str
+    value: float
+    unit: str
+    tolerance: float | None
 
 
 @dataclass
@@ -28,15 +66,15 @@ class TestResult:
     promise: str = ""                                       # the test's docstring
     message: str = ""
     traceback: str = ""                                     # of a failure, as pytest prints it
-    evidence: list[dict] = field(default_factory=list)      # of a failure: {"title", "text"}
-    captures: list[dict] = field(default_factory=list)      # of a failure: {"host", "base64", "cut"}, a pcap file less `cut` packets
-    measurements: list[dict] = field(default_factory=list)  # {"name", "value", "unit", "tolerance"}
+    evidence: list[Evidence] = field(default_factory=list)
+    captures: list[Capture] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
     traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
     skip: str = ""                                          # of a skipped one, what lacks something: kernel or host
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
     issue: str = ""                                         # id of the entry in known_issues.toml, for known and fixed
     candidates: list[str] = field(default_factory=list)     # fixes that the kernel may lack, for failed and crashed
-    confirmation: dict = field(default_factory=dict)        # of a regression that was tried again: report.confirmation.Confirmation
+    confirmation: dict[str, Any] = field(default_factory=dict)     # of a regression that was tried again: report.confirmation.Confirmation
     listed: str = ""                                        # id of an entry for this test and kernel with another signature
     signatures: list[str] = field(default_factory=list)     # of its failures (report.signature), one for each phase that failed
 
@@ -83,7 +121,7 @@ class Collector:
         self.counters: dict[str, list[str]] = {}            # by kernel, its counter names
         self.finished: set[tuple[str, str]] = set()         # the others were interrupted and have no outcome
 
-    def add(self, kernel: str, report) -> None:
+    def add(self, kernel: str, report: TestReport) -> None:
         """Add a pytest report; `kernel` is its column."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         outcome = outcome_of(report)
@@ -106,22 +144,23 @@ class Collector:
         test.wall_s = round(getattr(report, "wall_s", test.wall_s + report.duration), 3)
         if outcome != "passed":
             self._worsen(test, outcome, message_of(report))
+        properties: list[tuple[str, Any]] = report.user_properties
         if outcome == "skipped":
-            test.skip = next((value for name, value in report.user_properties if name == "skip"), HOST)
+            test.skip = next((value for name, value in properties if name == "skip"), HOST)
         if outcome in ("failed", "known"):
             test.traceback = test.traceback or str(report.longrepr or "")
             test.evidence += [{"title": title, "text": text} for title, text in report.sections]
-            test.captures += [value for name, value in report.user_properties if name == "pcap"]
+            test.captures += [value for name, value in properties if name == "pcap"]
         if report.when == "setup":
             test.began_at = round(getattr(report, "start", 0.0), 6)
-            test.promise = next((value for name, value in report.user_properties if name == "promise"), "")
+            test.promise = next((value for name, value in properties if name == "promise"), "")
         if report.when == "teardown":
-            test.measurements = [value for name, value in report.user_properties if name == "measurement"]
-            if counters := [value for name, value in report.user_properties if name == "counters"]:
+            test.measurements = [value for name, value in properties if name == "measurement"]
+            if counters := [value for name, value in properties if name == "counters"]:
                 self.counters[kernel] = counters[-1]
-            test.traffic = next((numbers(**value) for name, value in report.user_properties if name == "traffic"), {})
+            test.traffic = next((numbers(**value) for name, value in properties if name == "traffic"), {})
 
-    def add_uncollected(self, kernel: str, report) -> None:
+    def add_uncollected(self, kernel: str, report: CollectReport) -> None:
         """Add pytest's report of a file that could not be collected, or was skipped as a whole."""
         test = self.tests.setdefault((kernel, report.nodeid), TestResult(report.nodeid))
         self._worsen(test, report.outcome, message_of(report))
@@ -131,16 +170,16 @@ class Collector:
     def of(self, kernel: str) -> list[TestResult]:
         return [test for key, test in self.tests.items() if key[0] == kernel and key in self.finished]
 
-    def _machine_ended(self, kernel: str, test: TestResult, report, outcome: str) -> None:
+    def _machine_ended(self, kernel: str, test: TestResult, report: TestReport, outcome: str) -> None:
         self.finished.add((kernel, test.id))
         if report.again:
             # The test runs once more in a restored machine.  A crash remains its outcome, whatever follows.
-            self.tests[kernel, test.id] = TestResult(test.id, outcome, message=report.longrepr, attempts=[*test.attempts, report.ending],
-                                                     issue=test.issue, candidates=test.candidates, listed=test.listed,
+            self.tests[kernel, test.id] = TestResult(test.id, outcome, message=str(report.longrepr), issue=test.issue, listed=test.listed,
+                                                     attempts=[*test.attempts, report.ending], candidates=test.candidates,
                                                      signatures=test.signatures)
         else:
             test.wall_s = round(report.wall_s, 3)
-            self._worsen(test, outcome, report.longrepr)
+            self._worsen(test, outcome, str(report.longrepr))
 
     @staticmethod
     def _worsen(test: TestResult, outcome: str, message: str) -> None:
@@ -148,19 +187,19 @@ class Collector:
             test.outcome, test.message = outcome, message
 
 
-def outcome_of(report) -> str:
+def outcome_of(report: TestReport) -> str:
     """The outcome in one report: pytest's, or ours if the machine ended or the issue is listed."""
     if hasattr(report, "issue"):
         return "fixed" if report.passed else "known"
-    return getattr(report, "ending", report.outcome)
+    return str(getattr(report, "ending", report.outcome))
 
 
-def message_of(report) -> str:
+def message_of(report: TestReport | CollectReport) -> str:
     """What happened, from a pytest report: the reason of a skip, the last lines of a failure."""
     if report.skipped and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
     crash = getattr(report.longrepr, "reprcrash", None)
-    text = crash.message if crash else str(report.longrepr or "")
+    text = str(crash.message if crash else report.longrepr or "")
     if report.when == "collect":
         # The reason comes last, after the traceback.
         reasons = [line.removeprefix("E   ") for line in text.splitlines() if line.startswith("E   ")]
@@ -168,7 +207,7 @@ def message_of(report) -> str:
     return text
 
 
-def write_json(path: Path, run: dict, kernels: Iterable[KernelResult]) -> None:
+def write_json(path: Path, run: Run, kernels: Iterable[KernelResult]) -> None:
     """Write results.json, whole or not at all.  Raises OSError."""
     document = {"schema": SCHEMA, "run": run, "kernels": [asdict(kernel) for kernel in kernels]}
     write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")

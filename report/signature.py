@@ -38,7 +38,7 @@ _GENERAL = tuple((re.compile(pattern), general) for pattern, general in (
 def signature(message: str, traceback: str = "") -> str:
     """Of a failure: `message` and `traceback` as in results.json.  Empty if the message is empty."""
     if ended := _ENDED.match(message):
-        return _of_an_end(message[ended.end():])
+        return _of_ended_machine(message[ended.end():])
     if complained := _COMPLAINED.match(message):
         lines = [_STAMP.sub("", line) for line in message[complained.end():].splitlines()]
         return general(f"the kernel complains: {next((line for line in lines if line.strip()), '')}")
@@ -61,7 +61,7 @@ def general(text: str) -> str:
     return text.strip()[:_MOST]
 
 
-def _of_an_end(console: str) -> str:
+def _of_ended_machine(console: str) -> str:
     lines = [_STAMP.sub("", line) for line in console.splitlines()]
     first = lines[0] if lines else ""
     rip = None if _ANYWHERE.search(first) else _RIP.search(console)
@@ -75,19 +75,19 @@ def matches(recorded: str, seen: str) -> bool:
 
     pytest cuts long values with `...` unless -vv is given; without a traceback (--tb=no) there is no statement.
     """
-    recorded, where = _apart(recorded)
-    seen, here = _apart(seen)
+    recorded, where = _split_statement(recorded)
+    seen, here = _split_statement(seen)
     if where and here and where != here:
         return False
     return recorded == seen or _pattern(recorded).fullmatch(seen) is not None or _pattern(seen).fullmatch(recorded) is not None
 
 
-def _apart(text: str) -> tuple[str, str]:
+def _split_statement(text: str) -> tuple[str, str]:
     what, _, where = text.partition("; at: ")
     return what, where
 
 
-def _pattern(text: str) -> re.Pattern:
+def _pattern(text: str) -> re.Pattern[str]:
     """`...` matches anything if the text beside it is long enough to tell failures apart."""
     parts = text.split("...")
     return re.compile(".*".join(map(re.escape, parts)) if sum(map(len, parts)) >= 20 else re.escape(text))

@@ -5,15 +5,17 @@ from pytest import ExitCode
 
 from common.status import Bisect, Exit
 from report.results import KernelResult
+from report.verdict import Comparison
 
 
 def of_pytest(code: int) -> int:
     """The exit status for a pytest.ExitCode: pytest's 2 is an interruption, ours is wrong usage."""
-    return int({ExitCode.INTERRUPTED: Exit.INTERRUPTED, ExitCode.INTERNAL_ERROR: Exit.LOST, ExitCode.USAGE_ERROR: Exit.USAGE,
-                ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}.get(code, code))
+    ours: dict[int, int] = {ExitCode.INTERRUPTED: Exit.INTERRUPTED, ExitCode.INTERNAL_ERROR: Exit.LOST, ExitCode.USAGE_ERROR: Exit.USAGE,
+                            ExitCode.NO_TESTS_COLLECTED: Exit.USAGE}
+    return int(ours.get(code, code))
 
 
-def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence = ()) -> Exit:
+def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison] = ()) -> Exit:
     """Of a whole run, by priority: regressions, or failures if nothing was compared; kernels that did not boot; tests lost or not run."""
     if comparisons:
         worse = not all(comparison.ok for comparison in comparisons)

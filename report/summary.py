@@ -22,7 +22,7 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
     if not comparisons:
         for kernel in kernels:
             bad = [test for test in kernel.tests if test.outcome in ("failed", "crashed", "lost", "known", "fixed")]
-            blocks += _table(kernel.label, ("test", "outcome", "seen"), ((test.id, test.outcome, _why(test, kernel)) for test in bad))
+            blocks += _table(kernel.label, ("test", "outcome", "message"), ((test.id, test.outcome, _why(test, kernel)) for test in bad))
     blocks += _table("Kernels", ("kernel", "release", *SIGNS, "error"), (
         (kernel.label, kernel.release, *(kernel.count(outcome) for outcome in SIGNS), kernel.error or "") for kernel in kernels))
     return "\n\n".join(blocks) + "\n"
@@ -31,17 +31,17 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
 def _comparison(comparison: Comparison, room: int) -> list[str]:
     """`room` lines are reserved for the rest."""
     old, new = comparison.old, comparison.new
-    tables = [
-        ("Regressions", ("test", "was", "is", "seen"),
+    tables: list[tuple[str, Sequence[str], Sequence[Sequence[object]]]] = [
+        ("Regressions", ("test", "old", "new", "message"),
          [(now.id, was.outcome, now.outcome, _why(now, new)) for was, now in comparison.regressions]),
-        ("Gone", ("test", "lacks"), [(now.id, _why(now, new)) for _was, now in comparison.gone]),
-        (f"Changes: {counted(comparison.changes)}", ("change", "explained by, or for example"),
+        ("Gone", ("test", "missing feature"), [(now.id, _why(now, new)) for _was, now in comparison.gone]),
+        (f"Changes: {counted(comparison.changes)}", ("change", "explanation or example"),
          [_change(kind) for kind in comparison.changes]),
-        ("Fixed", ("test", "was", "issue"), [(was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes]),
+        ("Fixed", ("test", "old", "issue"), [(was.id, was.outcome, _why(was, old)) for was, _now in comparison.fixes]),
         ("Drift", ("measurement",), [(line,) for line in comparison.drift]),
-        ("Known on both", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
-        ("New", ("test", "the old kernel lacks"), [(entry.id, entry.why) for entry in comparison.of(NEW)]),
-        ("Not judged, or skipped on both", ("tests", "why", "for example"),
+        ("Known on both kernels", ("test", "issue"), [(now.id, _why(now, new)) for _was, now in comparison.known]),
+        ("New", ("test", "missing on the old kernel"), [(entry.id, entry.why) for entry in comparison.of(NEW)]),
+        ("Not judged, or skipped on both", ("tests", "reason", "example"),
          [*((len(names), why, names[0]) for why, names in comparison.unjudged.items()),
           *((len(names), f"skipped on both: {why}", names[0]) for why, names in comparison.lacking.items())]),
     ]
@@ -53,7 +53,7 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
     blocks += [f"- {_cell(line)}" for line in comparison.incomplete()]
     for (title, columns, cells), most in zip(tables, rows, strict=True):
         blocks += _table(title, columns, cells, most)
-    return [*blocks, "All of it is in index.html."]
+    return [*blocks, "Full report: index.html."]
 
 
 def _change(kind: Kind) -> tuple[str, object]:

@@ -11,7 +11,7 @@ from report.results import KernelResult, TestResult
 
 SIGNS = {"passed": ("✓", "green"), "failed": ("F", "bold red"), "skipped": ("s", "yellow"), "crashed": ("C", "bold magenta"),
          "lost": ("L", "bold cyan"), "known": ("k", "blue"), "fixed": ("x", "bold green")}
-LEGEND = ("✓ passed  F failed  s skipped  C crashed (the kernel)  L lost (the machine)  k known issue  x listed, but passed\n"
+LEGEND = ("✓ passed  F failed  s skipped  C kernel crashed  L machine lost  k known issue  x fixed (listed, but passed)\n"
           "· not run; one sign per parameter set")
 
 
@@ -44,7 +44,7 @@ def measurement_table(kernels: Sequence[KernelResult]) -> Table | None:
     if not seen:
         return None
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("measured")
+    table.add_column("measurement")
     for kernel in kernels:
         table.add_column(kernel.label, justify="right")
     table.add_column("")
@@ -93,8 +93,8 @@ def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
             if test.outcome == "known":
                 lines.append(f"{kernel.label}: known {test.id}: {issue_text(test, kernel)}")
             elif test.outcome == "fixed":
-                lines.append(f"{kernel.label}: fixed {test.id}: passes, though {test.issue} is listed for this kernel: "
-                             "take the kernel out of known_issues.toml")
+                lines.append(f"{kernel.label}: fixed {test.id}: passes, although {test.issue} is listed for this kernel: "
+                             "correct its range in known_issues.toml")
             elif test.listed:
                 lines.append(f"{kernel.label}: {test.outcome} {test.id}: {issue_text(test, kernel)}")
     return lines
@@ -103,15 +103,15 @@ def issue_lines(kernels: Sequence[KernelResult]) -> list[str]:
 def issue_text(test: TestResult, kernel: KernelResult) -> str:
     """The listed issue that a test shows on a kernel, and the first version without it; "" if none is listed.
 
-    If the failure is listed for another reason: what it shows, and the issue that it is not.
+    If the signature differs from the listed issue's: the failure, and the id of that issue.
     """
     if test.listed and not test.issue:
-        return f"{first_line(test.message)}; listed for another reason: {test.listed}"
+        return f"{first_line(test.message)}; signature differs from known issue {test.listed}"
     issue = next((issue for issue in known.load() if issue.id == test.issue), None)
     if issue is None:
         return test.issue
     fixed = issue.fixed_in(kernel.version or kernel.release)
-    unsure = "; its signature is not recorded: any failure of the test would be taken for it" if not issue.signatures else ""
+    unsure = "; no signature recorded: any failure of the test counts as this issue" if not issue.signatures else ""
     return f"{issue}" + (f"; fixed in {fixed}" if fixed else "") + unsure
 
 

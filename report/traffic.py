@@ -9,7 +9,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 FRAME = struct.Struct("<QIH?")              # as in netns/observe/footprint.py
 _IP4, _IP6 = b"\x08\x00", b"\x86\xdd"
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time,
 SECONDS = " at"                             # suffix of a name whose number is a time
 
 
-def numbers(hosts: Mapping[str, dict] = MappingProxyType({}), log: Sequence[str] = ()) -> dict[str, float]:
+def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: Sequence[str] = ()) -> dict[str, float]:
     """By name: packets of each kind that a host sent, and the time of the last one in seconds since the first packet of all; its
     counters; and lines of each kind that the kernel logged."""
     sent = sorted((frame for role, each in hosts.items() for frame in _frames(role, each["frames"])), key=lambda frame: frame.when)

@@ -29,9 +29,15 @@ class Entry:
     why: str = ""
 
     @property
+    def both(self) -> tuple[TestResult, TestResult]:
+        """Its results; one that did not run on both kernels is UNJUDGED, and has no two."""
+        assert self.was and self.now
+        return self.was, self.now
+
+    @property
     def lacking(self) -> bool:
         """Both kernels lack the feature for which it was skipped: the same, but nothing was tested."""
-        return self.kind == SAME and self.now.outcome == "skipped"
+        return self.kind == SAME and self.both[1].outcome == "skipped"
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Comparison:
         return [entry for entry in self.entries if entry.kind in kinds]
 
     def pairs(self, kind: str) -> list[tuple[TestResult, TestResult]]:
-        return [(entry.was, entry.now) for entry in self.of(kind)]
+        return [entry.both for entry in self.of(kind)]
 
     @property
     def counts(self) -> Counter[str]:
@@ -151,7 +157,7 @@ class Comparison:
         for old, new in self.regressions:
             yield "regression", f"{new.id}: {old.outcome} -> {new.outcome}: {issue_text(new, self.new) or _first(new.message)}"
             if old.outcome == "known":
-                yield "", f"  on {self.old.label} a listed issue, which this is not: {issue_text(old, self.old)}"
+                yield "", f"  differs from the known issue on {self.old.label}: {issue_text(old, self.old)}"
             yield from (("", f"  {line}") for line in certainty(new, self.new))
             yield from (("", f"  may lack: {fix}") for fix in new.candidates)
         for why, names in _by_reason(self.of(GONE)).items():
@@ -162,7 +168,7 @@ class Comparison:
         yield from (("drift", line) for line in self.drift)
         yield from change_lines(self.changes)
         if self.without_traffic:
-            yield "", f"traffic of {self.without_traffic} tests was not compared: one side has none"
+            yield "", f"traffic of {self.without_traffic} tests was not compared: recorded on one kernel only"
         for why, names in _by_reason(self.of(NEW)).items():
             yield from _folded(NEW, why, names)
         yield from (("known", f"{new.id}: on both: {issue_text(new, self.new)}") for _old, new in self.known)
@@ -176,7 +182,7 @@ def fail_on(text: str) -> tuple[str, ...]:
     """Parse the words of --fail-on.  Raises ValueError."""
     found = tuple(word.strip() for word in text.split(","))
     if unknown := [word for word in found if word not in FAIL_ON]:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(FAIL_ON)}")
+        raise ValueError(f"unknown class {unknown[0]!r}: expected {', '.join(FAIL_ON)}")
     return found
 
 
@@ -192,16 +198,16 @@ def compare(old: KernelResult, new: KernelResult, fail_on: Sequence[str] = FAIL_
     for name in dict.fromkeys([*before, *old.unrun, *after, *new.unrun]):
         was, now = before.get(name), after.get(name)
         entry = Entry(name, MATRIX[outcome(was), outcome(now)], was, now)
-        if entry.lacking and _first(was.message) != _first(now.message):
+        if was and now and entry.lacking and _first(was.message) != _first(now.message):
             entry.kind = UNJUDGED           # skipped for different features
-        if entry.lacking:
+        if was is None or now is None or entry.kind == UNJUDGED:
+            entry.why = _why_not(result, was, now, name)
+        elif entry.lacking:
             entry.why = now.message
         elif entry.kind == SAME:
             entry.kind = _in_detail(result, was, now)
         elif entry.kind == REGRESSION:
             result.drift += _drift(result, was, now, finished=False)
-        elif entry.kind == UNJUDGED:
-            entry.why = _why_not(result, was, now, name)
         elif entry.kind in (GONE, NEW):
             entry.why = (now if entry.kind == GONE else was).message
         result.entries.append(entry)
@@ -240,7 +246,7 @@ def _why_not(result: Comparison, was: TestResult | None, now: TestResult | None,
 
 def _absence(kernel: KernelResult, test: TestResult | None, name: str) -> str:
     if test is None:
-        cause = "left out when it ended early" if name in kernel.unrun else _first(kernel.error or "") or "no such test in its run"
+        cause = "the run ended early" if name in kernel.unrun else _first(kernel.error or "") or "no such test in that run"
         return f"not run on {kernel.label}: {cause}"
     if test.outcome == "skipped":
         return f"skipped on {kernel.label}: {_first(test.message)}"

@@ -15,7 +15,7 @@ from reproduce.transform import TooNew
 
 def check(cases: Sequence[Manifest], python: str = sys.executable) -> dict[str, str]:
     """By id, why cases do not resolve in their file.  The cases of one module share a file.  Raises CannotExport."""
-    failed = {}
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as directory:
         files = []
         for module, group in groupby(sorted(cases, key=_module_of), key=_module_of):
@@ -31,7 +31,7 @@ def check(cases: Sequence[Manifest], python: str = sys.executable) -> dict[str, 
         done = subprocess.run(words, cwd=directory, capture_output=True, text=True, env={"PATH": os.defpath})
     failed |= {line["id"]: line["why"] for line in map(json.loads, done.stdout.splitlines())}
     if done.returncode and not failed:
-        raise CannotExport(f"the check itself failed: {(done.stderr.strip().splitlines() or [done.returncode])[-1]}")
+        raise CannotExport(f"the check itself failed: {(done.stderr.strip().splitlines() or [str(done.returncode)])[-1]}")
     return failed
 
 

@@ -1,7 +1,11 @@
 """What pytest knows about a test, recorded for a runner without pytest."""
+import contextlib
 import inspect
+import io
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -17,16 +21,24 @@ _OF_THE_MACHINE = {"audit"}
 _TOOLS = {"firewall.": "nftables", "nft": "nftables", "iptables": "iptables", "FLAVOURS": "iptables", "ipvs": "ipvsadm",
           "conntrack": "conntrack", "ipset": "ipset", "tcpdump": "tcpdump"}
 _PLAIN = (int, float, str, bytes, bool, type(None))
+OUTSIDE = "a test outside of kdrift cannot be exported"
 
 
 class CannotExport(Exception):
     """The test cannot be run without pytest; the message says why."""
 
 
+class Parameter(TypedDict):
+    """The value of a parameter: its index in the list of values, and its repr() if that is the same in every version of Python."""
+
+    index: int
+    repr: NotRequired[str]
+
+
 @dataclass
 class Manifest:
-    """One case, as inside/repro/case.py reads it.  `fixtures` are by name: (module, function), the last one counts; `params` by name:
-    their index in the list of values; `direct` are parameters of the test that no fixture provides."""
+    """One case, as inside/repro/case.py reads it.  `fixtures` are by name: (module, function), the last one counts; `direct` are
+    parameters of the test that no fixture provides."""
 
     id: str
     module: str
@@ -34,15 +46,15 @@ class Manifest:
     promise: str
     order: list[str] = field(default_factory=list)
     fixtures: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    params: dict[str, dict] = field(default_factory=dict)
+    params: dict[str, Parameter] = field(default_factory=dict)
     direct: list[str] = field(default_factory=list)
     modules: list[str] = field(default_factory=list)        # the case's module, and those with its fixtures
     virtual_clock: str = ""
     own_network: bool = True                                # for the process that runs the case; its hosts always have their own
     packages: list[str] = field(default_factory=list)       # Debian packages besides python3 and iproute2
-    recorded: dict | None = None                            # how it ended: {"kernel", "outcome", "kind", "message"}
+    recorded: dict[str, str] | None = None                  # how it ended: {"kernel", "outcome", "kind", "message"}
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -58,14 +70,25 @@ class _Items:
         return []
 
 
+def is_outside(word: str) -> bool:
+    """Whether it names a test outside of the project: these have their whole path (fixtures.naming)."""
+    path = Path(word.partition("::")[0])
+    return path.is_absolute() and not path.is_relative_to(PROJECT)
+
+
 def collect(words: list[str]) -> list[pytest.Item]:
-    """The tests that pytest finds for these words.  Raises CannotExport when it finds none or a file cannot be read."""
+    """The tests that pytest finds for these words, in the project's directory unless this is one below it.  Raises CannotExport when it
+    finds none or a file cannot be read."""
+    if outside := list(filter(is_outside, words)):
+        raise CannotExport(f"{outside[0]}: {OUTSIDE}")
     found = _Items()
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
-    status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
+    with contextlib.redirect_stderr(io.StringIO()), (
+            contextlib.nullcontext() if Path.cwd().is_relative_to(PROJECT) else contextlib.chdir(PROJECT)):
+        status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
-        raise CannotExport(f"pytest finds no test for {' '.join(words)}" if status in (0, 4, 5)
-                           else "pytest cannot read all tests: see ./kdrift pytest --collect-only")
+        raise CannotExport(f"no test matches {' '.join(words)}" if status in (0, 4, 5)
+                           else "some tests cannot be collected: run ./kdrift pytest --collect-only")
     return found.items
 
 
@@ -83,7 +106,7 @@ def describe_all(items: list[pytest.Item]) -> tuple[list[Manifest], dict[str, st
 def describe(item: pytest.Item) -> Manifest:
     """The manifest of a test.  Raises CannotExport."""
     if not isinstance(item, pytest.Function) or item.cls is not None:
-        raise CannotExport("is no plain function")
+        raise CannotExport("is not a plain function")
     found = Manifest(item.nodeid, module_of(item.path), item.originalname, inspect.getdoc(item.function) or item.originalname)
     found.order = [name for name in item.fixturenames if name not in _OURS]
     for name, definitions in item._fixtureinfo.name2fixturedefs.items():
@@ -92,7 +115,9 @@ def describe(item: pytest.Item) -> Manifest:
         elif name not in _OURS:
             found.fixtures[name] = [_place(name, each.func) for each in definitions]
     for name, value in (item.callspec.params if hasattr(item, "callspec") else {}).items():
-        found.params[name] = {"index": _index(item, name), **({"repr": repr(value)} if _plain(value) else {})}
+        found.params[name] = {"index": _index(item, name)}
+        if _plain(value):
+            found.params[name]["repr"] = repr(value)
     found.modules = sorted({found.module, *(module for places in found.fixtures.values() for module, _name in places)})
     if mark := item.get_closest_marker("virtual_clock"):
         found.virtual_clock = mark.args[0]
@@ -111,7 +136,7 @@ def _index(item: pytest.Function, name: str) -> int:
         if name in names:
             sets = [each.values if isinstance(each, ParameterSet) else (each,) if len(names) == 1 else each for each in mark.args[1]]
             return next(index for index, values in enumerate(sets) if all(map(_same, values, (chosen[each] for each in names))))
-    values = item._fixtureinfo.name2fixturedefs[name][-1].params
+    values = item._fixtureinfo.name2fixturedefs[name][-1].params or ()
     return next(index for index, value in enumerate(values) if _same(value, chosen[name]))
 
 
@@ -124,10 +149,10 @@ def module_of(path: Path) -> str:
     try:
         return ".".join(Path(path).relative_to(PROJECT).with_suffix("").parts)
     except ValueError:
-        raise CannotExport(f"needs {path}, which is no file of this project") from None
+        raise CannotExport(f"needs {path}, which is outside this project") from None
 
 
-def _place(name: str, function: object) -> tuple[str, str]:
+def _place(name: str, function: Callable[..., object]) -> tuple[str, str]:
     code = inspect.unwrap(function).__code__
     if "_pytest" in Path(code.co_filename).parts:
         raise CannotExport(f"uses pytest's own fixture {name}")
@@ -136,6 +161,6 @@ def _place(name: str, function: object) -> tuple[str, str]:
 
 def _plain(value: object) -> bool:
     """Whether its repr() is the same in every version of Python."""
-    if type(value) in (tuple, list):
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
         return all(map(_plain, value))
     return type(value) in _PLAIN

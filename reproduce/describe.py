@@ -8,16 +8,20 @@ import sys
 from collections.abc import Sequence
 
 from common.project import PROJECT
-from reproduce.collect import CannotExport, Manifest, collect, describe_all
+from reproduce.collect import OUTSIDE, CannotExport, Manifest, collect, describe_all, is_outside
 
 
 def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
     """For each test that pytest finds for these words, its manifest, or why it has none.  Raises CannotExport if it finds none."""
+    outside: dict[str, Manifest | str] = {word: OUTSIDE for word in words if is_outside(word)}
+    words = [word for word in words if word not in outside]
+    if not words:
+        return outside
     done = subprocess.run([sys.executable, "-m", "reproduce.describe", *words], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
-        raise CannotExport((done.stderr.strip().splitlines() or ["pytest ended without a word"])[-1])
+        raise CannotExport((done.stderr.strip().splitlines() or ["pytest exited without a message"])[-1])
     found = json.loads(done.stdout.splitlines()[-1])
-    return {test: Manifest(**each) if isinstance(each, dict) else each for test, each in found.items()}
+    return outside | {test: Manifest(**each) if isinstance(each, dict) else each for test, each in found.items()}
 
 
 def main(tests: list[str]) -> None:

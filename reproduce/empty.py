@@ -17,7 +17,7 @@ from kernels.progress import Reporter
 from vm.image import BESIDE, cpio, join, stage_modules
 from vm.machine import COMMAND_LINE, Machine
 from vm.qemu import qemu_version
-from vm.state import last_words
+from vm.state import console_end
 
 # Always installed: what every case needs, a shell, and what loads modules.
 BASE = ("python3", "iproute2", "kmod", "dash")
@@ -26,13 +26,13 @@ DEADLINE = 900                              # seconds (vm.patience) for one run,
 INIT = Path(__file__).with_name("empty_init.py")
 REPLAY = """\
 #!/bin/sh
-# The same machine again, instruction by instruction, with QEMU {version}; another version may differ.
-#     sh replay.sh           runs it and compares what it printed
-#     sh replay.sh gdb       stands still until a debugger comes: gdb -ex 'target remote :1234' vmlinux
+# Replays the machine instruction by instruction, with QEMU {version}; another version may differ.
+#     sh replay.sh           runs it and compares the output
+#     sh replay.sh gdb       waits for a debugger: gdb -ex 'target remote :1234' vmlinux
 cd "$(dirname "$0")"
 [ "$1" = gdb ] && set -- -S -gdb tcp:127.0.0.1:1234
 {command} "$@"
-cmp transcript transcript.expected && echo "the same, to the byte"
+cmp transcript transcript.expected && echo "identical output"
 """
 _SUITES = (("5.10.", "bullseye"), ("6.1.", "bookworm"))
 
@@ -95,16 +95,16 @@ def visit(cache: Cache, kernel: Kernel, case: bytes, options: Sequence[str] = ()
         with Empty(kernel.vmlinuz, directory / "initrd", parameters, directory, "virtual", "tcg") as machine:
             machine.start()
             ended = machine.wait(DEADLINE)
-            end = "the machine ended without a word" if ended else f"no end within {DEADLINE} s of computing"
+            end = "the machine ended without a verdict" if ended else f"no verdict within {DEADLINE} s"
             text = machine.transcript.read_text(errors="replace").replace("\r", "")
-            words, console = last_words(machine), machine.console_tail(400)
+            words, console = console_end(machine), machine.console_tail(400)
             if replay:
                 _keep(machine, replay)
     if impossible(console):
-        lines = [text.rstrip(), "CANNOT RUN: no processor has such registers, the emulator is wrong:", *words]
+        lines = [text.rstrip(), "CANNOT RUN: emulator error, impossible registers:", *words]
         return Visit("CANNOT RUN", "\n".join(lines), suite)
     if any(PANIC.search(line) for line in words):
-        return Visit("REPRODUCED", "\n".join([text.rstrip(), "the machine panicked; the end of its console:", *words]), suite)
+        return Visit("REPRODUCED", "\n".join([text.rstrip(), "the kernel panicked; the end of the console:", *words]), suite)
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     found = re.match(r"REPRODUCED|NOT REPRODUCED|CANNOT RUN", last)
     return Visit(found[0] if found else "", text if found else "\n".join([text, f"{end}; the console:", *words]), suite)
@@ -152,7 +152,7 @@ def _unpack(deb: Path, root: Path) -> None:
         done = subprocess.run(["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)], stdin=source.stdout,
                               capture_output=True, text=True)
     if done.returncode or source.returncode:
-        raise FetchError(f"{deb.name} cannot be unpacked: {done.stderr.strip()}")
+        raise FetchError(f"cannot unpack {deb.name}: {done.stderr.strip()}")
 
 
 def _build(directory: Path, kernel: Kernel, userland: Path, case: bytes, options: Sequence[str]) -> None:

@@ -19,11 +19,11 @@ with open("/root/options") as file:
     words = file.read().split()
 with open("/dev/ttyS1", "wb", buffering=0) as port:
     sys.path.insert(0, "/root")
-    from processor import probe  # vm/processor.py
+    from processor import probe  # type: ignore[import-not-found]  # vm/processor.py, which is beside this file in the machine
 
     wrong = probe()
     if wrong:
-        port.write(("CANNOT RUN: the emulator is wrong about %s: EFLAGS is %#x afterwards and should be %#x\n" % wrong).encode())
+        port.write(("CANNOT RUN: QEMU executes %s wrongly: EFLAGS is %#x, expected %#x\n" % wrong).encode())
     else:
         subprocess.run(["python3", "repro.pyz", *words], cwd="/root", stdin=subprocess.DEVNULL, stdout=port, stderr=port)
     libc.tcdrain(port.fileno())             # until the last character is out

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from common.project import PROJECT
-from report.results import KernelResult, TestResult, write_json
+from report.results import KernelResult, Run, TestResult, write_json
 
 # The file for evidence whose title starts so; " of " is followed by a host.
 _FILES = (
@@ -16,7 +16,7 @@ _FILES = (
 _OTHERS = "evidence.txt"
 
 
-def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run: dict) -> None:
+def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run: Run) -> None:
     texts: dict[str, list[str]] = {}
     for each in test.evidence:
         if each["title"].startswith("pcap of"):
@@ -24,7 +24,7 @@ def write_evidence(directory: Path, test: TestResult, kernel: KernelResult, run:
         name = next((file for start, file in _FILES if each["title"].startswith(start)), _OTHERS)
         texts.setdefault(name, []).append(f"== {each['title']}\n{each['text']}\n")
     if test.outcome == "crashed" or not test.evidence:
-        texts.setdefault("dmesg.txt", []).append(f"== the end of the console\n{test.message}\n")
+        texts.setdefault("dmesg.txt", []).append(f"== end of the console\n{test.message}\n")
     for name, parts in texts.items():
         (directory / name).write_text(clean("\n".join(parts)))
     for capture in test.captures:

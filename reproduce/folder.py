@@ -13,7 +13,7 @@ from common.errors import CacheError, FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.spec import resolve
-from report.results import KernelResult, TestResult
+from report.results import KernelResult, Run, TestResult
 from reproduce import text
 from reproduce.collect import CannotExport, Manifest
 from reproduce.describe import describe_elsewhere
@@ -43,7 +43,7 @@ class Settings:
     replay: bool = False                    # keep the verifying machine too, to run it again
 
 
-def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: dict,
+def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: Run,
                   say: Callable[[str], None]) -> None:
     """`sources` are the kernels of machines by label; a test on a running kernel, here or elsewhere, is not run again."""
     wanted = [(test, kernel) for kernel in kernels for test in kernel.tests if test.outcome in REPORTED and "::" in test.id]
@@ -60,37 +60,36 @@ def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: 
         directory = settings.directory / name
         shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True)
-        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer finds it"), sources.get(kernel.label),
+        line = write_folder(directory, test, kernel, manifests.get(test.id, "pytest no longer collects it"), sources.get(kernel.label),
                             kernels, run, settings)
         say(f"{directory}: {line}")
 
 
 def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manifest: Manifest | str, source: Kernel | None,
-                 others: Sequence[KernelResult], run: dict, settings: Settings) -> str:
+                 others: Sequence[KernelResult], run: Run, settings: Settings) -> str:
     """Fill the directory.  Returns the outcome of the verification, in a line."""
     write_evidence(directory, test, kernel, run)
     visits: dict[str, Visit | str] = {}
-    why = no_setup = ""
-    if isinstance(manifest, Manifest):
-        manifest.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
-                             "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
+    no_setup = ""
+    why, case = ("", manifest) if isinstance(manifest, Manifest) else (manifest, None)
+    if case:
+        case.recorded = {"kernel": f"{kernel.package or 'Linux'} {kernel.version or kernel.release}", "outcome": _what(test),
+                         "kind": kind_of(test.message), "message": clean((test.message.splitlines() or [""])[0])}
         try:
-            write(directory / "repro.pyz", [manifest])
+            write(directory / "repro.pyz", [case])
             with Cache(say=lambda line: None) as cache:
-                visits = _visits(cache, directory, manifest, source, settings)
-                no_setup = write_setup(cache, directory, manifest, source, settings)
+                visits = _visits(cache, directory, case, source, settings)
+                no_setup = write_setup(cache, directory, case, source, settings)
         except (TooNew, OSError, CacheError) as error:
-            why, manifest = str(error), None
-    else:
-        why, manifest = manifest, None
+            why, case = str(error), None
     for role, each in visits.items():
         if isinstance(each, Visit):
             (directory / f"transcript-{role}.txt").write_text(clean(each.transcript))
     replayed = _replay(directory / "replay")
-    (directory / "report.md").write_text(text.report(test, kernel, source, others, manifest, visits, why, replayed))
+    (directory / "report.md").write_text(text.report(test, kernel, source, others, case, visits, why, replayed))
     if leaks := settings.private.found_in(directory):
-        (directory / "NOT-FINISHED").write_text("These must not be sent:\n" + "\n".join(leaks) + "\n")
-        return f"NOT FINISHED: {len(leaks)} private things are in it, see NOT-FINISHED"
+        (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
+        return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
     _write_sums(directory)
     found = text.verdict_line(visits) or f"no standalone case: {why}"
     return f"{found}; no setup.sh: {no_setup}" if no_setup else found
@@ -120,7 +119,7 @@ def _what(test: TestResult) -> str:
 
 def _visits(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> dict[str, Visit | str]:
     if source is None:
-        return {"failing": "it failed on a running kernel, which no machine here boots"}
+        return {"failing": "it failed on a running kernel, of which this machine has no image"}
     replay = directory / "replay" if settings.replay else None
     found: dict[str, Visit | str] = {"failing": _visit(cache, directory, manifest, source, settings, replay=replay)}
     if settings.good:
@@ -150,9 +149,9 @@ def _replay(directory: Path) -> str:
     done = subprocess.run(["sh", str(directory / "replay.sh")], capture_output=True, text=True)
     for name in ("transcript", "console.log"):
         (directory / name).unlink(missing_ok=True)
-    same = "prints the same to the byte" if done.returncode == 0 else "**did not print the same when it was tried**"
-    return (f"`sh replay/replay.sh` ({size} MB) runs the verifying machine again under the virtual clock; it {same}. "
-            "With `gdb` it waits for a debugger.")
+    same = "output is identical" if done.returncode == 0 else "output **differed when this was tried**"
+    return (f"`sh replay/replay.sh` ({size} MB) replays the verification under the virtual clock; its {same}. "
+            "`sh replay/replay.sh gdb` waits for a debugger.")
 
 
 def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | None, settings: Settings) -> str:
@@ -175,7 +174,7 @@ def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kerne
 
 
 def _last_line(transcript: str) -> str:
-    return (transcript.strip().splitlines() or ["not a word was said"])[-1]
+    return (transcript.strip().splitlines() or ["no output"])[-1]
 
 
 def _write_sums(directory: Path) -> None:

@@ -37,7 +37,7 @@ class Private:
         files = [path for path in sorted(directory.rglob("*")) if path.is_file()]
         contents = [each for path in files for each in _contents(str(path.relative_to(directory)), path.read_bytes())]
         lines = [f"{name}: {match.decode(errors='replace')}" for name, data in contents for match in sorted(set(pattern.findall(data)))]
-        return lines + [f"{name}: {mac} as it is on the wire" for name, data in contents
+        return lines + [f"{name}: {mac} in binary" for name, data in contents
                         for mac in sorted(filter(_MAC.fullmatch, self.words)) if bytes.fromhex(mac.replace(":", "")) in data]
 
 

@@ -26,9 +26,9 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
     """`visits` are the runs of repro.pyz on empty machines by the kernel's role (failing, good), or why there was none."""
     version = kernel.version or kernel.release
     name = test.id.rpartition("::")[2]
-    blocks = [f"# {_sentence(name)}: not so on {kernel.package or 'Linux'} {version}"]
-    blocks += ["## Promised", test.promise or "(the test has no docstring)", f"Test: `{test.id}`"]
-    blocks += ["## Expected and seen", _fenced(clean(_seen(test)))]
+    blocks = [f"# Fails on {kernel.package or 'Linux'} {version}: {_sentence(name)}"]
+    blocks += ["## Promise", test.promise or "(the test has no docstring)", f"Test: `{test.id}`"]
+    blocks += ["## Failure", _fenced(clean(_seen(test)))]
     blocks += ["## Kernel", "\n".join(_kernel(kernel, source, test.id))]
     blocks += ["## First bad and last good", "\n".join(_history(test, version, others))]
     blocks += ["## Candidate fixes", "\n".join(_fixes(test, version)) or "None known."]
@@ -41,7 +41,7 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
 
 def verdict_line(visits: dict[str, Visit | str]) -> str:
     """In a few words, for the terminal."""
-    return "; ".join(f"{role}: {visit.verdict or 'no end'}" if isinstance(visit, Visit) else f"{role}: {visit}"
+    return "; ".join(f"{role}: {visit.verdict or 'no verdict'}" if isinstance(visit, Visit) else f"{role}: {visit}"
                      for role, visit in visits.items())
 
 
@@ -58,7 +58,7 @@ def _seen(test: TestResult) -> str:
 def _kernel(kernel: KernelResult, source: Kernel | None, test: str) -> list[str]:
     lines = [f"- release: {kernel.release}", f"- package: {kernel.package or 'none'} {kernel.version or ''}".rstrip(),
              f"- machine: QEMU {kernel.qemu}, {kernel.accel}, {kernel.clock} clock" if kernel.qemu
-             else "- machine: the one that runs the suite"]
+             else "- machine: the one that ran the suite"]
     if options := _config(source, test):
         lines.append(f"- options: {', '.join(options)}")
     return lines
@@ -82,15 +82,15 @@ def _history(test: TestResult, version: str, others: Sequence[KernelResult]) -> 
     ran = [(each.version or each.release, found.outcome) for each in others
            if (found := each.by_id().get(test.id)) and found.outcome != "skipped"]
     lines += [f"- this run: {outcome} on {each}" for each, outcome in sorted(ran, key=lambda pair: version_key(pair[0]))]
-    return lines or ["- not known"]
+    return lines or ["- unknown"]
 
 
 def _fixes(test: TestResult, version: str) -> list[str]:
     issue: Issue | None = next((each for each in load() if each.id == test.issue), None)
     lines = [f"- {issue}, {issue.note}"] if issue else []
     if test.listed:
-        lines.append(f"- {test.listed} is listed for this test and kernel, but for another failure than this one")
-    return lines + [f"- perhaps: {each}" for each in (test.candidates or candidates(test.id, version))]
+        lines.append(f"- {test.listed} is listed for this test and kernel, but its signature differs from this failure's")
+    return lines + [f"- possibly: {each}" for each in (test.candidates or candidates(test.id, version))]
 
 
 def _how(test: str, manifest: Manifest | None, why: str) -> str:
@@ -98,7 +98,7 @@ def _how(test: str, manifest: Manifest | None, why: str) -> str:
         return f"No standalone case: {why}. With kdrift: `./kdrift pytest --kernel VERSION '{test}'`"
     packages = ["python3", "iproute2", *manifest.packages]
     return _fenced(f"apt install {' '.join(packages)}\nsudo python3 repro.pyz{' --disposable' if disposable(manifest) else ''}\n"
-                   "echo $?          # 1: REPRODUCED, 0: NOT REPRODUCED, 2: CANNOT RUN and why")
+                   "echo $?          # 1: REPRODUCED, 0: NOT REPRODUCED, 2: CANNOT RUN, with the reason")
 
 
 def disposable(manifest: Manifest) -> bool:
@@ -115,10 +115,11 @@ def _verified(visits: dict[str, Visit | str]) -> str:
         if isinstance(visit, str):
             lines.append(f"**Not verified on the {role} kernel: {visit}**")
         elif visit.verdict == wanted:
-            lines.append(f"Verified: an empty machine with the {role} kernel ({visit.suite}'s python3 and iproute2) says {visit.verdict}.")
+            lines.append(f"Verified: an empty machine with the {role} kernel ({visit.suite}'s python3 and iproute2) prints "
+                         f"{visit.verdict}.")
         else:
-            lines.append(f"**It does not do so: on the {role} kernel an empty machine says {visit.verdict or 'nothing'}, "
-                         f"and {wanted} was expected.**")
+            lines.append(f"**Not confirmed: on the {role} kernel an empty machine prints {visit.verdict or 'no verdict'} "
+                         f"instead of {wanted}.**")
     return "\n".join(lines)
 
 

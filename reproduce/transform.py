@@ -7,6 +7,7 @@ import ast
 OLDEST = (3, 8)
 _GENERIC = {"tuple", "list", "dict", "set", "frozenset", "type", "Callable", "Iterator", "Mapping", "Sequence", "Iterable"}
 _METHODS = ("removeprefix", "removesuffix")
+Place = tuple[int, int]                     # line, and byte in it
 
 
 class TooNew(Exception):
@@ -22,7 +23,9 @@ def for_old_python(source: str, name: str) -> str:
         tree = ast.parse(source, feature_version=OLDEST)
     except SyntaxError as error:
         raise TooNew(f"{name}, line {error.lineno}: {error.msg} (Python 3.8 has no such syntax)") from None
-    changes, names, dictionaries = [], set(), _dictionaries(tree)
+    changes: list[tuple[Place, Place, str]] = []
+    names: set[str] = set()
+    dictionaries = _dictionaries(tree)
     for node in ast.walk(tree):
         for start, end, text, needs in _changes(node, source, dictionaries):
             changes.append((start, end, text))
@@ -43,28 +46,32 @@ def _dictionaries(tree: ast.Module) -> set[str]:
     return {target.id for node in made for target in node.targets if isinstance(target, ast.Name)}
 
 
-def _changes(node: ast.AST, source: str, dictionaries: set[str]) -> list[tuple]:
+def _changes(node: ast.AST, source: str, dictionaries: set[str]) -> list[tuple[Place, Place, str, str]]:
     """(start, end, text, name it needs) of what Python 3.8 lacks in one node.  Code nested in a change stays as it is: the two kinds that
     could be nested so do not occur, and the checks of reproduce would find them."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
-        receiver = ast.get_source_segment(source, node.func.value)
-        arguments = ", ".join(ast.get_source_segment(source, each) for each in node.args)
-        return [(*_span(node), f"{node.func.attr}({receiver}, {arguments})", node.func.attr)]
+        receiver, *arguments = (_text(source, each) for each in (node.func.value, *node.args))
+        return [(*_span(node), f"{node.func.attr}({receiver}, {', '.join(arguments)})", node.func.attr)]
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr) and any(
             isinstance(side, ast.Dict) or getattr(side, "id", "") in dictionaries for side in (node.left, node.right)):
-        left, right = (ast.get_source_segment(source, side) for side in (node.left, node.right))
+        left, right = (_text(source, side) for side in (node.left, node.right))
         return [(*_span(node), f"union({left}, {right})", "union")]
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript) and getattr(node.value.value, "id", "") in _GENERIC:
-        return [(*_span(node.value), node.value.value.id, "")]              # a type alias: Pair = tuple[int, int]
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Subscript) and isinstance(alias := node.value.value, ast.Name):
+        return [(*_span(node.value), alias.id, "")] if alias.id in _GENERIC else []     # a type alias: Pair = tuple[int, int]
     if isinstance(node, ast.ExceptHandler) and node.type is not None:
         caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         if any(isinstance(each, ast.Name) and each.id == "TimeoutError" for each in caught):
-            others = "".join(f", {ast.get_source_segment(source, each)}" for each in caught if getattr(each, "id", "") != "TimeoutError")
+            others = "".join(f", {_text(source, each)}" for each in caught if getattr(each, "id", "") != "TimeoutError")
             return [(*_span(node.type), f"(*TIMEOUT{others})" if others else "TIMEOUT", "TIMEOUT")]
     return []
 
 
-def _span(node: ast.AST) -> tuple[tuple[int, int], tuple[int, int]]:
+def _text(source: str, node: ast.expr) -> str:
+    return ast.get_source_segment(source, node) or ""
+
+
+def _span(node: ast.expr | ast.stmt) -> tuple[Place, Place]:
+    assert node.end_lineno is not None and node.end_col_offset is not None      # the parser has set them
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
 
 
@@ -82,6 +89,6 @@ def _with_imports(source: str, tree: ast.Module, names: list[str]) -> str:
     elif not (isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)):
         lines[0] = "; ".join(wanted) + "; " + lines[0]
         return "".join(lines)
-    at = first.end_lineno - 1
+    at = _span(first)[1][0] - 1
     lines[at] = lines[at].rstrip("\n") + "; " + "; ".join(wanted) + "\n"
     return "".join(lines)

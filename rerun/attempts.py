@@ -1,9 +1,8 @@
 """Attempts at single tests of one kernel, in machines restored to the point where these tests are collected."""
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 from common.project import PROJECT
 from kernels.cache import Cache
@@ -14,18 +13,26 @@ from rerun.conversation import Gone
 from vm.image import python_command
 from vm.job import Events, Job
 from vm.machine import Machine
+from vm.own import own_arguments, own_directories
 from vm.state import kernel_parameters, saved_state
+
+
+class Collected(Bench[Machine]):
+    """The saved machine of a kernel."""
+
+    machine_class = Machine
 
 
 class Attempts:
     """The caller removes `directory`; prepare() makes the machine with the tests there."""
 
-    bench: Bench | None = None
+    bench: Collected | None = None
 
     def __init__(self, kernel: Kernel, tests: Sequence[str], directory: Path, devices: Sequence[str] = (), deadline: float = 120,
                  options: Sequence[str] = ()) -> None:
         """`options` are pytest's in the guest."""
-        self._kernel, self._arguments, self._directory = kernel, [*options, *tests], directory
+        self._kernel, self._directory = kernel, directory
+        self._arguments = [*options, *own_arguments(own_directories(tests)), *tests]
         self._devices, self._deadline = devices, deadline
 
     @property
@@ -35,12 +42,12 @@ class Attempts:
 
     def prepare(self) -> None:
         """Boot a machine and have the tests collected.  Raises Gone, VMError, ImageError, CacheError."""
-        self.bench = Bench(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
+        self.bench = Collected(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
         session = self._directory / "boot"
         session.mkdir(parents=True)
         job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices),
                   deadline=self._deadline,
-                  python=python_command(), project=str(PROJECT), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
+                  python=python_command(), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
                   events=str(session / "events"))
         machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg",
                           self._devices)
@@ -54,6 +61,7 @@ class Attempts:
 
     def attempt(self, test: str, seed: int) -> Attempt:
         """Run the test in a restored machine.  Raises VMError."""
+        assert self.bench
         index = self.bench.tests.index(test)
         try:
             with self.bench.restored([index], seed) as (_machine, conversation):

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from common.project import PROJECT
+from fixtures.machine import CLOCK
 from kernels.cache import Cache
 from kernels.extract import Kernel
+from report.results import Measurement
 from report.traffic import numbers
 from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
 from vm.image import boot_image
 from vm.machine import Machine
+from vm.own import own_directories
 from vm.payload import pack_sources
 from vm.state import kernel_parameters
 
@@ -21,6 +25,7 @@ from vm.state import kernel_parameters
 LONGEST = 6.0
 SLOWER = 4.0                                # times the cost of the test and of those before it
 _BOOTED = 300                               # seconds (vm.patience)
+M = TypeVar("M", bound=Machine)
 
 
 @dataclass(frozen=True)
@@ -30,26 +35,26 @@ class Seen:
 
     outcome: str
     message: str = ""
-    measurements: tuple[dict, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
     traffic: dict[str, float] = field(default_factory=dict)
     cost_s: float = 0.0
     exactly: object = None
 
 
-class Bench:
+class Bench(Generic[M]):
     """The saved machine of one kernel, and what runs in it."""
 
-    machine_class = Machine
+    machine_class: type[M]
 
     def __init__(self, kernel: Kernel, directory: Path, state: Path, arguments: list[str], devices: Sequence[str] = ()) -> None:
         """`directory` is for what ends with this process, `state` for the saved machine; `arguments` are pytest's."""
         self.kernel, self.directory, self.state, self.arguments, self.devices = kernel, directory, state, arguments, devices
         self.tests: list[str] = []
         self.over = False
-        self._running: set[Machine] = set()
+        self._running: set[M] = set()
         with Cache() as cache:
             self.initrd = boot_image(cache, kernel)
-            self._sources = pack_sources(cache)
+            self._sources = pack_sources(cache, own_directories(arguments))
 
     def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False,
                 booted: Path | None = None) -> None:
@@ -66,7 +71,7 @@ class Bench:
                 machine.load()
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
-            machine.order(self._sources, directory=str(PROJECT), cwd=str(PROJECT), id="guest", env={"KDRIFT_CLOCK": "virtual"}, seed=1)
+            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"}, seed=1)
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)
@@ -74,8 +79,8 @@ class Bench:
             machine.save(self.state)
 
     @contextmanager
-    def restored(self, tests: Sequence[int], seed: int = 0, held: Callable[[Machine], AbstractContextManager] = nullcontext,
-                 **traits: object) -> Iterator[tuple[Machine, Conversation]]:
+    def restored(self, tests: Sequence[int], seed: int = 0, held: Callable[[M], AbstractContextManager[object]] = nullcontext,
+                 **traits: object) -> Iterator[tuple[M, Conversation]]:
         """The machine as it was saved, with these tests to run. The order is sent while it stands still, so that they begin at the same
         instruction each time; `seed` sets when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
         with self.machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
@@ -110,7 +115,7 @@ class Bench:
             machine.process.kill()
 
     @contextmanager
-    def machine(self, name: str, state: Path | None, **traits: object) -> Iterator[Machine]:
+    def machine(self, name: str, state: Path | None, **traits: object) -> Iterator[M]:
         """A machine that waits for its saved state, or boots if there is none; `traits` are its attributes. Raises Gone after end()."""
         directory = self.directory / name
         directory.mkdir(parents=True)

@@ -54,7 +54,7 @@ def confirm(tests: Iterable[str], new: Bench, old: Bench | None, count: int, slo
     return found
 
 
-def _judge(seeds: list[int], on_new: Sequence[Future], on_old: Sequence[Future] | None) -> Confirmation:
+def _judge(seeds: list[int], on_new: Sequence[Future[Attempt]], on_old: Sequence[Future[Attempt]] | None) -> Confirmation:
     try:
         twice, *attempts = [each.result() for each in on_new]
         failed = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt.fails]

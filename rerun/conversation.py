@@ -1,7 +1,8 @@
 """The host's side of the channel to the tests' process in a guest: what it asks, and how long it waits for an answer."""
 from contextlib import suppress
+from typing import Any
 
-from execnet import XSpec
+from execnet import Channel, XSpec
 from execnet.gateway import Gateway
 from execnet.gateway_base import get_execmodel
 
@@ -32,16 +33,18 @@ class NeverBegan(Gone):
 class Conversation:
     """The channel to the tests' process in the guest."""
 
+    channel: Channel
+
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self._gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
-        self.channel = None
 
     def begin(self, arguments: list[str], modules_stay: bool = False) -> list[str]:
         """Have pytest collect; returns the node ids.  Raises Gone."""
         self.channel = self._gateway.remote_exec(guest)
         self.channel.send({"arguments": arguments, "directory": str(PROJECT), "modules_stay": modules_stay})
-        return self.answer(COLLECTED)
+        tests: list[str] = self.answer(COLLECTED)
+        return tests
 
     def resume(self) -> None:
         """Go on where the saved machine stopped: the first channel of a gateway always has the same number."""
@@ -54,7 +57,7 @@ class Conversation:
         except OSError as error:
             raise Gone(str(error)) from None
 
-    def answer(self, within: float) -> object:
+    def answer(self, within: float) -> Any:
         """The next answer, `within` so many seconds of QEMU's processor time. Raises Gone."""
         patience = Patience(self.machine.process.pid, within, asleep=_LONGEST_IDLE)
         while True:
@@ -64,7 +67,7 @@ class Conversation:
                 if self.machine.process.poll() is not None:
                     raise self._ended() from None
                 if patience.is_over():
-                    raise Gone(f"silent for {within:.0f} s") from None
+                    raise Gone(f"no response for {within:.0f} s") from None
             except self.channel.RemoteError as error:
                 raise Gone(str(error).splitlines()[-1]) from None
             except EOFError:

@@ -1,7 +1,14 @@
 """What runs in the guest: pytest collects, then runs the requested tests, one at a time."""
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from execnet import Channel
+
+    from vm.inlet import GatewayIO
 
 
-def serve(channel, arguments, directory, modules_stay):
+def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay: bool) -> None:
     """Send the node ids; then take ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None).
 
     `modules_stay`: no test unloads a module, which would come back at another address.
@@ -16,14 +23,11 @@ def serve(channel, arguments, directory, modules_stay):
     os.chdir(directory)
 
     class Server:
-        def __init__(self):
-            self.report = None
-
         @pytest.hookimpl(tryfirst=True)
-        def pytest_runtestloop(self, session):
+        def pytest_runtestloop(self, session: pytest.Session) -> bool:
             channel.send([item.nodeid for item in session.items])
             while True:
-                channel.gateway._io.take()  # an order that comes earlier would come in the middle of a test
+                cast("GatewayIO", channel.gateway._io).take()       # an order that comes earlier would come in the middle of a test
                 try:
                     order, argument = channel.receive()
                 except EOFError:
@@ -31,16 +35,18 @@ def serve(channel, arguments, directory, modules_stay):
                 for answer in getattr(self, order)(session, argument):
                     channel.send(answer)
 
-        def run(self, session, order):
+        def run(self, session: pytest.Session, order: tuple[list[int], int]) -> Iterator[object]:
             """Yield None when it begins, then for each test the outcome, message, measurements, traffic, and its beginning and end on the
             guest's clock (ns). When within a tick a test begins decides over delayed ACKs and timer rounding: the seed sets this, and the
             kernel's random numbers."""
             indexes, seed = order
-            __main__.sow(seed)
+            __main__.seed_random(seed)
             yield None
             for index in indexes:
                 await_phase(seed, session.items[index].nodeid)
-                self.outcome, self.message, self.measurements, self.traffic = "passed", "", [], {}
+                self.outcome, self.message = "passed", ""
+                self.measurements: list[Any] = []
+                self.traffic: Any = {}
                 item = session.items[index]
                 # A repeated test begins without what it left the time before.
                 item.user_properties.clear()
@@ -49,22 +55,21 @@ def serve(channel, arguments, directory, modules_stay):
                 session.shouldstop = session.shouldfail = False
                 yield self.outcome, self.message, self.measurements, self.traffic, (began, time.monotonic_ns())
 
-        def pytest_runtest_logreport(self, report):
+        def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.outcome != "passed" and self.outcome == "passed":
-                self.outcome = report.outcome
+                self.outcome = str(report.outcome)
                 self.message = str(getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr))[:500]
             if report.when == "teardown":
                 self.measurements = [value for name, value in report.user_properties if name == "measurement"]
                 self.traffic = next((value for name, value in report.user_properties if name == "traffic"), {})
 
-        def symbols(self, _session, _argument):
+        def symbols(self, _session: pytest.Session, _argument: None) -> Iterator[bytes]:
             """/proc/kallsyms, compressed: the whole table does not fit beside the tests in a small machine."""
             with open("/proc/kallsyms", "rb") as file:
                 yield zlib.compress(file.read(), 1)
 
     config = _prepareconfig(["-p", "no:terminal", "-p", "no:cacheprovider", "--traffic", *arguments], [Server()])
-    config.workerinput = {"workerid": "rerun"}
-    config.workeroutput = {}
+    vars(config).update(workerinput={"workerid": "rerun"}, workeroutput={})
     import __main__
     from fixtures.chance import await_phase
 
@@ -75,4 +80,5 @@ def serve(channel, arguments, directory, modules_stay):
 
 
 if __name__ == "__channelexec__":
-    serve(channel, **channel.receive())     # noqa: F821
+    given: "Channel" = globals()["channel"]         # by execnet
+    serve(given, **given.receive())

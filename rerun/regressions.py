@@ -8,9 +8,11 @@ from pathlib import Path
 
 from common.errors import CacheError
 from kernels.extract import Kernel
+from report.confirmation import Confirmation
+from report.results import TestResult
 from report.verdict import Comparison
 from rerun.attempts import Attempts, no_machines_left
-from rerun.confirm import Confirmation, confirm
+from rerun.confirm import confirm
 from rerun.conversation import Gone
 from vm.image import ImageError
 from vm.qemu import VMError
@@ -45,14 +47,14 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
         troubles = _prepare(benches, settings.slots)
         for comparison in wanted:
             new, old = comparison.new.label, comparison.old.label
-            trouble = troubles.get(new) or troubles.get(old) or ("" if new in benches else "its kernel is not booted by this machine")
+            trouble = troubles.get(new) or troubles.get(old) or ("" if new in benches else "this machine has no image of its kernel")
             for _was, now in comparison.regressions:
                 if trouble or now.id not in benches[new].tests:
-                    now.confirmation = Confirmation([], trouble=trouble or "pytest no longer finds it").as_dict()
+                    now.confirmation = Confirmation([], trouble=trouble or "pytest no longer collects it").as_dict()
             names = [now.id for _was, now in comparison.regressions if not now.confirmation]
             results = {now.id: now for _was, now in comparison.regressions}
 
-            def done(test: str, confirmation: Confirmation, results: dict = results) -> None:
+            def done(test: str, confirmation: Confirmation, results: dict[str, TestResult] = results) -> None:
                 results[test].confirmation = confirmation.as_dict()
                 say(f"{test}: {confirmation}")
 

@@ -42,7 +42,7 @@ class Gdb:
             if answer.startswith("E") or not answer:
                 if data:
                     break
-                raise GdbError(f"memory at {at:#x} cannot be read: {answer}")
+                raise GdbError(f"cannot read memory at {at:#x}: {answer}")
             data += bytes.fromhex(answer)
         return bytes(data)
 
@@ -51,7 +51,7 @@ class Gdb:
             at, part = address + begin, data[begin:begin + _CHUNK]
             answer = self._ask(f"M{at:x},{len(part):x}:{part.hex()}")
             if answer != "OK":
-                raise GdbError(f"memory at {at:#x} cannot be written: {answer}")
+                raise GdbError(f"cannot write memory at {at:#x}: {answer}")
 
     def close(self) -> None:
         """Disconnect; the machine runs on."""
@@ -68,7 +68,7 @@ class Gdb:
                 pass
             return answer
         except OSError as error:
-            raise GdbError(f"QEMU does not answer on its gdb port: {error}") from None
+            raise GdbError(f"QEMU does not respond on its gdb port: {error}") from None
 
     def _answer(self) -> str:
         while True:

@@ -59,7 +59,7 @@ class Watched(Machine):
         return words
 
 
-class MutantBench(Bench):
+class MutantBench(Bench[Watched]):
     """The saved machine in which all modules are loaded."""
 
     machine_class = Watched

@@ -54,7 +54,7 @@ class Mutant:
 
     def unchanged(self) -> "Mutant":
         """A mutant in the same place that changes nothing: a verdict that it was killed is wrong."""
-        return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: nothing is changed")
+        return replace(self, new=self.old, kind=NOTHING, text=f"{self.text.partition(':')[0]}: unchanged")
 
 
 def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int, str]]:
@@ -66,17 +66,17 @@ def read_symbols(kallsyms: str, names: Set[str]) -> tuple[list[Symbol], dict[int
             table.append((int(address, 16), name, module[0].strip("[]") if module else ""))
     table.sort()
     found = []
-    for number, (address, name, module) in enumerate(table):
-        if name.split(".")[0] in names:
-            end = next((table[later][0] for later in range(number + 1, len(table)) if table[later][0] > address), address)
-            found.append(Symbol(name, address, min(end - address, _LONGEST), module))
+    for number, (start, function, owner) in enumerate(table):
+        if function.split(".")[0] in names:
+            end = next((table[later][0] for later in range(number + 1, len(table)) if table[later][0] > start), start)
+            found.append(Symbol(function, start, min(end - start, _LONGEST), owner))
     return found, {address: name for address, name, _module in table}
 
 
 def disassemble(symbol: Symbol, code: bytes) -> Iterator[CsInsn]:
     engine = Cs(CS_ARCH_X86, CS_MODE_64)
     engine.detail = True
-    return engine.disasm(code, symbol.address)
+    yield from engine.disasm(code, symbol.address)
 
 
 def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Mutant]:
@@ -90,13 +90,13 @@ def mutants(symbol: Symbol, code: bytes, names: dict[int, str]) -> Iterator[Muta
 def _changes(instruction: CsInsn, names: dict[int, str]) -> Iterator[tuple[bytes, str, str]]:
     code = bytes(instruction.bytes)
     if 0x70 <= code[0] <= 0x7F:
-        yield bytes([code[0] ^ 1]) + code[1:], "condition", "the opposite condition"
+        yield bytes([code[0] ^ 1]) + code[1:], "condition", "condition inverted"
     elif code[0] == 0x0F and 0x80 <= code[1] <= 0x8F:
-        yield code[:1] + bytes([code[1] ^ 1]) + code[2:], "condition", "the opposite condition"
+        yield code[:1] + bytes([code[1] ^ 1]) + code[2:], "condition", "condition inverted"
     elif code[0] == 0xE8:
         callee = names.get(instruction.operands[0].imm % (1 << 64), "")
         if not callee.startswith(_NOT_CALLS):
-            yield NOP, "call", f"{callee or 'the call'} is skipped"
+            yield NOP, "call", f"call of {callee} skipped" if callee else "call skipped"
     elif instruction.id == X86_INS_CMP or instruction.id in _WITH_CONSTANT:
         yield from _constant(instruction, code)
 

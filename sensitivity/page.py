@@ -26,8 +26,8 @@ def write_page(directory: Path, kernel: Kernel, verdicts: Sequence[Verdict]) -> 
     write_whole(directory / "sensitivity.json", json.dumps(document, indent=1) + "\n")
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
              f"<title>kdrift sensitivity</title><style>{_STYLE}</style><h1>Sensitivity on {escape(kernel.release)}</h1>",
-             "<p>Of the mutants that a test executes, the share that a test noticed. "
-             "Of a survivor: tests that were run, of those reaching it.</p>",
+             "<p>Share: killed mutants among those that a test executes. "
+             "For survivors: the number of tests run, and of tests that reach the mutant.</p>",
              f"<p>{escape(checked(verdicts))}.</p>",
              _table(("", "killed", "survived", "not reached", "no start", "share"),
                     [(each.name, each.killed, each.survived, each.not_reached, each.no_start,

@@ -111,4 +111,4 @@ def checked(verdicts: Sequence[Verdict]) -> str:
     """How often the tool itself was wrong: mutants that change nothing, which count in no score."""
     outcomes = [verdict.outcome for verdict in verdicts]
     wrong = outcomes.count(FALSE_ALARM)
-    return f"{wrong + outcomes.count(QUIET)} mutants that change nothing: {wrong} called killed"
+    return f"{wrong + outcomes.count(QUIET)} control mutants that change nothing: {wrong} called killed"

@@ -1,7 +1,6 @@
 """Which mutants are tried, against which tests, and what counts as a kill."""
 import argparse
 import hashlib
-import pickle
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -20,6 +19,7 @@ from rerun.bench import Seen
 from rerun.conversation import Gone, NeverBegan
 from sensitivity.machine import MutantBench
 from sensitivity.mutants import NOTHING, Mutant, Symbol, mutants
+from sensitivity.prepared import Prepared
 from sensitivity.score import FALSE_ALARM, OUTCOME, QUIET, Ledger, Verdict, moved, noticed
 
 GONE = "machine"                            # the finding of a test that did not end
@@ -42,55 +42,54 @@ class Study:
 
     def run(self, names: list[str]) -> list[Verdict]:
         known = self.prepared(names)
-        symbols, addresses, code = known["symbols"], known["addresses"], known["code"]
-        self.bench.tests, self.base, self.reached = known["tests"], known["base"], known["reached"]
-        self.judge_tests(*known["others"])
-        found = [mutant for symbol in symbols for mutant in mutants(symbol, code[symbol], addresses)]
+        self.bench.tests, self.base, self.reached = known.tests, dict(known.base), known.reached
+        self.judge_tests(*known.others)
+        found = [mutant for symbol in known.symbols for mutant in mutants(symbol, known.code[symbol], known.addresses)]
         ledger = Ledger(self.options.report / "mutants.jsonl", self.key(names, "sensitivity/*.py", "report/*.py"))
         for mutant in found:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
         chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
         checks = [mutant.unchanged() for mutant in chosen[::MUTANTS_PER_CHECK]]
-        if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in symbols}):
-            console.print(f"not in this kernel, or part of their callers: {', '.join(absent)}", soft_wrap=True)
-        console.print(f"{len(found)} mutants in {len(symbols)} functions, {len(chosen)} of those that a test reaches are tried")
+        if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in known.symbols}):
+            console.print(f"not in this kernel, or inlined: {', '.join(absent)}", soft_wrap=True)
+        console.print(f"{len(found)} mutants in {len(known.symbols)} functions; trying {len(chosen)} of those that a test reaches")
         self.try_all([mutant for mutant in checks + chosen if mutant.id not in ledger.verdicts], ledger)
         wanted = {mutant.id for mutant in found + checks}
         return [verdict for name, verdict in ledger.verdicts.items() if name in wanted]
 
-    def prepared(self, names: list[str]) -> dict:
+    def prepared(self, names: list[str]) -> Prepared:
         """The saved machine, and what the tests do in it unchanged; from an earlier run if nothing has changed since.
 
         Raises SpecError where the kernel has none of the functions.
         """
-        file, key = self.bench.state / "study.pickle", self.key(names)
-        if file.exists() and (known := pickle.loads(file.read_bytes()))["key"] == key:
+        file, key = self.bench.state / "study.json", self.key(names)
+        if known := Prepared.read(file, key):
             return known
         with console.status("booting, collecting, and running everything once"):
             symbols, addresses, first = self.twice(self.bench.study, names)
         if not symbols:
-            raise SpecError(f"none of these functions is in this kernel, except as part of its callers: {', '.join(names)}")
+            raise SpecError(f"none of these functions is in this kernel, except inlined: {', '.join(names)}")
         code = self.bench.read(symbols)
         tests = [index for index, seen in first.items() if seen.cost_s <= MOST_WORK]
         for index in first.keys() - set(tests):
-            console.print(f"not used, since it alone takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False,
+            console.print(f"test not used, it takes more than {MOST_WORK:.0f} s: {self.bench.tests[index]}", markup=False,
                           soft_wrap=True)
-        with console.status("running everything again, to see what is executed, and what moves by itself"):
+        with console.status("running everything again, to record coverage and random differences"):
             slots = self.options.slots
             with self.workers() as pool:
                 watched = [pool.submit(self.twice, self.coverage, symbols, sorted(tests[part::slots])) for part in range(slots)]
                 orders = [sorted(tests), *(self.shuffled(tests, seed) for seed in range(REHEARSALS))]
                 base, *rehearsed = [pool.submit(self.twice, self.whole, order, seed) for seed, order in enumerate(orders, _FIRST_SEED)]
-                reached, third = {}, {}
+                reached: dict[int, set[int]] = {}
+                third: dict[int, Seen] = {}
                 for found, seen in map(Future.result, watched):
                     third |= seen
                     for address, reaching in found.items():
                         reached.setdefault(address, set()).update(reaching)
-                known = {"key": key, "symbols": symbols, "addresses": addresses, "code": code, "tests": self.bench.tests,
-                         "base": base.result(), "reached": {address: sorted(tests) for address, tests in reached.items()},
-                         "others": (first, third, *map(Future.result, rehearsed))}
-        file.write_bytes(pickle.dumps(known))
+                known = Prepared(symbols, addresses, code, self.bench.tests, base.result(), [first, third, *map(Future.result, rehearsed)],
+                                 {address: sorted(tests) for address, tests in reached.items()})
+        known.write(file, key)
         return known
 
     def twice(self, action: Callable[..., T], *arguments: object) -> T:
@@ -100,7 +99,7 @@ class Study:
         except Gone as gone:
             if self.bench.over:
                 raise
-            console.print(f"once more, since a machine was lost: {gone}", soft_wrap=True, markup=False)
+            console.print(f"a machine was lost ({gone}): trying again", soft_wrap=True, markup=False)
             return action(*arguments)
 
     def judge_tests(self, *others: dict[int, Seen]) -> None:
@@ -108,8 +107,8 @@ class Study:
         self.unsteady = {index: {name for other in others for name in moved(base, other[index])} for index, base in self.base.items()}
         for index, base in list(self.base.items()):
             if outcomes := {other[index].outcome for other in others} - {base.outcome}:
-                console.print(f"not used: {self.bench.tests[index]}: {base.outcome}, and {min(outcomes)} at another time", markup=False,
-                              soft_wrap=True)
+                console.print(f"test not used, its outcome varies: {self.bench.tests[index]}: {base.outcome}, {min(outcomes)}",
+                              markup=False, soft_wrap=True)
                 del self.base[index]
         self.afterwards = [index for index in self.base if self.is_afterwards(index)]
         self.reached = {address: [index for index in tests if index in self.base and index not in self.afterwards]
@@ -206,7 +205,7 @@ class Study:
                 except NeverBegan as error:
                     return self.verdict(mutant, "no start", how=str(error), reaching=most)
                 except Gone as error:
-                    found = {GONE: f"the machine is gone: {error}"}
+                    found = {GONE: f"the machine ended: {error}"}
                 if found:
                     with machine.held():
                         how = self.confirmed(mutant, tests[:ran], found)

@@ -1,6 +1,7 @@
 """The pytest plugin that gathers results, prints them and writes the report."""
 import sys
 import time
+from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,19 +11,21 @@ from common.status import Exit
 from report.files import write_files
 from report.labels import numbered
 from report.reading import ResultsError, read
-from report.results import WORST, Collector, KernelResult, outcome_of
+from report.results import WORST, Collector, KernelResult, Run, outcome_of
 from report.status import exit_status, of_pytest
 from report.table import LEGEND, issue_lines, kernel_lines, measurement_table, nothing_judged, outcome_table, render
 from report.verdict import compare_all
 from session.progress import Progress
+from session.runs import KernelRun
+from session.session import KernelSession
 
 RUNNING = "running"
 
 
 class Report:
-    """`runs` are the session's kernels (session.runs.KernelRun); empty if the running kernel is tested."""
+    """`runs` are the session's kernels; empty if the running kernel is tested."""
 
-    def __init__(self, config: pytest.Config, runs: list):
+    def __init__(self, config: pytest.Config, runs: Sequence[KernelRun]):
         self.config = config
         self.runs = runs
         self.running = next(iter(config.option.labels), RUNNING)       # the running kernel's label
@@ -32,20 +35,20 @@ class Report:
         self.interrupted = False
         self.over = False
         if config.option.report:
-            self._check_directory(Path(config.option.report))
+            self._check_directory("--report", Path(config.option.report))
         self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
         self.folders: list[str] = []
         if config.option.bug_report:
-            self._check_directory(Path(config.option.bug_report))
+            self._check_directory("--bug-report", Path(config.option.bug_report))
             from reproduce.leaks import of_this_machine
             self.private = of_this_machine()
 
     @staticmethod
-    def _check_directory(directory: Path) -> None:
+    def _check_directory(option: str, directory: Path) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise pytest.UsageError(f"--report {directory}: {error.strerror}") from None
+            raise pytest.UsageError(f"{option} {directory}: {error.strerror}") from None
 
     @staticmethod
     def read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
@@ -62,17 +65,17 @@ class Report:
         return kernels[:1]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtestloop(self):
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
         if not self.runs:
             return (yield)
         for run in self.runs:
             if run.error:
-                self._writer().line(f"{run.label}: {run.error}")
+                self.config.get_terminal_writer().line(f"{run.label}: {run.error}")
         reporter = self.config.pluginmanager.getplugin("terminalreporter")
         states = {run.label: run for run in self.runs if run.kernel}
         interactive = reporter.isatty and self.config.option.verbose <= 0 and not self.config.option.shell
-        machines = self.config.pluginmanager.get_plugin("dsession")
-        with Progress(self._writer()._file, list(states), lambda label: states[label].state(),
+        machines = self._machines()
+        with Progress(self.config.get_terminal_writer()._file, list(states), lambda label: states[label].state(),
                       lambda label: len(machines.unrun_of(states[label])), interactive) as self.progress:
             return (yield)
 
@@ -88,7 +91,7 @@ class Report:
             self.collector.add_uncollected(run.label, report)
             report.nodeid = f"{report.nodeid} on {run.label}"
 
-    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo) -> None:
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Called for -x and collection errors too, with other exceptions."""
         self.interrupted = excinfo.type is KeyboardInterrupt
 
@@ -100,7 +103,7 @@ class Report:
             self.progress.test_done(label, report.nodeid, outcome)
             if self.config.option.verbose > 0:
                 times = f"{test.virtual_s:.3f} s" + (f" in {test.wall_s:.1f} s" if test.wall_s else "")
-                self._writer().line(f"{label}  {outcome:8} {report.nodeid}  ({times})")
+                self.config.get_terminal_writer().line(f"{label}  {outcome:8} {report.nodeid}  ({times})")
         # From here on pytest's own summary reads the report, and it knows nothing of kernels.
         report.nodeid = f"{report.nodeid} on {label}"
         path, line, name = report.location
@@ -113,7 +116,7 @@ class Report:
         """With kernels, the progress is ours; pytest keeps its counts."""
         if not getattr(report, "kernel", None):
             return None
-        category = report.outcome if report.when == "call" or not report.passed else ""
+        category: str = report.outcome if report.when == "call" or not report.passed else ""
         if not report.passed or hasattr(report, "issue"):
             category = outcome_of(report)
         return category, "", category.upper() if self.over else ""
@@ -145,9 +148,9 @@ class Report:
         if not regressions or not option.confirm or self.interrupted:
             return
         from rerun.regressions import Settings, confirm_regressions
-        write = self._writer().line
-        write(f"{regressions} regression{'s' * (regressions > 1)}: each is tried again under {option.confirm} seeds on both kernels "
-              "(--confirm 0 leaves it out)")
+        write = self.config.get_terminal_writer().line
+        write(f"retrying {regressions} regression{'s' * (regressions > 1)} under {option.confirm} seeds on both kernels "
+              "(--confirm 0 disables this)")
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
         settings = Settings(option.confirm, option.slots, option.devices, option.deadline, ["--mass"] if option.mass else [])
         confirm_regressions(self.comparisons, sources, settings, write)
@@ -159,7 +162,6 @@ class Report:
                                                   tests=self.collector.of(self.running)),
                                      [item.nodeid for item in getattr(session, "items", ())])]
         found = []
-        machines = self.config.pluginmanager.get_plugin("dsession")
         for run in self.runs:
             result = KernelResult(run.spec, run.label, error=run.error, clock=run.clock, seed=self.config.option.seed,
                                   tests=self.collector.of(run.label), counters=self.collector.counters.get(run.label, []))
@@ -169,7 +171,7 @@ class Report:
                 facts = run.running()
                 result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
                 result.first_test_s, result.peak_mb = run.first_test_s(), run.peak_mb()
-            found.append(self._with_unrun(result, machines.unrun_of(run)))
+            found.append(self._with_unrun(result, self._machines().unrun_of(run)))
         return found
 
     @staticmethod
@@ -188,14 +190,15 @@ class Report:
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # a host's own kernel has no file
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
-    def _run(self, status: int) -> dict:
-        run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-                "duration_s": round(time.time() - self.began, 3), "arguments": [str(each) for each in self.config.invocation_params.args],
-                "python": sys.version.split()[0], "exit_status": status}
+    def _run(self, status: int) -> Run:
+        run: Run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
+                    "duration_s": round(time.time() - self.began, 3),
+                    "arguments": [str(each) for each in self.config.invocation_params.args],
+                    "python": sys.version.split()[0], "exit_status": status}
         if self.interrupted:
             run["unfinished"] = "interrupted"
         elif any(kernel.unrun or kernel.error for kernel in self.kernels):
-            run["unfinished"] = "not all tests were run on all kernels"
+            run["unfinished"] = "not all tests ran on all kernels"
         return run
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -226,13 +229,13 @@ class Report:
         if self.endings:
             terminalreporter.section("machines that ended early", sep="-")
         for test, reports in self.endings.items():
-            ending = max((outcome_of(report) for report in reports), key=WORST.get).upper()
-            why, *console = reports[0].longrepr.splitlines()
+            ending = max((outcome_of(report) for report in reports), key=WORST.__getitem__).upper()
+            why, *console = str(reports[0].longrepr).splitlines()
             terminalreporter.write_line(f"{ending} {test}{' twice' if len(reports) > 1 else ''} - {why}")
             for line in console:
                 terminalreporter.write_line(f"  {line}")
         if any(kernel.tests for kernel in self.kernels):
-            terminalreporter.section("tests by kernels", sep="-")
+            terminalreporter.section("tests by kernel", sep="-")
             terminalreporter.write(render(outcome_table(self.kernels), width, colour))
             terminalreporter.write_line(LEGEND)
         if measured := measurement_table(self.kernels):
@@ -242,5 +245,7 @@ class Report:
         for line in kernel_lines(self.kernels):
             terminalreporter.write_line(line)
 
-    def _writer(self):
-        return self.config.get_terminal_writer()
+    def _machines(self) -> KernelSession:
+        session = self.config.pluginmanager.get_plugin("dsession")
+        assert isinstance(session, KernelSession)
+        return session

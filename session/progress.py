@@ -10,16 +10,16 @@ from rich.text import Text
 
 from report.results import WORST
 
-WORDS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once: its state is saved)",
-         "importing": "importing the tests' libraries (once: its state is saved)",
-         "sending": "sending what it needs to the other machine", "restoring": "restoring", "running": "running"}
+DESCRIPTIONS = {"waiting": "waiting for a slot", "image": "building the boot image", "booting": "booting (once, to save its state)",
+                "importing": "importing the libraries (once, to save its state)", "sending": "copying files to the other machine",
+                "restoring": "restoring the saved state", "running": "running"}
 
 QUIET = 30                                  # seconds: CI systems take a job that prints nothing for one that hangs
 
 
 def in_words(state: str) -> str:
     """What a machine in this state does."""
-    return WORDS.get(state, state)
+    return DESCRIPTIONS.get(state, state)
 
 
 class Progress:

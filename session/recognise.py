@@ -1,6 +1,7 @@
 """The pytest plugin that tells listed issues of a kernel from unknown failures."""
 import platform
 import re
+from collections.abc import Generator
 
 import pytest
 from xdist.workermanage import WorkerController
@@ -36,30 +37,33 @@ class Recognise:
         node.workerinput["listed"] = [pattern for issue in load() if issue.affects(version) for pattern in issue.patterns]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_runtest_logreport(self, report: pytest.TestReport):
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, object, object]:
+        marks: dict[str, object] = {}
         version = _version(report)
         issues = listed(report.nodeid, version)
         if report.failed:
-            report.signature = signature(message_of(report), str(report.longrepr or ""))
-            issue = known(report.nodeid, version, report.signature)
+            seen = signature(message_of(report), str(report.longrepr or ""))
+            issue = known(report.nodeid, version, seen)
+            marks["signature"] = seen
             # The entry may be about a kernel that hangs; any other lost machine says nothing about the kernel.
             lost = getattr(report, "ending", "") == "lost" and not (issue and report.hung)
             if issue and not lost:
-                report.issue, report.outcome, report.wasxfail = issue, "skipped", f"known issue: {issue}"
+                marks |= {"issue": issue, "outcome": "skipped", "wasxfail": f"known issue: {issue}"}
             elif issues and not (lost and not report.hung):
-                report.listed = issues[0]
-                report.sections.append(("listed for another reason", other_reason(issues[0], report.signature)))
+                marks["listed"] = issues[0]
+                report.sections.append(("signature differs from known issue", both_signatures(issues[0], seen)))
             elif not lost and (found := candidates(report.nodeid, version)):
-                report.candidates = found
+                marks["candidates"] = found
                 report.sections.append(("candidate fixes", "\n".join(found)))
         elif issues and report.passed and report.when == "call":
-            report.issue = issues[0]
+            marks["issue"] = issues[0]
+        vars(report).update(marks)
         return (yield)
 
 
-def other_reason(issue: Issue, seen: str) -> str:
+def both_signatures(issue: Issue, seen: str) -> str:
     """What a failure shows, and the recorded signatures of the issue listed for its test."""
-    return "\n".join([f"{issue.id}: {issue}", f"shows:    {seen}", *(f"recorded: {each}" for each in issue.signatures)])
+    return "\n".join([f"{issue.id}: {issue}", f"seen:     {seen}", *(f"recorded: {each}" for each in issue.signatures)])
 
 
 def _version(report: pytest.TestReport) -> str:
@@ -76,4 +80,5 @@ def _own_version() -> str:
 
 
 def _version_of(run: KernelRun) -> str:
+    assert run.kernel
     return run.kernel.version or run.kernel.release

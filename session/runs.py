@@ -1,4 +1,5 @@
 """The kernels of a session, one column each: what is known of them before and while their machines run."""
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,11 +9,11 @@ import pytest
 from common.errors import FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.grammar import parse
+from kernels.grammar import LocalSpec, parse
 from kernels.modules import build_of
 from kernels.spec import resolve
 from report.labels import LabelError, Named, check_label, labels_of, split_label
-from vm.job import Events
+from vm.job import Event, Events
 from vm.qemu import VMError, check_device, qemu
 
 STATES = ("waiting", "image", "sending", "booting", "importing", "restoring", "running")      # of a machine, one after the other
@@ -41,11 +42,12 @@ class KernelRun:
 
     def path(self) -> Path | None:
         """Its file or tree, if it was given as one."""
-        return parse(self.spec).path
+        spec = parse(self.spec)
+        return spec.path if isinstance(spec, LocalSpec) and spec.kind != "running" else None
 
-    def running(self) -> dict:
+    def running(self) -> Event:
         """What its machine reports once it runs: boot_s (seconds), qemu."""
-        return next((event for events in self.machines if (event := events.last("boot_s"))), {})
+        return next((event for events in self.machines if (event := events.last("boot_s"))), Event())
 
     def first_test_s(self) -> float | None:
         """Seconds of wall time from the start of its machine to its first test."""
@@ -65,11 +67,11 @@ class KernelRun:
         notes = [event["note"] for events in self.machines for event in events.read() if "note" in event]
         if self.restores:
             times = f"{self.restores} time{'s' * (self.restores > 1)}"
-            notes.append(f"the machine was restored {times}: a test had left something behind, or timed out")
+            notes.append(f"the machine was restored {times}, because a test left something behind or timed out")
         return notes
 
 
-def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = True) -> list[KernelRun]:
+def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool = True) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
     `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the
@@ -78,9 +80,6 @@ def find_kernels(words: list[str], options: pytest.Config, boots_here: bool = Tr
     try:
         found = [split_label(word, parse) for word in words]
         runs = [KernelRun(str(number), spec, clock=options.clock, chosen=label) for number, (spec, label) in enumerate(found)]
-        for run in runs:
-            if parse(run.spec).kind == "running":
-                raise SpecError("running: leave out --kernel to test the running kernel")
         if boots_here:
             qemu()
             for device in options.devices:
@@ -101,7 +100,7 @@ def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:
     """Give each column its label; `labels` are those of --label, in column order.  Raises pytest.UsageError."""
     try:
         if len(labels) > len(runs):
-            raise LabelError(f"--label {labels[len(runs)]}: there are {len(labels)} labels and {len(runs)} columns")
+            raise LabelError(f"--label {labels[len(runs)]}: {len(labels)} labels for {len(runs)} columns")
         for run, label in zip(runs, labels, strict=False):
             if run.chosen:
                 raise LabelError(f"{run.spec} has two labels, {run.chosen} and {label}")

@@ -8,8 +8,9 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from shlex import quote
+from shlex import quote, split
 
 import execnet
 import pytest
@@ -27,15 +28,16 @@ from session.runs import KernelRun
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
 from vm.image import python_command
 from vm.inventory import Skim
-from vm.job import Events, Job
+from vm.job import Event, Events, Job
+from vm.own import own_directories
 from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
 # Options whose value a guest does not need, and options whose presence alone matters to it.
-NOT_OF_A_GUEST = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
+HOST_OPTIONS = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
                   "--confirm", "--fail-on", "--label", "--shuffle")
-WHEREVER = ("--report", "--bug-report", "--baseline")
+HOST_PATHS = ("--report", "--bug-report", "--baseline")
 MOST_STARTS = 2                             # machines of one shard that may end before a test has run
 
 
@@ -47,6 +49,9 @@ class KernelSession(DSession):
     """
 
     boots_here = True                       # the machines run on this machine's QEMU
+    directory: Path                         # of the session, from its start on
+    terminal: pytest.TerminalReporter | None
+    sched: KernelScheduling
 
     def __init__(self, config: pytest.Config, runs: list[KernelRun]):
         super().__init__(config)
@@ -59,9 +64,7 @@ class KernelSession(DSession):
         self.unreadable: list[pytest.CollectReport] = []
         self.events: dict[WorkerController, Events] = {}
         self.took: dict[str, float] = {}    # seconds of wall time, by test
-        self.sched: KernelScheduling | None = None
-        self.launchers: list[subprocess.Popen] = []
-        self.directory: Path | None = None
+        self.launchers: list[subprocess.Popen[bytes]] = []
 
     def unrun_of(self, run: KernelRun) -> list[str]:
         """Chosen tests that did not run on a kernel."""
@@ -85,22 +88,21 @@ class KernelSession(DSession):
                 (self.directory / "libraries.tar").write_bytes(pack_libraries(cache))
                 self.skim(cache)
         except (OSError, CacheError) as error:
-            pytest.exit(f"the session cannot be prepared: {error}", Exit.LOST)
+            pytest.exit(f"cannot prepare the session: {error}", Exit.LOST)
         runs = list(self.runs.values())
         for line in same_kernels([run.label for run in runs], [run.named() for run in runs]):
             self.config.get_terminal_writer().line(line)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
         if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
-            self.config.get_terminal_writer().line(f"{trouble}: emulation instead")
+            self.config.get_terminal_writer().line(f"{trouble}: falling back to emulation")
             accel = "tcg"
         if option.shell and option.slots > 1:
-            self.config.get_terminal_writer().line("--shell: one machine at a time (--slots 1)")
-        self.job = {"clock": option.clock, "accel": accel, "slots": self.slots(), "libraries": libraries_key(),
-                    "fresh_boot": option.fresh_boot, "devices": option.devices,
-                    "deadline": option.deadline, "python": python_command(), "project": str(PROJECT),
-                    "cwd": str(self.config.invocation_params.dir),
-                    "session": str(self.directory), "owner": os.getpid(), "seed": option.seed}
+            self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
+        self.job = partial(Job, clock=option.clock, accel=accel, slots=self.slots(), fresh_boot=option.fresh_boot, devices=option.devices,
+                           deadline=option.deadline, python=python_command(), cwd=str(self.config.invocation_params.dir),
+                           session=str(self.directory), owner=os.getpid(), seed=option.seed, project=str(PROJECT),
+                           libraries=libraries_key())
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.archives: dict[tuple[str, ...], Path] = {}
@@ -163,7 +165,7 @@ class KernelSession(DSession):
         launcher = f"{quote(sys.executable)} -m {module} {quote(str(job))}"
         spec = execnet.XSpec(f"popen//python={launcher}//kernel={run.number}//shard={shard.number}")
         self.nodemanager.group.allocate_id(spec)
-        with as_a_guest_sees_it(self.config, shard.files()):
+        with guest_view(self.config, shard.files()):
             shard.node = self.nodemanager.setup_node(spec, self.queue.put)
         self.events[shard.node] = events
         self.launchers.append(shard.node.gateway._io.popen)
@@ -171,7 +173,8 @@ class KernelSession(DSession):
 
     def write_job(self, run: KernelRun, shard: Shard, events: Events, job: Path) -> str:
         """Write the launcher's job.  Returns the launcher's module."""
-        Job(kernel=run.kernel, events=str(events.path), tests=str(self.archive(shard)), **self.job).write(job)
+        assert run.kernel
+        self.job(kernel=run.kernel, events=str(events.path), tests=str(self.archive(shard))).write(job)
         return "vm.launcher"
 
     def archive(self, shard: Shard) -> Path:
@@ -180,7 +183,7 @@ class KernelSession(DSession):
         if directories not in self.archives:
             self.archives[directories] = path = self.directory / f"tests-{len(self.archives)}.tar"
             with Cache(say=lambda line: None) as cache:
-                path.write_bytes(pack_tests(cache, shard.files()))
+                path.write_bytes(pack_tests(cache, shard.files(), own_directories(self.config.args)))
         return self.archives[directories]
 
     @pytest.hookimpl
@@ -256,25 +259,24 @@ class KernelSession(DSession):
         """Once per kernel."""
         if (run.number, report.nodeid) not in self.uncollected:
             self.uncollected.add((run.number, report.nodeid))
-            report.kernel = run
+            vars(report)["kernel"] = run
             self.config.hook.pytest_collectreport(report=report)
             self._handlefailures(report)
 
-    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+    def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         run = self.run_of(node)
         run.first_test_at = run.first_test_at or time.time()
         self.started[run.number, nodeid] = time.monotonic()
 
-    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple) -> None:
+    def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Pytest's own progress, file by file, makes no sense for kernels side by side."""
 
     def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
         run = self.run_of(node)
-        rep.kernel = run
-        rep.wall_s = time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
+        vars(rep).update(kernel=run, wall_s=time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic()))
         super().worker_testreport(node, rep)
         if rep.when == "teardown":          # a machine that ends after this does not end under this test
-            self.took[rep.nodeid] = rep.wall_s
+            self.took[rep.nodeid] = vars(rep)["wall_s"]
             self.sched.mark_test_complete(node, rep.item_index)
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
@@ -283,7 +285,7 @@ class KernelSession(DSession):
         self._active_nodes.remove(node)
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
         shard = self.machine_ended(node)
-        end = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         if run.number not in self.sched.unfinished:
             return
         if end["end"] == "boot":
@@ -298,20 +300,19 @@ class KernelSession(DSession):
                 self.sched.give_up(run.number)
         self.start_machines()
 
-    def report_ending(self, run: KernelRun, test: str, end: dict, again: bool) -> None:
+    def report_ending(self, run: KernelRun, test: str, end: Event, again: bool) -> None:
         """Report a test during which its machine ended."""
         what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
         lines = [f"{what}: {end['why']}", *end.get("console", [])]
         path = test.split("::")[0]
         report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
-                                   longrepr="\n".join(lines), when="call")
-        report.kernel, report.ending, report.hung, report.again = run, end["end"], "hung" in end, again
-        report.wall_s = time.monotonic() - self.started.get((run.number, test), time.monotonic())
+                                   longrepr="\n".join(lines), when="call", kernel=run, ending=end["end"], hung="hung" in end, again=again,
+                                   wall_s=time.monotonic() - self.started.get((run.number, test), time.monotonic()))
         self.config.hook.pytest_runtest_logreport(report=report)
 
 
 @contextmanager
-def as_a_guest_sees_it(config: pytest.Config, files: Iterable[str]) -> Iterator[None]:
+def guest_view(config: pytest.Config, files: Iterable[str]) -> Iterator[None]:
     """Hide this host and this session from the configuration that pytest-xdist hands to a worker, and name the files with its tests.
 
     xdist would make a directory for tmp_path here, and its name means nothing in the guest.  And guests with the same input in each
@@ -319,13 +320,15 @@ def as_a_guest_sees_it(config: pytest.Config, files: Iterable[str]) -> Iterator[
     """
     factory = config.__dict__.pop("_tmp_path_factory")
     invocation = config.invocation_params
-    named = config.option.file_or_dir
+    named = [word for word in config.option.file_or_dir if Path(word).name != "conftest.py"]        # vm.own.own_arguments()
     options = [word for word in invocation.args if not any(word is each for each in named)]
-    config.invocation_params = replace(invocation, args=(*guest_arguments(options), *(str(PROJECT / file) for file in files)))
+    # Pytest puts the variable's options before those of the command line, and a guest has no variables of ours.
+    added = split(os.environ.get("PYTEST_ADDOPTS", ""))
+    config.invocation_params = replace(invocation, args=(*guest_arguments((*added, *options)), *(str(PROJECT / file) for file in files)))
     try:
         yield
     finally:
-        config._tmp_path_factory = factory
+        vars(config)["_tmp_path_factory"] = factory
         config.invocation_params = invocation
 
 
@@ -334,10 +337,10 @@ def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
     kept, words = [], iter(words)
     for word in words:
         name, assigned, _value = word.partition("=")
-        if name in (*NOT_OF_A_GUEST, *WHEREVER) and not assigned:
+        if name in (*HOST_OPTIONS, *HOST_PATHS) and not assigned:
             next(words, None)
-        if name in WHEREVER:
+        if name in HOST_PATHS:
             kept.append(f"{name}=there")
-        elif name not in NOT_OF_A_GUEST:
+        elif name not in HOST_OPTIONS:
             kept.append(word)
     return tuple(kept)

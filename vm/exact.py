@@ -22,7 +22,7 @@ def count_from_zero(devices: Path) -> None:
     with open(devices, "r+b") as file:
         before, found, after = file.read().partition(SECTION)
         if not found or SECTION in after:
-            raise ValueError("the saved state does not have one virtual clock")
+            raise ValueError("expected exactly one virtual clock in the saved state")
         offset, instructions = struct.unpack_from(">qq", after)
         file.seek(len(before) + len(found))
         file.write(struct.pack(">qq", offset + (instructions << SHIFT), 0))

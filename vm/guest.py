@@ -21,10 +21,15 @@ import sys
 import tarfile
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import kdrift_look  # vm/look.py, processor.py and inlet.py, packed beside this file
-import kdrift_processor
-from kdrift_inlet import GatewayIO, Inlet
+if TYPE_CHECKING:                           # vm/look.py, processor.py and inlet.py are packed beside this file
+    from vm import look as kdrift_look, processor as kdrift_processor
+    from vm.inlet import GatewayIO, Inlet
+else:
+    import kdrift_look
+    import kdrift_processor
+    from kdrift_inlet import GatewayIO, Inlet
 
 SETTINGS = "/etc/kdrift.json"
 MOUNTS = [                                  # source, target, type, required; whether the others exist depends on the kernel's configuration
@@ -54,7 +59,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 def mount(source: str, target: str, kind: str) -> bool:
     os.makedirs(target, exist_ok=True)
-    return libc.mount(source.encode(), target.encode(), kind.encode(), 0, None) == 0
+    return not libc.mount(source.encode(), target.encode(), kind.encode(), 0, None)
 
 
 def prepare_system() -> None:
@@ -101,7 +106,7 @@ class Control:
     def send(self, **event: object) -> None:
         self.file.write(json.dumps(event).encode() + b"\n")
 
-    def receive(self) -> tuple[dict, bytes]:
+    def receive(self) -> tuple[dict[str, Any], bytes]:
         """The order and the sources."""
         data = self.inlet.ask()
         line, _, rest = data.partition(b"\n")
@@ -111,7 +116,7 @@ class Control:
         return order, b"".join(pieces)
 
 
-def sow(seed: int) -> None:
+def seed_random(seed: int) -> None:
     """Derive the kernel's random numbers from the seed (random(4)): ports, sequence numbers, hash keys.
 
     The first seed leaves them unchanged.
@@ -122,7 +127,7 @@ def sow(seed: int) -> None:
             fcntl.ioctl(pool, RNDRESEEDCRNG)
 
 
-def become_worker(order: dict, inlet: Inlet) -> None:
+def become_worker(order: dict[str, Any], inlet: Inlet) -> None:
     """Runs in the child: execnet serves until the other side ends."""
     gateway = os.open(port("kdrift.gateway"), os.O_RDWR)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -132,7 +137,8 @@ def become_worker(order: dict, inlet: Inlet) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
     os.chdir(order["cwd"])
     from execnet.gateway_base import get_execmodel, serve
-    serve(GatewayIO(inlet, gateway, get_execmodel("main_thread_only")), id=order["id"] + "-worker")
+    io = GatewayIO(inlet, gateway, get_execmodel("main_thread_only"))
+    serve(io, id=order["id"] + "-worker")  # type: ignore[arg-type]  # it lacks what serve() does not call: kill(), wait()
 
 
 def wait_for(child: int) -> int:
@@ -143,7 +149,7 @@ def wait_for(child: int) -> int:
             return os.waitstatus_to_exitcode(status)
 
 
-def unpack(control: Control) -> dict:
+def unpack(control: Control) -> dict[str, Any]:
     """Take an order, and put its sources where they belong."""
     order, packed = control.receive()
     with tarfile.open(fileobj=io.BytesIO(packed)) as sources:
@@ -183,9 +189,9 @@ def main() -> None:
     order = unpack(control)
     if "libraries" in order:
         os.environ.update(order["env"])
-        import_libraries(order["directory"])
+        import_libraries(order["project"])
         order = unpack(control)
-    sow(order["seed"])
+    seed_random(order["seed"])
     child = os.fork()
     if child == 0:
         os.environ["KDRIFT_CONTROL"] = str(control.file.fileno())      # for --shell, which has the port to itself until the worker ends

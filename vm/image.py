@@ -85,7 +85,7 @@ def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
     (stage / "etc").mkdir(parents=True, exist_ok=True)
     (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
     (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
-                                      "tcpdump:x:100:65534:it gives root up:/:/bin/sh\n")
+                                      "tcpdump:x:100:65534:tcpdump:/:/bin/sh\n")
     shutil.copy(GUEST, stage / INIT.lstrip("/"))
     for name, source in BESIDE.items():
         shutil.copy(source, stage / name)
@@ -149,7 +149,7 @@ def libraries(binaries: list[str]) -> list[str]:
     listing = subprocess.run(["ldd", *binaries], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"}).stdout
     missing = sorted({line.split()[0] for line in listing.splitlines() if "=> not found" in line})
     if missing:
-        raise ImageError(f"libraries that the tools need are not on this machine: {', '.join(missing)}")
+        raise ImageError(f"missing shared libraries: {', '.join(missing)}")
     return sorted(set(LIBRARY.findall(listing)))
 
 
@@ -187,8 +187,6 @@ def _resolved_steps(path: str) -> list[str]:
 
 def stage_modules(stage: Path, kernel: Kernel) -> None:
     """Copy the modules that tests may need to where a machine below `stage` looks for them.  Raises ImageError."""
-    if kernel.modules is None:
-        return
     root = stage / os.path.realpath("/lib").lstrip("/")     # the target of the userland's link /lib
     try:
         modules.stage(root.parent, kernel)
@@ -208,7 +206,7 @@ def cpio(target: Path, top: Path, paths: list[str]) -> None:
     """Write these paths below `top` in the format that the kernel unpacks.  Raises ImageError; OSError if the disk is full."""
     program = shutil.which("cpio")
     if program is None:
-        raise ImageError("cpio is not installed")
+        raise ImageError("cpio is not installed (Debian package: cpio)")
     with open(target, "wb") as out:
         run = subprocess.run([program, "-o", "-H", "newc", "-R", "0:0", "--null", "--quiet"], cwd=top, stdout=out,
                              stderr=subprocess.PIPE, input="\0".join(paths).encode())

@@ -46,14 +46,13 @@ def ringer() -> Callable[[], object]:
     """A function that writes to both ports.  It may be used by threads and processes that begin later.  Raises OSError."""
     if libc.ioperm(BELL, GATE + 1 - BELL, 1):
         if not ACPI_DEVICE.exists():
-            raise OSError(ctypes.get_errno(), "cannot write to ports: the kernel needs X86_IOPL_IOPERM or ACPI")
+            raise OSError(ctypes.get_errno(), "cannot access I/O ports: the kernel needs CONFIG_X86_IOPL_IOPERM or CONFIG_ACPI")
         return functools.partial(os.pread, os.open(ACPI_DEVICE, os.O_RDONLY), 1, 0)
     code = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
     code.write(WRITE)
     write = ctypes.PYFUNCTYPE(None, ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-    write.code = code                       # it stays as long as the function
 
-    def ring() -> None:
+    def ring(_code: mmap.mmap = code) -> None:      # it stays as long as the function
         write(BELL)
         write(GATE)
 
@@ -69,12 +68,12 @@ def map_memory() -> int:
             continue
         start, end, _flags = (int(word, 16) for word in (device / "resource").read_text().splitlines()[2].split())
         descriptor = os.open(device / "resource2", os.O_RDWR)
-        address = libc.mmap(None, end - start + 1, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+        address: int = libc.mmap(None, end - start + 1, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
         if address == ctypes.c_void_p(-1).value:
             raise OSError(ctypes.get_errno(), f"cannot map the memory of PCI device {device.name}")
         os.close(descriptor)
         return address
-    raise OSError("no ivshmem device: the kernel needs PCI and SYSFS")
+    raise OSError("no ivshmem device: the kernel needs CONFIG_PCI and CONFIG_SYSFS")
 
 
 class Inlet:
@@ -129,7 +128,7 @@ class GatewayIO:
         while len(self.buffer) < size:
             data = self.inlet.ask()
             if not data:
-                raise EOFError("the launcher has closed the line")
+                raise EOFError("the launcher closed the connection")
             self.buffer += data
         data, self.buffer = self.buffer[:size], self.buffer[size:]
         self.left = int.from_bytes(data[5:], "big") if size == FRAME and not self.left else self.left - size

@@ -4,6 +4,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 from kernels.extract import Kernel
 
@@ -19,13 +20,13 @@ class Job:
     fresh_boot: bool                        # boot instead of restoring the saved state
     devices: list[str]                      # QEMU devices to add
     deadline: float                         # silence of the guest until it is given up (vm.patience)
-    python: str                             # the guest's interpreter, project and tests' working directory: as on the session's host
-    project: str
+    python: str                             # the guest's interpreter, and the tests' working directory: as on the session's host
     cwd: str
     session: str                            # the session's directory
     owner: int                              # the session's PID
     events: str                             # file for this machine's events
     initrd: str | None = None               # the boot image, if the launcher does not make it
+    project: str = ""                       # the session's
     libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
     tests: str = ""                         # archive with the sources of the tests
     seed: int = 1                           # of the guest's random numbers
@@ -42,14 +43,33 @@ class Job:
         path.write_text(json.dumps(asdict(self), default=str))
 
 
+class Event(TypedDict, total=False):
+    """What a launcher, or hosts.remote on another machine, reports."""
+
+    at: float                               # seconds since the epoch
+    state: str
+    note: str                               # for the user
+    boot_s: float                           # these three with the state "running"
+    accel: str
+    qemu: str
+    peak_mb: float
+    need: int                               # hosts.remote: whether it lacks the boot image
+    far: bool                               # it comes from another machine
+    end: str                                # boot, crashed or lost
+    why: str
+    console: list[str]                      # the guest's last lines
+    hung: bool
+    host_lost: bool                         # the connection to the other machine ended
+
+
 class Events:
     """A machine's history, one JSON object per line: what it is doing (`state`), and how it ended (`end`)."""
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.kept: list[dict] | None = None
+        self.kept: list[Event] | None = None
 
-    def add(self, **event: object) -> None:
+    def add(self, **event: Unpack[Event]) -> None:
         with suppress(FileNotFoundError), self.path.open("a") as file:      # a killed session leaves no directory
             file.write(json.dumps({"at": time.time(), **event}) + "\n")
 
@@ -57,7 +77,7 @@ class Events:
         """Keep all events in memory: the file is about to be removed."""
         self.kept = self.read()
 
-    def read(self) -> list[dict]:
+    def read(self) -> list[Event]:
         if self.kept is not None:
             return self.kept
         try:
@@ -65,10 +85,10 @@ class Events:
         except FileNotFoundError:
             return []
 
-    def last(self, key: str) -> dict | None:
+    def last(self, key: str) -> Event | None:
         """The newest event that has `key`."""
         return next((event for event in reversed(self.read()) if key in event), None)
 
-    def first(self, *states: str) -> dict | None:
+    def first(self, *states: str) -> Event | None:
         """The oldest event with one of these states."""
         return next((event for event in self.read() if event.get("state") in states), None)

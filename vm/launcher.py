@@ -22,17 +22,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from common.errors import CacheError
+from fixtures.machine import CLOCK
 from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache
 from vm import shell
 from vm.image import ImageError, boot_image
-from vm.job import Events, Job
+from vm.job import Event, Events, Job
 from vm.line import Frames
 from vm.machine import Machine
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
-from vm.state import kernel_parameters, last_words, start
+from vm.state import console_end, kernel_parameters, start
 
 LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
@@ -83,7 +84,7 @@ def session_over(received: int, *_: object) -> None:
     raise SessionOver(received)
 
 
-def await_end() -> NoReturn:
+def wait_for_end_signal() -> NoReturn:
     """A pipe to the session is closed, so one of the signals is on its way; only the signal tells whether the session was killed."""
     while True:
         time.sleep(0.05)
@@ -133,11 +134,11 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     if accel == "tcg":
                         raise
                     without_kvm.touch()
-                    events.add(note=f"KVM does not run this kernel ({str(error).splitlines()[0]}): emulation instead")
+                    events.add(note=f"KVM cannot run this kernel ({str(error).splitlines()[0]}): falling back to emulation")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
-                machine.order(Path(job.tests).read_bytes(), directory=job.project, cwd=job.cwd, id="guest", seed=job.seed,
-                              env={"KDRIFT_CLOCK": job.clock, "KDRIFT_SEED": str(job.seed)})
+                machine.order(Path(job.tests).read_bytes(), directory="/", cwd=job.cwd, id="guest", seed=job.seed,
+                              env={CLOCK: job.clock, "KDRIFT_SEED": str(job.seed)})
                 try:
                     supervise(machine, job, events)
                 finally:
@@ -159,12 +160,12 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
     while lives:
         for descriptor, _ in poller.poll(LOOK):
             if descriptor == machine.line.bell.fileno():
-                lives = machine.line.heed()
+                lives = machine.line.check_bell()
                 continue
             data = receive(descriptor)
             if descriptor == 0:
                 if not data:
-                    await_end()
+                    wait_for_end_signal()
                 for frame in frames.cut(data):
                     machine.line.put(frame)
             elif not data:
@@ -184,25 +185,25 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
         if patience.is_over():
             try:
                 machine.force_panic()
-                words = ["where it was when an NMI stopped it:", *last_words(machine)]
+                words = ["backtrace after an injected NMI:", *console_end(machine)]
             except VMError as error:
                 words = [str(error)]
-            events.add(end="lost", hung=True, why=f"hang: nothing came from the guest for {job.deadline:.0f} s", console=words)
+            events.add(end="lost", hung=True, why=f"hang: no output from the guest for {job.deadline:.0f} s", console=words)
             return
     machine.wait()
     events.add(**ending(machine, done))
 
 
-def ending(machine: Machine, done: str | None) -> dict:
+def ending(machine: Machine, done: str | None) -> Event:
     """How a machine ended that was not told to end."""
-    console = last_words(machine)
+    console = console_end(machine)
     if line := impossible(machine.console_tail(400)):
-        return {"end": "lost", "why": f"no processor has such registers, the emulator is wrong: {line.strip()}", "console": console}
+        return {"end": "lost", "why": f"emulator error, impossible registers: {line.strip()}", "console": console}
     if any(PANIC.search(line) for line in console):
         return {"end": "crashed", "why": next(line for line in console if PANIC.search(line)), "console": console}
     if done:
-        return {"end": "lost", "why": f"the guest's worker ended before its tests: {done}", "console": console}
-    return {"end": "lost", "why": f"QEMU ended: {machine.complaint()}", "console": console}
+        return {"end": "lost", "why": f"the test process in the guest exited early: {done}", "console": console}
+    return {"end": "lost", "why": f"QEMU exited: {machine.last_message()}", "console": console}
 
 
 def receive(descriptor: int) -> bytes:
@@ -217,7 +218,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         while data:
             data = data[os.write(descriptor, data):]
     except BrokenPipeError:
-        await_end()
+        wait_for_end_signal()
 
 
 if __name__ == "__main__":

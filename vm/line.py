@@ -11,9 +11,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vm.inlet import BELL, ENDED, FRAME, GATE, HEADER, TABLE
 from vm.process import as_value
+
+if TYPE_CHECKING:
+    from execnet.gateway_base import ExecModel
 
 SIZE = 4 << 20                              # bytes of the memory
 PAUSE = 0.01                                # seconds between two looks at what the guest has written
@@ -105,7 +109,7 @@ class Line:
         """The machine was parked when it was saved."""
         self.asked = self.parked = True
 
-    def heed(self) -> bool:
+    def check_bell(self) -> bool:
         """Whether QEMU lives; looks without waiting whether the guest has asked."""
         with self.lock:
             try:
@@ -172,7 +176,7 @@ class Frames:
 class LineIO:
     """The line as execnet reads and writes it (execnet.gateway_base.IO), for a gateway in this process."""
 
-    def __init__(self, line: Line, execmodel: object) -> None:
+    def __init__(self, line: Line, execmodel: "ExecModel") -> None:
         self.line, self.execmodel = line, execmodel
         self.buffer = bytearray()
         self.closed = False
@@ -180,7 +184,7 @@ class LineIO:
     def read(self, size: int) -> bytes:
         """Raises EOFError when the machine has ended."""
         while len(self.buffer) < size:
-            lives = self.line.heed()
+            lives = self.line.check_bell()
             if not self.line.answer():
                 self.line.park()            # for QEMU's monitor and gdb port
             data = self.line.received()

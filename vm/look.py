@@ -43,23 +43,23 @@ def listed(name: str) -> dict[str, str]:
 def unfit(what: str, module: str, option: str) -> Unfit:
     """The error for a missing feature: the kernel does not have it, or rejects its module."""
     if path := listed("modules.dep").get(module):
-        if (release := made_for(modules() / path)) != modules().name:
-            return Unfit(f"the modules given are of {release} and the kernel is {modules().name}: no test can run")
-        return Unfit(f"the kernel does not take its module {module} ({refusal(module)}): no test can run")
+        if (release := vermagic_release(modules() / path)) != modules().name:
+            return Unfit(f"the modules are for {release}, but the kernel is {modules().name}: no test can run")
+        return Unfit(f"the kernel cannot load its module {module} ({load_error(module)}): no test can run")
     if modules().is_dir():
-        why = "it is neither built in nor among the modules"
+        why = "neither built in nor among the modules"
     else:
-        why = "no modules came with it: give them as ,modules=DIR"
+        why = "no modules were given: append ,modules=DIR"
     return Unfit(f"the kernel has no {what} (CONFIG_{option}): no test can run; {why}")
 
 
-def made_for(module: Path) -> str:
+def vermagic_release(module: Path) -> str:
     """The release in a module's vermagic (Documentation/kbuild/modules.rst)."""
     found = re.search(rb"vermagic=([^\0 ]+)", module.read_bytes())
     return found[1].decode(errors="replace") if found else modules().name
 
 
-def refusal(module: str) -> str:
+def load_error(module: str) -> str:
     """Why a module cannot be loaded: the kernel's message, or else modprobe's."""
     load = subprocess.run(["/sbin/modprobe", module], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     said = load.stderr.strip().splitlines()

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
+from typing import Any, Self
 
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
@@ -42,6 +43,13 @@ COMMAND_LINE = [
     # So are those of processes: QEMU translates code again for each new address, which took 4/5 of the time of a command.
     "norandmaps",
 ]
+
+
+def status_of(monitor: QEMUMonitorProtocol, query: str) -> object:
+    """The `status` in the answer to a query."""
+    answer = monitor.cmd(query)
+    assert isinstance(answer, dict)
+    return answer["status"]
 
 
 class Machine:
@@ -96,15 +104,15 @@ class Machine:
             return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
         free = shutil.disk_usage(self.memory.parent).free >> 20
         if free < MEMORY_MB:
-            raise VMError(f"no space left for a saved state: it may need {MEMORY_MB} MB and {free} MB are free; free some, for instance "
-                          "with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another place")
+            raise VMError(f"no space left for a saved state: it needs up to {MEMORY_MB} MB, {free} MB are free: free some space, for "
+                          "example with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
         return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(self.memory)},share=on"
 
     def start(self, state: Path | None = None) -> None:
         """Boot, or restore a saved state; with `memory`, from a copy of the state's memory there, so that it can be saved again.
         Raises VMError."""
         if len(os.fsencode(self.directory / "control")) > LONGEST_SOCKET:
-            raise VMError(f"{self.directory} is too long for the path of a socket: set TMPDIR to a shorter one")
+            raise VMError(f"{self.directory} is too long for a socket path: set TMPDIR to a shorter path")
         self.state = state
         self.line.prepare()
         self.stack.callback(self.line.close)
@@ -129,7 +137,7 @@ class Machine:
         self.control = self._connect("control")
         self.line.open()
 
-    def __enter__(self) -> "Machine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -156,9 +164,9 @@ class Machine:
             except OSError:
                 link.close()
                 if self.process.poll() is not None:
-                    raise VMError(f"QEMU ended at once: {self.complaint()}") from None
+                    raise VMError(f"QEMU exited at once: {self.last_message()}") from None
                 if patience.is_over():
-                    raise VMError("QEMU does not open its sockets") from None
+                    raise VMError(f"QEMU did not open its sockets within {OPENING} s") from None
                 time.sleep(0.01)
 
     def wait(self, timeout: float = 10) -> bool:
@@ -185,11 +193,11 @@ class Machine:
         line = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
         return round(int(line.split()[1]) / 1024, 1) if line else None
 
-    def complaint(self) -> str:
+    def last_message(self) -> str:
         """QEMU's last message, or else how it ended."""
         lines = (self.directory / "qemu.log").read_text(errors="replace").splitlines()
-        if complaints := [line for line in lines if line.strip() and ": warning: " not in line]:
-            return complaints[-1]
+        if messages := [line for line in lines if line.strip() and ": warning: " not in line]:
+            return messages[-1]
         status = self.process.poll()
         return f"killed by {signal.Signals(-status).name}" if status and status < 0 else f"status {status}"
 
@@ -200,7 +208,7 @@ class Machine:
         text = self.console.read_bytes()[-64000:].decode(errors="replace")
         return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
-    def event(self, timeout: float) -> dict | None:
+    def event(self, timeout: float) -> dict[str, Any] | None:
         """The next event of process 1; None if the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
         if the processor is wrong."""
         line, patience = b"", Patience(self.process.pid, timeout)
@@ -216,11 +224,11 @@ class Machine:
             elif self.accel == "kvm" and "KVM internal error" in (self.directory / "qemu.log").read_text(errors="replace"):
                 raise VMError("KVM internal error: the host's KVM cannot run this guest")
             elif patience.is_over():
-                raise VMError(f"no answer from the guest within {timeout:.0f} s")
-        event = json.loads(line)
+                raise VMError(f"no response from the guest within {timeout:.0f} s")
+        event: dict[str, Any] = json.loads(line)
         if event.get("event") == "wrong":   # from processor.probe(): no kernel can be judged here
-            raise VMError(f"QEMU {qemu_version()} is wrong about {event['name']}: EFLAGS is {event['flags']:#x} afterwards and should be "
-                          f"{event['right']:#x}; no kernel can be judged with it, another version of QEMU may be right")
+            raise VMError(f"QEMU {qemu_version()} executes {event['name']} wrongly: EFLAGS is {event['flags']:#x}, expected "
+                          f"{event['right']:#x}; no kernel can be judged with it: try another version of QEMU")
         return event
 
     def order(self, sources: bytes, **order: object) -> None:
@@ -240,10 +248,10 @@ class Machine:
         (vm.patience)."""
         patience = Patience(self.process.pid, timeout)
         while not self.line.asked:
-            if not self.line.heed():
-                raise VMError(f"QEMU ended: {self.complaint()}")
+            if not self.line.check_bell():
+                raise VMError(f"QEMU exited: {self.last_message()}")
             if patience.is_over():
-                raise VMError(f"the guest does not ask for its orders within {timeout:.0f} s")
+                raise VMError(f"the guest did not ask for input within {timeout:.0f} s")
             time.sleep(0.005)
 
     @contextmanager
@@ -255,10 +263,10 @@ class Machine:
             monitor._sync(monitor._qmp.connect(str(self.directory / "qmp")), MONITOR_DEADLINE)     # connect() has no timeout
             yield monitor
         except TimeoutError:
-            raise VMError(f"{purpose} failed: QEMU does not answer") from None
+            raise VMError(f"{purpose} failed: QEMU does not respond") from None
         except (QMPError, OSError) as error:
             self.wait(1)
-            raise VMError(f"{purpose} failed: {self.complaint()}") from error
+            raise VMError(f"{purpose} failed: {self.last_message()}") from error
         finally:
             with suppress(QMPError, OSError, EOFError):
                 monitor.close()
@@ -274,14 +282,14 @@ class Machine:
             monitor.cmd("stop")
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate", uri=f"exec:cat > {quote(str(part))} && mv {quote(str(part))} {quote(str(devices))}")
-            while (status := monitor.cmd("query-migrate")["status"]) in ("setup", "active", "device"):
+            while (status := status_of(monitor, "query-migrate")) in ("setup", "active", "device"):
                 time.sleep(0.01)
             if status != "completed":
                 raise VMError(f"saving the machine's state failed: {status}")
         deadline = time.monotonic() + MONITOR_DEADLINE
         while not devices.exists():
             if time.monotonic() > deadline:
-                raise VMError("saving the machine's state failed: it cannot be written")
+                raise VMError("saving the machine's state failed: QEMU could not write it")
             time.sleep(0.01)
         if self.clock == "virtual":
             count_from_zero(devices)
@@ -291,7 +299,7 @@ class Machine:
         with self.monitor("restoring the saved state") as monitor:
             monitor.cmd("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
             monitor.cmd("migrate-incoming", uri=f"exec:cat {quote(str(self.state))}/devices")
-            while (status := monitor.cmd("query-status")["status"]) == "inmigrate":
+            while (status := status_of(monitor, "query-status")) == "inmigrate":
                 time.sleep(0.01)
             if status not in ("paused", "postmigrate"):
                 raise VMError(f"restoring the saved state failed: {status}")

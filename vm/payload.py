@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.project import PROJECT
 from kernels.cache import Cache
+from vm.own import own_files
 
 LIBRARIES = ["conftest.py", "pytest.ini", "fixtures", "netns"]      # what every test imports
 TESTS = "tests"
@@ -22,9 +23,12 @@ SKIPPED = {"__pycache__", ".pytest_cache"}
 INVENTORY = "inventory.json"                # in the entry of the bytecode, see vm.inventory
 
 
-def pack_sources(cache: Cache) -> bytes:
-    """A tar archive of all sources with their bytecode; paths below the project, times as on the host."""
-    return _pack(cache, _files([*LIBRARIES, TESTS]))
+def pack_sources(cache: Cache, own: Sequence[Path] = ()) -> bytes:
+    """A tar archive of all sources with their bytecode, and of the user's own tests (vm.own); paths below /, times as on the host.
+
+    Raises TooMuch.
+    """
+    return _pack(cache, _files([*LIBRARIES, TESTS]), own)
 
 
 def pack_libraries(cache: Cache) -> bytes:
@@ -32,11 +36,11 @@ def pack_libraries(cache: Cache) -> bytes:
     return _pack(cache, _files(LIBRARIES))
 
 
-def pack_tests(cache: Cache, files: Iterable[str]) -> bytes:
-    """The part that these files with tests need besides: their directories, and each conftest.py above those."""
-    directories = {str(Path(file).parent) for file in files}
+def pack_tests(cache: Cache, files: Iterable[str], own: Sequence[Path] = ()) -> bytes:
+    """The part that these files with tests need besides: their directories, and each conftest.py above those.  Raises TooMuch."""
+    directories = {str(Path(file).parent) for file in files if not Path(file).is_absolute()}
     above = {str(path / "conftest.py") for directory in directories for path in Path(directory).parents if path != Path()}
-    return _pack(cache, _files(sorted({*directories, *above})))
+    return _pack(cache, _files(sorted({*directories, *above})), own)
 
 
 def libraries_key() -> str:
@@ -47,19 +51,20 @@ def libraries_key() -> str:
 def inventory(cache: Cache) -> dict[str, list[list[str]]]:
     """For each file with tests, below the project, what -k may match in each of its tests.  A file that cannot be read is missing."""
     try:
-        return json.loads((_bytecode(cache) / INVENTORY).read_bytes())
+        found: dict[str, list[list[str]]] = json.loads((_bytecode(cache) / INVENTORY).read_bytes())
     except FileNotFoundError:               # pytest could not even begin
         return {}
+    return found
 
 
-def _pack(cache: Cache, files: list[Path]) -> bytes:
+def _pack(cache: Cache, files: list[Path], own: Sequence[Path] = ()) -> bytes:
     bytecode = _bytecode(cache)
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for file in files:
-            tar.add(PROJECT / file, str(file), recursive=False)
+    with tarfile.open(fileobj=archive, mode="w", dereference=True) as tar:
+        for file in [*(PROJECT / file for file in files), *own_files(own)]:
+            tar.add(file, recursive=False)
             # PYTHONPYCACHEPREFIX puts bytecode into a separate tree; the guest looks for it beside the source.
-            for compiled in sorted((bytecode / PROJECT.relative_to("/") / file.parent).glob(f"{file.stem}.*.pyc")):
+            for compiled in sorted((bytecode / file.parent.relative_to("/")).glob(f"{file.stem}.*.pyc")):
                 tar.add(compiled, str(file.parent / "__pycache__" / compiled.name), recursive=False)
     return archive.getvalue()
 

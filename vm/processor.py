@@ -83,9 +83,9 @@ class Runner:
 def encode(size: int, opcode: bytes, register: int, operand: "int | str", prefix: bytes = b"", own: bool = False) -> bytes:
     """An instruction with a ModRM byte: `register` is a number or an opcode extension, `operand` a number or "mem" for (%r13).
     The opcode's lowest bit selects 8 bits or more, unless it is its `own`."""
-    memory = operand == "mem"
+    memory = isinstance(operand, str)
     rex = 0x40 | (size == 64) << 3 | memory
-    modrm = bytes([0x45 | register << 3, 0]) if memory else bytes([0xC0 | register << 3 | operand])
+    modrm = bytes([0x45 | register << 3, 0] if isinstance(operand, str) else [0xC0 | register << 3 | operand])
     return prefix + (b"\x66" if size == 16 else b"") + bytes([rex]) + opcode[:-1] + bytes([opcode[-1] | (size > 8 and not own)]) + modrm
 
 
@@ -101,7 +101,8 @@ def forms() -> "list[Form]":
     found = []
     logic, rotates = ("or", "and", "xor", "test"), ("rol", "ror", "rcl", "rcr")
 
-    def both(name, opcode, register, undefined=0, sizes=(8, 16, 32, 64), lock=True, places=(RAX, "mem"), before=b""):
+    def both(name: str, opcode: bytes, register: int, undefined: int = 0, sizes: "tuple[int, ...]" = (8, 16, 32, 64), lock: bool = True,
+             places: "tuple[int | str, ...]" = (RAX, "mem"), before: bytes = b"") -> None:
         for size in sizes:
             for place in places:
                 found.append(Form(f"{name} {WHERE[place]}{size}", encode(size, opcode, register, place), undefined, before))

@@ -26,7 +26,7 @@ def qemu_version() -> str:
     run = subprocess.run([qemu(), "--version"], capture_output=True, text=True)
     words = run.stdout.split()
     if run.returncode or "version" not in words:
-        raise VMError(f"{qemu()} does not answer --version: {(run.stderr or run.stdout).strip()[:200]}")
+        raise VMError(f"`{qemu()} --version` failed: {(run.stderr or run.stdout).strip()[:200]}")
     return words[words.index("version") + 1]
 
 
@@ -44,7 +44,7 @@ def kvm_trouble(device: str = "/dev/kvm", deadline: float = 8) -> str | None:
     debug port within `deadline` seconds of wall time.
     """
     if not os.access(device, os.R_OK | os.W_OK):
-        return f"{device} cannot be used"
+        return f"cannot open {device}"
     read, write = os.pipe()
     with open(read, "rb", buffering=0) as output:
         command = [*DIES_WITH_PARENT, qemu(), "-accel", "kvm", "-M", "q35", "-nodefaults", "-display", "none",

@@ -19,7 +19,7 @@ def terminal_missing() -> str | None:
     try:
         os.close(os.open(TERMINAL, os.O_RDWR))
     except OSError:
-        return "--shell needs a terminal, and this run has none"
+        return "--shell needs a terminal, and there is none"
     return None
 
 
@@ -34,11 +34,12 @@ def serve(machine: Machine, owner: int) -> None:
     The machine is stopped once the guest reports that it waits and has taken all keys that were sent.  Raises VMError if
     QEMU does not obey.
     """
+    control = machine.control.fileno()
     with machine.monitor("holding the clock") as monitor, raw_terminal() as terminal:
         send(machine, terminal, term=os.environ.get("TERM", "dumb"))
         sent, held, rest = 0, False, b""
         while True:
-            ready, _, _ = select.select([terminal, machine.control], [], [])
+            ready, _, _ = select.select([terminal, control], [], [])
             if terminal in ready:
                 keys = os.read(terminal, 1024)
                 if held:
@@ -49,7 +50,7 @@ def serve(machine: Machine, owner: int) -> None:
                     return
                 send(machine, terminal, keys=keys.decode("latin-1"))
                 sent += 1
-            if machine.control in ready:
+            if control in ready:
                 data = machine.control.recv(1 << 16)
                 *lines, rest = (rest + data).split(b"\n")
                 for message in map(json.loads, lines):

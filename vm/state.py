@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fixtures.machine import CLOCK
 from fixtures.oops import PANIC
-from kernels.cache import Cache
+from kernels.cache import Cache, Meta
 from kernels.extract import Kernel
 from vm.exact import RECORDED
 from vm.image import INIT, python_command
@@ -37,7 +38,7 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     """Bring a machine to the point where it waits for orders."""
     if job.fresh_boot:
         events.add(state="booting")
-        say_lacks(boot(machine, job.deadline), events)
+        note_missing_features(boot(machine, job.deadline), events)
         import_libraries(machine, job)
     else:
         restore(machine, cache, job, events)
@@ -54,25 +55,26 @@ def boot(machine: Machine, deadline: float) -> list[str]:
     if event is None:
         machine.wait()
         if machine.process.returncode:
-            raise VMError(f"QEMU ended while the kernel booted: {machine.complaint()}")
-        words = last_words(machine)
+            raise VMError(f"QEMU exited during boot: {machine.last_message()}")
+        words = console_end(machine)
         if said := [line.removeprefix(GUEST_SAYS) for line in words if line.startswith(GUEST_SAYS)]:
             raise VMError(said[-1])
-        raise VMError("\n".join(["the kernel did not boot; its last words:", *words]) if words
+        raise VMError("\n".join(["the kernel did not boot; its last messages:", *words]) if words
                       else "the kernel did not boot and printed nothing")
     machine.await_question(ASKING_DEADLINE)
-    return event["lacks"]
+    lacks: list[str] = event["lacks"]
+    return lacks
 
 
 def check_room(initrd: Path) -> None:
     """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
     size = initrd.stat().st_size >> 20
     if UNPACKING * size + BESIDE_MB > MEMORY_MB:
-        raise VMError(f"the boot image has {size} MB, of which a machine of {MEMORY_MB} MB can unpack "
-                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING}: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+        raise VMError(f"the boot image is {size} MB; a machine with {MEMORY_MB} MB can unpack at most "
+                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING} MB: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
 
 
-def say_lacks(lacks: list[str], events: Events) -> None:
+def note_missing_features(lacks: list[str], events: Events) -> None:
     if lacks:
         events.add(note=f"the kernel has no {', '.join(lacks)}: tests that need them are skipped")
 
@@ -84,28 +86,28 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
         events.add(state="restoring")
         return state
 
-    say_lacks(cache.meta(load(machine, ready, cache, job, events))["lacks"], events)
+    note_missing_features(cache.meta(load(machine, ready, cache, job, events))["lacks"], events)
 
 
-def load(machine: Machine, saved: Callable[[], Path], cache: Cache, job: Job, events: Events) -> Path:
-    """Start a machine from the state that `saved` returns, which is made anew if QEMU rejects it.  Returns the state.  Raises VMError."""
-    for attempt in (1, 2):
-        state = saved()
-        try:
-            machine.start(state)
-            machine.load()
-            return state
-        except VMError as error:
-            machine.stop()
-            cache.discard(state)
-            if attempt == 2:
-                raise
-            events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): making it anew")
+def load(machine: Machine, saved: Callable[[], Path], cache: Cache, job: Job, events: Events, again: bool = True) -> Path:
+    """Start a machine from the state that `saved` returns; if QEMU rejects it, `again`.  Returns the state.  Raises VMError."""
+    state = saved()
+    try:
+        machine.start(state)
+        machine.load()
+    except VMError as error:
+        machine.stop()
+        cache.discard(state)
+        if not again:
+            raise
+        events.add(note=f"saved state of {job.kernel.release} is damaged ({error}): rebuilding it")
+        return load(machine, saved, cache, job, events, again=False)
+    return state
 
 
 def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
     """The saved state of a machine that has imported the tests' libraries, cached or newly made.  Raises VMError."""
-    def save(target: Path) -> dict:
+    def save(target: Path) -> Meta:
         def copied() -> Path:
             state = saved_state(machine, cache, job, events)
             subprocess.run(["cp", "--sparse=always", "--reflink=auto", state / "ram", target / "ram"], check=True)
@@ -125,8 +127,8 @@ def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path
 
 def import_libraries(machine: Machine, job: Job) -> None:
     """Have process 1 import what every test needs.  Raises VMError."""
-    machine.order(Path(job.session, "libraries.tar").read_bytes(), directory=job.project, libraries=True,
-                  env={"KDRIFT_CLOCK": job.clock})
+    machine.order(Path(job.session, "libraries.tar").read_bytes(), directory="/", libraries=True, project=job.project,
+                  env={CLOCK: job.clock})
     machine.await_question(BOOT_DEADLINE)
 
 
@@ -140,7 +142,7 @@ def another(machine: Machine, job: Job) -> Iterator[Machine]:
 
 def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path:
     """The directory of the machine's saved state, cached or newly made.  Raises VMError."""
-    def save(target: Path) -> dict:
+    def save(target: Path) -> Meta:
         events.add(state="booting")
         with another(machine, job) as first:
             first.memory = target / "ram"
@@ -162,7 +164,7 @@ def state_key(machine: Machine, job: Job) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def last_words(machine: Machine, most: int = 30) -> list[str]:
+def console_end(machine: Machine, most: int = 30) -> list[str]:
     """The end of the console; from the first line of a panic on if there is one."""
     lines = machine.console_tail(200)
     first = next((number for number, line in enumerate(lines) if PANIC.search(line)), None)

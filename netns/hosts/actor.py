@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netns import libc
-from netns.errors import NotMet
+from netns.errors import ExpectationFailed
 
 _LONGEST_MESSAGE = 1 << 16
 
@@ -48,14 +48,14 @@ class Actor:
         self._channel.send(pickle.dumps((method, arguments)))
 
     def finish(self, within: float) -> Reply:
-        """The reply to the started call. Raises what the call raised; NotMet if the process has ended, or after `within`
+        """The reply to the started call. Raises what the call raised; ExpectationFailed if the process has ended, or after `within`
         seconds, with the place where it sleeps."""
         readable, _, _ = select.select([self._channel], [], [], within)
         if not readable:
-            raise NotMet(f"process {self.pid} has been in its call for more than {within:g} s: {self.whereabouts()}")
+            raise ExpectationFailed(f"process {self.pid}: the call did not return within {within:g} s; {self.whereabouts()}")
         message = self._channel.recv(_LONGEST_MESSAGE)
         if not message:
-            raise NotMet(f"process {self._child} has ended in its call")
+            raise ExpectationFailed(f"process {self._child} exited during the call")
         reply = Reply(*pickle.loads(message))
         if reply.error is not None:
             raise reply.error

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from netns.errors import CommandError, HostLacks, MissingFeature, lacks
+from netns.errors import CommandError, MissingFeature, MissingOnHost, missing_feature
 from netns.hosts.host import Host
 
 
@@ -47,7 +47,7 @@ def carrier_lost(client: Host, server: Host) -> Iterator[Rule]:
         yield Rule(lambda: client.counter("Tcp.OutSegs") - server.counter("Tcp.InSegs") - before)
 
 
-def nothing_leaves(host: Host, policy: str) -> AbstractContextManager[Rule]:
+def drop_output(host: Host, policy: str) -> AbstractContextManager[Rule]:
     """The host drops every packet that it sends: by a rule if the chain's `policy` is "accept", by the policy if it is "drop".
     Raises MissingFeature without nftables."""
     table = "inet kdrift-silence"
@@ -82,15 +82,15 @@ def _incoming(host: Host, source: str, verdict: str, flavour: str | None) -> Ite
 
 
 def _any(stack: ExitStack, host: Host, source: str, verdict: str) -> Rule:
-    lacking = []
+    missing = []
     for flavour in FLAVOURS:
         try:
             return stack.enter_context(_ADD[flavour](host, source, verdict))
         except MissingFeature as error:
-            lacking.append(error)
+            missing.append(error)
     # The kernel may support one of them whose tool is missing here.
-    kind = HostLacks if any(isinstance(error, HostLacks) for error in lacking) else MissingFeature
-    raise kind("no firewall: " + "; ".join(map(str, lacking)))
+    kind = MissingOnHost if any(isinstance(error, MissingOnHost) for error in missing) else MissingFeature
+    raise kind("no firewall: " + "; ".join(map(str, missing)))
 
 
 def _nft(host: Host, source: str, verdict: str, match: str = "meta l4proto tcp") -> AbstractContextManager[Rule]:
@@ -156,5 +156,5 @@ def _try(command: Callable[[], object], harmless: Callable[[], object]) -> None:
         try:
             harmless()
         except CommandError as error:
-            raise lacks("no firewall", error) from error
+            raise missing_feature("no firewall", error) from error
         raise

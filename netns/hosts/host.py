@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from netns import lacking
-from netns.errors import CommandError, HostLacks, NotRecording
+from netns import unsupported
+from netns.errors import CommandError, MissingOnHost, NotRecording
 from netns.hosts import nftables
 from netns.hosts.hostsocket import HostSocket
 from netns.hosts.interface import Interface
@@ -52,8 +52,8 @@ class Host:
 
     def socket(self, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> HostSocket:
         """A socket of this host, closed with it. Raises OSError, which is also a MissingFeature if the kernel has no such sockets."""
-        what = lacking.netlink(protocol) if family == socket.AF_NETLINK else f"sockets of {family!s}, type {kind}, protocol {protocol}"
-        with self.entered(), lacking.in_request(what):
+        what = unsupported.netlink(protocol) if family == socket.AF_NETLINK else f"sockets of {family!s}, type {kind}, protocol {protocol}"
+        with self.entered(), unsupported.in_request(what):
             made = HostSocket(family, kind, protocol)
         made.role = self.role
         return self.adopt(made)
@@ -74,7 +74,7 @@ class Host:
         """Run a command on this host and return its standard output; `timeout` in seconds. For rules of nftables see nft().
 
         Raises CommandError with its standard error for a nonzero status, which is also a MissingFeature if the kernel lacks
-        the feature; HostLacks if it is not installed; subprocess.TimeoutExpired.
+        the feature; MissingOnHost if it is not installed; subprocess.TimeoutExpired.
         """
         return self._run(command, stdin, timeout)
 
@@ -102,7 +102,7 @@ class Host:
             with self.entered():
                 done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout)
         except (FileNotFoundError, PermissionError) as error:  # the latter if PATH names an inaccessible directory
-            raise HostLacks(f"{command[0]} is not installed") from error
+            raise MissingOnHost(f"{command[0]} is not installed") from error
         return self._succeeded(command, stdin, done.returncode, done.stdout, done.stderr)
 
     def _succeeded(self, command: Sequence[str], stdin: str, status: int, output: str, said: str) -> str:
@@ -110,8 +110,8 @@ class Host:
         if status == 0:
             return output
         failure = f"{self.role}: {' '.join(command)}: status {status}: {said.strip()}"
-        if feature := lacking.in_command(command, stdin, said):
-            raise lacking.UnsupportedCommand(f"the kernel has no {feature}: {failure}")
+        if feature := unsupported.in_command(command, stdin, said):
+            raise unsupported.UnsupportedCommand(f"the kernel has no {feature}: {failure}")
         raise CommandError(failure)
 
     def failure(self, command: Sequence[str]) -> str:
@@ -123,7 +123,7 @@ class Host:
         return ""
 
     def sysctl(self, name: str, value: object = None) -> str:
-        """The sysctl's value, first set to `value` if given. Raises OSError; lacking.MissingSysctl if the kernel has no such sysctl."""
+        """The sysctl's value, first set to `value` if given. Raises OSError; unsupported.MissingSysctl if the kernel does not have it."""
         with self.entered():
             path = Path("/proc/sys", name.replace(".", "/"))
             try:
@@ -131,7 +131,7 @@ class Host:
                     path.write_text(str(value))
                 return path.read_text().strip()
             except FileNotFoundError as error:
-                raise lacking.MissingSysctl(name, error) from error
+                raise unsupported.MissingSysctl(name, error) from error
 
     def pin(self, values: Mapping[str, object]) -> None:
         """Set the sysctls that a result depends on, since a new namespace can inherit them. Raises like sysctl()."""
@@ -141,7 +141,7 @@ class Host:
                 try:
                     file = os.open(f"/proc/sys/{name.replace('.', '/')}", os.O_WRONLY)
                 except FileNotFoundError as error:
-                    raise lacking.MissingSysctl(name, error) from error
+                    raise unsupported.MissingSysctl(name, error) from error
                 try:
                     os.write(file, str(value).encode())
                 finally:
@@ -157,8 +157,8 @@ class Host:
         with self.entered():
             return Counters.read_one(name)
 
-    def reaches(self, name: str, expected: object, within: float, since: int = 0) -> int:
-        """Wait until this counter, minus `since`, is as `expected`; see eventually(). Raises NotMet, MissingFeature."""
+    def await_counter(self, name: str, expected: object, within: float, since: int = 0) -> int:
+        """Wait until this counter, minus `since`, is as `expected`; see eventually(). Raises ExpectationFailed, MissingFeature."""
         return eventually(f"{name} of {self.role}", lambda: self.counter(name) - since, expected, within=within)
 
     def address(self, family: int, peer: str | None = None) -> str:
@@ -166,15 +166,15 @@ class Host:
         interface = self.interfaces[peer] if peer else next(iter(self.interfaces.values()))
         return interface.address(family)
 
-    def hold(self, address: str, peer: str = "") -> None:
+    def add_address(self, address: str, peer: str = "") -> None:
         """Add an address, with or without a prefix length, to the interface to `peer`, else to loopback; from then on packets to it
-        reach the host. Raises OSError, NotMet."""
+        reach the host. Raises OSError, ExpectationFailed."""
         index = self.interfaces[peer].index if peer else rtnl.LOOPBACK
         rtnl.request(self.namespace, [rtnl.address(index, ipaddress.ip_interface(address))])
         self.await_address(address)
 
     def await_address(self, address: str) -> None:
-        """Wait until packets to an address that was added reach the host: see procnet.local_routes(). Raises NotMet after 10 s."""
+        """Wait until packets to an added address reach the host: see procnet.local_routes(). Raises ExpectationFailed after 10 s."""
         wanted = ipaddress.ip_interface(address).ip
         if wanted.version == 4:
             return
@@ -183,7 +183,7 @@ class Host:
             with self.entered():
                 return wanted.packed.hex().encode() in dict(procnet.local_routes())
 
-        eventually(f"a local route for {wanted} on {self.role}", is_local, within=10)
+        eventually(f"local route for {wanted} on {self.role}", is_local, within=10)
 
     @contextmanager
     def link_down(self, peer: str) -> Iterator[None]:
@@ -211,9 +211,9 @@ class Host:
         Raises ValueError for another protocol, NotRecording outside recording().
         """
         if protocol not in (None, *PROTOCOLS):
-            raise ValueError(f"capture() knows no protocol {protocol!r}: only {', '.join(PROTOCOLS)}, or None for all packets")
+            raise ValueError(f"capture(): unknown protocol {protocol!r}; use {', '.join(PROTOCOLS)}, or None for all packets")
         if self.ring is None:
-            raise NotRecording(f"{self.role} does not record packets: the hosts of the fixture net and of build(topology, capture=True) do,"
-                               " and any host within Host.recording()")
+            raise NotRecording(f"{self.role} does not record packets: use the fixture net, build(topology, capture=True) or "
+                               "Host.recording()")
         with self.ring.span(protocol) as packets:
             yield packets

@@ -3,13 +3,13 @@
 import socket
 from collections.abc import Callable
 
-from netns.errors import NothingCame
+from netns.errors import SocketTimeout
 
 _KINDS = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP", socket.SOCK_RAW: "raw"}
 
 
 def _timed(name: str, what: str) -> Callable:
-    """The socket method `name`; its timeout error says `what` the socket waited for."""
+    """The socket method `name`; its timeout error says `what` the socket failed to do."""
     method = getattr(socket.socket, name)
 
     def call(self: "HostSocket", *arguments: object, **options: object) -> object:
@@ -21,7 +21,7 @@ def _timed(name: str, what: str) -> Callable:
             # The kernel's own ETIMEDOUT has an errno.
             if error.errno is not None:
                 raise self._named(error)
-            raise NothingCame(f"{self.role}: {what.format(self=self)} within {self.gettimeout():g} s") from None
+            raise SocketTimeout(f"{self.role}: the {self.name} {what} within {self.gettimeout():g} s") from None
         except OSError as error:
             raise self._named(error)
     call.__name__ = call.__qualname__ = name
@@ -29,33 +29,33 @@ def _timed(name: str, what: str) -> Callable:
 
 
 class HostSocket(socket.socket):
-    """A socket of the host with this `role`. Its timeouts raise NothingCame, a TimeoutError."""
+    """A socket of the host with this `role`. Its timeouts raise SocketTimeout, a TimeoutError."""
 
     role = "?"
     _target: object = None
 
-    recv = _timed("recv", "nothing came for {self.name}")
-    recvfrom = _timed("recvfrom", "nothing came for {self.name}")
-    recvmsg = _timed("recvmsg", "nothing came for {self.name}")
-    connect = _timed("connect", "no connection of {self.name}")
-    send = _timed("send", "no room to send on {self.name}")
-    sendall = _timed("sendall", "no room to send all on {self.name}")
-    sendto = _timed("sendto", "no room to send on {self.name}")
-    _accept = _timed("_accept", "nobody connected to {self.name}")
+    recv = _timed("recv", "received no data")
+    recvfrom = _timed("recvfrom", "received no data")
+    recvmsg = _timed("recvmsg", "received no data")
+    connect = _timed("connect", "did not connect")
+    send = _timed("send", "had no room in the send buffer")
+    sendall = _timed("sendall", "had no room in the send buffer")
+    sendto = _timed("sendto", "had no room in the send buffer")
+    _accept = _timed("_accept", "accepted no connection")
 
     @property
     def name(self) -> str:
         """The socket's type, and the addresses of both ends as far as they are known."""
         here, there = self._end(self.getsockname), self._end(self.getpeername)
-        words = (("at", here), ("connected to", there), ("for", "" if there else self._end(lambda: self._target)))
+        words = (("on", here), ("connected to", there), ("connecting to", "" if there else self._end(lambda: self._target)))
         ends = [f" {word} {end}" for word, end in words if end]
-        return f"the {_KINDS.get(self.type, 'other')} socket{''.join(ends)}"
+        return f"{_KINDS.get(self.type, 'other')} socket{''.join(ends)}"
 
     def _named(self, error: OSError) -> OSError:
         """The error with this socket in its text, as the filename. It makes no system call, because the test goes on:
         getsockname() on UDP may look up the route again (ip4_datagram_release_cb())."""
         there = self._end(lambda: self._target)
-        error.filename = f"{self.role}: the {_KINDS.get(self.type, 'other')} socket{' for ' + there if there else ''}"
+        error.filename = f"{self.role}: {_KINDS.get(self.type, 'other')} socket{' connecting to ' + there if there else ''}"
         return error
 
     @staticmethod

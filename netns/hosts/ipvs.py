@@ -17,7 +17,7 @@ def tunnel_service(director: Host, virtual: str, port: int, real: Sequence[str],
     at = _endpoint(virtual, port)
     rules = [f"-A -t {at} -s {scheduler}", *(f"-a -t {at} -r {_endpoint(address, port)} -i" for address in real)]
     director.run(["ipvsadm", "--restore"], stdin="\n".join(rules) + "\n")
-    director.hold(virtual)
+    director.add_address(virtual)
 
 
 def real_server(host: Host, virtual: str) -> None:

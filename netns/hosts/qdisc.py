@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from netns.errors import MissingFeature
 from netns.hosts.host import Host
-from netns.lacking import UnsupportedCommand
+from netns.unsupported import UnsupportedCommand
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from netns.errors import CommandError, lacks
+from netns.errors import CommandError, missing_feature
 from netns.hosts.host import Host
 
 _TABLE = "inet kdrift-reject"
@@ -92,7 +92,7 @@ def _rules(
             lines = [f"-A {hook.upper()} {' '.join(arguments)}" for arguments in rules.values()]
             host.run([f"{tool}-restore", "-w", "--noflush"], stdin="\n".join(["*filter", *lines, "COMMIT"]) + "\n")
     except CommandError as error:
-        raise lacks(f"{flavour} does not reject as asked", error) from error
+        raise missing_feature(f"{flavour} does not support these reject rules", error) from error
     try:
         yield
     finally:

@@ -8,19 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from netns.hosts.host import Host, Interface
+from netns.hosts.pinned import pin_interfaces, pin_namespace
 from netns.netlink import rtnl
 from netns.observe import procnet
 from netns.wait import eventually
 
-# IPv6 without delays and without random traffic: no duplicate address detection, no router solicitation.
-# Set before the interfaces exist, because an interface copies the defaults when it is created.
-_QUIET_IPV6 = {
-    "net.ipv6.conf.all.accept_dad": 0,
-    "net.ipv6.conf.default.accept_dad": 0,
-    "net.ipv6.conf.default.addr_gen_mode": 0,
-    "net.ipv6.conf.default.accept_ra": 0,
-    "net.ipv6.conf.default.router_solicitations": 0,
-}
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 _LINK_LOCAL = b"fe80"
 _FIRST_INDEX = 11
@@ -127,12 +119,12 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
     """Create the hosts and links; every interface passes packets and every address is usable. All are removed after the block.
 
     With `capture` each host records its packets from before its first link exists. Raises OSError if the kernel
-    refuses a step, NotMet if a host is not ready within 10 s.
+    refuses a step, ExpectationFailed if a host is not ready within 10 s.
     """
     with ExitStack() as stack:
         hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
         for host in hosts.values():
-            host.pin(_QUIET_IPV6)
+            pin_namespace(host)
             if host.role in topology.routers:
                 host.pin(_FORWARDING)
             if capture:
@@ -140,9 +132,10 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
         for number, link in enumerate(topology.links):
             plug(link, number, hosts[link.left], hosts[link.right])
         for host in hosts.values():
+            pin_interfaces(host)
             rtnl.request(host.namespace, _configuration(topology, host.role))
         for host in hosts.values():
-            what = f"whether the links of {host.role} are up and its addresses in use"
+            what = f"links of {host.role} up, with its addresses"
             eventually(what, lambda: _ready(topology, host), True, within=10, every=0.001)
         yield Network(topology, hosts)
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from enum import IntFlag
 from ipaddress import ip_interface
 
-from netns.errors import CommandError, HostLacks, MissingFeature, lacks
-from netns.found import Found
+from netns.errors import CommandError, MissingFeature, MissingOnHost, missing_feature
 from netns.hosts.host import Host
+from netns.named import NamedList
 from netns.netlink import rtnl
 from netns.observe import procnet
 
@@ -72,7 +72,7 @@ class Tun:
 
     def _link(self) -> dict:
         links = json.loads(self.host.run(["ip", "-j", "link", "show", self.name]))
-        return Found(f"interfaces {self.name} of {self.host.role}", links).only()
+        return NamedList(f"interfaces {self.name} of {self.host.role}", links).only()
 
     def attach(self, flags: Flags = Flags.TUN) -> None:
         """Open another descriptor: a reader of a persistent device, or another queue. Raises OSError."""
@@ -102,7 +102,7 @@ def tun(
     """
     missing = flags & ~features(host)
     if missing:
-        raise MissingFeature(f"the kernel's tun driver has no {missing!r}")
+        raise MissingFeature(f"the kernel's tun driver does not support {missing!r}")
     host.pin({"net.ipv6.conf.default.addr_gen_mode": 1, "net.ipv6.conf.default.router_solicitations": 0})
     device = Tun(host, name)
     try:
@@ -136,7 +136,7 @@ def transmit_statistics(host: Host, interface: str) -> tuple[int, int]:
     with host.entered():
         lines = procnet.read("dev").decode().splitlines()
     named = (line.split(":") for line in lines)
-    columns = Found(f"lines of {interface} in /proc/net/dev of {host.role}",
+    columns = NamedList(f"lines of {interface} in /proc/net/dev of {host.role}",
                     (line[1].split() for line in named if line[0].strip() == interface)).only()
     return int(columns[9]), int(columns[11])
 
@@ -151,6 +151,6 @@ def _open(host: Host) -> int:
                 host.run(["modprobe", "tun"])
                 return os.open(_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             except (CommandError, OSError) as error:
-                raise lacks(f"there is no {_DEVICE}", error) from error
+                raise missing_feature(f"no {_DEVICE}", error) from error
         except OSError as error:
-            raise HostLacks(f"{_DEVICE} may not be opened: {error.strerror}") from error
+            raise MissingOnHost(f"cannot open {_DEVICE}: {error.strerror}") from error

@@ -5,7 +5,7 @@ Built with `ip link`, whose terms are those of the documentation and of every bu
 
 from netns.errors import CommandError, MissingFeature
 from netns.hosts.host import Host
-from netns.lacking import UnsupportedCommand
+from netns.unsupported import UnsupportedCommand
 
 # The device that a tunnel module creates, unless net.core.fb_tunnels_only_for_init_net forbids it: it receives what
 # matches no other tunnel of its kind.

@@ -14,7 +14,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from netns.errors import MissingFeature, NotMet
+from netns.errors import ExpectationFailed, MissingFeature
 from netns.netlink.message import HEADER, message
 from netns.observe import procnet
 
@@ -105,7 +105,7 @@ class AuditSocket:
         self.socket.close()
 
     def send(self, kind: int, payload: bytes, acknowledge: bool = False) -> int:
-        """Hand the kernel one message, which it deals with before this returns; the sequence number. Raises OSError."""
+        """Send one message, which the kernel handles before this returns; the sequence number. Raises OSError."""
         self.socket.sendto(self._message(kind, payload, acknowledge), (0, 0))
         return self._sequence
 
@@ -117,7 +117,7 @@ class AuditSocket:
     def request(self, kind: int, payload: bytes, within: float = 30) -> int:
         """send() and wait for the acknowledgement; its number where that is not negative, else OSError of it.
 
-        Raises NotMet without an answer `within` seconds.
+        Raises ExpectationFailed without an answer `within` seconds.
         """
         (number,) = struct.unpack_from("=i", self._answer(_NLMSG_ERROR, self.send(kind, payload, True), within))
         if number < 0:
@@ -125,11 +125,11 @@ class AuditSocket:
         return number
 
     def status(self, within: float = 30) -> Status:
-        """The audit system's state now. Raises OSError where the kernel refuses to say, NotMet."""
+        """The audit system's state now. Raises OSError if the kernel refuses, ExpectationFailed without a reply."""
         return _status(self._answer(AUDIT_GET, self.send(AUDIT_GET, b""), within))
 
     def statuses(self, count: int, within: float = 30) -> list[Status]:
-        """status() so many times, asked for in one packet: messages of nothing but a header. Raises OSError, NotMet."""
+        """status() `count` times, requested in one packet of bare headers. Raises OSError, ExpectationFailed."""
         before = self._sequence
         self.socket.sendto(b"".join(self._message(AUDIT_GET, b"") for _ in range(count)), (0, 0))
         # A thread of its own brings each answer (audit_send_reply_thread()), so that the second may be here first.
@@ -137,14 +137,14 @@ class AuditSocket:
         return [_status(payload) for _sequence, payload in sorted(answers.items())]
 
     def set(self, **values: int) -> int:
-        """Change what is named as in Status. Raises OSError.
+        """Set the fields of these names, as in Status. Raises OSError.
 
         `lost=0` and `backlog_wait_time_actual=0` set that counter back and return what it was.
         """
         return self.request(AUDIT_SET, self.set_payload(values))
 
-    def set_without_answer(self, **values: int) -> None:
-        """set(), not waiting to hear what came of it."""
+    def set_unacknowledged(self, **values: int) -> None:
+        """set() without waiting for the acknowledgement."""
         self.send(AUDIT_SET, self.set_payload(values))
 
     @staticmethod
@@ -155,19 +155,19 @@ class AuditSocket:
         return _STATUS.pack(*(mask if name == "mask" else values.get(name, 0) for name in _FIELDS))
 
     def register(self) -> None:
-        """Become the audit daemon, which all records are sent to. Raises OSError."""
+        """Become the audit daemon, which receives all records. Raises OSError."""
         self.set(pid=os.getpid())
 
     def unregister(self) -> None:
-        """Stop being the audit daemon; returns when the kernel has dealt with it, whatever the receive buffer holds."""
-        self.set_without_answer(pid=0)
+        """Stop being the audit daemon; returns when the kernel has handled it, whatever the receive buffer holds."""
+        self.set_unacknowledged(pid=0)
 
     def set_pid_0(self) -> None:
-        """Ask that nobody be the daemon, and wait for the answer. Raises OSError."""
+        """Set the daemon's PID to 0 and wait for the acknowledgement. Raises OSError."""
         self.set(pid=0)
 
-    def catch_up(self) -> None:
-        """Read and forget all that waits, and that something was lost."""
+    def drain(self) -> None:
+        """Read and discard all waiting messages, and a pending ENOBUFS."""
         while self._readable(0):
             try:
                 self._read()
@@ -180,7 +180,7 @@ class AuditSocket:
         self.request(AUDIT_ADD_RULE, _rule(syscall, _PID, pid))
 
     def delete_rule(self, syscall: int, pid: int) -> None:
-        """Take back add_rule(). Raises OSError, ENOENT if there is no such rule."""
+        """Delete the rule of add_rule(). Raises OSError, ENOENT if there is no such rule."""
         self.request(AUDIT_DEL_RULE, _rule(syscall, _PID, pid))
 
     def add_program_rule(self, syscall: int, path: Path) -> None:
@@ -188,7 +188,7 @@ class AuditSocket:
         self.request(AUDIT_ADD_RULE, _program_rule(syscall, path))
 
     def delete_program_rule(self, syscall: int, path: Path) -> None:
-        """Take back add_program_rule(). Raises OSError, ENOENT if there is no such rule."""
+        """Delete the rule of add_program_rule(). Raises OSError, ENOENT if there is no such rule."""
         self.request(AUDIT_DEL_RULE, _program_rule(syscall, path))
 
     def user(self, text: str, kind: int = AUDIT_USER_CMD) -> None:
@@ -196,7 +196,7 @@ class AuditSocket:
         self.request(kind, text.encode() + b"\0")
 
     def users(self, text: str, count: int) -> float:
-        """`count` messages that ask for no acknowledgement; the longest time in seconds that one of them took."""
+        """Send `count` messages without acknowledgement; the longest time in seconds that one of them took."""
         longest = 0.0
         for number in range(count):
             began = time.monotonic()
@@ -205,7 +205,7 @@ class AuditSocket:
         return longest
 
     def receive(self, within: float = 0) -> list[Record]:
-        """The records that wait, after up to `within` seconds for the first. Raises OSError: ENOBUFS if some are lost."""
+        """The waiting records, after up to `within` seconds for the first. Raises OSError: ENOBUFS if some are lost."""
         records = []
         while self._readable(within if not records else 0):
             kind, _sequence, payload = self._read()
@@ -215,12 +215,12 @@ class AuditSocket:
         return records
 
     def receive_until(self, message: str, within: float = 10) -> list[Record]:
-        """The records up to the one with this message. Raises NotMet with what came instead, OSError as receive()."""
+        """The records up to the one with this message. Raises ExpectationFailed with the records received instead, OSError as receive()."""
         records, deadline = [], time.monotonic() + within
         while message not in (record.message for record in records):
             gone = deadline - time.monotonic()
             if gone <= 0:
-                raise NotMet(f"no message {message!r} after {within:g} s; expected it after {records!r}")
+                raise ExpectationFailed(f"audit daemon: no record {message!r} within {within:g} s; received {records!r}")
             records += self.receive(gone)
         return records
 
@@ -255,7 +255,7 @@ class AuditSocket:
             if number in sequences and got == _NLMSG_ERROR:
                 (code,) = struct.unpack_from("=i", payload)
                 raise OSError(-code, os.strerror(-code))
-        raise NotMet(f"no answer of type {kind} from the audit system after {within:g} s")
+        raise ExpectationFailed(f"no audit reply of message type {kind} within {within:g} s")
 
 
 def _status(payload: bytes) -> Status:
@@ -279,7 +279,7 @@ def _rule(syscall: int, field: int, value: int, text: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class NetlinkRow:
-    """A netlink socket as /proc/net/netlink shows it: bytes waiting to be read, and messages lost for want of room."""
+    """A netlink socket as /proc/net/netlink shows it: bytes waiting to be read, and messages lost because the buffer was full."""
 
     rmem: int
     drops: int

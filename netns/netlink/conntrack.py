@@ -1,25 +1,38 @@
-"""Connection tracking on a forwarding host. Source: conntrack(8)."""
+"""Connection tracking on a forwarding host. Source: conntrack(8), include/uapi/linux/netfilter/nfnetlink_conntrack.h."""
 
+import errno
 import json
-import re
 import socket
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from netns.errors import CommandError, lacks
-from netns.found import Found
+from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+
+from netns.errors import CommandError, missing_feature
 from netns.hosts.host import Host
-from netns.hosts.sysctl import absent
+from netns.hosts.sysctl import missing_sysctl
+from netns.named import NamedList
+from netns.netlink.message import attributes, dumped, message
 
 _TABLE = "inet kdrift-tracker"
 _SYSCTL = "net.netfilter.nf_conntrack_"
 _FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
+_NETLINK_NETFILTER, _CT_GET = 12, 0x101
+_NFGENMSG = struct.Struct("=BBH")
+_TUPLE_ORIG, _STATUS, _PROTOINFO, _TIMEOUT, _COUNTERS_ORIG, _COUNTERS_REPLY = 1, 3, 4, 7, 9, 10
+_TUPLE_PROTO, _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 2, 1, 2, 3
+_PROTOINFO_TCP, _PROTOINFO_TCP_STATE, _COUNTERS_PACKETS = 1, 1, 1
+_ASSURED = 1 << 2
+_NO_DUMP = "the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)"
+# enum tcp_conntrack, as conntrack(8) names them.
+_STATES = ("NONE", "SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "SYN_SENT2")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A TCP entry of `conntrack -L`: its state, its remaining lifetime in whole seconds, the ports of the original source
+    """A TCP entry: its state, its remaining lifetime in whole seconds, the ports of the original source
     and destination, the packets in each direction, and whether it is ASSURED."""
 
     state: str
@@ -35,16 +48,24 @@ class Tracker:
     def __init__(self, host: Host) -> None:
         self.host = host
 
-    def entries(self, family: socket.AddressFamily) -> Found:
-        """The TCP entries now. Expired entries are removed by this dump at the latest."""
-        lines = self.listing("-p", "tcp", "-f", _FAMILIES[family])
-        return Found(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", map(_entry, lines))
+    def entries(self, family: socket.AddressFamily) -> NamedList:
+        """The TCP entries now. Expired entries are removed by this dump at the latest. Raises MissingFeature without
+        nf_conntrack_netlink."""
+        with self.host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
+            netlink.send(message(_CT_GET, NLM_F_REQUEST | NLM_F_DUMP, _NFGENMSG.pack(family, 0, 0)))
+            try:
+                found = [dict(attributes(body, _NFGENMSG.size)) for body in dumped(netlink)]
+            except OSError as error:
+                if error.errno == errno.EINVAL:
+                    raise missing_feature(_NO_DUMP, error) from error
+                raise
+        return NamedList(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", (_entry(each) for each in found if _is_tcp(each)))
 
     def listing(self, *options: str) -> list[str]:
         """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""
         return self._run("-L", *options).splitlines()
 
-    def forget(self) -> None:
+    def flush(self) -> None:
         """Flush the table, as a reboot of the host would."""
         self._run("-F")
 
@@ -54,7 +75,7 @@ class Tracker:
         except CommandError as error:
             # Without nf_conntrack_netlink, conntrack(8) gets EINVAL for every request.
             if self.host.failure(["conntrack", "-L"]):
-                raise lacks("the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)", error) from error
+                raise missing_feature(_NO_DUMP, error) from error
             raise
 
     def count(self) -> int:
@@ -70,7 +91,7 @@ class Tracker:
         try:
             self.host.pin({_SYSCTL + name: value for name, value in values.items()})
         except FileNotFoundError as error:
-            raise absent(str(error.filename)) from error
+            raise missing_sysctl(str(error.filename)) from error
 
     def invalid(self) -> int:
         """Packets in the ct state "invalid" so far."""
@@ -93,7 +114,7 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
     try:
         host.nft(rules)
     except CommandError as error:
-        raise lacks("no connection tracking", error) from error
+        raise missing_feature("no connection tracking", error) from error
     tracker = Tracker(host)
     try:
         tracker.pin(acct=1)
@@ -102,9 +123,23 @@ def tracking(host: Host, drop_invalid: bool = False) -> Iterator[Tracker]:
         host.nft(f"delete table {_TABLE}")
 
 
-def _entry(line: str) -> Entry:
-    words = line.split()
-    numbers = {name: [int(each) for each in re.findall(rf" {name}=(\d+)", line)]
-               for name in ("sport", "dport", "packets")}
-    return Entry(state=words[3], timeout=int(words[2]), ports=(numbers["sport"][0], numbers["dport"][0]),
-                 packets=tuple(numbers["packets"]), assured="[ASSURED]" in words)
+def _is_tcp(found: Mapping[int, bytes]) -> bool:
+    return _protocol(found)[_PROTO_NUM][0] == socket.IPPROTO_TCP
+
+
+def _protocol(found: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The protocol and the ports of the original direction."""
+    return dict(attributes(dict(attributes(found[_TUPLE_ORIG]))[_TUPLE_PROTO]))
+
+
+def _entry(found: Mapping[int, bytes]) -> Entry:
+    """The entry of a message's attributes."""
+    state = dict(attributes(dict(attributes(found[_PROTOINFO]))[_PROTOINFO_TCP]))[_PROTOINFO_TCP_STATE][0]
+    counters = [dict(attributes(found[kind]))[_COUNTERS_PACKETS] for kind in (_COUNTERS_ORIG, _COUNTERS_REPLY) if kind in found]
+    return Entry(state=_STATES[state], timeout=_number(found[_TIMEOUT]),
+                 ports=tuple(_number(_protocol(found)[kind]) for kind in (_PROTO_SRC_PORT, _PROTO_DST_PORT)),
+                 packets=tuple(map(_number, counters)), assured=bool(_number(found[_STATUS]) & _ASSURED))
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")

@@ -1,4 +1,4 @@
-"""Sockets as ss(8) lists them: with what sock_diag(7) tells of them, which /proc does not hold."""
+"""Sockets as ss(8) lists them, with the details of sock_diag(7) that /proc does not have."""
 
 import socket
 import struct
@@ -16,7 +16,7 @@ _REQUEST = struct.pack("=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 0, 0, 0) + 
 
 
 def listing(host: Host, *options: str) -> str:
-    """What ss says with these options, of TCP sockets. Raises MissingFeature where it would have to fall back on /proc."""
+    """The output of `ss -t` with these options. Raises MissingFeature where ss would fall back to /proc."""
     with host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
         netlink.send(message(_SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, _REQUEST))
         answer = netlink.recv(1 << 16)

@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from netns import lacking
+from netns import unsupported
 from netns.hosts.interface import Interface
 from netns.hosts.namespace import NetworkNamespace
 from netns.netlink.message import HEADER, attributes
@@ -116,7 +116,7 @@ def request(namespace: NetworkNamespace, messages: Sequence[Message]) -> None:
     Raises OSError for the first that failed: the kernel's errno, its own words where it gives them, and the message. It is
     MissingFeature too where the kernel does not support what is asked for.
     """
-    with lacking.in_request("support for this"):
+    with unsupported.in_request("support for this"):
         exchange(namespace, socket.NETLINK_ROUTE, [message.data for message in messages],
                  [message.words for message in messages])
 
@@ -127,7 +127,7 @@ def exchange(namespace: NetworkNamespace, protocol: int, messages: Sequence[byte
     Raises OSError as request() does, with the failed message's name out of `names`; it is MissingFeature too where the kernel does not
     have the protocol.
     """
-    with namespace.entered(), lacking.in_request(lacking.netlink(protocol)):
+    with namespace.entered(), unsupported.in_request(unsupported.netlink(protocol)):
         netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     with netlink:
         netlink.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)

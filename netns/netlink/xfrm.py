@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
-from netns import lacking
-from netns.errors import MissingFeature, NotMet
-from netns.found import Found
+from netns import unsupported
+from netns.errors import ExpectationFailed, MissingFeature
 from netns.hosts.host import Host
+from netns.named import NamedList
 from netns.netlink import xfrm_wire as wire
 from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Selector, Template
 from netns.netlink.message import message
@@ -72,7 +72,7 @@ def set_on_socket(sock: socket.socket, policy: Policy) -> None:
     Needs CAP_NET_ADMIN over the socket's namespace. Raises OSError; MissingFeature if the kernel lacks NETLINK_XFRM.
     """
     # Opening such a socket loads xfrm_user, without which the kernel rejects every policy with EINVAL.
-    with lacking.in_request(lacking.netlink(_NETLINK_XFRM)):
+    with unsupported.in_request(unsupported.netlink(_NETLINK_XFRM)):
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM).close()
     level, option = (
         (socket.IPPROTO_IP, _IP_XFRM_POLICY) if sock.family == socket.AF_INET
@@ -100,40 +100,41 @@ class KeyManager:
 
     def __init__(self, host: Host) -> None:
         self._host = host
-        self._heard: list[Acquire | Expire] = []
+        self._messages: list[Acquire | Expire] = []
         self._returned = 0
         self._socket = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_XFRM)
         self._socket.bind((0, wire.GROUP_ACQUIRE | wire.GROUP_EXPIRE))
         self._socket.setblocking(False)
 
-    def heard(self) -> list[Acquire | Expire]:
+    def messages(self) -> list[Acquire | Expire]:
         """All messages so far, oldest first. Raises OSError ENOBUFS if some were lost."""
         while True:
             try:
                 datagram = self._socket.recv(1 << 16)
             except BlockingIOError:
-                return list(self._heard)
+                return list(self._messages)
             event = wire.event(datagram)
             if event is not None:
-                self._heard.append(event)
+                self._messages.append(event)
 
-    def acquires(self) -> Found:
-        told = (event for event in self.heard() if isinstance(event, Acquire))
-        return Found(f"ACQUIREs that key managers of {self._host.role} were told of", told)
+    def acquires(self) -> NamedList:
+        acquires = (event for event in self.messages() if isinstance(event, Acquire))
+        return NamedList(f"ACQUIREs received by the key manager of {self._host.role}", acquires)
 
     def expires(self) -> list[Expire]:
-        return [event for event in self.heard() if isinstance(event, Expire)]
+        return [event for event in self.messages() if isinstance(event, Expire)]
 
     def next(self, within: float) -> Acquire | Expire:
-        """The oldest message that next() has not returned yet; waits up to `within` seconds for it. Raises NotMet."""
+        """The oldest message that next() has not returned yet; waits up to `within` seconds for it. Raises ExpectationFailed."""
         began = time.monotonic()
-        while len(self.heard()) == self._returned:
+        while len(self.messages()) == self._returned:
             gone = time.monotonic() - began
             if gone >= within:
-                raise NotMet(f"key managers of {self._host.role} were told nothing for {within:g} s; before that: {self._heard}")
+                raise ExpectationFailed(
+                    f"key manager of {self._host.role}: no message within {within:g} s; earlier ones: {self._messages}")
             select.select([self._socket], [], [], within - gone)
         self._returned += 1
-        return self._heard[self._returned - 1]
+        return self._messages[self._returned - 1]
 
     def close(self) -> None:
         """Stop listening."""

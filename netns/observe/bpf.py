@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from netns import libc
-from netns.errors import HostLacks, lacks
+from netns.errors import MissingOnHost, missing_feature
 
 _NR_BPF, _NR_PERF_EVENT_OPEN = 321, 298  # x86-64
 _PERF_KPROBE = Path("/sys/bus/event_source/devices/kprobe/type")
@@ -80,7 +80,7 @@ RETURN = instruction(0x95)
 
 def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, module: int = 0) -> int:
     """Load and verify a program; returns its descriptor. `attach_to` is the BTF ID of a function, `module` a descriptor of
-    the BTF of its module. Raises OSError with the verifier's log, HostLacks if bpf(2) is not permitted.
+    the BTF of its module. Raises OSError with the verifier's log, MissingOnHost if bpf(2) is not permitted.
     """
     code, licence = ctypes.create_string_buffer(program), ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(_LOG_BYTES)
@@ -93,7 +93,7 @@ def load(kind: int, program: bytes, attach_type: int = 0, attach_to: int = 0, mo
     except OSError as error:
         # The verifier itself rejects with EACCES.
         if error.errno == errno.EPERM:
-            raise HostLacks(f"bpf(2): {error.strerror}") from error
+            raise MissingOnHost(f"bpf(2): {error.strerror}") from error
         raise OSError(error.errno, f"{error.strerror}: {log.value.decode(errors='replace')}") from error
 
 
@@ -115,7 +115,7 @@ def attach_kprobe(program: int, function: str) -> int:
     try:
         kind = int(_PERF_KPROBE.read_text())
     except OSError as error:
-        raise lacks("a kprobe of perf", error) from error
+        raise missing_feature("no perf kprobes", error) from error
     name = ctypes.create_string_buffer(function.encode())
     # struct perf_event_attr up to config2: type, size, ..., config1 (the function), config2 (the offset in it).
     event = perf_event(struct.pack("=II48xQQ", kind, PERF_ATTR_SIZE, ctypes.addressof(name), 0), thread=-1, cpu=0)

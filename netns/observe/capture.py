@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from netns.errors import CaptureLost, NotMet
-from netns.found import Found
+from netns.errors import CaptureLost, ExpectationFailed
 from netns.hosts.namespace import NetworkNamespace
+from netns.named import NamedList
 from netns.observe.trace import Trace
 from netns.packets.packet import Frame, Packet, pcap
 from netns.wait import check, poll, wanted
@@ -50,6 +50,8 @@ class PacketRing:
         self.frames: list[Frame] = []
         self.lost = 0
         self._next = 0
+        self._over = False
+        self._names: dict[int, str] = {}
         self._trace = Trace()
 
     def __enter__(self) -> "PacketRing":
@@ -62,6 +64,10 @@ class PacketRing:
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        """What was recorded stays, for captures that are read later."""
+        self.drain()
+        self._names = self._interface_names()
+        self._over = True
         self._ring.close()
         self._socket.close()
 
@@ -71,6 +77,8 @@ class PacketRing:
 
     def drain(self) -> None:
         """Move the recorded packets out of the ring, to make room in a test with thousands of them."""
+        if self._over:
+            return
         ring, unpack = self._ring, _HEADER.unpack_from
         while True:
             offset = self._next * _FRAME
@@ -104,10 +112,13 @@ class PacketRing:
     def trace(self) -> Trace:
         """All packets recorded so far, decoded."""
         self.drain()
-        with self.namespace.entered():
-            names = dict(socket.if_nameindex())
+        names = self._names if self._over else self._interface_names()
         self._trace.extend(self.frames[len(self._trace.packets):], names)
         return self._trace
+
+    def _interface_names(self) -> dict[int, str]:
+        with self.namespace.entered():
+            return dict(socket.if_nameindex())
 
     def pcap(self, limit: int) -> tuple[bytes, int]:
         """The latest packets as a pcap file of at most `limit` bytes, and the number of earlier ones that did not fit."""
@@ -135,9 +146,9 @@ class Capture:
         self._stopped_at = len(self._ring.frames)
         self._lost = self._ring.lost - self._lost_before
 
-    def packets(self) -> Found:
+    def packets(self) -> NamedList:
         """The packets, oldest first. Raises CaptureLost."""
-        return Found(self.what, self._all())
+        return NamedList(self.what, self._all())
 
     @property
     def what(self) -> str:
@@ -152,44 +163,45 @@ class Capture:
             self._ring.drain()
         lost = self._lost if self._stopped_at is not None else self._ring.lost - self._lost_before
         if lost:
-            raise CaptureLost(f"{self._ring.role}: the packet ring lost {lost} packets")
+            raise CaptureLost(f"{self._ring.role}: the packet ring overflowed and lost {lost} packets")
         # Earlier packets determine the relative sequence numbers of a connection.
         chosen = self._ring.trace().packets[self._first:self._stopped_at]
         return [packet for packet in chosen if self._protocol in (None, packet.protocol)]
 
-    def sent(self) -> Found:
-        return Found(self._named("sent by"), (packet for packet in self._all() if packet.sent))
+    def sent(self) -> NamedList:
+        return NamedList(self._named("sent by"), (packet for packet in self._all() if packet.sent))
 
-    def received(self) -> Found:
-        return Found(self._named("received by"), (packet for packet in self._all() if not packet.sent))
+    def received(self) -> NamedList:
+        return NamedList(self._named("received by"), (packet for packet in self._all() if not packet.sent))
 
-    def probes(self) -> Found:
+    def probes(self) -> NamedList:
         """The keepalive probes that the host sent: no data, and a sequence number that the peer has already acknowledged."""
-        return Found(f"keepalive probes sent by {self._ring.role}", (packet for packet in self.sent() if packet.is_probe))
+        return NamedList(f"keepalive probes sent by {self._ring.role}", (packet for packet in self.sent() if packet.is_probe))
 
     def exactly(self, count: int) -> list[Packet]:
-        """The packets, exactly `count` of them. Raises WrongNumber."""
+        """The packets, exactly `count` of them. Raises WrongCount."""
         return self.packets().exactly(count)
 
     def only(self) -> Packet:
-        """The only packet. Raises WrongNumber."""
+        """The only packet. Raises WrongCount."""
         return self.packets().only()
 
     def until(self, what: str, observe: Callable[["Capture"], object], expected: object = True, *, within: float) -> object:
         """Wait up to `within` seconds until observe(capture) is as expected, looked at after each packet; returns that value. It is
-        judged as in eventually(), see netns.wait.is_as(): `until("a reset", resets, within=5)` waits for one in the list,
+        judged as in eventually(), see netns.wait.matches(): `until("a reset", resets, within=5)` waits for one in the list,
         `until("resets", lambda seen: len(resets(seen)), at_least(2), within=5)` for two.
 
-        `what` names the value or, expected to be true, the condition: "2 keepalive probes". Raises NotMet with the name and the
+        `what` names the value or, expected to be true, the condition: "2 keepalive probes". Raises ExpectationFailed with the name and the
         packets seen, CaptureLost; TypeError without a name.
         """
         check("until", what, observe, expected)
         met, value = poll(lambda: observe(self), expected, within, self._ring.wait)
         if not met:
             packets = self.packets()
-            missing = f"not seen: {what}" if expected is True else f"{what} is {value!r}, expected {wanted(expected)}"
-            raise NotMet(f"after {within:g} s {missing}; {packets.what}: {len(packets)}{':' if packets else ''}"
-                         + "".join(f"\n{packet}" for packet in packets))
+            missing = f"expected {what} within {within:g} s" if expected is True else \
+                f"expected {wanted(expected)} {what} within {within:g} s, last value {value!r}"
+            raise ExpectationFailed(f"{packets.what}: {missing}; captured {len(packets)}{':' if packets else ''}"
+                                    + "".join(f"\n{packet}" for packet in packets))
         return value
 
     def __iter__(self) -> Iterator[Packet]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from netns.errors import lacks
+from netns.errors import missing_feature
 
 TRACEFS = Path("/sys/kernel/tracing")
 # About 500 drops; newer ones overwrite older ones.
@@ -59,7 +59,7 @@ class DropLog:
             ):
                 (self._instance / file).write_text(str(value))
         except OSError as error:
-            raise lacks("tracefs", error) from error
+            raise missing_feature("tracefs", error) from error
 
     def since(self, began: float) -> tuple[list[Drop], bool]:
         """The drops since `began` (CLOCK_MONOTONIC, seconds), oldest first, and whether the buffer has overwritten earlier

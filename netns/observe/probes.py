@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from netns.errors import MissingFeature, lacks
-from netns.found import Found
+from netns.errors import MissingFeature, missing_feature
+from netns.named import NamedList
 from netns.observe import bpf
 from netns.observe.drops import TRACEFS
 
@@ -79,7 +79,7 @@ def counter_of(function: str) -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def _event(kind: str, name: str, function: str) -> Iterator[None]:
-    _tell(_KPROBE_EVENTS, f"{kind}:{name} {function}", f"a probe on {function}")
+    _tell(_KPROBE_EVENTS, f"{kind}:{name} {function}", f"no kprobe on {function}")
     try:
         yield
     finally:
@@ -95,7 +95,7 @@ def _tell(file: Path, line: str, what: str) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise lacks(what, error) from error
+        raise missing_feature(what, error) from error
 
 
 def _statistics(instance: Path) -> Iterator[dict[str, str]]:
@@ -110,7 +110,7 @@ def _recorded(instance: Path) -> int:
 def _missed(name: str, instance: Path) -> int:
     """Calls that the probe missed (kprobe_profile), and events for which the buffer had no room."""
     profiles = (TRACEFS / "kprobe_profile").read_text().splitlines()
-    profile = Found(f"lines of {name} in kprobe_profile", (line for line in profiles if line.split()[0] == name)).only()
+    profile = NamedList(f"lines of {name} in kprobe_profile", (line for line in profiles if line.split()[0] == name)).only()
     lost = sum(int(each[kind]) for each in _statistics(instance) for kind in _LOST)
     return int(profile.split()[2]) + lost
 
@@ -157,7 +157,7 @@ def _btf_id(function: str) -> int:
     strings, functions = _btf()
     if number := functions.get(strings.find(b"\0" + function.encode() + b"\0") + 1):
         return number
-    raise MissingFeature(f"BTF of {function}")
+    raise MissingFeature(f"the kernel has no BTF for {function}")
 
 
 @cache
@@ -167,7 +167,7 @@ def _btf() -> tuple[bytes, dict[int, int]]:
     try:
         data = _BTF.read_bytes()
     except OSError as error:
-        raise lacks("BTF of the kernel", error) from error
+        raise missing_feature("the kernel has no BTF", error) from error
     header, types_at, types_size, strings_at, strings_size = struct.unpack_from("=4xIIIII", data)
     strings = data[header + strings_at:header + strings_at + strings_size]
     words = array.array("I", data[header + types_at:header + types_at + types_size])

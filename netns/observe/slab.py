@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from netns.errors import HostLacks
+from netns.errors import MissingOnHost
 
 _CACHES = Path("/sys/kernel/slab")
 _INFO = Path("/proc/slabinfo")
@@ -19,7 +19,7 @@ def in_use(names: Collection[str]) -> dict[str, int]:
     """Objects in use in each of the named caches that exist. Shrinks the caches first, because slabinfo counts free objects
     in per-CPU lists as used. A merged cache has no name (kernel parameter slab_nomerge).
 
-    Raises HostLacks, since this is a means of tests and no feature for users: without permission or CONFIG_SLUB_DEBUG,
+    Raises MissingOnHost, since this is a means of tests and no feature for users: without permission or CONFIG_SLUB_DEBUG,
     and if a cache keeps free objects in sheaves, which shrinking does not empty (seen on 7.2).
     Source: Documentation/ABI/testing/sysfs-kernel-slab.
     """
@@ -27,17 +27,17 @@ def in_use(names: Collection[str]) -> dict[str, int]:
         for cache in filter(Path.exists, (_CACHES / name for name in names)):
             sheaves = cache / "sheaf_capacity"
             if sheaves.exists() and int(sheaves.read_text()):
-                raise HostLacks(f"counting the kernel's objects: free ones of {cache.name} stay in sheaves")
+                raise MissingOnHost(f"cannot count slab objects: free objects of {cache.name} stay in sheaves")
             (cache / "shrink").write_text("1")
         lines = _INFO.read_text().splitlines()
     except OSError as error:
-        raise HostLacks(f"counting the kernel's objects: {error}") from error
+        raise MissingOnHost(f"cannot count slab objects: {error}") from error
     rows = (line.split() for line in lines if not line.startswith(("slabinfo", "#")))
     return {name: int(active) for name, active, *_rest in rows if name in names}
 
 
 def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
     """The caches of `before`, a result of in_use(), that have more than `by` additional objects in use, and how many. Raises
-    HostLacks."""
+    MissingOnHost."""
     more = {name: count - before[name] for name, count in in_use(before).items()}
     return {name: count for name, count in more.items() if count > by}

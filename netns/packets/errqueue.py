@@ -9,8 +9,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from netns.errors import MissingFeature, NotMet
-from netns.found import Found
+from netns.errors import ExpectationFailed, MissingFeature
+from netns.named import NamedList
 
 _LEVEL = {socket.AF_INET: socket.IPPROTO_IP, socket.AF_INET6: socket.IPPROTO_IPV6}
 _RECVERR = {socket.AF_INET: 11, socket.AF_INET6: 25}
@@ -69,7 +69,7 @@ def pending(sock: socket.socket) -> QueuedError | None:
         payload, ancillary, _flags, address = sock.recvmsg(2048, 512, socket.MSG_ERRQUEUE | socket.MSG_DONTWAIT)
     except BlockingIOError:
         return None
-    data = Found("control messages IP_RECVERR of an error queue", (
+    data = NamedList("control messages IP_RECVERR of an error queue", (
         data for level, kind, data in ancillary if (level, kind) == (_LEVEL[sock.family], _RECVERR[sock.family]))).only()
     number, origin, kind, code, info, extensions, flags = _ERROR.unpack_from(data)
     return QueuedError(number, Origin(origin), kind, code, info, extensions, not flags, _offender(data[_ERROR.size:]),
@@ -77,12 +77,12 @@ def pending(sock: socket.socket) -> QueuedError | None:
 
 
 def next_error(sock: socket.socket, within: float = 5) -> QueuedError:
-    """Like pending(), but wait up to `within` seconds. Raises NotMet."""
+    """Like pending(), but wait up to `within` seconds. Raises ExpectationFailed."""
     poll = select.poll()
     poll.register(sock, 0)
     if poll.poll(within * 1000) and (error := pending(sock)):
         return error
-    raise NotMet(f"{getattr(sock, 'role', '?')}: the socket's error queue is empty after {within:g} s")
+    raise ExpectationFailed(f"{getattr(sock, 'role', '?')}: no error in the socket's error queue within {within:g} s")
 
 
 def _offender(address: bytes) -> str | None:

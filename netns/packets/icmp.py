@@ -45,7 +45,7 @@ def send_too_big(router: Host, to: Host, mtu: int, quoted: bytes, confirm: bool 
     """The router tells `to` that the quoted packet, sent from one of its addresses, was too big for `mtu` bytes:
     fragmentation needed or ICMPv6 Packet Too Big.
 
-    With `confirm` it returns once `to` has counted the message, whether or not `to` acted on it. Raises NotMet.
+    With `confirm` it returns once `to` has counted the message, whether or not `to` acted on it. Raises ExpectationFailed.
     """
     source = _source(quoted)
     if ":" in source:
@@ -62,7 +62,7 @@ def send_error(
     """The router sends `to` an ICMP error of this type and code about the quoted packet, sent from one of its addresses.
 
     `rest` is the 32 bits after the checksum: an MTU, a pointer, a length (RFC 4884). If `counted`, it returns once `to` has
-    counted the message, whether or not `to` acted on it. `options` are IPv4 header options. Raises NotMet.
+    counted the message, whether or not `to` acted on it. `options` are IPv4 header options. Raises ExpectationFailed.
     """
     source = _source(quoted)
     group, version = ("Icmp6", 6) if ":" in source else ("Icmp", 4)
@@ -75,7 +75,7 @@ def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
     """The router tells `to` that `gateway` is a better next hop for the quoted packet's destination: RFC 792, RFC 4861
     (4.5), where both routers use their link-local addresses.
 
-    Returns once `to` has counted the message. Raises NotMet.
+    Returns once `to` has counted the message. Raises ExpectationFailed.
     """
     if quoted[0] >> 4 == 6:
         return _send_redirect_6(router, to, gateway, quoted)
@@ -120,11 +120,11 @@ def _send(router: Host, to: Host, address: str, message: bytes, counter: str, op
 @contextmanager
 def _counted(to: Host, counter: str) -> Iterator[None]:
     """At the end of the block wait until `to` has counted the message sent in it; without a counter do not wait.
-    Raises NotMet."""
+    Raises ExpectationFailed."""
     before = to.counter(counter) if counter else 0
     yield
     if counter:
-        to.reaches(counter, 1, within=5, since=before)
+        to.await_counter(counter, 1, within=5, since=before)
 
 
 def transport_checksum(source: str, destination: str, protocol: int, message: bytes) -> int:

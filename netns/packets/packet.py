@@ -1,5 +1,6 @@
 """Recorded packets, decoded by scapy on demand."""
 
+import io
 import socket
 import struct
 from collections.abc import Mapping, Sequence
@@ -7,9 +8,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from scapy.data import DLT_EN10MB
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from scapy.utils import RawPcapWriter
 
 _PACKET_OUTGOING = 4
 _ICMP, _TCP_PROTOCOL, _ESP, _ICMPV6 = 1, 6, 50, 58
@@ -20,6 +23,8 @@ _IPV4, _IPV6 = b"\x08\x00", b"\x86\xdd"
 _EXTENSIONS, _FRAGMENT = (0, 43, 60), 44
 # Ports, sequence and acknowledgment number, data offset, flags (RFC 9293, 3.1).
 _TCP = struct.Struct("!2s2sIIBB")
+# Bytes of a pcap file before its first packet, and before each (pcap-savefile(5)).
+_PCAP_HEADER, _PCAP_RECORD = 24, 16
 _TCP_HEADER = 20
 _END, _NOP, _MSS, _WSCALE, _SACK_OK, _SACK, _TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
 
@@ -285,14 +290,13 @@ def pcap(frames: Sequence[Frame], limit: int) -> tuple[bytes, int]:
 
     Timestamps are in nanoseconds; packets are truncated to what was recorded.
     """
-    PCAP_NANOSECONDS, LINKTYPE_ETHERNET, LONGEST = 0xA1B23C4D, 1, 65535
-    header = struct.pack("=IHHiIII", PCAP_NANOSECONDS, 2, 4, 0, 0, LONGEST, LINKTYPE_ETHERNET)
-    room, records = limit - len(header), []
-    for frame in reversed(frames):
+    room, first = limit - _PCAP_HEADER, len(frames)
+    while first and (room := room - _PCAP_RECORD - len(frames[first - 1].data)) >= 0:
+        first -= 1
+    file = io.BytesIO()
+    writer = RawPcapWriter(file, linktype=DLT_EN10MB, nano=True)
+    writer.write_header(None)
+    for frame in frames[first:]:
         seconds, nanoseconds = divmod(frame.nanoseconds, 1_000_000_000)
-        record = struct.pack("=IIII", seconds, nanoseconds, len(frame.data), frame.length) + frame.data
-        room -= len(record)
-        if room < 0:
-            break
-        records.append(record)
-    return header + b"".join(reversed(records)), len(frames) - len(records)
+        writer.write_packet(frame.data, seconds, nanoseconds, wirelen=frame.length)
+    return file.getvalue(), first

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from netns.found import Found, what_of
 from netns.hosts.host import Host
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
+from netns.named import NamedList, name_of
 from netns.packets.packet import Packet
 
 # Type and code.
@@ -56,9 +56,9 @@ def announced(packet: Packet) -> int | None:
     return int.from_bytes(packet.icmp[4:8], "big") if packet.icmp[:2] == _PACKET_TOO_BIG else None
 
 
-def too_big(packets: Iterable[Packet]) -> Found:
+def too_big(packets: Iterable[Packet]) -> NamedList:
     """The packets that announce an MTU."""
-    return Found(f"errors that announce an MTU among {what_of(packets)}", (packet for packet in packets if announced(packet) is not None))
+    return NamedList(f"ICMP errors with an MTU among {name_of(packets)}", (packet for packet in packets if announced(packet) is not None))
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[N
     try:
         before = host.sysctl(name)
     except FileNotFoundError:
-        with everywhere(name, seconds):
+        with global_sysctl(name, seconds):
             yield
         return
     host.sysctl(name, seconds)

@@ -8,8 +8,8 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from netns.found import Found
 from netns.hosts.host import Host
+from netns.named import NamedList
 from netns.observe.capture import Capture
 from netns.packets.icmp import checksum, transport_checksum
 from netns.packets.packet import Packet
@@ -82,10 +82,10 @@ def _message(kind: str, family: int, source: str, destination: str, sport: int, 
     return message[:at] + struct.pack("!H", number) + message[at + 2:]
 
 
-def answers(packets: Capture) -> Found:
+def answers(packets: Capture) -> NamedList:
     """All answers that the host received: ICMP errors and echo replies, TCP segments."""
     received = packets.received()
-    return Found(f"answers among {received.what}", (answer for packet in received if (answer := _answer(packet))))
+    return NamedList(f"probe responses among {received.what}", (answer for packet in received if (answer := _answer(packet))))
 
 
 def _answer(packet: Packet) -> Answer | None:

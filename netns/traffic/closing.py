@@ -5,8 +5,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from netns.found import Found, what_of
 from netns.hosts.host import Host
+from netns.named import NamedList, name_of
 from netns.observe import procnet
 from netns.packets import segment
 from netns.packets.packet import Packet
@@ -29,7 +29,7 @@ class Closed:
     rcv_nxt: int
     ts_recent: int | None
 
-    def answers(self, flags: str, seq: int, tsval: int | None = None, payload: bytes = b"") -> Found:
+    def answers(self, flags: str, seq: int, tsval: int | None = None, payload: bytes = b"") -> NamedList:
         """The holder's answers to a segment of the peer whose sequence number and TSval differ by `seq` and `tsval` from the next ones."""
         with self.holder.capture("tcp") as packets:
             self.inject(flags, seq, tsval, payload)
@@ -127,9 +127,9 @@ def closed_by_both(packets) -> bool:
     return ("FA", True) in flags and flags[-2:] == [("FA", False), ("A", True)]
 
 
-def syn_acks(packets: Iterable[Packet]) -> Found:
+def syn_acks(packets: Iterable[Packet]) -> NamedList:
     """The SYN-ACKs among the packets."""
-    return Found(f"SYN-ACKs among {what_of(packets)}", (packet for packet in packets if packet.flags == "SA"))
+    return NamedList(f"SYN-ACKs among {name_of(packets)}", (packet for packet in packets if packet.flags == "SA"))
 
 
 def time_waits(host: Host) -> int:

@@ -6,7 +6,7 @@ import struct
 import sys
 from collections.abc import Iterator
 
-from netns.errors import MissingFeature, NotMet
+from netns.errors import ExpectationFailed, MissingFeature
 from netns.hosts.host import Host
 from netns.wait import eventually
 
@@ -43,7 +43,7 @@ def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.so
     # One segment at a time: of several at once the last may find no room and be retransmitted instead of probed.
     while not _unsent(conn):
         conn.send(bytes(1000))
-        eventually("unacknowledged segments of the client's connection", lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
+        eventually(f"tcpi_unacked of {client.role}'s connection", lambda: tcp_info(conn).unacked, 0, within=5, every=0.005)
     return conn, peer
 
 
@@ -55,7 +55,7 @@ def _unsent(conn: socket.socket) -> int:
 def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float = 10) -> None:
     """Send `count` bytes and wait until the peer has received all of them; `within` is seconds.
 
-    Raises NotMet with what arrived and the sender's state.
+    Raises ExpectationFailed with what arrived and the sender's state.
     """
     conn.settimeout(within)
     peer.settimeout(within)
@@ -65,11 +65,11 @@ def deliver(conn: socket.socket, peer: socket.socket, count: int, within: float 
         while received < count and not ended:
             data = peer.recv(count - received)
             received += len(data)
-            ended = "" if data else "before the end of the connection"
+            ended = "" if data else "before EOF"
     except TimeoutError:
         ended = f"within {within:g} s"
     if ended:
-        raise NotMet(f"{received} of {count} bytes arrived at {_role(peer)} {ended}; the connection of {_role(conn)}: {tcp_info(conn)}")
+        raise ExpectationFailed(f"{_role(peer)} received {received} of {count} bytes {ended}; {_role(conn)}: {tcp_info(conn)}")
 
 
 def _role(conn: socket.socket) -> str:
@@ -99,7 +99,7 @@ def vanish(conn: socket.socket) -> None:
 def wait_for_error(conn: socket.socket, within: float) -> int:
     """Wait up to `within` seconds for the connection to fail; returns the errno.
 
-    Raises NotMet if it stays open, is closed in order, or delivers data.
+    Raises ExpectationFailed if it stays open, is closed in order, or delivers data.
     """
     conn.settimeout(within)
     try:
@@ -109,8 +109,8 @@ def wait_for_error(conn: socket.socket, within: float) -> int:
         if error.errno is not None:
             return error.errno
         received = None
-    what = "lives" if received is None else f"delivered {received!r}"
-    raise NotMet(f"within {within:g} s the connection of {_role(conn)} {what}, {tcp_info(conn)}; expected an error")
+    what = "is still open" if received is None else f"delivered {received!r}"
+    raise ExpectationFailed(f"{_role(conn)}: expected an error on the connection within {within:g} s, but it {what}; {tcp_info(conn)}")
 
 
 # struct tcp_info of include/uapi/linux/tcp.h: the fields of each size in bytes, in order. The word behind the last of them is

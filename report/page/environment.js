@@ -1,10 +1,10 @@
 const EXIT_STATUS = {
-  0: "nothing that --fail-on names",
+  0: "nothing that --fail-on names was found",
   1: "a regression or a failure",
   2: "wrong usage",
-  3: "a machine or the harness was lost",
-  6: "no test was judged",
-  125: "a kernel could not be had or booted",
+  3: "a machine or the harness failed, or tests did not run",
+  6: "nothing was judged",
+  125: "a kernel could not be fetched or booted",
   130: "interrupted",
 };
 
@@ -18,9 +18,9 @@ function showEnvironment(section) {
     seed: (kernel) => kernel.seed,
     accelerator: (kernel) => kernel.accel,
     QEMU: (kernel) => kernel.qemu,
-    "running after": (kernel) => seconds(kernel.boot_s),
+    "ready after": (kernel) => seconds(kernel.boot_s),
     "first test after": (kernel) => seconds(kernel.first_test_s),
-    memory: (kernel) => (kernel.peak_mb === null ? "" : `${Math.round(kernel.peak_mb)} MB`),
+    "peak memory": (kernel) => (kernel.peak_mb === null ? "" : `${Math.round(kernel.peak_mb)} MB`),
     tests: (kernel) =>
       countsOf(kernel)
         .map(([outcome, count]) => `${count} ${outcome}`)
@@ -69,7 +69,7 @@ function showEnvironment(section) {
       Object.entries({
         arguments: run.arguments.join(" ") || "none",
         started: run.started,
-        took: duration(run.duration_s),
+        duration: duration(run.duration_s),
         "exit status": `${run.exit_status}${EXIT_STATUS[run.exit_status] ? `, ${EXIT_STATUS[run.exit_status]}` : ""}`,
         Python: run.python,
       }).map(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]),

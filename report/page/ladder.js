@@ -51,7 +51,7 @@ function ladderOf(packets, roles) {
     "hosts",
     36,
     {"aria-hidden": "true"},
-    [...lanes].map(([name, addresses]) => hostOf(name, [...addresses], places.get(name))),
+    [...lanes].map(([name, all]) => hostOf(name, [...all], places.get(name))),
   );
   const lines = [...places.values()].map((at) => drawing("line", {class: "lane", x1: at, x2: at, y1: 0, y2: y + 14}));
   const ladder = frame(
@@ -63,7 +63,7 @@ function ladderOf(packets, roles) {
   );
   const note =
     packets.length > shown.length
-      ? element("p", {class: "hint"}, `The last ${shown.length} of ${packets.length} packets; the file has them all.`)
+      ? element("p", {class: "hint"}, `Showing the last ${shown.length} of ${packets.length} packets; the pcap file has all of them.`)
       : null;
   return [
     note,
@@ -84,8 +84,8 @@ function lanesOf(packets, roles) {
   return new Map([...lanes].sort(([one], [other]) => rank(one) - rank(other)));
 }
 
-function hostOf(name, addresses, x) {
-  const named = addresses
+function hostOf(name, all, x) {
+  const named = all
     .filter((address) => address !== name)
     .sort((one, other) => one.startsWith("fe80:") - other.startsWith("fe80:"));
   return [
@@ -93,7 +93,7 @@ function hostOf(name, addresses, x) {
       "text",
       {class: "host", x, y: 14, "text-anchor": "middle"},
       name,
-      drawing("title", {}, addresses.join(" ")),
+      drawing("title", {}, all.join(" ")),
     ),
     drawing(
       "text",

@@ -14,7 +14,7 @@ for (const [name, show] of Object.entries(sections)) {
   } catch (error) {
     // The other sections still have something to say.
     console.error(error);
-    section.append(element("p", {}, `This section cannot be drawn: ${error.message}`));
+    section.append(element("p", {}, `Cannot draw this section: ${error.message}`));
   }
 }
 

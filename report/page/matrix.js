@@ -27,7 +27,7 @@ function showMatrix(section) {
     element(
       "p",
       {class: "hint"},
-      "One sign per parameter set; \u00b7 was not run. Arrow keys go from sign to sign, Enter opens.",
+      "One sign per parameter set; \u00b7 means not run. Arrow keys move between signs, Enter opens one.",
     ),
     matrix,
   );

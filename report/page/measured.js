@@ -3,10 +3,10 @@
 
 function showMeasurements(section) {
   const all = measurementsOf();
-  if (!all.length) return section.append(element("p", {class: "none"}, "Nothing was measured."));
+  if (!all.length) return section.append(element("p", {class: "none"}, "No measurements."));
   const shown = element("span", {class: "shown", role: "status"});
   const box = filterBox("filter measurements", update),
-    moved = checkBox(" only what moved", false, update);
+    moved = checkBox(" only those that moved", false, update);
   const groups = Map.groupBy(
     all.map((each) => ({...each, node: cardOf(each)})),
     (each) => each.name.split(".", 1)[0],
@@ -29,7 +29,7 @@ function showMeasurements(section) {
     element(
       "p",
       {class: "hint"},
-      "The band is the tolerance around the first kernel's figure; what lies outside has moved: a square.",
+      "The band is the tolerance around the first kernel's value. A value outside it has moved and is a square.",
     ),
     element(
       "div",

@@ -65,13 +65,13 @@ function payload(packet) {
 }
 
 function fragmentOf(eighths, more) {
-  return eighths || more ? {fragment: ` fragment at ${8 * eighths}${more ? "" : ", last"}`, later: eighths > 0} : {};
+  return eighths || more ? {fragment: ` fragment at ${8 * eighths}${more ? "" : ", last"}`, notFirst: eighths > 0} : {};
 }
 
 function transport(packet, sides) {
-  const {protocol, inside, size, fragment = "", later} = payload(packet),
+  const {protocol, inside, size, fragment = "", notFirst} = payload(packet),
     name = protocolName(protocol);
-  if (later) return {kind: "other", text: `${name}${fragment} len ${size}`};
+  if (notFirst) return {kind: "other", text: `${name}${fragment} len ${size}`};
   switch (protocol) {
     case 6:
       return tcp(packet, inside, size, sides);

@@ -11,7 +11,7 @@ function readCapture(base64) {
   const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)),
     file = new DataView(bytes.buffer);
   if (bytes.length < 24 || file.getUint32(0, true) !== PCAP_NANOSECONDS || file.getUint32(20, true) !== ETHERNET)
-    throw new Error("no Ethernet capture in nanoseconds");
+    throw new Error("not an Ethernet pcap with nanosecond timestamps");
   const packets = [],
     sides = new Map(),
     first = [];
@@ -31,7 +31,7 @@ function rest(view, from) {
 }
 
 function frameOf(frame, sides) {
-  const found = {source: "?", destination: "?", kind: "other", text: "cut short"};
+  const found = {source: "?", destination: "?", kind: "other", text: "truncated"};
   try {
     const type = frame.getUint16(12),
       inside = rest(frame, 14);

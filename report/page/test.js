@@ -23,7 +23,7 @@ function showTest(dialog, {kernel, test}) {
     ...content(test.message, (text) => element("pre", {class: `message ${test.outcome}`}, text)),
     ...content(test.issue, (text) => element("p", {}, element("strong", {}, "Known issue: "), text)),
     ...content(test.listed, (text) =>
-      element("p", {}, element("strong", {}, "Listed for another reason: "), text.join("; ")),
+      element("p", {}, element("strong", {}, "Signature differs from known issue: "), text.join("; ")),
     ),
     ...content(test.signatures, (all) =>
       element("p", {class: "hint"}, element("strong", {}, "Signature: "), element("code", {}, all.join(" | "))),
@@ -32,7 +32,7 @@ function showTest(dialog, {kernel, test}) {
       element(
         "div",
         {},
-        element("strong", {}, "The kernel may lack:"),
+        element("strong", {}, "The kernel may lack these fixes:"),
         element(
           "ul",
           {},
@@ -71,8 +71,8 @@ function tracebackLine(line) {
 }
 
 function factsOf(kernel, test) {
-  const times = [`${seconds(test.virtual_s ?? 0)} by the kernel's clock`, `${seconds(test.wall_s ?? 0)} by the host's`];
-  const earlier = test.attempts ? [`run again after the machine ended early: ${test.attempts.join(", ")}`] : [];
+  const times = [`${seconds(test.virtual_s ?? 0)} on the kernel's clock`, `${seconds(test.wall_s ?? 0)} on the host's`];
+  const earlier = test.attempts ? [`run again because the machine ended early: ${test.attempts.join(", ")}`] : [];
   return [kernel.release || kernel.spec, ...times, ...earlier].join(", ");
 }
 
@@ -101,7 +101,7 @@ function captureOf(kernel, test, {host, base64, cut}, open) {
   const save = element(
     "a",
     {href: `data:application/vnd.tcpdump.pcap;base64,${base64}`, download: file},
-    "save the pcap file",
+    "download the pcap file",
   );
   return later(`Packets of ${host}`, open, () => {
     try {
@@ -112,14 +112,14 @@ function captureOf(kernel, test, {host, base64, cut}, open) {
         element(
           "p",
           {class: "hint"},
-          plural(packets.length, "packet") + (cut ? `; ${cut} earlier ones did not fit` : ""),
-          ". A host that forwards sees a packet twice. ",
+          plural(packets.length, "packet") + (cut ? `; ${cut} earlier ones were left out` : ""),
+          ". A forwarding host captures each packet twice. ",
           save,
         ),
         packets.length ? ladderOf(packets, rolesOf(test)) : null,
       );
     } catch (error) {
-      return element("p", {}, `This capture cannot be drawn: ${error.message}. `, save);
+      return element("p", {}, `Cannot draw this capture: ${error.message}. `, save);
     }
   });
 }

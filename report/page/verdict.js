@@ -33,7 +33,7 @@ function comparisonOf(comparison) {
       "li",
       {},
       linkTo(label, each.id),
-      element("span", {class: "change"}, changed(each)),
+      element("span", {class: "change"}, fromTo(each)),
       each.why ? element("p", {class: "why"}, each.why) : null,
       (each.candidates ?? []).map((fix) => element("p", {class: "why"}, `may lack: ${fix}`)),
     );
@@ -44,13 +44,13 @@ function comparisonOf(comparison) {
     headline(comparison.state, comparison.head),
     list("Regressions", regressions, change(comparison.new), true),
     list("Incomplete", incomplete, (line) => element("li", {class: "line"}, line), true),
-    list("Gone: the new kernel lacks what they need", gone, change(comparison.new), true),
+    list("Gone: the new kernel lacks a feature", gone, change(comparison.new), true),
     list("Fixed", fixes, change(old), open(fixes)),
     list("Drifted", drift, (line) => element("li", {class: "line"}, line), open(drift)),
     changesOf(comparison),
     list("Known issues on both", known, change(comparison.new), open(known)),
-    list("New: the old kernel lacks what they need", fresh, change(comparison.new), open(fresh)),
-    list("Skipped on both: neither has what they need", lacking, (group) => unjudgedOf(comparison, group), false),
+    list("New: the old kernel lacks a feature", fresh, change(comparison.new), open(fresh)),
+    list("Skipped on both: both kernels lack a feature", lacking, (group) => unjudgedOf(comparison, group), false),
     list("Not judged", unjudged, (group) => unjudgedOf(comparison, group), open(unjudged)),
   );
 }
@@ -68,9 +68,9 @@ function changesOf(comparison) {
         element(
           "div",
           {},
-          element("p", {class: "why"}, `for example: ${each.example}`),
+          element("p", {class: "why"}, `example: ${each.example}`),
           element("p", {class: "why"}, `on ${each.kernels.join(", ")}`),
-          each.follows.length ? element("p", {class: "why"}, `with it: ${each.follows.join("; ")}`) : null,
+          each.follows.length ? element("p", {class: "why"}, `follows from it: ${each.follows.join("; ")}`) : null,
           element(
             "ul",
             {class: "entries"},
@@ -78,7 +78,7 @@ function changesOf(comparison) {
           ),
         ),
       ),
-      element("p", {class: "why"}, each.why || "nothing explains it"),
+      element("p", {class: "why"}, each.why || "unexplained"),
     );
   const of = (title, vocabulary) => {
     const entries = changes.filter((each) => each.vocabulary === vocabulary);
@@ -87,10 +87,10 @@ function changesOf(comparison) {
       ? later(`${title} (${entries.length})`, open, () => element("ul", {class: "entries"}, entries.map(kind)))
       : null;
   };
-  return details(`Changes: ${changed}`, true, of("Of behaviour", false), of("Of vocabulary", true));
+  return details(`Changes: ${changed}`, true, of("Behaviour", false), of("Vocabulary", true));
 }
 
-function changed(each) {
+function fromTo(each) {
   return [outcomeMark(each.was, ` ${each.was}`), " \u2192 ", outcomeMark(each.now, ` ${each.now}`)];
 }
 

@@ -90,12 +90,12 @@ class _Raises:
     def __exit__(self, kind, value, traceback):
         names = ", ".join(each.__name__ for each in self.expected)
         if kind is None:
-            raise Failed("expected %s, and nothing was raised" % names)
+            raise Failed("DID NOT RAISE %s" % names)
         if not issubclass(kind, self.expected):
             return False
         self.type, self.value = kind, value
         if self.match and not re.search(self.match, str(value)):
-            raise AssertionError("expected %s that says %r, it says %r" % (names, self.match, str(value)))
+            raise AssertionError("%s does not match %r: %r" % (names, self.match, str(value)))
         return True
 
 

@@ -19,7 +19,7 @@ def jiffies(seconds):
 
 
 @pytest.fixture
-def full(audit):
+def stalled_daemon(audit):
     """A daemon that does not read, and a limit that a few records exceed."""
     daemon = audit.full_daemon()
     audit.control.set(backlog_limit=LIMIT)
@@ -27,7 +27,7 @@ def full(audit):
     return daemon
 
 
-def test_sender_over_the_backlog_limit_waits_for_one_round_of_kauditd(audit, full, measure):
+def test_sender_over_the_backlog_limit_waits_for_one_round_of_kauditd(audit, stalled_daemon, measure):
     """kauditd tries 6 times (11 with audit=1), drains the queue and wakes the sender, long before the 60 s."""
     audit.control.set(backlog_wait_time=jiffies(60))
     sender = audit.process()
@@ -37,7 +37,7 @@ def test_sender_over_the_backlog_limit_waits_for_one_round_of_kauditd(audit, ful
     assert AT_ONCE < measure("audit.held_by_backlog", held, "s", timer_slack(*ONE_ROUND)) <= approx_timer(*ONE_ROUND).most
 
 
-def test_sender_waits_no_longer_than_backlog_wait_time(audit, full, measure):
+def test_sender_waits_no_longer_than_backlog_wait_time(audit, stalled_daemon, measure):
     """50 ms, not the 600 ms that kauditd takes."""
     audit.control.set(backlog_wait_time=jiffies(0.05))
     sender = audit.process()
@@ -47,7 +47,7 @@ def test_sender_waits_no_longer_than_backlog_wait_time(audit, full, measure):
     assert measure("audit.held_for_wait_time", held, "s", timer_slack(0.05)) == approx_timer(0.05)
 
 
-def test_backlog_wait_time_0_holds_no_sender(audit, full):
+def test_backlog_wait_time_0_holds_no_sender(audit, stalled_daemon):
     """The same burst goes through at once."""
     audit.control.set(backlog_wait_time=0)
     sender = audit.process()
@@ -55,7 +55,7 @@ def test_backlog_wait_time_0_holds_no_sender(audit, full):
     assert sender.call("users", "burst", LIMIT + 2) < AT_ONCE
 
 
-def test_backlog_limit_0_means_no_limit(audit, full):
+def test_backlog_limit_0_means_no_limit(audit, stalled_daemon):
     """Of 100 records none is held and none lost."""
     audit.control.set(backlog_wait_time=jiffies(60), backlog_limit=0)
     sender, lost = audit.process(), audit.status().lost
@@ -64,7 +64,7 @@ def test_backlog_limit_0_means_no_limit(audit, full):
     assert audit.status().lost == lost
 
 
-def test_held_sender_is_uninterruptible_and_released_within_2_seconds(audit, full):
+def test_held_sender_is_uninterruptible_and_released_within_2_seconds(audit, stalled_daemon):
     """State D while it waits."""
     audit.control.set(backlog_wait_time=jiffies(60))
     sender = audit.process()
@@ -75,15 +75,15 @@ def test_held_sender_is_uninterruptible_and_released_within_2_seconds(audit, ful
     sender.finish(within=2)
 
 
-def test_kernel_record_waits_backlog_wait_time_and_is_lost(audit, full, measure):
+def test_kernel_record_waits_backlog_wait_time_and_is_lost(audit, stalled_daemon, measure):
     """A login over the backlog limit: the process waits for backlog_wait_time, the wait is added to
     backlog_wait_time_actual, and the record counts as lost."""
     audit.control.set(backlog_wait_time=0)
     crowd, login = audit.process(), audit.process()
-    audit.settle(full)
+    audit.settle(stalled_daemon)
     before = audit.status()
     crowd.call("users", "burst", LIMIT + 2)
-    audit.control.set_without_answer(backlog_wait_time=jiffies(0.05))
+    audit.control.set_unacknowledged(backlog_wait_time=jiffies(0.05))
 
     held = login.timed("log_in").seconds
 
@@ -95,23 +95,23 @@ def test_kernel_record_waits_backlog_wait_time_and_is_lost(audit, full, measure)
     assert approx_timer(0.05).least <= waited < 0.1 + held
 
 
-def test_the_audit_daemons_own_records_are_never_held(audit, full):
+def test_the_audit_daemons_own_records_are_never_held(audit, stalled_daemon):
     """A held daemon could not read: its login goes through at once, while another's is held."""
     audit.control.set(backlog_wait_time=jiffies(60))
     crowd, other = audit.process(), audit.process()
     crowd.start("users", "burst", LIMIT + 2)
     eventually("process state of the sender of many records", lambda: crowd.state, "D", within=0.08, every=0.002)
     other.start("log_in")
-    eventually("process state of the other sender", lambda: other.state, "D", within=0.08, every=0.002)
+    eventually("process state of the second sender", lambda: other.state, "D", within=0.08, every=0.002)
 
-    assert full.timed("log_in").seconds < AT_ONCE
+    assert stalled_daemon.timed("log_in").seconds < AT_ONCE
 
     for process in (crowd, other):
         process.finish(within=120)
 
 
-@pytest.mark.virtual_clock("the default wait time is a minute")
-def test_five_held_senders_are_all_released_within_a_minute(audit, full, measure):
+@pytest.mark.virtual_clock("waits 60 s, the default backlog_wait_time")
+def test_five_held_senders_are_all_released_within_a_minute(audit, stalled_daemon, measure):
     """Five senders at the default of 60 s. They wait exclusively: each round of kauditd wakes one, and the last may
     wait the full time, but no longer."""
     audit.control.set(backlog_wait_time=jiffies(60))

@@ -31,7 +31,7 @@ def test_daemon_with_a_full_buffer_unregisters_in_100_ms(audit, measure):
 def test_overrun_daemon_reads_enobufs_once(audit):
     """At the next read (netlink(7)); then what its buffer held."""
     daemon = audit.full_daemon()
-    with refused("ENOBUFS", "recv() of the audit daemon whose buffer overflowed"):
+    with refused("ENOBUFS", "recv() of the audit daemon after its buffer overflowed"):
         daemon.call("receive", 5)
 
     assert len(daemon.call("receive")) > 1
@@ -79,7 +79,7 @@ def test_undelivered_record_is_retried_before_the_next_one(audit):
     sender.call("user", "first")
     audit.settle(daemon)
     assert daemon.call("row").drops > drops
-    daemon.call("catch_up")
+    daemon.call("drain")
 
     sender.call("user", "second")
 
@@ -93,14 +93,14 @@ def test_every_record_is_delivered_or_counted_as_lost(audit):
     if HOLDS_RECORDS not in Path("/proc/cmdline").read_text().split():
         pytest.skip(f"needs {HOLDS_RECORDS} on the kernel's command line")
     daemon, sender = audit.full_daemon(), audit.process()
-    daemon.call("catch_up")
+    daemon.call("drain")
     before = audit.status().lost
     for number in range(20):
         sender.call("user", f"record {number}")
         audit.settle(daemon)
-    daemon.call("catch_up")
+    daemon.call("drain")
     sender.call("user", "last")
 
     delivered = [record.message for record in daemon.call("receive_until", "last")]
     lost = audit.status().lost - before
-    assert sum(f"record {number}" in delivered for number in range(20)) + lost == 20, f"{lost} lost, got {delivered}"
+    assert sum(f"record {number}" in delivered for number in range(20)) + lost == 20, f"{lost} records lost, delivered: {delivered}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from netns import TICK, NotMet, eventually, stopwatch, timer_slack
+from netns import TICK, ExpectationFailed, eventually, stopwatch, timer_slack
 
 LIMIT = 8
 AT_ONCE = 0.05
@@ -47,7 +47,7 @@ def test_daemon_blocked_in_unregistering_can_be_killed(audit, measure):
     daemon, other = audit.full_daemon(), audit.process()
     daemon.start("unregister")
     eventually("process state of the audit daemon", lambda: daemon.state, "S", within=0.08, every=0.002)
-    with pytest.raises(NotMet):
+    with pytest.raises(ExpectationFailed):
         daemon.finish(within=0.01)
 
     with stopwatch() as took:

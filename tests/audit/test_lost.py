@@ -17,11 +17,11 @@ def kernel_log():
     """A function that returns the lines that the kernel has logged so far within the block."""
     lines = []
     with KernelLog() as log:
-        def so_far():
+        def lines_so_far():
             lines.extend(record.text for record in log.records())
             return lines
 
-        yield so_far
+        yield lines_so_far
 
 
 def lose_one(audit):
@@ -79,7 +79,7 @@ def test_rate_limit_count_restarts_after_a_second(audit, clock):
     sender = audit.process()
     audit.control.set(rate_limit=10)
 
-    def lost_of_one():
+    def lost_of_one_message():
         before = audit.status().lost
         sender.call("users", "one", 1)
         return audit.status().lost - before
@@ -88,9 +88,9 @@ def test_rate_limit_count_restarts_after_a_second(audit, clock):
     clock.sleep(1.5)
     sender.call("users", "burst", 20)
     clock.sleep(0.7)
-    assert lost_of_one() == 1
+    assert lost_of_one_message() == 1
     clock.sleep(0.5)
-    assert lost_of_one() == 0
+    assert lost_of_one_message() == 0
 
 
 @pytest.mark.parametrize("mode, reasons", [(FAIL_SILENT, 0), (FAIL_PRINTK, 1)], ids=["silent", "printk"])
@@ -100,7 +100,7 @@ def test_reason_of_a_loss_is_logged_in_failure_mode_printk_only(audit, mode, rea
     with kernel_log() as lines:
         lose_one(audit)
 
-        eventually("whether the kernel's log has audit_lost=", lambda: any("audit_lost=" in line for line in lines()), True, within=5)
+        eventually("audit_lost= in the kernel's log", lambda: any("audit_lost=" in line for line in lines()), True, within=5)
         assert sum(line.endswith("backlog limit exceeded") for line in lines()) == reasons
 
 
@@ -120,7 +120,7 @@ def test_backlog_wait_time_is_limited_to_ten_minutes(audit):
     """Ten times the default of 60 s is accepted, one jiffy more is EINVAL."""
     most = round(600 / TICK)
     audit.control.set(backlog_wait_time=most)
-    with refused("EINVAL", "setting backlog_wait_time above the most"):
+    with refused("EINVAL", "setting backlog_wait_time above its maximum"):
         audit.control.set(backlog_wait_time=most + 1)
 
     assert audit.status().backlog_wait_time == most

@@ -1,10 +1,11 @@
 """An audit record takes memory until it is read, and no longer."""
 
-import os
 import re
 from pathlib import Path
 
 import pytest
+
+from fixtures.machine import own_machine
 
 COUNT, AT_A_TIME = 2000, 50
 # Bytes. A record takes at least 768: a struct sk_buff, and a data area of 512.
@@ -18,8 +19,8 @@ def unreclaimable():
 
 @pytest.fixture
 def alone():
-    if "KDRIFT_CLOCK" not in os.environ:
-        pytest.skip("looks at the whole machine's memory: runs with --kernel")
+    if not own_machine():
+        pytest.skip("measures the memory of the whole machine: run it with --kernel")
 
 
 def test_records_that_the_daemon_has_read_take_no_memory(audit, alone, measure):

@@ -26,9 +26,9 @@ def test_overrun_multicast_reader_reads_enobufs_once(audit):
     """ENOBUFS, then the records that its buffer held, then the new ones (netlink(7))."""
     reader, sender = audit.process(receive_buffer=SMALL, multicast=True), audit.process()
     sender.call("users", "burst", 20)
-    eventually("whether records were dropped at the multicast reader's socket", lambda: reader.call("row").drops > 0, True, within=5)
+    eventually("records dropped at the multicast reader's socket", lambda: reader.call("row").drops > 0, True, within=5)
 
-    with refused("ENOBUFS", "recv() of the multicast reader whose buffer overflowed"):
+    with refused("ENOBUFS", "recv() of the multicast reader after its buffer overflowed"):
         reader.call("receive", 5)
     assert "burst-0" in [record.message for record in reader.call("receive")]
     sender.call("user", "afterwards")

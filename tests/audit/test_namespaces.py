@@ -4,7 +4,7 @@ Source: audit_netlink_ok() and audit_multicast_bind() in kernel/audit.c.
 """
 
 from netns import approx_timer, eventually, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.libc import CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUSER
 
 
@@ -13,7 +13,7 @@ def refusal(process, method, *arguments):
     try:
         process.call(method, *arguments)
     except OSError as error:
-        return name(error.errno)
+        return errno_name(error.errno)
 
 
 def test_audit_requests_from_another_user_namespace_get_econnrefused(audit):
@@ -27,7 +27,7 @@ def test_audit_requests_from_another_user_namespace_get_econnrefused(audit):
 
 def test_readlog_cannot_be_joined_from_another_user_namespace(audit):
     """EPERM: CAP_AUDIT_READ counts in the initial user namespace only."""
-    with refused("EPERM", "a multicast reader in a user namespace"):
+    with refused("EPERM", "joining AUDIT_NLGRP_READLOG in a user namespace"):
         audit.process(unshare=CLONE_NEWUSER, multicast=True)
 
 

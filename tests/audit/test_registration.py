@@ -4,7 +4,7 @@ import os
 import signal
 
 from netns import approx_timer, eventually, stopwatch, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 
 
 def refusal(process, method, *arguments):
@@ -12,7 +12,7 @@ def refusal(process, method, *arguments):
     try:
         process.call(method, *arguments)
     except OSError as error:
-        return name(error.errno)
+        return errno_name(error.errno)
 
 
 def test_the_registered_daemon_gets_the_records(audit):
@@ -27,7 +27,7 @@ def test_the_registered_daemon_gets_the_records(audit):
 
 def test_process_can_register_only_itself(audit):
     """EINVAL for another process's PID (AUDIT_SET, AUDIT_STATUS_PID)."""
-    with refused("EINVAL", "registering another process than the sender"):
+    with refused("EINVAL", "registering a process other than the sender"):
         audit.control.set(pid=os.getppid() or 1)
 
     assert audit.status().pid == 0

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from netns.attempt import refused
-from netns.found import Found
 from netns.hosts.actor import Actor
+from netns.named import NamedList
 
 AUDIT_CAPSET = 1322
 _CAPSET = 126                               # on x86-64
@@ -34,7 +34,7 @@ class Capable:
         return effective
 
 
-@pytest.mark.skipif(struct.calcsize("P") != 8, reason="the number of capset(2) is that of x86-64")
+@pytest.mark.skipif(struct.calcsize("P") != 8, reason="needs the x86-64 number of capset(2)")
 def test_capset_record_shows_the_inheritable_set(audit):
     """cap_pi is the inheritable set; kernels without "audit: fix incorrect inheritable capability in CAPSET records"
     have the effective set there."""
@@ -49,7 +49,7 @@ def test_capset_record_shows_the_inheritable_set(audit):
     assert effective != CAP_AUDIT_WRITE
     audit.process().call("user", "done")
     records = daemon.call("receive_until", "done")
-    record = Found("records CAPSET that the audit daemon received", (each for each in records if each.kind == AUDIT_CAPSET)).only()
+    record = NamedList("CAPSET records received by the audit daemon", (each for each in records if each.kind == AUDIT_CAPSET)).only()
     fields = dict(field.split("=") for field in record.text.split())
     assert int(fields["cap_pi"], 16) == CAP_AUDIT_WRITE, record.text
 
@@ -60,7 +60,7 @@ def directory():
         yield Path(name)
 
 
-@pytest.mark.parametrize("fate", ["there", "removed", "renamed", "replaced"])
+@pytest.mark.parametrize("fate", ["unchanged", "removed", "renamed", "replaced"])
 def test_exe_rule_can_be_deleted_whatever_happened_to_its_file(audit, directory, fate):
     """The same path deletes it; a second attempt gets ENOENT. Kernels without "audit: fix removal of dangling
     executable rules" do not find the file any more, and keep the rule for ever."""

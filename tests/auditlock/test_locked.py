@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.audit import LOCKED
 from netns import eventually
-from netns.attempt import name
+from netns.attempt import errno_name
 from netns.netlink.audit import AUDIT_MAKE_EQUIV, AUDIT_TRIM, AuditSocket
 
 CAPSET, CAPGET = 126, 125                   # on x86-64; any two system calls would do
@@ -17,7 +17,7 @@ def refusal(change):
     try:
         change()
     except OSError as error:
-        return name(error.errno)
+        return errno_name(error.errno)
     return "accepted"
 
 
@@ -27,8 +27,8 @@ def settled(control):
     return control.status()
 
 
-@pytest.mark.last("a locked configuration stays locked for as long as the machine runs")
-@pytest.mark.virtual_clock("locks the audit system until the next boot: it takes a machine of its own")
+@pytest.mark.last("a locked configuration stays locked until the next boot")
+@pytest.mark.virtual_clock("locks the audit configuration until the next boot: needs its own machine")
 def test_a_locked_configuration_refuses_every_change():
     """EPERM for settings, rules and watched trees; the configuration stays. Kernels without "audit: enforce
     AUDIT_LOCKED for AUDIT_TRIM and AUDIT_MAKE_EQUIV" still change trees."""

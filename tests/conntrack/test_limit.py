@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from fixtures.topologies import LAN
-from netns import TICK, CommandError, lacks
+from netns import TICK, CommandError, missing_feature
 from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(LAN)
@@ -37,7 +37,7 @@ def test_connections_over_the_limit_are_refused(net, family, clock, limit, origi
     try:
         limit(server, family)
     except CommandError as error:
-        raise lacks("no limit of connections", error) from error
+        raise missing_feature("no match for a connection limit", error) from error
     listener = server.socket(family)
     listener.bind((LOCALHOST[family] if origin == "localhost" else server.address(family), PORT))
     listener.listen()

@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from netns import Network
+from netns.hosts.pinned import NO_ICMP_LIMITS
 
 PINNED = {
     "net.ipv4.tcp_syn_retries": 6,
@@ -12,13 +13,8 @@ PINNED = {
     "net.ipv4.tcp_ecn": 0,
     "net.ipv4.tcp_abort_on_overflow": 0,
     "net.ipv4.tcp_rfc1337": 0,
-    "net.ipv4.icmp_ratelimit": 0,
-    "net.ipv4.icmp_ratemask": 0,
-    "net.ipv6.icmp.ratelimit": 0,
-    "net.ipv6.icmp.ratemask": "\n",
+    **NO_ICMP_LIMITS,
     "net.ipv4.ip_no_pmtu_disc": 0,
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
 }
 # The number of SYNs 1 s apart before exponential backoff; since 6.5.
 LINEAR = "net.ipv4.tcp_syn_linear_timeouts"
@@ -28,7 +24,6 @@ LINEAR = "net.ipv4.tcp_syn_linear_timeouts"
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-        host.pin({f"net.ipv4.conf.{interface.name}.rp_filter": 0 for interface in host.interfaces.values()})
 
 
 @pytest.fixture

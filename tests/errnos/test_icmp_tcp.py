@@ -5,7 +5,7 @@ import pytest
 from fixtures.icmp_errors import ERRORS, HOST_UNREACHABLE, IGNORED, V4, V6, numbers
 from fixtures.topologies import ROUTED
 from netns import deliver, eventually, tcp_info, tcp_pair
-from netns.attempt import WAYS, attempt, events, name, refused, so_error
+from netns.attempt import WAYS, attempt, errno_name, events, refused, so_error
 from netns.packets import errqueue, icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -106,7 +106,7 @@ def test_error_queue_describes_the_icmp_error_that_aborted_an_attempt(net, famil
     for (kind, code), error in numbers(family).items():
         conn, outcome = connecting(net, family, "nonblocking", silence, kind, code, errqueue.receive_errors)
         queued = errqueue.next_error(conn)
-        seen[kind, code] = (outcome.error, name(queued.errno), queued.origin, queued.kind, queued.code, queued.offender,
+        seen[kind, code] = (outcome.error, errno_name(queued.errno), queued.origin, queued.kind, queued.code, queued.offender,
                             queued.destination)
         origin = errqueue.Origin.ICMP if family == V4 else errqueue.Origin.ICMP6
         expected[kind, code] = (error, error, origin, kind, code, net["router"].address(family, "client"), silence)

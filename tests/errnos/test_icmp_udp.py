@@ -8,7 +8,7 @@ import pytest
 from fixtures.icmp_errors import ERRORS, IGNORED, PORT_UNREACHABLE, V4, numbers
 from fixtures.topologies import ROUTED
 from netns import eventually
-from netns.attempt import events, name, refused, so_error
+from netns.attempt import errno_name, events, refused, so_error
 from netns.packets import errqueue, icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -44,7 +44,7 @@ def reported(net, family, sock):
         answer(net, family, sock, kind, code)
         woken = "ERR" in events(sock)
         seen[kind, code] = so_error(sock)
-        assert woken == bool(seen[kind, code]), f"{kind}, {code}: epoll and SO_ERROR differ"
+        assert woken == bool(seen[kind, code]), f"ICMP type {kind} code {code}: EPOLLERR {woken}, SO_ERROR {seen[kind, code]!r}"
     return seen
 
 
@@ -69,7 +69,7 @@ def test_recverr_queues_every_icmp_error(net, family, udp, connected):
     for (kind, code), error in numbers(family).items():
         answer(net, family, sock, kind, code)
         queued = errqueue.next_error(sock)
-        seen[kind, code] = (name(queued.errno), queued.origin, queued.kind, queued.code, queued.offender,
+        seen[kind, code] = (errno_name(queued.errno), queued.origin, queued.kind, queued.code, queued.offender,
                             queued.destination)
         expected[kind, code] = (error, origin, kind, code, offender, target)
         # Reading the last queued error also clears SO_ERROR: ip_recv_error().
@@ -84,7 +84,7 @@ def test_so_error_is_the_errno_of_the_queued_error(net, family, udp):
     seen = {}
     for kind, code in ERRORS[family]:
         answer(net, family, sock, kind, code)
-        seen[kind, code] = (so_error(sock), name(errqueue.next_error(sock).errno))
+        seen[kind, code] = (so_error(sock), errno_name(errqueue.next_error(sock).errno))
 
     assert seen == {each: (error, error) for each, error in numbers(family).items()}
 
@@ -121,7 +121,7 @@ def test_hard_error_wakes_a_blocked_recv(net, family, udp):
         try:
             sock.recv(1)
         except OSError as error:
-            failures.append(name(error.errno))
+            failures.append(errno_name(error.errno))
 
     reader = threading.Thread(target=receive, daemon=True)
     reader.start()

@@ -9,7 +9,7 @@ import pytest
 from fixtures.icmp_errors import V4, numbers
 from fixtures.topologies import ROUTED
 from netns import eventually, tcp_info, tcp_pair, timer_slack
-from netns.attempt import WAYS, attempt, name, refused, so_error
+from netns.attempt import WAYS, attempt, errno_name, refused, so_error
 from netns.hosts import firewall, reject
 from netns.hosts.qdisc import qdisc
 from netns.packets import errqueue, icmp
@@ -28,7 +28,7 @@ OUT_OF_REACH = {V4: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 
 
 @contextmanager
-def distant(client):
+def delayed_answers(client):
     """Answers take 10 ms, as over a network: over a bare link they arrive while connect() is still sending, when the kernel
     only notes them (sk_err_soft), and the attempt fails at the next SYN."""
     with qdisc(client, "to-router", "netem", "delay", "10ms"):
@@ -50,7 +50,7 @@ def test_each_reject_type_gives_udp_its_errno(net, family, flavour, hook):
             sock.connect((server.address(family), port))
             sock.send(b"x")
             queued = errqueue.next_error(sock)
-            seen[answer] = (name(queued.errno), queued.kind, queued.code, queued.offender)
+            seen[answer] = (errno_name(queued.errno), queued.kind, queued.code, queued.offender)
             expected[answer] = (numbers(family)[answer.kind, answer.code], answer.kind, answer.code, offender)
 
     assert seen == expected
@@ -86,7 +86,7 @@ def test_reject_answers_datagrams_with_a_correct_or_no_checksum_only(net, family
     assert quoted_checksums(packets, family) == [0, right]
 
 
-def packet_of(family, source, destination, number, fragment):
+def sctp_packet(family, source, destination, number, fragment):
     """24 bytes of SCTP with this identification (IPv6: flow label); `fragment`: offset in bytes and whether more follow, or None."""
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     payload, (offset, more) = bytes(24), fragment or (0, False)
@@ -105,8 +105,8 @@ def test_reject_answers_only_the_first_fragment_of_a_packet(net, family):
     with reject.rejecting_protocol(router, family, socket.IPPROTO_SCTP), client.capture() as packets, \
             client.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         for number, fragment in enumerate([(24, False), (24, True), (0, True), None], start=1):
-            sender.sendto(packet_of(family, here, there, number, fragment), (there, 0))
-        packets.until("2 answers", lambda seen: len(answers(seen)) >= 2, within=5)
+            sender.sendto(sctp_packet(family, here, there, number, fragment), (there, 0))
+        packets.until("2 responses", lambda seen: len(answers(seen)) >= 2, within=5)
 
     at = slice(4, 6) if family == V4 else slice(2, 4)
     assert [int.from_bytes(answer.quoted[at], "big") for answer in answers(packets)] == [3, 4]
@@ -132,7 +132,7 @@ def test_each_reject_type_ends_a_connection_attempt(net, family, flavour):
     """After one SYN, with the errno of the ICMP error, whichever way the client waits for connect()."""
     client, server, router = net.nodes("client", "server", "router")
     seen, expected = {}, {}
-    with distant(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
+    with delayed_answers(client), reject.rejecting(router, family, "tcp", flavour, "forward") as ports:
         for port, answer in ports.items():
             for way in WAYS:
                 with client.capture("tcp") as packets:
@@ -178,7 +178,7 @@ def test_reject_in_the_output_hook_fails_sendto_with_eperm(net, family, flavour)
     client, server = net.nodes("client", "server")
     with reject.rejecting(client, family, "udp", flavour, "output") as ports:
         for port in ports:
-            with refused("EPERM", f"sendto() that an output chain rejects, port {port}"):
+            with refused("EPERM", f"sendto() to port {port}, which an output chain rejects"):
                 client.socket(family, socket.SOCK_DGRAM).sendto(b"x", (server.address(family), port))
 
 
@@ -203,7 +203,7 @@ def test_reject_routes_on_a_router_give_udp_their_errno(net, family, route):
     queued = errqueue.next_error(sock)
 
     answer = ROUTES[family][route]
-    assert (queued.kind, queued.code, name(queued.errno), queued.offender) == (
+    assert (queued.kind, queued.code, errno_name(queued.errno), queued.offender) == (
         *answer, numbers(family)[answer], router.address(family, "client"))
 
 
@@ -213,7 +213,7 @@ def test_reject_routes_on_a_router_end_a_connection_attempt(net, family, route):
     client, router = net.nodes("client", "router")
     router.run(["ip", "route", "add", route, OUT_OF_REACH[family]])
     seen = {}
-    with distant(client):
+    with delayed_answers(client):
         for way in WAYS:
             with client.capture("tcp") as packets:
                 outcome = attempt(client.socket(family), (OUT_OF_REACH[family], 9), way)

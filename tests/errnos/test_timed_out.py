@@ -8,7 +8,7 @@ import pytest
 from fixtures.icmp_errors import HOST_UNREACHABLE
 from fixtures.topologies import ROUTED
 from netns import MissingFeature, approx_timer, stopwatch, tcp_info, tcp_pair, timer_slack, wait_for_error
-from netns.attempt import WAYS, attempt, events, name
+from netns.attempt import WAYS, attempt, errno_name, events
 from netns.packets import icmp
 
 pytestmark = pytest.mark.topology(ROUTED)
@@ -57,7 +57,7 @@ def test_linear_syn_timeouts_precede_exponential_backoff(net, family, silence, s
     assert outcome.seconds == approx_timer(1, 1, 2)
 
 
-@pytest.mark.virtual_clock("the default takes more than two minutes")
+@pytest.mark.virtual_clock("waits more than 2 minutes, with the default tcp_syn_retries")
 @pytest.mark.parametrize("way", WAYS)
 def test_syns_follow_the_default_schedule_until_etimedout(net, family, silence, syn_retries, clock, measure, way):
     """tcp_syn_retries=6: SYNs at 0, 1, 3, 7, 15, 31, 63 s and ETIMEDOUT at 127 s; with 4 linear timeouts (since 6.5) at 0, 1,
@@ -113,7 +113,7 @@ def test_so_sndtimeo_ends_connect_but_not_the_connection_attempt(net, family, si
     assert (tcp_info(conn).state, events(conn)) == ("SYN_SENT", set())
 
 
-@pytest.mark.virtual_clock("the default takes a quarter of an hour")
+@pytest.mark.virtual_clock("waits 15 minutes, with the default tcp_retries2")
 @pytest.mark.parametrize("unreachable", [False, True], ids=("silence", "unreachable"))
 def test_established_connection_gives_up_after_15_retransmissions(net, family, clock, measure, unreachable):
     """tcp_retries2=15 (ip-sysctl.rst): 924.6 s, with an RTO that doubles from 200 ms to 120 s. ETIMEDOUT, or
@@ -130,8 +130,8 @@ def test_established_connection_gives_up_after_15_retransmissions(net, family, c
             icmp.send_error(router, client, *HOST_UNREACHABLE[family], icmp.quote(packets.sent()[0]))
         error = wait_for_error(conn, within=2000)
 
-    assert name(error) == ("EHOSTUNREACH" if unreachable else "ETIMEDOUT")
+    assert errno_name(error) == ("EHOSTUNREACH" if unreachable else "ETIMEDOUT")
     assert len(packets.sent()) == 1 + 15
     timeouts = [min(0.2 * 2**n, 120) for n in range(16)]
-    measured = measure(f"errno.established_{name(error)}_after", took.seconds, "s", timer_slack(*timeouts))
+    measured = measure(f"errno.established_{errno_name(error)}_after", took.seconds, "s", timer_slack(*timeouts))
     assert measured == approx_timer(*timeouts)

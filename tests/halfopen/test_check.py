@@ -11,7 +11,7 @@ from netns.traffic.closing import fence, states
 pytestmark = pytest.mark.topology(LAN)
 
 
-def nobody_waits_to_be_accepted(listener):
+def accept_queue_is_empty(listener):
     listener.setblocking(False)
     try:
         listener.accept()
@@ -41,7 +41,7 @@ def test_half_open_check_never_reaches_the_application(service, check):
     counted = service.server.counters().since(before)
     assert (counted["TcpExt.EmbryonicRsts"], counted["Tcp.AttemptFails"]) == (1, 1)
     assert "Tcp.PassiveOpens" not in counted
-    assert nobody_waits_to_be_accepted(service.listener)
+    assert accept_queue_is_empty(service.listener)
 
 
 def test_half_open_check_leaves_no_socket_behind(service, check):
@@ -80,7 +80,7 @@ def test_check_of_a_closed_port_fails_with_econnrefused(service, check):
     """A RST answers the SYN."""
     service.listener.close()
 
-    with refused("ECONNREFUSED", "a check of the closed port"):
+    with refused("ECONNREFUSED", "connect() to the closed port"):
         check.run(service)
 
 
@@ -91,9 +91,9 @@ def test_check_of_a_listener_with_a_full_accept_queue_times_out(service, check):
     service.listener.listen(0)
     waiting = service.client.socket(service.family)
     waiting.connect(service.address)
-    service.server.reaches("Tcp.PassiveOpens", 1, within=5)
+    service.server.await_counter("Tcp.PassiveOpens", 1, within=5)
 
-    with refused("ETIMEDOUT", "a check of the listener whose queue is full"):
+    with refused("ETIMEDOUT", "connect() to the listener with a full accept queue"):
         check.run(service)
 
     assert service.server.counter("TcpExt.ListenOverflows") >= 2

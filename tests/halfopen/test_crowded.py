@@ -12,7 +12,7 @@ pytestmark = pytest.mark.topology(LAN)
 BACKLOG = 8
 
 
-def left_of(requests, backlog, net, family, check, clock):
+def remaining(requests, backlog, net, family, check, clock):
     """How many of `requests` are left when those given up early are gone."""
     client, server = net.nodes("client", "server")
     service = Service(client, server, listen(server, family, backlog))
@@ -24,21 +24,21 @@ def left_of(requests, backlog, net, family, check, clock):
         return states(server).count("SYN_RECV")
 
 
-@pytest.mark.virtual_clock("8 s have to pass")
+@pytest.mark.virtual_clock("waits 8 s")
 @pytest.mark.parametrize("requests", [BACKLOG // 2, BACKLOG - 1], ids=("half", "nearly-all"))
 def test_old_requests_expire_early_until_half_of_the_syn_queue_is_free(net, family, check, clock, requests):
     """Half is kept for young ones: in a fuller queue a request older than a second gets two more SYN-ACKs instead of
     tcp_synack_retries, and is gone after 7 s (reqsk_timer_handler())."""
-    assert left_of(requests, BACKLOG, net, family, check, clock) == BACKLOG // 2
+    assert remaining(requests, BACKLOG, net, family, check, clock) == BACKLOG // 2
 
 
-@pytest.mark.virtual_clock("8 s have to pass")
+@pytest.mark.virtual_clock("waits 8 s")
 def test_full_syn_queue_of_2_expires_no_request_early(net, family, check, clock):
     """Up to four requests get all their retries, however small the backlog."""
-    assert left_of(2, 2, net, family, check, clock) == 2
+    assert remaining(2, 2, net, family, check, clock) == 2
 
 
-@pytest.mark.virtual_clock("16 s have to pass")
+@pytest.mark.virtual_clock("waits 16 s")
 def test_old_requests_keep_their_retries_while_most_are_young(net, family, check, clock):
     """A request is young until a second after its first SYN-ACK. Two old ones of five get the fourth retransmission of
     five, 8 s after the third, as in an empty queue."""

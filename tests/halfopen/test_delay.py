@@ -7,8 +7,8 @@ import pytest
 from fixtures.topologies import LAN
 from netns import approx_timer, deliver, tcp_info, timer_slack
 from netns.attempt import refused
-from netns.found import Found
 from netns.hosts.qdisc import qdisc
+from netns.named import NamedList
 from netns.packets import segment
 
 pytestmark = pytest.mark.topology(LAN)
@@ -62,12 +62,12 @@ def test_check_that_resets_after_the_delayed_ack_is_accepted(service, check, clo
     conn.close()
 
     peer = service.accept()
-    with refused("ECONNRESET", "recv() of the connection that was reset"):
+    with refused("ECONNRESET", "recv() on the reset connection"):
         peer.recv(1)
     assert tcp_info(peer).state == "CLOSE"
 
 
-@pytest.mark.virtual_clock("20 s have to pass")
+@pytest.mark.virtual_clock("waits 20 s")
 def test_ack_is_delayed_by_at_most_200_ms_on_a_slow_path(service, clock, measure):
     """Each delayed ACK that no data carries doubles the next delay (tcp_delack_timer_handler()), up to the round trip,
     here 600 ms, or 200 ms if that is less."""
@@ -83,6 +83,6 @@ def test_ack_is_delayed_by_at_most_200_ms_on_a_slow_path(service, clock, measure
 
     segments = [packet.time for packet in packets.received().which("with data", lambda packet: packet.flags == "PA")]
     sent = packets.sent()
-    held = Found("ACKs that server sent after a segment", (
+    held = NamedList("delays of the ACKs sent by server", (
         sent.which("after a segment", lambda ack, when=when: ack.time > when)[0].time - when for when in segments[:-1])).some()
     assert measure("halfopen.ack_held_back_at_most", max(held), "s", timer_slack(0.2)) == approx_timer(0.2)

@@ -69,7 +69,7 @@ def test_retransmitted_syn_gets_the_same_syn_ack(service, clock, measure):
 
 @pytest.mark.parametrize("retries, timers", [
     (0, (1,)), (1, (1, 2)),
-    pytest.param(5, (1, 2, 4, 8, 16, 32), marks=pytest.mark.virtual_clock("63 s have to pass")),
+    pytest.param(5, (1, 2, 4, 8, 16, 32), marks=pytest.mark.virtual_clock("waits 63 s")),
 ])
 def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, measure, retries, timers):
     """Retransmitted after 1, 2, 4 ... s, each time twice as late; when the last timer expires the request is gone."""

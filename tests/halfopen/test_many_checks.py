@@ -28,7 +28,7 @@ def checks(service, prepare, count):
                 conn.connect(address)
 
 
-def nothing(conn):
+def no_options(conn):
     pass
 
 
@@ -49,8 +49,8 @@ def test_half_open_checks_never_run_out_of_ports(service, few_ports, check, coun
 
 def test_ordinary_checks_run_out_of_ports(service, few_ports):
     """Each leaves its port in TIME_WAIT, or in FIN_WAIT2 until the server closes: EADDRNOTAVAIL at the fifth."""
-    with refused("EADDRNOTAVAIL", "one check more than there are ports"):
-        checks(service, nothing, PORTS + 1)
+    with refused("EADDRNOTAVAIL", f"connect() number {PORTS + 1} with {PORTS} ephemeral ports"):
+        checks(service, no_options, PORTS + 1)
 
     assert service.server.counter("Tcp.PassiveOpens") == PORTS
 
@@ -60,7 +60,7 @@ def test_port_of_an_ordinary_check_in_time_wait_cannot_be_bound(service):
     closed = service.closed("client", port=40000)
     again = service.client.socket(service.family)
 
-    with refused("EADDRINUSE", "bind() to the port in TIME_WAIT"):
+    with refused("EADDRINUSE", "bind() to a port in TIME_WAIT"):
         again.bind(closed.local)
 
     assert time_waits(service.client) == 1

@@ -104,7 +104,8 @@ def test_a_flavour_that_the_mirror_dropped_is_replaced_by_another_of_the_version
         (tmp_path / deb.name).rename(deb)
 
     assert (kernel.package, kernel.version) == ("linux-image-6.1.0-9-amd64", VERSION)
-    assert f"linux-image-{RELEASE} {VERSION} could not be downloaded: trying another flavour of it" in lines.lines
+    assert any(line.startswith(f"cannot download linux-image-{RELEASE} {VERSION}: ") and line.endswith("; trying another flavour")
+               for line in lines.lines)
 
 
 def test_split_kernel_is_put_together(archive, cache):
@@ -123,7 +124,7 @@ def test_a_package_comes_with_all_that_it_depends_on(archive, cache, tmp_path):
 
 
 def test_a_package_that_is_not_there_is_named(archive, cache, tmp_path):
-    with pytest.raises(FetchError, match="no-such-package of bookworm could not be downloaded"):
+    with pytest.raises(FetchError, match="cannot download no-such-package of bookworm"):
         debian.Archive(cache, progress=Lines()).fetch_userland(["no-such-package"], "bookworm", tmp_path / "debs")
 
 
@@ -146,7 +147,7 @@ def test_cached_kernel_needs_no_index(archive, cache):
 
 
 def test_offline_without_a_cache_is_said(archive, cache):
-    with pytest.raises(FetchError, match="never been fetched"):
+    with pytest.raises(FetchError, match="no package index in the cache"):
         resolve("6.1", cache, offline=True, progress=Lines())
     assert archive.requests == []
 
@@ -180,7 +181,7 @@ def test_package_with_other_contents_is_refused(archive, cache):
 
 def test_package_that_ends_early_is_refused(archive, cache):
     archive.mood = "short"
-    with pytest.raises(FetchError, match=f"linux-image-{RELEASE} {VERSION} could not be downloaded"):
+    with pytest.raises(FetchError, match=f"cannot download linux-image-{RELEASE} {VERSION}"):
         resolve("6.1", cache, progress=Lines())
     assert list(cache.area("kernels").iterdir()) == []
 
@@ -188,7 +189,7 @@ def test_package_that_ends_early_is_refused(archive, cache):
 def test_silent_mirror_is_given_up_within_30_seconds(archive, cache):
     archive.mood = "silent"
     began = time.monotonic()
-    with pytest.raises(FetchError, match="does not answer") as failure:
+    with pytest.raises(FetchError, match="does not respond") as failure:
         resolve("6.1", cache, progress=Lines())
 
     assert time.monotonic() - began < 30
@@ -203,7 +204,7 @@ def test_dead_mirror_leaves_old_index_in_use(archive, cache, tmp_path, monkeypat
     sources.write_text(sources.read_text().replace("127.0.0.1", "127.0.0.2"))
 
     assert resolve("6.1", cache, progress=shown) == first
-    assert [line for line in shown.lines if "going on with the package index of" in line]
+    assert [line for line in shown.lines if "using the package index of" in line]
 
 
 def test_unreachable_network_is_named(archive, cache):
@@ -212,7 +213,7 @@ def test_unreachable_network_is_named(archive, cache):
     if result.stderr.startswith("unshare"):
         pytest.skip(f"no private network namespace to be unreachable in: {result.stderr.strip()}")
 
-    assert "FetchError: no package list could be had (" in result.stderr and "Network is unreachable" in result.stderr
+    assert "FetchError: cannot fetch any package list (" in result.stderr and "Network is unreachable" in result.stderr
 
 
 def test_missing_suites_leave_the_others_usable(archive, cache):
@@ -221,7 +222,7 @@ def test_missing_suites_leave_the_others_usable(archive, cache):
 
     assert "trixie" in index.failed and "bookworm" not in index.failed
     assert {package.suite for package in index.packages} == {"bookworm"}
-    assert not [line for line in shown.lines if "left out" in line]
+    assert not [line for line in shown.lines if "cannot fetch" in line]
 
 
 def test_archive_that_is_down_costs_one_line_and_leaves_the_other_usable(archive, cache, tmp_path):
@@ -230,8 +231,8 @@ def test_archive_that_is_down_costs_one_line_and_leaves_the_other_usable(archive
     shown = Lines()
 
     assert resolve("6.1", cache, progress=shown).version == VERSION
-    left_out = [line for line in shown.lines if line.startswith("left out: ")]
-    assert len(left_out) == 1 and "bullseye-security, bookworm-security, trixie-security" in left_out[0]
+    skipped = [line for line in shown.lines if line.startswith("cannot fetch the suites ")]
+    assert len(skipped) == 1 and "bullseye-security, bookworm-security, trixie-security" in skipped[0]
 
 
 def test_killed_download_is_taken_up_again(archive, cache):

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from cli.behaviour import main as make
+from cli.__main__ import main
 from report import behaviour
 from report.files import write_files
 from report.known import version_key
@@ -22,7 +22,7 @@ def results(directory: Path, version: str, *values: float, name="timewait.length
 
 
 def written(directory: Path, *files: str) -> tuple[str, dict]:
-    assert make([*files, "-o", str(directory)]) == 0
+    assert main(["behaviour", *files, "-o", str(directory)]) == 0
     return (directory / "behaviour.md").read_text(), json.loads((directory / "behaviour.json").read_text())
 
 
@@ -56,7 +56,7 @@ def test_series_are_in_the_order_of_their_versions(tmp_path):
     text, document = written(tmp_path, results(tmp_path / "b", "6.12.1-1", 60.5), results(tmp_path / "a", "6.9.1-1", 60.5))
 
     assert list(document["rows"][0]["figures"]) == ["6.9", "6.12"]
-    assert "| what | 6.9 | 6.12 | test |" in text
+    assert "| behaviour | 6.9 | 6.12 | test |" in text
 
 
 def test_a_row_may_be_of_some_parameter_sets_and_in_words(tmp_path, monkeypatch):
@@ -83,7 +83,7 @@ def test_the_same_files_make_the_same_bytes_in_any_order(tmp_path):
 
 
 def test_what_has_none_of_it_is_refused(tmp_path, capsys):
-    assert make([results(tmp_path / "a", "6.1.1-1", 1.0, name="no.such"), "-o", str(tmp_path)]) == 2
+    assert main(["behaviour", results(tmp_path / "a", "6.1.1-1", 1.0, name="no.such"), "-o", str(tmp_path)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "behaviour.md").exists()
 

@@ -55,7 +55,7 @@ def test_failed_builder_leaves_nothing(cache):
 @pytest.mark.parametrize(("spoil", "damage"), [
     (lambda path: os.truncate(path / "image", 10), "image has 10 bytes instead of 5000"),
     (lambda path: (path / "below/file").unlink(), "below/file is missing"),
-    (lambda path: (path / "image").write_bytes(b"x" * 5000), "image has other contents"),
+    (lambda path: (path / "image").write_bytes(b"x" * 5000), "SHA-256 mismatch in image"),
     (lambda path: (path / ".manifest.json").write_text("{"), "no manifest")])
 def test_damage_is_noticed_and_repaired_with_one_line(cache, spoil, damage):
     path = cache.build("images", "k", write)
@@ -141,7 +141,7 @@ def test_waiting_for_another_process_is_said(tmp_path):
             assert waiting.wait(10)
             assert not (tmp_path / "images/k").exists()
         thread.join()
-    assert said == ["another process is preparing images/k: waiting for it"]
+    assert said == ["waiting for another process that is building images/k"]
 
 
 def test_lock_taken_elsewhere_is_refused_without_waiting(tmp_path):
@@ -186,7 +186,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(cache, number):
 
 def test_place_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(CacheError, match="cannot be written .*KDRIFT_CACHE"):
+    with pytest.raises(CacheError, match="cannot write to the cache .*KDRIFT_CACHE"):
         Cache(tmp_path / "file/cache")
 
 

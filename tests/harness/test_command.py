@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from cli import run
+from cli.__main__ import main
 from common.project import PROJECT
 from session.session import guest_arguments
 
@@ -46,11 +47,11 @@ def settled(elsewhere, monkeypatch):
 
     def settle(command, *words):
         monkeypatch.chdir(elsewhere)
-        run.main([command, *words])
+        main([command, *words])
         return found[-1]
 
-    main = pytest.main
-    monkeypatch.setattr(run.pytest, "main", lambda words, plugins: main(words, plugins=[*plugins, InsteadOfASession()]))
+    start = pytest.main
+    monkeypatch.setattr(run.pytest, "main", lambda words, plugins: start(words, plugins=[*plugins, InsteadOfASession()]))
     monkeypatch.setattr(run.signal, "signal", lambda *_: None)
     return settle
 
@@ -93,7 +94,7 @@ def test_a_path_is_relative_to_where_the_user_stands(settled, elsewhere, option)
 
 @pytest.mark.parametrize("words", [["6.12"], ["--baseline", "a.json"]], ids=" ".join)
 def test_validate_with_nothing_to_compare_is_refused(capfd, words):
-    assert run.main(["validate", *words]) == 2
+    assert main(["validate", *words]) == 2
     assert run.NOTHING_TO_COMPARE in capfd.readouterr().err
 
 

@@ -23,9 +23,9 @@ class Bench:
     (Bench(1, 2, 3, 4, outcome="crashed"), Bench(), "fails 4 of 4 on new, 0 of 4 on old", True),
     (Bench(2, 4), Bench(), "fails under 2 of 4 seeds on new: 2, 4; fails under 0 of 4 seeds on old", False),
     (Bench(1, 2, 3, 4), Bench(3), "fails under 4 of 4 seeds on new: 1, 2, 3, 4; fails under 1 of 4 seeds on old: 3", False),
-    (Bench(), Bench(), "fails 0 of 4 on new, 0 of 4 on old; it may need the tests that ran before it", False),
+    (Bench(), Bench(), "fails 0 of 4 on new, 0 of 4 on old; it may depend on the tests that ran before it", False),
     (Bench(1, 2, 3, 4, steady=False), Bench(),
-     "fails 4 of 4 on new, 0 of 4 on old; the machine was not deterministic: the same seed did not give the same run", False),
+     "fails 4 of 4 on new, 0 of 4 on old; not deterministic: two runs with the same seed differed", False),
 ], ids=["certain", "crash", "some seeds", "old as well", "never again", "not deterministic"])
 def test_a_regression_is_certain_if_every_seed_fails_on_the_new_kernel_and_none_on_the_old(new, old, text, certain):
     found = confirm(["test"], new, old, 4)["test"]
@@ -64,4 +64,4 @@ def test_a_confirmation_survives_its_file():
 @pytest.mark.parametrize("seeds, options", [([1, 2, 3], ""), ([2, 3], "--seed 2 "), ([3], "--seed 3 ")], ids=str)
 def test_the_command_below_a_regression_has_the_first_seed_that_fails(seeds, options):
     test = TestResult("tests/tcp/test_a.py::test_b[ipv4]", confirmation=Confirmation([1, 2, 3], seeds, []).as_dict())
-    assert certainty(test, KernelResult("6.12", "new"))[1] == f"again: ./kdrift pytest --kernel 6.12 {options}'{test.id}'"
+    assert certainty(test, KernelResult("6.12", "new"))[1] == f"repeat with: ./kdrift pytest --kernel 6.12 {options}'{test.id}'"

@@ -11,7 +11,7 @@ from tests.harness.sessions import KERNEL, OTHER, Session, copied_cache, eventua
 
 CASE, OPTIONS = "test_outcomes.py", ("-k", "test_passes")
 PASSED = {"test_passes": "passed"}
-BUILDING, WAITING = "booting (once: its state is saved)", "another process is preparing states/"
+BUILDING, WAITING = "booting (once, to save its state)", "waiting for another process that is building states/"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_damaged_cache_costs_time_and_nothing_else(damaged):
 
 def test_damage_is_named_once(damaged):
     one_line(damaged.output, f"{KERNEL}: cache entry states/", "is damaged (ram has ", "): rebuilding it")
-    one_line(damaged.output, f"{OTHER}: saved state of 6.1.", "is damaged (restoring the saved state failed: ", "): making it anew")
+    one_line(damaged.output, f"{OTHER}: saved state of 6.1.", "is damaged (restoring the saved state failed: ", "): rebuilding it")
     one_line(damaged.output, ": cache entry images/", "is damaged (initrd has ", "): rebuilding it")
 
 

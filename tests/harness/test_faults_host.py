@@ -47,7 +47,7 @@ def test_killed_machine_is_no_verdict_on_the_kernel(qemu_killed):
 
 def test_killed_machine_is_reported(qemu_killed):
     one_line(qemu_killed.output, f"{KERNEL}  lost     {CASES}/test_busy.py::test_is_busy")
-    one_line(qemu_killed.output, f"LOST {CASES}/test_busy.py::test_is_busy on {KERNEL}", "QEMU ended: killed by SIGKILL")
+    one_line(qemu_killed.output, f"LOST {CASES}/test_busy.py::test_is_busy on {KERNEL}", "QEMU exited: killed by SIGKILL")
 
 
 def test_launcher_killed_twice_is_a_lost_test(tmp_path):

@@ -36,7 +36,7 @@ def test_kvm_counts_as_working_when_the_firmware_runs(tmp_path, monkeypatch, beh
 
 
 def test_missing_device_is_no_kvm(tmp_path):
-    assert kvm_trouble(str(tmp_path / "kvm")) == f"{tmp_path}/kvm cannot be used"
+    assert kvm_trouble(str(tmp_path / "kvm")) == f"cannot open {tmp_path}/kvm"
 
 
 @pytest.mark.parametrize("clock, accel, expected", [
@@ -58,6 +58,6 @@ def test_session_falls_back_to_emulation_and_says_so(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-k", "test_passes", "--clock=real", PATH=fake_qemu(tmp_path, "hangs"))
 
     assert session.status == 0
-    one_line(session.output, "/dev/kvm does not run a guest within 8 s: emulation instead")
+    one_line(session.output, "/dev/kvm does not run a guest within 8 s: falling back to emulation")
     (kernel,) = session.results["kernels"]
     assert (kernel["label"], kernel["clock"], kernel["accel"]) == (KERNEL, "real", "tcg")

@@ -43,7 +43,7 @@ def resetting_image(path):
 
 
 @pytest.mark.parametrize("spec, reason", [
-    ("six.twelve", "six.twelve"), ("/no/such/bzImage", "/no/such/bzImage"), ("running", "leave out --kernel"), (__file__, "kernel"),
+    ("six.twelve", "six.twelve"), ("/no/such/bzImage", "/no/such/bzImage"), (__file__, "kernel"),
 ])
 def test_bad_specification_is_a_usage_error(tmp_path, spec, reason):
     session = run(tmp_path, CASE, kernels=[KERNEL, spec])
@@ -88,7 +88,7 @@ def test_kernel_that_resets_the_machine_did_not_boot(failing):
 
 def test_kernel_without_its_modules_is_one_line(failing):
     """6.12 has veth as a module; without it there is no topology, and each test would fail."""
-    reason = "the kernel has no veth (CONFIG_VETH): no test can run; no modules came with it: give them as ,modules=DIR"
+    reason = "the kernel has no veth (CONFIG_VETH): no test can run; no modules were given: append ,modules=DIR"
     assert failing.results["kernels"][3]["error"] == reason
     one_line(failing.output.rpartition("- kernels -")[2], f"bare: {reason}")
 
@@ -111,11 +111,11 @@ def test_full_cache_is_one_line(tmp_path, size, reason):
     assert reason in kernel["error"]
     assert "\n" not in kernel["error"]
     one_line(session.output, reason)
-    assert "tests by kernels" not in session.output
+    assert "tests by kernel" not in session.output
 
 
 def test_full_temporary_directory_is_one_line(tmp_path):
     disk = tmp_path / "tmp"
     session = run(tmp_path, CASE, prefix=ON_A_SMALL_DISK, DISK=str(disk), SIZE="64k")
     assert session.status == LOST
-    assert session.output.splitlines()[0] == "Exit: the session cannot be prepared: [Errno 28] No space left on device"
+    assert session.output.splitlines()[0] == "Exit: cannot prepare the session: [Errno 28] No space left on device"

@@ -51,14 +51,15 @@ def test_brackets_of_a_parameter_set_stand_for_themselves():
 
 
 @pytest.mark.parametrize("text, complaint", [
-    (ENTRY.replace('id = "a"\n', ""), "issue 1 (without an id): 'id' is missing"),
-    (ENTRY.replace("6.1..6.2", "6.1-6.2"), "issue 1 (a): '6.1-6.2' is not a range of versions, FIRST..FIXED"),
-    (ENTRY.replace("6.1..6.2", "6.1..new"), "issue 1 (a): 'new' is not a kernel's version"),
-    (ENTRY + "until = 3\n", "issue 1 (a): 'until' is no field of an issue"),
-    (ENTRY + ENTRY, "issue a stands there twice"),
-    (ENTRY.replace("0123456789ab", "0123456789"), "issue 1 (a): '0123456789' is not a commit of 12 to 40 hexadecimal digits"),
+    (ENTRY.replace('id = "a"\n', ""), "issue 1 (without an id): 'id' is a required property"),
+    (ENTRY.replace("6.1..6.2", "6.1-6.2"), "issue 1 (a): '6.1-6.2' is not a version range FIRST..FIXED"),
+    (ENTRY.replace("6.1..6.2", "6.1..new"), "issue 1 (a): 'new' is not a kernel version"),
+    (ENTRY + "until = 3\n", "issue 1 (a): Additional properties are not allowed ('until' was unexpected)"),
+    (ENTRY.replace('["t"]', '"t"'), "issue 1 (a): tests: 't' is not of type 'array'"),
+    (ENTRY + ENTRY, "known_issues.toml: duplicate issue id a"),
+    (ENTRY.replace("0123456789ab", "0123456789"), "issue 1 (a): commit: '0123456789' does not match '^[0-9a-f]{12,40}$'"),
     (ENTRY.replace('commit = "0123456789ab"\n', ""),
-     "issue 1 (a): it needs the mainline commit, or commit_unknown, which says why there is none"),
+     "issue 1 (a): needs 'commit', the mainline hash, or 'commit_unknown' with the reason why there is none"),
     ("[[issue]\n", "known_issues.toml: "),
 ])
 def test_a_bad_entry_is_named(tmp_path, text, complaint):
@@ -85,7 +86,7 @@ def test_every_pattern_has_its_test():
 
 
 def test_every_issue_has_its_signature():
-    """Any failure of the test would be taken for the issue."""
+    """Any failure of the test counts as the issue."""
     assert [issue.id for issue in load() if not issue.signatures] == []
 
 
@@ -115,10 +116,11 @@ def test_a_failure_that_shows_what_is_recorded_is_known(listed):
 def test_another_failure_of_a_listed_test_is_a_failure(listed):
     report, test = listed(("assert 0 == #",), "OSError: [Errno 98] Address already in use")
     assert (outcome_of(report), test.outcome, test.issue, test.listed) == ("failed", "failed", "", "a")
-    assert dict(report.sections)["listed for another reason"].splitlines() == [
-        "a: s", "shows:    OSError: EADDRINUSE Address already in use", "recorded: assert 0 == #"]
+    assert dict(report.sections)["signature differs from known issue"].splitlines() == [
+        "a: s", "seen:     OSError: EADDRINUSE Address already in use", "recorded: assert 0 == #"]
     kernel = KernelResult("5.10", "5.10", version="5.10.262-1", tests=[test])
-    assert issue_lines([kernel]) == ["5.10: failed t.py::test_x: OSError: [Errno 98] Address already in use; listed for another reason: a"]
+    assert issue_lines([kernel]) == ["5.10: failed t.py::test_x: OSError: [Errno 98] Address already in use; "
+                                     "signature differs from known issue a"]
 
 
 def test_another_crash_of_a_listed_test_is_a_crash(listed):
@@ -132,7 +134,7 @@ def test_a_listed_failure_of_which_nothing_is_recorded_is_known_and_said(listed)
     report, test = listed((), "assert 0 == 17")
     assert outcome_of(report) == "known"
     [line] = issue_lines([KernelResult("5.10", "5.10", version="5.10.262-1", tests=[test])])
-    assert "its signature is not recorded" in line
+    assert "no signature recorded" in line
 
 
 @pytest.mark.parametrize("recorded, hung, outcome", [("hang: nothing came for # s", True, "known"), ("assert 0 == #", True, "lost"),

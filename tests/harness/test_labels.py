@@ -98,7 +98,7 @@ def test_what_cannot_be_a_label_is_refused_in_one_line(word):
     [Named("6.1", chosen="x"), Named("6.12", chosen="x")], [Named("6.1", chosen="6.12"), Named("6.12")],
 ], ids=["chosen twice", "another's name"])
 def test_a_label_that_is_taken_is_refused(columns):
-    with pytest.raises(LabelError, match="is taken"):
+    with pytest.raises(LabelError, match="duplicate label"):
         labels_of(columns)
 
 
@@ -110,7 +110,7 @@ def test_labels_follow_the_columns_whatever_they_are():
     assert [run.label for run in runs] == ["new", "lab", "6.12", "6.12 (2)"]
 
 
-@pytest.mark.parametrize(("labels", "complaint"), [(["a", "b"], "2 labels and 1 columns"), (["a"], "two labels, old and a")])
+@pytest.mark.parametrize(("labels", "complaint"), [(["a", "b"], "2 labels for 1 columns"), (["a"], "two labels, old and a")])
 def test_a_label_too_many_is_a_usage_error(labels, complaint):
     run = KernelRun("0", "6.12", chosen="" if len(labels) > 1 else "old")
     with pytest.raises(pytest.UsageError, match=complaint):
@@ -164,7 +164,7 @@ def test_tests_of_one_build_come_together(tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "complaint"), [
-    ("a,b", r"2 labels for 1 kernels \(bzImage\)"), ("", "label is empty"), ("a\tb", "cannot be printed"),
+    ("a,b", r"2 labels for 1 kernels \(bzImage\)"), ("", "empty label"), ("a\tb", "unprintable characters"),
 ])
 def test_labels_that_do_not_fit_a_file_are_refused(tmp_path, labels, complaint):
     file = results(tmp_path / "a.json", "bzImage", "1")

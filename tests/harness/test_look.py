@@ -27,18 +27,18 @@ def add(modules, name, text):
 
 def test_without_modules_it_says_where_they_go(modules):
     assert str(look.unfit("veth", "veth", "VETH")) == \
-        "the kernel has no veth (CONFIG_VETH): no test can run; no modules came with it: give them as ,modules=DIR"
+        "the kernel has no veth (CONFIG_VETH): no test can run; no modules were given: append ,modules=DIR"
 
 
 def test_a_kernel_built_without_it_is_told_from_one_without_modules(modules):
     add(modules, "modules.dep", "kernel/drivers/net/tun.ko:\n")
-    assert str(look.unfit("veth", "veth", "VETH")).endswith("no test can run; it is neither built in nor among the modules")
+    assert str(look.unfit("veth", "veth", "VETH")).endswith("no test can run; neither built in nor among the modules")
 
 
 def test_modules_of_another_release_are_named(modules):
     add(modules, "modules.dep", "kernel/drivers/net/veth.ko:\n")
     add(modules, "kernel/drivers/net/veth.ko", "\0vermagic=6.1.0-9-amd64 SMP mod_unload\0")
-    assert str(look.unfit("veth", "veth", "VETH")) == f"the modules given are of 6.1.0-9-amd64 and the kernel is {RELEASE}: no test can run"
+    assert str(look.unfit("veth", "veth", "VETH")) == f"the modules are for 6.1.0-9-amd64, but the kernel is {RELEASE}: no test can run"
 
 
 def test_what_is_listed_is_there_whatever_its_spelling(modules):
@@ -72,18 +72,18 @@ def test_the_guests_own_reason_is_the_only_line(tmp_path):
 
 def test_a_kernel_that_does_not_boot_shows_its_last_words(tmp_path):
     assert booted(tmp_path, "first", "[    1.0] Kernel panic - not syncing: VFS", "last").splitlines() == [
-        "the kernel did not boot; its last words:", "[    1.0] Kernel panic - not syncing: VFS", "last"]
+        "the kernel did not boot; its last messages:", "[    1.0] Kernel panic - not syncing: VFS", "last"]
 
 
 def test_a_boot_image_too_large_for_the_memory_is_not_tried(tmp_path):
     """Unstripped modules take hundreds of megabytes; QEMU would say `initrd is too large`, or the kernel run out of memory."""
     line = booted(tmp_path, size=MEMORY_MB)
-    assert line.startswith(f"the boot image has {MEMORY_MB} MB") and "INSTALL_MOD_STRIP=1" in line and "\n" not in line
+    assert line.startswith(f"the boot image is {MEMORY_MB} MB") and "INSTALL_MOD_STRIP=1" in line and "\n" not in line
 
 
 def test_what_it_lacks_is_a_note(tmp_path):
     events = Events(tmp_path / "events")
-    state.say_lacks([], events)
-    state.say_lacks(["ip_vs (CONFIG_IP_VS)", "tun (CONFIG_TUN)"], events)
+    state.note_missing_features([], events)
+    state.note_missing_features(["ip_vs (CONFIG_IP_VS)", "tun (CONFIG_TUN)"], events)
     assert [event["note"] for event in events.read()] == [
         "the kernel has no ip_vs (CONFIG_IP_VS), tun (CONFIG_TUN): tests that need them are skipped"]

@@ -8,10 +8,15 @@ from contextlib import ExitStack
 
 import pytest
 
+from hosts.session import Builder, FarSession
+from hosts.ssh import Host
 from kernels.cache import Cache
 from kernels.spec import resolve
+from session.runs import KernelRun
+from session.scheduler import KernelScheduling
 from tests.harness.sessions import KERNEL, Session, eventually, one_line, run
 from tests.harness.ssh_server import Server, network, within, write_keys
+from vm.job import Events
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root, to be in a network of its own")
 OUTCOMES, BUSY = "test_outcomes.py", "test_busy.py"
@@ -84,7 +89,7 @@ def test_host_is_a_column_with_its_own_kernel(mixed, host):
 def test_what_is_left_out_is_said_first(mixed, host):
     first = mixed[0].output.splitlines()[0]
     assert first.startswith(f"{host.name}: {platform.release()}, tests run in private namespaces; "
-                            "left out without --own-machine: the audit tests")
+                            "without --own-machine the audit tests")
 
 
 @pytest.mark.parametrize("which, reason", [
@@ -100,10 +105,10 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
 
 @pytest.mark.parametrize("words, status, reason", [
     (["--ssh=refused"], NOT_BOOTED, "Permission denied (publickey"),
-    (["--ssh=not@a@host"], USAGE, "'not@a@host' is not user@host or user@host:port"),
+    (["--ssh=not@a@host"], USAGE, "invalid host 'not@a@host': expected [user@]host[:port]"),
     ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
     (["--builder=root@127.0.0.1"], USAGE, "none is given for it"),
-    (["--ssh=refused", "--shell"], USAGE, "--shell is for kernels of this machine"),
+    (["--ssh=refused", "--shell"], USAGE, "--shell cannot be combined with --ssh, --builder or --vagrant"),
 ], ids=["host", "name", "builder", "builder without kernel", "shell"])
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
@@ -150,3 +155,12 @@ def test_builder_boots_the_kernel(tmp_path, net, host, options):
     one_line(session.output, f"{KERNEL}: runs on {host.name}")
     assert session.results["kernels"][0]["qemu"]
     nothing_is_left(host)
+
+
+def test_kernel_whose_machine_did_not_fail_is_given_up_when_no_builder_is_left(tmp_path):
+    """Its tests were to go on in another machine; meanwhile another kernel's machine found that the builder is lost."""
+    session = FarSession.__new__(FarSession)
+    session.builders, session.sched = [Builder(Host.parse("builder"), 1, alive=False)], KernelScheduling(["0"])
+    kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / "events")])
+    session.start_machine(kernel)
+    assert kernel.error == "no builder is left" and session.sched.tests_finished

@@ -103,7 +103,7 @@ def test_modules_of_another_release_say_which(tmp_path):
     place.mkdir(parents=True)
     (place / "modules.order").write_text("")
 
-    said = "no modules of 6.12.0-kdrift-test there; there are those of 6.1.0-9-amd64"
+    said = "no modules for 6.12.0-kdrift-test; found modules for 6.1.0-9-amd64"
     with Cache(tmp_path / "cache") as cache, pytest.raises(SpecError, match=said):
         resolve(f"{image},modules={tmp_path / 'other'}", cache)
 

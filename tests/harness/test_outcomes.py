@@ -86,7 +86,7 @@ def test_junit_has_a_suite_per_kernel(mixed):
 
 
 def test_table_has_a_sign_per_parameter_set(mixed):
-    table = mixed.output.partition("tests by kernels")[2].partition("measurements")[0]
+    table = mixed.output.partition("tests by kernel")[2].partition("measurements")[0]
     assert one_line(table, "test_outcomes.py::test_odd_parameter").split()[1:] == ["✓✓✓✓✓✓"] * 2
     assert one_line(table, "test_outcomes.py::test_skips").split()[1:] == ["s", "s"]
     assert one_line(table, "test_outcomes.py::test_fails ").split()[1:] == ["F", "F"]
@@ -124,6 +124,11 @@ def test_x_stops_after_the_first_failure(tmp_path):
     one_line(session.output, f"{KERNEL}: 2 passed, 1 failed, 9 not run")
 
 
+def test_options_of_the_environment_count_in_the_machines(tmp_path):
+    """PYTEST_ADDOPTS, which pytest reads where it is started."""
+    assert run(tmp_path, "test_outcomes.py", PYTEST_ADDOPTS="-k test_passes").outcomes() == {"test_passes": "passed"}
+
+
 def test_a_run_of_skipped_tests_judges_nothing(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-k", "test_skips")
     assert session.status == session.results["run"]["exit_status"] == 6
@@ -136,10 +141,11 @@ def test_no_test_chosen_is_a_usage_error(tmp_path):
     assert session.outcomes() == {}
 
 
-@pytest.mark.parametrize("place", ["file", "file/below", "/proc/kdrift"])
-def test_report_that_cannot_be_written_is_a_usage_error(tmp_path, place):
+@pytest.mark.parametrize("option, place", [("--report", "file"), ("--report", "file/below"), ("--report", "/proc/kdrift"),
+                                           ("--bug-report", "file")])
+def test_report_that_cannot_be_written_is_a_usage_error(tmp_path, option, place):
     (tmp_path / "file").write_text("no directory")
     directory = tmp_path / place
-    session = run(tmp_path, "test_outcomes.py", f"--report={directory}")
+    session = run(tmp_path, "test_outcomes.py", f"{option}={directory}")
     assert session.status == 2
-    assert session.output.splitlines() == [one_line(session.output, f"ERROR: --report {directory}: "), ""]
+    assert session.output.splitlines() == [one_line(session.output, f"ERROR: {option} {directory}: "), ""]

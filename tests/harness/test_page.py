@@ -139,7 +139,7 @@ def test_hostile_text_stays_text(open_page):
     page = open_page([hostile_kernel(), hostile_kernel()], validate=True)
     page.locator("#matrix a.sign").first.click()
     page.locator("dialog details").evaluate_all("boxes => boxes.forEach(box => { box.open = true })")
-    page.wait_for_selector("dialog >> text=cannot be drawn")
+    page.wait_for_selector("dialog >> text=Cannot draw this capture")
 
     assert page.locator("img, b, dialog script").count() == 0
     for place in (
@@ -178,8 +178,8 @@ def test_nothing_is_left_out_of_the_verdict(open_page):
 
     titles = page.locator("#verdict article > details > summary").all_inner_texts()
     assert [title.strip() for title in titles] == [
-        "Incomplete (1)", "Gone: the new kernel lacks what they need (1)", "New: the old kernel lacks what they need (1)",
-        "Skipped on both: neither has what they need (1)", "Not judged (2)"]
+        "Incomplete (1)", "Gone: the new kernel lacks a feature (1)", "New: the old kernel lacks a feature (1)",
+        "Skipped on both: both kernels lack a feature (1)", "Not judged (2)"]
     links = page.locator("#verdict li a.test")
     assert {links.nth(number).get_attribute("href").rpartition("test_")[2] for number in range(links.count())} == {
         "gone", "new", "both", "left", "host"}
@@ -228,7 +228,7 @@ def test_a_capture_is_drawn_as_a_ladder(open_page):
     ]
     assert page.locator(".ladder .time").nth(3).text_content() == "1.500000"
     with page.expect_download() as download:
-        page.locator("dialog a", has_text="save the pcap file").first.click()
+        page.locator("dialog a", has_text="download the pcap file").first.click()
     assert Path(download.value.path()).read_bytes() == base64.b64decode(capture(STORY))
 
     page.locator("dialog summary", has_text="Packets of server").click()
@@ -261,9 +261,9 @@ def changed(count: int, functions: int, kinds: int) -> list[KernelResult]:
 
 def test_each_kind_of_change_stands_there_once_with_all_its_tests(open_page):
     page = open_page(changed(2, 80, 3), validate=True)
-    section = page.locator("#verdict details", has_text="Changes: 3 changes of behaviour, 0 explained, 3 not; 1 of vocabulary").first
+    section = page.locator("#verdict details", has_text="Changes: 3 behaviour changes: 0 explained, 3 not; 1 vocabulary change").first
 
-    section.locator("details > summary", has_text="Of vocabulary").last.click()
+    section.locator("details > summary", has_text="Vocabulary").last.click()
     section.locator(".kind").nth(3).wait_for()
     kinds = section.locator(".kind").all_text_contents()
     assert len(kinds) == 4
@@ -281,5 +281,5 @@ def test_the_kinds_of_a_whole_suite_are_made_when_they_are_looked_at(open_page):
     page = open_page(changed(8, 1120, 60), validate=True)
 
     assert page.locator("#verdict .kind").count() == 0
-    page.locator("#verdict summary", has_text="Of behaviour (60)").first.click()
+    page.locator("#verdict summary", has_text="Behaviour (60)").first.click()
     page.locator("#verdict .kind").nth(59).wait_for()

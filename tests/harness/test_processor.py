@@ -44,12 +44,11 @@ def guest(directory):
     with Cache() as cache:
         kernel = resolve(KERNEL, cache)
         sources = pack_sources(cache)
-        project = str(PROJECT)
-        job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), project, project, str(directory), os.getpid(), "")
+        job = Job(kernel, "virtual", "tcg", 1, False, [], 120, python_command(), str(PROJECT), str(directory), os.getpid(), "")
         with Machine(kernel.vmlinuz, boot_image(cache, kernel), kernel_parameters(kernel), directory, "virtual", "tcg") as machine:
             events = Events(directory / "events")
             load(machine, lambda: saved_state(machine, cache, job, events), cache, job, events)
-            machine.order(sources, directory=project, cwd=project, id="guest", env={}, seed=1)
+            machine.order(sources, directory="/", cwd=str(PROJECT), id="guest", env={}, seed=1)
             gateway = Gateway(LineIO(machine.line, get_execmodel("thread")), XSpec("popen//id=guest"))
             yield gateway.remote_exec(SERVER)
 
@@ -113,6 +112,6 @@ def test_an_emulator_that_is_wrong_is_refused_at_the_first_start(tmp_path):
 
     assert session.status == NOT_BOOTED
     (kernel,) = session.results["kernels"]
-    assert kernel["error"].startswith(f"QEMU {qemu_version()} is wrong about cmpxchg16b: EFLAGS is 0x")
+    assert kernel["error"].startswith(f"QEMU {qemu_version()} executes cmpxchg16b wrongly: EFLAGS is 0x")
     assert "\n" not in kernel["error"] and not kernel["tests"]
-    one_line(session.output, f"QEMU {qemu_version()} is wrong about cmpxchg16b: ")
+    one_line(session.output, f"QEMU {qemu_version()} executes cmpxchg16b wrongly: ")

@@ -32,12 +32,12 @@ def wait_for(stream, line, times=1):
 def test_a_session_that_has_nothing_new_says_how_far_it_is(shown):
     _states, stream = shown
     wait_for(stream, "6.1   3 of 10 tests: 2 passed, 1 skipped")
-    wait_for(stream, "6.12  booting (once: its state is saved)", 2)
+    wait_for(stream, "6.12  booting (once, to save its state)", 2)
 
 
 def test_a_change_is_a_line(shown):
     states, stream = shown
-    wait_for(stream, "6.12  booting (once: its state is saved)")
+    wait_for(stream, "6.12  booting (once, to save its state)")
     states["6.12"] = "running"
     wait_for(stream, "6.12  running")
     assert stream.getvalue().splitlines().count("6.12  running") == 1

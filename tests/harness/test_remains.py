@@ -25,7 +25,7 @@ def test_the_test_fails_and_those_after_it_do_not(session):
 @pytest.mark.parametrize("name", ["test_leaves_a_process_on_a_host", "test_leaves_a_descriptor_with_a_process"])
 def test_the_message_says_what_is_left_of_which_hosts(session, name):
     message = session.tests()[name]["message"]
-    assert "a network namespace is still there 30" in message.splitlines()[0]
+    assert "1 network namespace still exists 30" in message.splitlines()[0]
     assert "s after the end of hosts client, server\nheld by process " in message
     assert message.endswith(" (sleep)")
 

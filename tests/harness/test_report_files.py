@@ -125,10 +125,10 @@ def test_junit_counts_a_known_issue_as_skipped(written):
 @pytest.mark.parametrize("text, complaint", [
     ("", "not JSON: "),
     ('{"schema": 3, "run', "not JSON: "),
-    ("[]", "not a results file of kdrift"),
-    ('{"schema": "2"}', "not a results file of kdrift"),
-    ('{"schema": 4}', "schema 4 is newer than this kdrift; update it (schema 3)"),
-    ('{"schema": 1}', "schema 1 is older than this kdrift; run the kernel again (schema 3)"),
+    ("[]", "not a kdrift results file"),
+    ('{"schema": "2"}', "not a kdrift results file"),
+    ('{"schema": 4}', "schema 4, but this kdrift reads schema 3: update kdrift"),
+    ('{"schema": 1}', "schema 1, but this kdrift reads schema 3: run the kernel again"),
     ('{"schema": 3, "run": {}, "kernels": []}', "$.run: "),
 ])
 def test_a_file_that_is_none_is_refused_in_one_line(tmp_path, text, complaint):
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_exit_status_2(tmp_path, words):
 
     assert ended.returncode == 2
     [line] = [line for line in (ended.stdout + ended.stderr).splitlines() if line]
-    assert line.endswith(f"{file}: not a results file of kdrift")
+    assert line.endswith(f"{file}: not a kdrift results file")
 
 
 def test_runs_of_separate_jobs_become_one(tmp_path, old, new):

@@ -4,15 +4,17 @@ import signal
 import threading
 import tomllib
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import pytest
 
-from cli.sensitivity import GUARDS
+from cli.commandline import GUARDS
 from common.errors import SpecError
 from common.status import Exit
 from rerun.bench import Seen
 from rerun.conversation import Gone
 from sensitivity.mutants import NOP, Mutant, Symbol, mutants, read_symbols
+from sensitivity.prepared import Prepared
 from sensitivity.score import Ledger, Verdict, checked, noticed, score
 from sensitivity.study import Study, spread
 from tests.harness.sessions import KERNEL, Session
@@ -76,6 +78,29 @@ def test_a_test_notices_an_outcome_a_measurement_or_traffic(now, found):
     assert noticed(seen(), now) == found
 
 
+@pytest.fixture
+def kept(tmp_path):
+    """What was prepared, and the file that has it."""
+    known = Prepared([FUNCTION], {0x1000: "f", CALLEE: "g"}, {FUNCTION: b"\xc3"}, ["tests/a.py::t"], {0: seen()},
+                     [{0: seen(value=0.1 + 0.2)}], {0x1000: [0]})
+    exactly = {0: replace(known.base[0], exactly=(b"packets", {1: 2}))}
+    replace(known, base=exactly).write(tmp_path / "study.json", "key")
+    return known, tmp_path / "study.json"
+
+
+def test_prepared_machine_is_known_again_as_it_was(kept):
+    known, file = kept
+    assert Prepared.read(file, "key") == known
+    assert Prepared.read(file, "another suite's") is None
+    assert Prepared.read(file.with_name("none"), "key") is None
+
+
+def test_half_written_account_of_a_machine_is_made_again(kept):
+    _known, file = kept
+    file.write_text(file.read_text()[:-9])
+    assert Prepared.read(file, "key") is None
+
+
 def test_what_moves_by_itself_is_not_noticed():
     assert noticed(seen(), seen(packets=4, value=2), {"client sends x", "m"}) == {}
 
@@ -123,7 +148,7 @@ def test_another_outcome_has_to_come_again_and_not_without_the_mutant(unchanged,
 
 
 def test_a_ledger_is_read_back_without_a_half_written_line(tmp_path):
-    verdict = Verdict("f+0x1 call", "f", ("keepalive",), "call g: g is skipped", "killed", "t", "how", 1, 2)
+    verdict = Verdict("f+0x1 call", "f", ("keepalive",), "call g: call of g skipped", "killed", "t", "how", 1, 2)
     Ledger(tmp_path / "l", "key").add(verdict)
     with (tmp_path / "l").open("a") as file:
         file.write('{"key": "ke')
@@ -137,12 +162,12 @@ def test_only_what_was_reached_and_ran_counts():
 
 
 def test_a_mutant_that_changes_nothing_is_told_apart_and_counts_in_no_score():
-    mutant = Mutant("f", 1, 1, b"e8", b"90", "call", "call g: g is skipped").unchanged()
-    assert (mutant.id, mutant.new, mutant.text) == ("f+0x1 nothing", b"e8", "call g: nothing is changed")
+    mutant = Mutant("f", 1, 1, b"e8", b"90", "call", "call g: call of g skipped").unchanged()
+    assert (mutant.id, mutant.new, mutant.text) == ("f+0x1 nothing", b"e8", "call g: unchanged")
     study = Study(None, {"keepalive": ["f"]}, argparse.Namespace())
     verdicts = [study.verdict(mutant, "killed", "t", "how"), study.verdict(mutant, "survived")]
     assert [each.outcome for each in verdicts] == ["false alarm", "quiet"] and score("f", verdicts).share is None
-    assert checked(verdicts) == "2 mutants that change nothing: 1 called killed"
+    assert checked(verdicts) == "2 control mutants that change nothing: 1 called killed"
 
 
 def test_everything_runs_in_an_order_of_chance_but_what_is_last():

@@ -6,8 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from common.project import PROJECT
 from kernels.cache import Cache
@@ -154,7 +153,8 @@ def test_inventory_has_every_test(listed):
     assert sum(map(len, listed.values())) == len(collect())
 
 
-EXPRESSIONS = ["pmtu", "advmss and not ipv6", "keepalive or test_timer.py", "ipv4", "not ipv4", "virtual_clock", "leftovers", "TESTS", "no_such"]
+EXPRESSIONS = ["pmtu", "advmss and not ipv6", "keepalive or test_timer.py", "ipv4", "not ipv4", "virtual_clock", "leftovers", "TESTS",
+               "no_such"]
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)

@@ -102,7 +102,7 @@ def test_shell_is_on_the_host_of_choice_and_reaches_the_others(tmp_path):
         session.end()
 
     one_line(session.output, "test_fails_with_a_connection failed: Failed: on purpose")
-    one_line(session.output, "Hosts: client, router, server; the shell is on server.")
+    one_line(session.output, "Hosts: client, router, server; the shell runs on server.")
     assert " 198.51.100.1/24" in own and " 198.51.100.1:" in connections
     assert " 192.0.2.1/24" in other and " 192.0.2.1:" in moved
     assert "to-client@" in names and "to-server@" in names
@@ -127,7 +127,7 @@ def test_crash_at_the_shell_is_a_crash_of_the_kernel(tmp_path):
     with AtTerminal(tmp_path, "test_shell.py", "-k", "connection", "--shell") as session:
         session.wait_for("client# ")
         session.type("echo c > /proc/sysrq-trigger\r")
-        session.wait_for("The clock stands still", times=2)
+        session.wait_for("The clock stops while", times=2)
         eventually(lambda: session.output.endswith("client# "), LONGEST, lambda: session.output)
         session.type("exit\r")
         session.end()
@@ -144,7 +144,7 @@ def test_shell_on_the_running_kernel(tmp_path):
         session.type("exit\r")
         session.end()
 
-    one_line(session.output, "The clock runs on.")
+    one_line(session.output, "The clock keeps running.")
     assert " 192.0.2.1/24" in own and " 198.51.100.1/24" in other
     assert session.status == 1
 

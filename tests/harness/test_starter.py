@@ -7,6 +7,7 @@ from importlib.util import module_from_spec, spec_from_loader
 
 import pytest
 
+from cli import commandline
 from tests.harness.sessions import ROOT
 
 
@@ -80,12 +81,40 @@ def test_a_virtual_environment_is_not_made_against_the_users_will(started, start
     assert ".venv is missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [add.__name__ for add in commandline.COMMANDS])
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_install_nothing(started, starter, monkeypatch, command, option):
+    monkeypatch.setattr(starter, "marked", lambda place: None)
+    monkeypatch.setattr("cli.parser.version", lambda: "kdrift")
+    with pytest.raises(SystemExit) as ended:
+        started(command, option)
+    assert not ended.value.code
+    assert started.words == []
+
+
+def test_wrong_usage_installs_nothing(started):
+    with pytest.raises(SystemExit) as ended:
+        started("merge", "--nonsense")
+    assert ended.value.code == 2
+
+
 @pytest.mark.parametrize("command", ["merge", "kernels", "known", "chance", "behaviour"])
 def test_a_command_that_runs_no_test_needs_none_of_the_tests_tools(started, command):
-    started(command, "a.json", "--no-install")
-    assert [words[3:] for words in started.words] == [[command, "a.json"]]
+    words = [command, "--no-install"] if command in ("kernels", "known") else [command, "a.json", "--no-install"]
+    started(*words)
+    assert [words[3:] for words in started.words] == [words]
+
+
+@pytest.mark.parametrize("option", ["--markers", "--collect-only", "--fixtures"])
+def test_what_pytest_only_shows_needs_none_of_the_tests_tools(started, option):
+    started("pytest", option, "--no-install")
+    assert [words[3:] for words in started.words] == [["pytest", option, "--no-install"]]
 
 
 def test_known_runs_machines_where_it_checks(started, capsys):
     assert started("known", "--check", "--no-install") == 2
     assert "qemu-system-x86" in capsys.readouterr().err
+
+
+def test_all_that_commands_need_can_be_installed(starter):
+    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.SELFTEST, commandline.VAGRANT}

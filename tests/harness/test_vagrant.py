@@ -71,8 +71,8 @@ def test_machine_that_did_not_exist_is_halted_or_destroyed(vagrant, words, last)
 
 
 @pytest.mark.parametrize("words, kernels, reason", [
-    (["--vagrant=debian21"], [], "no machine debian21 in the Vagrantfile: there are debian12, debian13, fedora"),
-    (["--vagrant=fedora"], [KERNEL], "fedora exists already, and would keep the kernel: `vagrant destroy` it, or leave out --kernel"),
+    (["--vagrant=debian21"], [], "no machine debian21 in the Vagrantfile, which has debian12, debian13, fedora"),
+    (["--vagrant=fedora"], [KERNEL], "fedora already exists and would keep its kernel: run `vagrant destroy`, or omit --kernel"),
     (["--vagrant=debian12"], [KERNEL, KERNEL], "--vagrant boots its machines with one --kernel at a time"),
 ], ids=["unknown", "exists", "two kernels"])
 def test_what_cannot_be_is_one_line(vagrant, words, kernels, reason):

@@ -43,7 +43,7 @@ class Balanced:
     ([2, 0], 2, [True, True]),
     ([0, 2], 2, [False]),
     ([4, 2, 3], 4, [False]),
-], ids=["as it was made", "raised", "lifted", "introduced", "lowered, then raised to less than there are"])
+], ids=["unchanged", "raised", "lifted", "introduced", "lowered, then raised below the connection count"])
 def test_real_server_obeys_the_upper_threshold_last_set(net, family, uppers, connections, then):
     """It counts existing connections, too. Kernels without "ipvs: properly update the overload flag on dest edit" go by
     the direction of the change."""

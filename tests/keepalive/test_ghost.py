@@ -31,7 +31,7 @@ def test_no_probe_without_keepalive(net, family):
     assert tcp_info(ghost).state == "ESTABLISHED"
 
 
-@pytest.mark.virtual_clock("a day has to pass")
+@pytest.mark.virtual_clock("waits a day")
 def test_connection_without_keepalive_outlives_its_peer_by_a_day(net, clock):
     """An idle connection to a peer that is gone stays ESTABLISHED and sends nothing."""
     client, server = net.nodes("client", "server")
@@ -58,7 +58,7 @@ def test_no_probe_before_the_connection_is_established(net, family):
     keepalive(conn, idle=1, interval=1, count=1)
 
     with firewall.drop(server, client.address(family)), client.capture("tcp") as packets:
-        with stopwatch() as took, refused("ETIMEDOUT", "connect() to the host that is gone"):
+        with stopwatch() as took, refused("ETIMEDOUT", "connect() to the vanished host"):
             conn.connect((server.address(family), 9))
 
     assert {packet.flags for packet in packets.sent()} == {"S"}

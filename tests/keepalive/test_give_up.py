@@ -42,7 +42,7 @@ def test_keepalive_sends_rst_when_it_gives_up(net, family):
     assert (reset.seq, reset.ack, reset.length) == ((probe.seq + 1) % 2**32, probe.ack, 0)
 
 
-@pytest.mark.virtual_clock("the default timers take more than two hours")
+@pytest.mark.virtual_clock("waits more than 2 hours, with the default keepalive timers")
 def test_default_keepalive_timers_give_up_after_7875_seconds(net, family, clock, measure):
     """7200 s idle and 9 probes, 75 s apart, are 7875 s; the timer wheel may add 300 s (tcp(7))."""
     client, server = net.nodes("client", "server")

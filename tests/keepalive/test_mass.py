@@ -14,7 +14,7 @@ import pytest
 from fixtures.topologies import LAN
 from netns import MissingFeature, approx_timer, at_most, eventually, keepalive, listen, timer_slack
 from netns.hosts import firewall
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -23,16 +23,16 @@ pytestmark = pytest.mark.topology(LAN)
 MEMORY_OF_A_SOCKET = 4.5
 
 
-def room_for(sockets):
+def require_room_for(sockets):
     """Skip unless this process may open `sockets` sockets, and the machine has memory for them."""
     meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(meminfo["MemAvailable"].split()[0])
     if available < sockets * MEMORY_OF_A_SOCKET:
         needed = sockets * MEMORY_OF_A_SOCKET / 1024
-        pytest.skip(f"needs {needed:.0f} MB of memory for {sockets} sockets, {available // 1024} are available")
+        pytest.skip(f"needs {needed:.0f} MiB of memory for {sockets} sockets, {available // 1024} MiB are available")
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < sockets + 256:
-        pytest.skip(f"needs {sockets} sockets, the limit of open files is {hard}")
+        pytest.skip(f"needs {sockets} sockets, RLIMIT_NOFILE is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
@@ -41,7 +41,7 @@ def backlog_for(packets):
     """Thousands of timers at once overflow a CPU's backlog: raise it to `packets`, where it can be set."""
     with ExitStack() as stack:
         with suppress(MissingFeature):
-            stack.enter_context(everywhere("net.core.netdev_max_backlog", packets))
+            stack.enter_context(global_sysctl("net.core.netdev_max_backlog", packets))
         yield
 
 
@@ -61,7 +61,7 @@ def sockets_in_use(host, family):
     return host.counter("sockstat.TCP.inuse" if family == socket.AF_INET else "sockstat6.TCP6.inuse")
 
 
-def few_pages():
+def pages_kept_by_cpus():
     """Each CPU may keep up to 1 MiB of freed pages (sysctl net.core.mem_pcpu_rsv)."""
     return at_most(256 * os.cpu_count())
 
@@ -84,7 +84,7 @@ def wait_for_errors(conns):
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
 def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock, measure, count):
     """Each gives up 1 + 1 s after its own start; then no socket and no memory is in use."""
-    room_for(2 * count)
+    require_room_for(2 * count)
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_local_port_range": "1024 65535"})
     before = client.counters()
@@ -97,7 +97,7 @@ def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock,
             keepalive(conn, idle=1, interval=1, count=1)
         errors = wait_for_errors(conns)
         # A probe that finds the backlog full is sent again, a RST is not.
-        eventually("packets that server's firewall dropped, and resets that client had no room for,",
+        eventually("packets dropped by server's firewall plus TcpExt.TCPAbortFailed of client",
                    lambda: dropped.packets() + client.counter("TcpExt.TCPAbortFailed"), 2 * count, within=5)
 
     assert {number for _when, number in errors.values()} == {errno.ETIMEDOUT}
@@ -113,5 +113,5 @@ def test_keepalive_ends_every_dead_connection_and_none_early(net, family, clock,
     eventually("sockets in use at client", lambda: sockets_in_use(client, family), 0, within=10)
     if clock.kind == "virtual":
         # These two count the whole machine, and only a guest is ours alone.
-        client.reaches("sockstat.TCP.alloc", at_most(0), within=10, since=before["sockstat.TCP.alloc"])
-        client.reaches("sockstat.TCP.mem", few_pages(), within=10, since=before["sockstat.TCP.mem"])
+        client.await_counter("sockstat.TCP.alloc", at_most(0), within=10, since=before["sockstat.TCP.alloc"])
+        client.await_counter("sockstat.TCP.mem", pages_kept_by_cpus(), within=10, since=before["sockstat.TCP.mem"])

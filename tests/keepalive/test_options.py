@@ -9,8 +9,8 @@ import pytest
 from fixtures.topologies import LAN
 from netns import approx_timer, keepalive, tcp_pair, wait_for_error
 from netns.attempt import refused
-from netns.found import FoundBy
 from netns.hosts import firewall
+from netns.named import NamedDict
 from netns.traffic.closing import syn_acks
 
 pytestmark = pytest.mark.topology(LAN)
@@ -70,7 +70,7 @@ def test_keepalive_socket_options_override_the_sysctls(net, family):
         for conn in (follower, owner):
             assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = FoundBy("times of the resets that client sent, by port",
+    resets = NamedDict("times of the RSTs sent by client, by port",
                      {packet.sport: packet.time - armed for packet in packets.sent() if packet.flags == "RA"})
     assert resets[follower.getsockname()[1]] == approx_timer(1, 1)
     assert resets[owner.getsockname()[1]] == approx_timer(2, 1, 1)
@@ -90,7 +90,7 @@ def test_raised_tcp_keepalive_time_postpones_a_pending_probe(net, family):
         client.pin({TIME: 2})
         packets.until("keepalive probes of both connections", lambda seen: len({probe.sport for probe in seen.probes()}) == 2, within=10)
 
-    first = FoundBy("times of client's first keepalive probes, by port",
+    first = NamedDict("times of client's first keepalive probes, by port",
                     {probe.sport: probe.time - armed for probe in reversed(packets.probes())})
     assert first[owner.getsockname()[1]] == approx_timer(1)
     assert first[follower.getsockname()[1]] == approx_timer(1, 1)

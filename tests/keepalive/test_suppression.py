@@ -45,6 +45,6 @@ def test_no_keepalive_probe_while_the_peers_window_is_closed(net, family):
         packets.until("a keepalive probe of the idle connection",
                       lambda seen: idle.getsockname()[1] in {probe.sport for probe in seen.probes()}, within=10)
 
-    client.reaches("TcpExt.TCPWinProbe", at_least(1), within=10)
+    client.await_counter("TcpExt.TCPWinProbe", at_least(1), within=10)
     assert client.counter("TcpExt.TCPKeepAlive") == 1
     assert tcp_info(conn).state == "ESTABLISHED"

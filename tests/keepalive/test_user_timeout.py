@@ -8,8 +8,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, keepalive, tcp_pair, timer_slack, wait_for_error
-from netns.found import FoundBy
 from netns.hosts import firewall
+from netns.named import NamedDict
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -38,7 +38,7 @@ def test_user_timeout_overrides_the_probe_count(net, family, clock, measure):
             for conn in conns:
                 assert wait_for_error(conn, within=20) == errno.ETIMEDOUT
 
-    resets = FoundBy("times of the resets that client sent, by port",
+    resets = NamedDict("times of the RSTs sent by client, by port",
                      {packet.sport: packet.time for packet in packets.sent() if packet.flags == "RA"})
     for conn, start, (idle, interval, _count, user_timeout, timers) in zip(conns, began, CASES):
         name = f"keepalive.user_timeout.{idle}s_{interval}s_{user_timeout}ms"

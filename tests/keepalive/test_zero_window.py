@@ -19,7 +19,7 @@ def test_expired_user_timeout_ends_zero_window_probing_within_200_ms(net, family
     handle expired user timeout")."""
     client, server = net.nodes("client", "server")
     conn, peer = zero_window_pair(client, server, family)
-    client.reaches("TcpExt.TCPWinProbe", 4, within=30)
+    client.await_counter("TcpExt.TCPWinProbe", 4, within=30)
 
     conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)
     with client.capture("tcp") as packets:

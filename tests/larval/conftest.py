@@ -11,7 +11,7 @@ import pytest
 
 import netns
 from fixtures.net import KEPT
-from netns.hosts.sysctl import absent
+from netns.hosts.sysctl import missing_sysctl
 from netns.netlink import xfrm
 
 # Since 6.5 the first SYN retransmissions are 1 s apart. With 0 they come after 1 s, 3 s, 7 s, ... on every kernel.
@@ -19,7 +19,7 @@ LINEAR_TIMEOUTS = "net.ipv4.tcp_syn_linear_timeouts"
 
 
 class Receiver:
-    """The server's UDP socket. When no datagram arrives, NotMet gives the Xfrm counters of both hosts."""
+    """The server's UDP socket. When no datagram arrives, ExpectationFailed gives the Xfrm counters of both hosts."""
 
     PATIENCE = 30
 
@@ -40,14 +40,15 @@ class Receiver:
                 host.role: {name: value for name, value in host.counters().nonzero().items() if name.startswith("Xfrm")}
                 for host in (self._peers.client, self._peers.server)
             }
-            raise netns.NotMet(f"expected a datagram, none came for {self.PATIENCE} s; counted: {counted}") from None
+            raise netns.ExpectationFailed(
+                f"server received no datagram within {self.PATIENCE} s; nonzero Xfrm counters: {counted}") from None
 
     def sendto(self, data: bytes, address: tuple) -> None:
         self._socket.sendto(data, address)
 
 
 class Peers:
-    """Client and server of ESP traffic. add_policy() adds the client's policy, supply() the client's outbound SA,
+    """Client and server of ESP traffic. add_policy() adds the client's policy, add_sa() the client's outbound SA,
     ready() everything else.
 
     The policies cover only TCP or UDP, so that neighbour discovery needs no SA.
@@ -76,7 +77,7 @@ class Peers:
         """The client's outbound SA."""
         return xfrm.SA(self.here, self.there, self.SPI_OUT + reqid - 1, reqid)
 
-    def supply(self, reqid: int = 1) -> None:
+    def add_sa(self, reqid: int = 1) -> None:
         xfrm.add(self.client, self.sa(reqid))
 
     def ready(self, *reqids: int) -> None:
@@ -130,7 +131,7 @@ def peers(net, family):
 
 
 # Only the defect itself reveals an affected kernel, and it stops the machine: 5.10.262 is affected, 6.1.192 and later are not.
-_LETS_GO = (6, 1)
+_RELEASES_THE_DEVICE = (6, 1)
 
 
 @pytest.fixture
@@ -142,17 +143,17 @@ def larval_drop(net, family, clock):
     ("unregister_netdevice: waiting for lo to become free"), and whatever waits for that hangs: loading nf_tables,
     creating a namespace. There the fixture keeps the namespace, and requires a machine of its own.
     """
-    keeps = tuple(map(int, os.uname().release.split(".")[:2])) < _LETS_GO and family == socket.AF_INET6
+    leaks = tuple(map(int, os.uname().release.split(".")[:2])) < _RELEASES_THE_DEVICE and family == socket.AF_INET6
 
     def pin(value: int, acq_expires: int = 30, role: str = "client") -> None:
-        if value == 0 and keeps:
+        if value == 0 and leaks:
             if clock.kind != "virtual":
-                pytest.skip("needs a machine of its own: this kernel never gets rid of what was held over IPv6")
+                pytest.skip("needs its own machine: this kernel leaks a device reference for each packet held over IPv6")
             KEPT.extend(os.dup(host.namespace.descriptor) for host in net.hosts.values())
         try:
             net[role].pin({"net.core.xfrm_larval_drop": value, "net.core.xfrm_acq_expires": acq_expires})
         except FileNotFoundError:
-            raise absent("net.core.xfrm_larval_drop") from None
+            raise missing_sysctl("net.core.xfrm_larval_drop") from None
     return pin
 
 

@@ -99,7 +99,7 @@ def test_packet_after_an_expired_acquire_causes_a_new_acquire(peers, larval_drop
     assert again.sequence != first.sequence
 
 
-@pytest.mark.virtual_clock("an ACQUIRE stands for 30 s by default")
+@pytest.mark.virtual_clock("waits 30 s, the default xfrm_acq_expires")
 def test_larval_sa_expires_after_30_seconds_by_default(peers, larval_drop, measure, drop):
     """net.core.xfrm_acq_expires (Documentation/networking/xfrm_sysctl.rst)."""
     larval_drop(drop)
@@ -125,7 +125,7 @@ def test_added_sa_replaces_the_larval_sa_without_an_expire(peers, larval_drop, d
     before = peers.sa_count()
 
     client.sendto(b"x", peers.target)
-    peers.supply(reqid=1)
+    peers.add_sa(reqid=1)
     assert peers.sa_count() == before + 1
     client.sendto(b"x", (peers.there, peers.PORT + 1))
     first, second, expire = manager.next(within=1), manager.next(within=1), manager.next(within=10)

@@ -26,7 +26,7 @@ def test_hold_timer_causes_a_new_acquire_after_the_first_expired(peers, larval_d
         first, expire, again = manager.next(within=1), manager.next(within=5), manager.next(within=5)
         asked_again = took.seconds
         assert charged(client) > 0
-        peers.supply()
+        peers.add_sa()
         assert server.recv(100) == b"held"
 
     assert (expire.sequence, expire.hard) == (first.sequence, True)

@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, tcp_info, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
@@ -36,7 +36,7 @@ def test_nonblocking_connect_without_sa_returns_einprogress_at_once(peers, larva
     with peers.client.capture("tcp") as packets, stopwatch() as took:
         error = conn.connect_ex(peers.target)
 
-    assert name(error) == "EINPROGRESS"
+    assert errno_name(error) == "EINPROGRESS"
     assert measure(f"larval.connect_nonblocking.drop_{drop}", took.seconds, "s", timer_slack(0)) == approx_timer(0)
     assert tcp_info(conn).state == "SYN_SENT"
     assert packets.packets() == []
@@ -88,9 +88,9 @@ def test_nonblocking_connect_completes_after_the_sa_is_added(
 
     clock.align(2)
     with peers.client.capture() as packets, stopwatch() as took:
-        assert name(conn.connect_ex(peers.target)) == "EINPROGRESS"
+        assert errno_name(conn.connect_ex(peers.target)) == "EINPROGRESS"
         clock.sleep(after)
-        peers.supply()
+        peers.add_sa()
         assert writable(conn, within=20)
 
     measured = f"larval.connected.drop_{drop}.sa_after_{after}"
@@ -110,7 +110,7 @@ def test_blocking_connect_succeeds_after_the_sa_is_added(peers, larval_drop, clo
     _listener, conn = peers.tcp_listener(), peers.client.socket(peers.family)
 
     clock.align(1)
-    key_daemon = threading.Timer(0.2, peers.supply)
+    key_daemon = threading.Timer(0.2, peers.add_sa)
     key_daemon.start()
     with stopwatch() as took:
         conn.connect(peers.target)

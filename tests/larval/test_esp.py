@@ -26,7 +26,7 @@ def test_tcp_is_carried_by_esp_in_both_directions(peers):
     """Handshake, data and ACKs are protocol 50; no TCP is visible on the wire."""
     peers.ready()
     peers.add_policy(socket.SOCK_STREAM)
-    peers.supply()
+    peers.add_sa()
     listener = peers.tcp_listener()
     with peers.client.capture() as packets:
         conn = peers.client.socket(peers.family)
@@ -43,7 +43,7 @@ def test_udp_is_carried_by_esp_in_both_directions(peers):
     """Each datagram is one packet of protocol 50: 8 bytes of ESP header, 8 of IV, the padded datagram, 16 of ICV."""
     peers.ready()
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     server, client = peers.udp_server(), peers.udp_client()
     with peers.client.capture() as packets:
         client.sendto(PLAINTEXT, peers.target)
@@ -69,7 +69,7 @@ def test_tunnel_mode_esp_carries_the_whole_ip_packet(peers):
     server, client = peers.udp_server(), peers.udp_client()
     with peers.client.capture("esp") as packets:
         client.sendto(b"without a policy", peers.target)
-        peers.server.reaches("XfrmInNoPols", 1, within=5)
+        peers.server.await_counter("XfrmInNoPols", 1, within=5)
         xfrm.add(peers.server, xfrm.Policy(selector, template, direction="in"))
         client.sendto(PLAINTEXT, peers.target)
         assert server.recv(100) == PLAINTEXT

@@ -16,8 +16,8 @@ PORT, SPI = 4000, 0x3000C0DE
 LIMIT = 101
 
 
-def passage(net, family):
-    """(sender, receiver, target, supply): sockets of client and server, and a function that adds the gateway's SA."""
+def forwarded_flow(net, family):
+    """(sender, receiver, target, add_sa): sockets of client and server, and a function that adds the gateway's SA."""
     client, gateway, server = net.nodes("client", "gateway", "server")
     gateway.pin({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
     source, target = client.address(family), server.address(family)
@@ -39,13 +39,13 @@ def passage(net, family):
 def test_forwarded_packets_are_held_until_the_sa_is_added(net, family, larval_drop, clock):
     """They leave in order through the tunnel when the hold timer next fires."""
     larval_drop(0, role="gateway")
-    sender, receiver, target, supply = passage(net, family)
+    sender, receiver, target, add_sa = forwarded_flow(net, family)
     clock.align(1)
     with net["gateway"].capture() as packets, stopwatch() as took:
         for number in range(10):
             sender.sendto(b"%d" % number, target)
         clock.sleep(0.2)
-        supply()
+        add_sa()
         assert [receiver.recv(100) for _ in range(10)] == [b"%d" % number for number in range(10)]
 
     assert took.seconds == approx_timer(0.1, 0.2)
@@ -57,12 +57,12 @@ def test_forwarded_packets_are_held_until_the_sa_is_added(net, family, larval_dr
 def test_forwarded_packets_are_dropped_with_larval_drop(net, family, larval_drop):
     """XfrmOutNoStates counts each; a packet sent after adding the SA passes."""
     larval_drop(1, role="gateway")
-    sender, receiver, target, supply = passage(net, family)
+    sender, receiver, target, add_sa = forwarded_flow(net, family)
 
     for _ in range(3):
         sender.sendto(b"too early", target)
-    net["gateway"].reaches("XfrmOutNoStates", 3, within=5)
-    supply()
+    net["gateway"].await_counter("XfrmOutNoStates", 3, within=5)
+    add_sa()
     sender.sendto(b"in time", target)
 
     assert receiver.recv(100) == b"in time"
@@ -71,13 +71,13 @@ def test_forwarded_packets_are_dropped_with_larval_drop(net, family, larval_drop
 def test_forwarded_packets_beyond_the_hold_queue_limit_are_dropped(net, family, larval_drop, clock):
     """No local sender can get EAGAIN: the first 101 arrive, the others do not."""
     larval_drop(0, role="gateway")
-    sender, receiver, target, supply = passage(net, family)
+    sender, receiver, target, add_sa = forwarded_flow(net, family)
 
     for number in range(LIMIT + 5):
         sender.sendto(b"%d" % number, target)
     # A busy gateway may process the packets later than the sender sent them.
     clock.sleep(0.5)
-    supply()
+    add_sa()
     assert [receiver.recv(100) for _ in range(LIMIT)] == [b"%d" % number for number in range(LIMIT)]
     sender.sendto(b"after", target)
 

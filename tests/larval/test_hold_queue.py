@@ -6,7 +6,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, eventually, stopwatch, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.netlink import xfrm
 
 pytestmark = pytest.mark.topology(LAN)
@@ -37,7 +37,7 @@ def test_held_datagram_leaves_when_the_hold_timer_next_fires(peers, larval_drop,
         client.sendto(b"held", peers.target)
         clock.sleep(after)
         assert packets.packets() == []
-        peers.supply()
+        peers.add_sa()
         assert server.recv(100) == b"held"
 
     timers = INTERVALS[:looks]
@@ -57,7 +57,7 @@ def test_held_datagrams_leave_in_order_without_loss(peers, larval_drop, charged)
     with peers.client.capture() as packets:
         for data in expected:
             client.sendto(data, peers.target)
-        peers.supply()
+        peers.add_sa()
         assert [server.recv(100) for _ in expected] == expected
 
     assert [packet.spi for packet in packets if packet.protocol == "esp"] == [peers.SPI_OUT] * 20
@@ -75,14 +75,14 @@ def test_send_to_a_full_hold_queue_fails_with_eagain(peers, larval_drop, clock, 
 
     clock.align(1)
     sent = 0
-    with stopwatch() as took, refused("EAGAIN", "sendto() of more packets than the hold queue takes"):
+    with stopwatch() as took, refused("EAGAIN", "sendto() to a full hold queue"):
         while sent <= 2 * MOST:
             client.sendto(b"%d" % sent, flags, peers.target)
             sent += 1
 
     assert measure("larval.hold_queue_limit", sent, "packets") == MOST
     assert took.seconds == approx_timer(0)
-    peers.supply()
+    peers.add_sa()
     assert [server.recv(100) for _ in range(MOST)] == [b"%d" % number for number in range(MOST)]
     client.sendto(b"room again", peers.target)
     assert server.recv(100) == b"room again"
@@ -96,7 +96,7 @@ def test_flows_of_one_policy_share_one_hold_queue(peers, larval_drop):
     for _ in range(MOST):
         first.sendto(b"x", peers.target)
 
-    with refused("EAGAIN", "sendto() of the second socket to a full hold queue"):
+    with refused("EAGAIN", "sendto() by the second socket to a full hold queue"):
         second.sendto(b"x", peers.target)
 
 
@@ -118,8 +118,8 @@ def test_tcp_treats_a_full_hold_queue_as_a_lost_syn(peers, larval_drop, clock, m
         filler.sendto(b"x", peers.target)
 
     with stopwatch() as took:
-        assert name(conn.connect_ex(peers.target)) == "EINPROGRESS"
-        peers.supply()
+        assert errno_name(conn.connect_ex(peers.target)) == "EINPROGRESS"
+        peers.add_sa()
         assert writable(conn, within=20)
 
     assert measure("larval.connected_after_full_queue", took.seconds, "s", timer_slack(1)) \
@@ -138,7 +138,7 @@ def test_held_datagrams_stay_charged_to_the_send_buffer(peers, larval_drop, cloc
         fill_send_buffer(client, peers.target)
         assert not writable(client, within=0.5)
         assert charged(client) >= 1200
-        peers.supply()
+        peers.add_sa()
         assert writable(client, within=20)
 
     assert took.seconds == approx_timer(*INTERVALS[:3])
@@ -146,7 +146,7 @@ def test_held_datagrams_stay_charged_to_the_send_buffer(peers, larval_drop, cloc
     assert len(server.recv(2000)) == 1200
 
 
-@pytest.mark.virtual_clock("the hold queue is purged after 204.7 s")
+@pytest.mark.virtual_clock("waits 204.7 s, until the hold queue is purged")
 def test_hold_queue_is_purged_after_204_seconds(peers, larval_drop, clock, measure, charged, writable):
     """The hold timer at 204.7 s, the first after an interval of more than 60 s, purges the queue: an SA added later
     finds nothing to release, and the queue takes new packets."""
@@ -163,7 +163,7 @@ def test_hold_queue_is_purged_after_204_seconds(peers, larval_drop, clock, measu
     assert measure("larval.purged_after", took.seconds, "s", timer_slack(*INTERVALS)) == approx_timer(*INTERVALS)
     assert charged(client) == 0
     client.sendto(b"held anew", peers.target)
-    peers.supply()
+    peers.add_sa()
     assert server.recv(2000) == b"held anew"
 
 
@@ -183,7 +183,7 @@ def test_held_datagram_is_sent_after_close(peers, larval_drop):
     client.close()
     # RCU frees the sockets of earlier requests a little later.
     eventually("sockets in use at client", lambda: sockets_in_use(peers.client), 2, within=5)
-    peers.supply()
+    peers.add_sa()
 
     assert server.recv(100) == b"last words"
     eventually("sockets in use at client", lambda: sockets_in_use(peers.client), 1, within=5)
@@ -199,7 +199,7 @@ def test_held_syn_is_sent_after_close(peers, larval_drop):
 
     with peers.client.capture("esp") as packets:
         conn.close()
-        peers.supply()
+        peers.add_sa()
         packets.until("3 packets", lambda seen: len(seen) == 3, within=5)
 
     assert [packet.sent for packet in packets] == [True, False, True]

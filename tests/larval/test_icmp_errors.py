@@ -51,7 +51,7 @@ def test_icmp_error_takes_the_esp_tunnel_of_the_packet_that_it_quotes(net, famil
 
     with client.capture() as at_client, right.capture() as at_right:
         probe.probe(client, kind, client.address(family), server.address(family), TTL_OF_INNER)
-        at_client.until("an answer to the probe", probe.answers, within=5)
+        at_client.until("a response to the probe", probe.answers, within=5)
 
     answer = probe.answers(at_client).only()
     assert (answer.source, answer.kind) == (inner.address(family, "right"), TIME_EXCEEDED[family])

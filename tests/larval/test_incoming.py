@@ -22,12 +22,12 @@ def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
     """The peer may send before the negotiation is over; XfrmAcquireError counts it
     (Documentation/networking/xfrm_proc.rst). With keys installed, its next packet is accepted."""
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     reserve(peers.server, peers.sa())
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    peers.server.reaches("XfrmAcquireError", 1, within=5)
+    peers.server.await_counter("XfrmAcquireError", 1, within=5)
     xfrm.update(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 
@@ -38,11 +38,11 @@ def test_esp_packet_for_a_larval_sa_is_dropped_and_counted(peers):
 def test_esp_packet_for_an_unknown_spi_is_dropped_and_counted(peers):
     """XfrmInNoStates counts it; once the SA is added, packets pass."""
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"too early", peers.target)
-    peers.server.reaches("XfrmInNoStates", 1, within=5)
+    peers.server.await_counter("XfrmInNoStates", 1, within=5)
     xfrm.add(peers.server, peers.sa())
     client.sendto(b"in time", peers.target)
 

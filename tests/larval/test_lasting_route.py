@@ -23,12 +23,12 @@ def connected_through_the_queue(peers, kind, writable):
         server, client = peers.udp_server(), peers.udp_client()
         client.connect(peers.target)
         client.send(b"held")
-        peers.supply()
+        peers.add_sa()
         assert server.recv(100) == b"held"
         return policy, client, server
     listener, client = peers.tcp_listener(), peers.tcp_client()
     client.connect_ex(peers.target)
-    peers.supply()
+    peers.add_sa()
     assert writable(client, within=20)
     return policy, client, peers.server.adopt(listener.accept()[0])
 

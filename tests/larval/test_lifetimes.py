@@ -45,7 +45,7 @@ def test_connected_socket_sends_in_the_clear_after_its_policy_expired(peers):
     assert [packet.protocol for packet in packets.sent() if packet.protocol in ("esp", "udp")] == ["esp", "udp"]
 
 
-@pytest.mark.virtual_clock("seconds are counted exactly")
+@pytest.mark.virtual_clock("needs exact seconds")
 def test_sa_with_time_limits_sends_a_soft_and_a_hard_expire(peers, measure):
     """A soft EXPIRE after 2 s leaves time to rekey; the hard one comes after 5 s (RFC 4301, 4.4.2.1). The kernel counts
     whole seconds."""
@@ -72,10 +72,10 @@ def test_sa_with_packet_limits_refuses_packets_beyond_the_hard_limit(peers):
     for number in range(5):
         client.send(bytes([number]))
         assert server.recv(100) == bytes([number])
-        told.append(len(manager.heard()))
+        told.append(len(manager.messages()))
 
     assert (told, errno_of(client.send, b"one more")) == ([0, 0, 1, 1, 1], "EINVAL")
     expected = [expire(peers, hard=False), expire(peers, hard=True)]
-    eventually("expiries that client's key manager was told of", manager.expires, expected, within=5)
+    eventually("EXPIREs received by client's key manager", manager.expires, expected, within=5)
     assert peers.client.counter("XfrmOutStateExpired") == 1
     assert peers.client.run(["ip", "xfrm", "state", "list", "src", peers.here]) == ""

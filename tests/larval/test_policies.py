@@ -28,7 +28,7 @@ def test_policy_update_sends_held_packets_at_once(peers, larval_drop, clock, mea
     """xfrm_policy_requeue(): the new policy takes over the queue and processes it without delay."""
     larval_drop(0)
     policy, _client, server = hold(peers, clock)
-    peers.supply()
+    peers.add_sa()
 
     with stopwatch() as took:
         xfrm.update(peers.client, policy)
@@ -41,7 +41,7 @@ def test_policy_update_to_a_template_with_an_sa_sends_held_packets_with_it(peers
     """Held for one SA (reqid 1), sent with the other (reqid 2)."""
     larval_drop(0)
     policy, _client, server = hold(peers, clock)
-    peers.supply(reqid=2)
+    peers.add_sa(reqid=2)
     other = dataclasses.replace(policy.template, reqid=2)
 
     with peers.client.capture("esp") as packets, stopwatch() as took:
@@ -60,7 +60,7 @@ def test_policy_update_without_sa_restarts_the_hold_timer(peers, larval_drop, cl
     with stopwatch() as took:
         xfrm.update(peers.client, policy)
         clock.sleep(0.1)
-        peers.supply()
+        peers.add_sa()
         assert server.recv(100) == b"held"
 
     # xfrm_policy_requeue() sets the interval to 0.1 s and fires the timer at once; the interval doubles before the next.
@@ -93,7 +93,7 @@ def test_policy_delete_drops_held_packets(peers, larval_drop, clock, charged):
         xfrm.delete(peers.client, policy)
         clock.sleep(0.05)
         assert charged(client) == 0
-        peers.supply()
+        peers.add_sa()
         clock.sleep(1)
         client.sendto(b"without a policy", peers.target)
         assert server.recv(100) == b"without a policy"
@@ -114,12 +114,12 @@ def test_each_policy_has_its_own_hold_queue(peers, larval_drop, clock, charged):
     clients[1].sendto(b"second", (peers.there, peers.PORT + 1))
 
     with peers.client.capture("esp") as packets:
-        peers.supply(reqid=2)
+        peers.add_sa(reqid=2)
         assert second.recv(100) == b"second"
         clock.sleep(0.1)
         assert [packet.spi for packet in packets] == [peers.SPI_OUT + 1]
         assert charged(clients[0]) > 0 and charged(clients[1]) == 0
-        peers.supply(reqid=1)
+        peers.add_sa(reqid=1)
         assert [first.recv(100) for _ in range(101)] == [b"first"] * 101
 
 
@@ -139,7 +139,7 @@ def test_policy_with_the_lower_priority_value_wins(peers, larval_drop):
     assert server.recv(100) == b"in the clear"
 
 
-@pytest.mark.virtual_clock("objects are freed when the last RCU callback has run; the machine is ours alone")
+@pytest.mark.virtual_clock("counts slab objects of the whole machine, after all RCU callbacks")
 def test_socket_policy_is_freed_with_its_socket(peers):
     """A key daemon may open a socket for each exchange, for years."""
     before, count = slab.in_use(slab.unnamed()), 200
@@ -147,5 +147,5 @@ def test_socket_policy_is_freed_with_its_socket(peers):
         with peers.client.socket(peers.family, socket.SOCK_DGRAM) as each:
             xfrm.set_on_socket(each, peers.policy(socket.SOCK_DGRAM))
 
-    eventually("objects that the kernel has many more in use than before", lambda: slab.grown(before, by=count // 2), {},
+    eventually("slab objects still in use", lambda: slab.grown(before, by=count // 2), {},
                within=20, every=1)

@@ -31,7 +31,7 @@ def answer_to(netlink):
     return answer
 
 
-@pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
+@pytest.mark.virtual_clock("crashes an affected kernel: needs its own machine")
 def test_getae_answers_in_full_for_every_replay_window_size(peers):
     """With any replay window that ESN allows, a mark and an interface: the answer has room for all of them. Kernels
     without "xfrm: account XFRMA_IF_ID in aevent size calculation" take too little, and crash."""

@@ -33,7 +33,7 @@ def test_sa_matches_packets_whose_mark_is_equal_under_its_mask(peers, value):
     mark_incoming_esp(peers.server, on_packets)
     xfrm.add(peers.server, dataclasses.replace(peers.sa(), mark=(value, mask)))
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     server, client = peers.udp_server(), peers.udp_client()
 
     client.sendto(b"marked", peers.target)
@@ -47,7 +47,7 @@ def test_sa_does_not_match_packets_with_another_mark(peers):
     mark_incoming_esp(peers.server, 0x0B00)
     xfrm.add(peers.server, dataclasses.replace(peers.sa(), mark=(0x0A00, 0x0F00)))
     peers.add_policy(socket.SOCK_DGRAM)
-    peers.supply()
+    peers.add_sa()
     other = peers.udp_server(peers.PORT + 1)
     client = peers.udp_client()
 
@@ -68,5 +68,5 @@ def test_sa_selector_with_prefixlen_beyond_the_address_is_refused(peers):
     body[PREFIXLEN_S] = 129 if peers.family == socket.AF_INET6 else 33
     request = message(wire.NEWSA, NLM_F_REQUEST | NLM_F_ACK, bytes(body))
 
-    with refused("EINVAL", "the request for an SA"):
+    with refused("EINVAL", "XFRM_MSG_NEWSA with an invalid prefix length"):
         rtnl.exchange(peers.server.namespace, NETLINK_XFRM, [request], [body])

@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.netlink import xfrm
 
 pytestmark = [pytest.mark.topology(LAN), pytest.mark.parametrize("drop", [0, 1])]
@@ -24,7 +24,7 @@ def test_connect_without_sa_fails_with_eagain(peers, larval_drop, drop, blocking
     with stopwatch() as took:
         error = conn.connect_ex(peers.target)
 
-    assert name(error) == "EAGAIN"
+    assert errno_name(error) == "EAGAIN"
     assert took.seconds == approx_timer(0)
 
 
@@ -35,9 +35,9 @@ def test_connect_succeeds_after_the_sa_is_added(peers, larval_drop, drop):
     xfrm.delete(peers.server, *peers.answers())
     _listener, conn, other = peers.tcp_listener(), peers.client.socket(peers.family), peers.client.socket(peers.family)
     xfrm.set_on_socket(conn, peers.policy(socket.SOCK_STREAM))
-    assert name(conn.connect_ex(peers.target)) == "EAGAIN"
+    assert errno_name(conn.connect_ex(peers.target)) == "EAGAIN"
 
-    peers.supply()
+    peers.add_sa()
     with peers.client.capture() as packets:
         conn.connect(peers.target)
         protected = {packet.protocol for packet in packets.sent()} - {"icmpv6", None}

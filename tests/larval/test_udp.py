@@ -35,7 +35,7 @@ def test_next_datagram_after_a_larval_drop_uses_the_added_sa(peers, larval_drop)
     server, client = peers.udp_server(), peers.udp_client()
     with peers.client.capture("esp") as packets:
         client.sendto(b"too early", peers.target)
-        peers.supply()
+        peers.add_sa()
         client.sendto(b"in time", peers.target)
         assert server.recv(100) == b"in time"
 
@@ -66,7 +66,7 @@ def test_connected_socket_uses_the_sa_once_it_is_added(peers, larval_drop):
     client.connect(peers.target)
     client.send(b"too early")
 
-    peers.supply()
+    peers.add_sa()
     client.send(b"in time")
 
     assert server.recv(100) == b"in time"

@@ -15,8 +15,8 @@ NONE = ["TCP", "TCPv6", "PING", "PINGv6", "UDPv6", "request_sock_TCP", "request_
         "ip6-frags", "xfrm_state", "xfrm_dst", "xfrm_dst_cache", "nf_conntrack", "nf_conntrack_expect", "ip_vs_conn", "audit_buffer"]
 
 
-@pytest.mark.last("it is about the tests before")
-@pytest.mark.virtual_clock("the kernel complains after 10 s, and every 10 s")
+@pytest.mark.last("checks what earlier tests left behind")
+@pytest.mark.virtual_clock("the kernel warns of a device still in use after 10 s and every 10 s")
 def test_kernel_waits_for_no_interface_of_a_deleted_namespace(clock):
     """If a route or a packet leaks a reference to an interface, the kernel logs that it waits for it
     (netdev_wait_allrefs_any()), and cannot delete any other namespace meanwhile."""
@@ -27,11 +27,11 @@ def test_kernel_waits_for_no_interface_of_a_deleted_namespace(clock):
     assert [line for line in lines if "waiting for" in line] == []
 
 
-@pytest.mark.last("it is about the tests before")
-@pytest.mark.virtual_clock("a packet that waits for an SA keeps its socket for 205 s")
+@pytest.mark.last("checks what earlier tests left behind")
+@pytest.mark.virtual_clock("a packet without an SA holds its socket for 205 s")
 def test_slab_objects_of_deleted_namespaces_are_freed():
     """A leak of one object per connection exhausts the memory of a server that runs for a year."""
     if KEPT:
-        pytest.skip("hosts are kept: this kernel never gets rid of what was held over IPv6")
-    eventually("objects that the kernel has in use", lambda: {name: count for name, count in slab.in_use(NONE).items() if count}, {},
+        pytest.skip("this kernel leaks a device reference for each packet held over IPv6, so their namespaces are kept")
+    eventually("slab objects in use", lambda: {name: count for name, count in slab.in_use(NONE).items() if count}, {},
                within=300, every=5)

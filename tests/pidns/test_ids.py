@@ -60,9 +60,9 @@ def test_proc_status_lines_keep_their_names_and_order():
 def test_proc_of_a_namespace_shows_the_pids_of_that_namespace(nested):
     """A /proc mounted inside a namespace shows its processes by their PIDs there, and NSpid from there inwards."""
     _here, in_middle, inside = nested.pids
-    nested.middle.call("own_proc")
+    nested.middle.call("mount_proc")
     assert nested.middle.call("nspid", in_middle) == [in_middle, inside]
-    nested.ask("own_proc")
+    nested.ask("mount_proc")
     assert nested.ask("nspid", "self") == [inside]
 
 
@@ -82,10 +82,10 @@ def test_pidfd_fdinfo_shows_the_pids_of_the_readers_proc(nested):
     pidfd = os.pidfd_open(here)
     assert pidfd_ids(pidfd) == (here, nested.pids)
 
-    nested.ask("own_proc")
-    nested.hand_over(pidfd)
+    nested.ask("mount_proc")
+    nested.send_descriptor(pidfd)
     assert nested.ask("received_pidfd_ids") == (inside, [inside])
-    nested.hand_over(os.pidfd_open(os.getpid()))
+    nested.send_descriptor(os.pidfd_open(os.getpid()))
     assert nested.ask("received_pidfd_ids")[0] == 0
 
 
@@ -94,8 +94,8 @@ def test_pidfd_of_an_outer_process_sends_no_signal_from_inside(nested):
     here, *_ = nested.pids
     signal.pidfd_send_signal(os.pidfd_open(here), 0)
 
-    nested.hand_over(os.pidfd_open(os.getpid()))
-    with refused("EINVAL", "a signal through the pidfd of a process outside"):
+    nested.send_descriptor(os.pidfd_open(os.getpid()))
+    with refused("EINVAL", "pidfd_send_signal() to a process outside the namespace"):
         nested.ask("signal_received_pidfd")
 
 
@@ -119,7 +119,7 @@ def test_si_pid_is_the_senders_pid_in_the_receivers_namespace(nested, sender, ex
         os.kill(here, signal.SIGUSR1)
     else:
         nested.ask("kill", inside, signal.SIGUSR1)
-    assert nested.ask("signalled_by", signal.SIGUSR1) == expected
+    assert nested.ask("signal_sender", signal.SIGUSR1) == expected
 
 
 def test_kill_of_a_pid_from_an_outer_namespace_fails_with_esrch(nested):
@@ -167,7 +167,7 @@ def test_bpf_get_current_pid_tgid_returns_the_pid_in_the_initial_namespace(neste
     """The first of NSpid, read in the initial namespace."""
     initial = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
     if os.stat("/proc/self/ns/pid").st_ino != initial:
-        pytest.skip("the initial ids are not known here: this is a container")
+        pytest.skip("needs the initial PID namespace: this is a container")
     assert nested.ask("initial_id") == nested.pids[0]
 
 
@@ -194,11 +194,11 @@ def test_pid_namespace_ends_when_its_last_process_is_reaped(nested):
     (pid_namespaces(7); zap_pid_ns_processes())."""
     with Actor(Guest) as guest:
         guest.call("join", nested.middle.pid)
-        child = guest.call("have_child")
+        child = guest.call("fork_child")
         assert nspid(f"/proc/{child}/status")[0] == child and len(nspid(f"/proc/{child}/status")) == len(nested.pids) - 1
         nested.middle.signal(signal.SIGKILL)
         eventually("State of the child in /proc", lambda: fields(f"/proc/{child}/status")["State"], "Z (zombie)", within=5)
         assert nested.middle.state != "Z"
 
         assert guest.call("reap", child) == signal.SIGKILL
-        eventually("whether /proc has the process in the middle", lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)
+        eventually("/proc entry of the middle process", lambda: Path(f"/proc/{nested.middle.pid}").exists(), False, within=5)

@@ -8,18 +8,16 @@ import pytest
 
 from netns import Host, Network
 from netns.hosts import ipvs
+from netns.hosts.pinned import NO_ICMP_LIMITS
 
 # Bytes of the TCP timestamps option, padded (RFC 7323).
 TIMESTAMPS = 12
 
-# All sysctls that the results depend on, with their documented defaults, but without ICMP rate limits.
+# What the results depend on besides what build() pins, with the documented defaults, but without ICMP rate limits.
 PINNED = {
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.ip_forward_use_pmtu": 0,
-    "net.ipv4.icmp_ratelimit": 0,
-    "net.ipv4.icmp_ratemask": 0,
-    "net.ipv6.icmp.ratelimit": 0,
-    "net.ipv6.icmp.ratemask": "\n",
+    **NO_ICMP_LIMITS,
     "net.ipv4.tcp_mtu_probing": 0,
     "net.ipv4.tcp_base_mss": 1024,
     "net.ipv4.tcp_min_snd_mss": 48,
@@ -31,8 +29,6 @@ PINNED = {
     "net.ipv4.tcp_autocorking": 0,
     "net.ipv4.tcp_wmem": "4096 65536 4194304",
     "net.ipv4.tcp_congestion_control": "reno",
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
     "net.ipv4.conf.all.accept_redirects": 0,
@@ -45,7 +41,6 @@ PINNED = {
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-        host.pin({f"net.ipv4.conf.{interface.name}.rp_filter": 0 for interface in host.interfaces.values()})
         host.pin({f"net.ipv4.conf.{interface.name}.send_redirects": 0 for interface in host.interfaces.values()})
 
 
@@ -91,8 +86,6 @@ def service(net: Network, family: socket.AddressFamily) -> VirtualService:
     listeners = []
     for server in servers:
         ipvs.real_server(server, address)
-        if family == socket.AF_INET:
-            server.pin({"net.ipv4.conf.tunl0.rp_filter": 0})
         listener = server.socket(family)
         listener.bind((address, 80))
         listener.listen()

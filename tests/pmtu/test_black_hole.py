@@ -45,12 +45,12 @@ def test_full_sized_data_never_passes_a_black_hole_without_mtu_probing(net, fami
     conn, peer = connect(net, family, 0, black_hole)
     with client.capture() as packets:
         conn.sendall(bytes(2 * tcp_info(conn).snd_mss))
-        client.reaches("TcpExt.TCPTimeouts", at_least(3), within=60)
+        client.await_counter("TcpExt.TCPTimeouts", at_least(3), within=60)
 
     assert pmtu.too_big(packets) == []
     assert tcp_info(conn).snd_mss == 1500 - HEADERS[family]
     peer.setblocking(False)
-    with refused("EAGAIN", "recv() behind the black hole"):
+    with refused("EAGAIN", "recv() on the server behind the black hole"):
         peer.recv(1)
     deliver(*tcp_pair(client, server, family), 1000)
 

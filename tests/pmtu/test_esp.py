@@ -27,7 +27,7 @@ NETWORK = {("client", socket.AF_INET): "192.0.2.0/24", ("client", socket.AF_INET
 HEADER, IV, ICV, TRAILER = 8, 8, 16, 2
 
 
-def left_by_esp(family, tunnel):
+def room_inside_esp(family, tunnel):
     """Bytes of the largest packet before ESP: the inner one in tunnel mode, the plain one in transport mode."""
     ip = 20 if family == socket.AF_INET else 40
     room = (1500 - ip - HEADER - IV - ICV) // 4 * 4 - TRAILER
@@ -62,7 +62,7 @@ def test_sender_behind_a_gateway_learns_the_mtu_of_the_esp_tunnel(net, family):
     with client.capture() as packets, right.capture("esp") as protected:
         deliver(conn, peer, 5000)
 
-    expected = left_by_esp(family, tunnel=True)
+    expected = room_inside_esp(family, tunnel=True)
     assert {pmtu.announced(error) for error in pmtu.too_big(packets.received())} == {expected}
     assert pmtu.path(client, server.address(family)).mtu == expected
     assert max(packet.frame.length - 14 for packet in protected.received().some()) <= 1500
@@ -79,7 +79,7 @@ def test_tcp_over_transport_mode_leaves_room_for_esp(net, family):
     with client.capture() as packets:
         deliver(conn, peer, 5000)
 
-    assert tcp_info(conn).pmtu == left_by_esp(family, tunnel=False)
+    assert tcp_info(conn).pmtu == room_inside_esp(family, tunnel=False)
     assert pmtu.too_big(packets) == []
     protected = packets.sent().which("in ESP", lambda packet: packet.protocol == "esp").some()
     assert 1480 <= max(packet.frame.length - 14 for packet in protected) <= 1500

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from fixtures.topologies import NARROW, ROUTED
-from netns import CommandError, deliver, eventually, lacks, tcp_info, tcp_pair
+from netns import CommandError, deliver, eventually, missing_feature, tcp_info, tcp_pair
 from netns.attempt import errno_of
 from netns.hosts import offload
 from netns.packets import errqueue, icmp, pmtu
@@ -155,7 +155,7 @@ def test_replacing_a_nexthop_object_removes_exceptions(net, family):
     try:
         client.run(["ip", FLAG[family], "nexthop", "add", *nexthop])
     except CommandError as error:
-        raise lacks("the kernel has no nexthop objects", error) from error
+        raise missing_feature("the kernel has no nexthop objects", error) from error
     client.run(["ip", "route", "add", PREFIX[family], "nhid", "7"])
     assert learn(net, family, 1300).mtu == 1300
 

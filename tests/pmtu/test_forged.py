@@ -37,7 +37,7 @@ def sequence(quoted, family):
     return struct.unpack_from("!I", quoted, (20 if family == socket.AF_INET else 40) + SEQUENCE)[0]
 
 
-def tell(net, family, mtu, quoted):
+def send_mtu_error(net, family, mtu, quoted):
     """The router sends the error; returns what the client counted, and its path to the server."""
     client, server, router = net.nodes("client", "server", "router")
     before = client.counters()
@@ -49,7 +49,7 @@ def tell(net, family, mtu, quoted):
 def test_icmp_error_about_the_next_byte_is_accepted(net, family, flight):
     """The quoted sequence number may be in flight: the valid case that the other tests here vary."""
     conn, peer, quoted = flight
-    counted, path = tell(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
+    counted, path = send_mtu_error(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
 
     assert (counted.get("TcpExt.OutOfWindowIcmps", 0), path.mtu) == (0, 1300)
     deliver(conn, peer, 5000)
@@ -60,7 +60,7 @@ def test_icmp_error_with_sequence_not_in_flight_is_counted_and_ignored(net, fami
     conn, peer, quoted = flight
     for acknowledged_next_or_far_away in (0, 2, 1 << 20, -(1 << 20)):
         wrong = (sequence(quoted, family) + acknowledged_next_or_far_away) % 2**32
-        counted, path = tell(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", wrong))
+        counted, path = send_mtu_error(net, family, 1300, altered(quoted, family, SEQUENCE, "!I", wrong))
         assert (counted.get("TcpExt.OutOfWindowIcmps", 0), path.mtu) == (1, None)
 
     deliver(conn, peer, 5000)
@@ -69,7 +69,7 @@ def test_icmp_error_with_sequence_not_in_flight_is_counted_and_ignored(net, fami
 def test_icmp_error_about_an_unknown_port_is_counted_and_ignored(net, family, flight):
     """No socket, no exception: InErrors + 1."""
     conn, peer, quoted = flight
-    counted, path = tell(net, family, 1300, altered(quoted, family, SOURCE_PORT, "!H", 9))
+    counted, path = send_mtu_error(net, family, 1300, altered(quoted, family, SOURCE_PORT, "!H", 9))
 
     assert (counted.get(IN_ERRORS[family], 0), path.mtu) == (1, None)
     deliver(conn, peer, 5000)
@@ -81,12 +81,12 @@ def test_icmp_error_never_raises_the_path_mtu(net, family, flight):
     quoted = altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1)
     before = tcp_info(conn).snd_mss
     for absurd in (1500, 1501, 9000, 65535):
-        _counted, path = tell(net, family, absurd, quoted)
+        _counted, path = send_mtu_error(net, family, absurd, quoted)
         assert path.mtu in (None, 1500)
         assert tcp_info(conn).snd_mss == before
 
-    tell(net, family, 1400, quoted)
-    _counted, path = tell(net, family, 1450, quoted)
+    send_mtu_error(net, family, 1400, quoted)
+    _counted, path = send_mtu_error(net, family, 1450, quoted)
     assert path.mtu == 1400
     deliver(conn, peer, 5000)
 
@@ -94,7 +94,7 @@ def test_icmp_error_never_raises_the_path_mtu(net, family, flight):
 def test_icmp_error_can_lower_the_path_mtu_by_one_byte(net, family, flight):
     """From 1500 to 1499."""
     _conn, _peer, quoted = flight
-    _counted, path = tell(net, family, 1499, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
+    _counted, path = send_mtu_error(net, family, 1499, altered(quoted, family, SEQUENCE, "!I", sequence(quoted, family) + 1))
 
     assert path.mtu == 1499
 
@@ -102,7 +102,7 @@ def test_icmp_error_can_lower_the_path_mtu_by_one_byte(net, family, flight):
 def test_icmp_error_with_a_truncated_tcp_header_is_ignored(net, family, flight):
     """The quote needs eight bytes of the transport header (RFC 792); this one has four."""
     conn, peer, quoted = flight
-    _counted, path = tell(net, family, 1300, quoted[:(20 if family == socket.AF_INET else 40) + 4])
+    _counted, path = send_mtu_error(net, family, 1300, quoted[:(20 if family == socket.AF_INET else 40) + 4])
 
     assert path.mtu is None
     deliver(conn, peer, 5000)

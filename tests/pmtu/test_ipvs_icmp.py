@@ -35,7 +35,7 @@ def test_director_relays_a_tunnel_error_quoting_the_clients_own_packet(net, serv
 
     with client.capture("icmp") as at_client:
         icmp.send_error(router, director, kind, code, icmp.quote(tunnelled), rest=1400, counted=False, options=options)
-        at_client.until("a packet", len, within=5)
+        at_client.until("an ICMP error", len, within=5)
 
     error = at_client.received().only()
     data = error.frame.data[14:]

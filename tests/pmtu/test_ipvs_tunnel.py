@@ -127,7 +127,7 @@ def test_director_segments_tunnelled_gso_packets_in_software(net, service):
     assert max(packet.frame.length for packet in packets.sent().some()) == ETHERNET + 1500
 
 
-@pytest.mark.virtual_clock("an exception lives for 600 s")
+@pytest.mark.virtual_clock("waits 600 s, until an exception expires")
 def test_client_retries_the_full_mss_after_600_seconds(net, service, clock):
     """600 s (mtu_expires, ip-sysctl.rst) after the last error the client sends a full-sized segment, and learns the MTU
     again."""

@@ -27,19 +27,19 @@ IP_MTU, IPV6_MTU = 14, 24
 
 
 @pytest.fixture
-def both_ways(net, family):
+def both_paths(net, family):
     """The client's route to a service address uses both routers; the hash covers ports and addresses."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.fib_multipath_hash_policy": 1, "net.ipv6.fib_multipath_hash_policy": 1})
-    server.hold(SERVICE[family])
+    server.add_address(SERVICE[family])
     return client
 
 
-def test_icmp_error_about_a_multipath_flow_creates_an_exception(net, family, both_ways):
+def test_icmp_error_about_a_multipath_flow_creates_an_exception(net, family, both_paths):
     """The kernel stores the MTU for the path of the quoted packet, or for both paths, so that the flow uses it. A
     single path may not be the flow's: IPv6, and IPv4 in 5.10, ignore the ports in this lookup. The flow's port then
     decides by chance, so the test does not measure it."""
-    client = both_ways
+    client = both_paths
     source = client.address(family)
     with client.socket(family, socket.SOCK_DGRAM) as udp:
         udp.bind((source, 0))

@@ -70,7 +70,7 @@ def test_tcp_sends_without_df_in_ip_no_pmtu_disc_modes_1_and_2(net, mode):
 
 
 @pytest.mark.topology(ROUTED)
-@pytest.mark.virtual_clock("an affected kernel crashes: it takes a machine of its own")
+@pytest.mark.virtual_clock("crashes an affected kernel: needs its own machine")
 def test_ip_no_pmtu_disc_3_drops_an_error_about_an_unregistered_protocol(net):
     """A fragmentation needed error that quotes protocol 253 is counted and dropped: "icmp: fix NULL pointer dereference
     in icmp_tag_validation()"."""

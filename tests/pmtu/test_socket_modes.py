@@ -10,7 +10,7 @@ import pytest
 from fixtures.topologies import NARROW
 from netns import deliver, eventually, tcp_info
 from netns.attempt import refused
-from netns.found import Found
+from netns.named import NamedList
 from netns.packets import icmp, pmtu
 
 pytestmark = pytest.mark.topology(NARROW)
@@ -54,9 +54,9 @@ def error_queued(conn):
     """(errno, origin, type, code, info) of the first error in the socket's queue: struct sock_extended_err."""
     poll = select.poll()
     poll.register(conn, select.POLLERR)
-    assert poll.poll(5000), "no error came within 5 s"
+    assert poll.poll(5000), "no event on the client's socket within 5 s"
     _data, ancillary, _flags, _address = conn.recvmsg(2048, 512, socket.MSG_ERRQUEUE)
-    _level, _type, error = Found("control messages of the client's error queue", ancillary).only()
+    _level, _type, error = NamedList("control messages of the client's error queue", ancillary).only()
     number, origin, kind, code, _pad, info, _more = struct.unpack_from("=IBBBBII", error)
     return number, origin, kind, code, info
 

@@ -28,21 +28,21 @@ def stalled(client, conn, peer, count):
     return delay, packets, client.counters().since(before)
 
 
-def to_itself(packets):
+def errors_to_itself(packets):
     """The ICMP errors about the MTU that the host sent to itself: source and destination are the same."""
     return [packet for packet in pmtu.too_big(packets) if packet.source == packet.destination]
 
 
 def assert_prompt_or_stalled(family, delay, packets, counted, mtu, many=False):
     if delay < PROMPT:
-        assert to_itself(packets) == []
+        assert errors_to_itself(packets) == []
         return
     assert delay == approx_timer(0.2)
     # The data was never in flight: no counter of retransmissions, timeouts or window probes moves.
     assert {name: counted.get(name, 0) for name in ("Tcp.RetransSegs", "TcpExt.TCPTimeouts", "TcpExt.TCPWinProbe")} == {
         "Tcp.RetransSegs": 0, "TcpExt.TCPTimeouts": 0, "TcpExt.TCPWinProbe": 0}
     if family == socket.AF_INET:
-        errors = to_itself(packets)
+        errors = errors_to_itself(packets)
         assert {pmtu.announced(error) for error in errors} == {mtu}
         expected = {"Ip.FragFails": 1, "Icmp.InDestUnreachs": 1, "Icmp.OutDestUnreachs": 1}
     else:

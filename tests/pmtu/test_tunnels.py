@@ -7,8 +7,8 @@ import pytest
 
 from fixtures.topologies import LAN, SITES
 from netns import deliver, tcp_info, tcp_pair
-from netns.found import Found
 from netns.hosts import offload, tunnel
+from netns.named import NamedList
 from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(SITES)
@@ -60,8 +60,6 @@ def connect_sites(net, kind, *words):
         via = f" via {inside[0].format(3 - number)}" if kind.name == "vxlan" else ""
         tunnel.add(host, "tunnel", kind.name, *options, address=f"{inside[0].format(number)}/{inside[1]}",
                    routes=(network + via,))
-        # Packets must return through the tunnel, and errors be sent.
-        host.pin({"net.ipv4.conf.tunnel.rp_filter": 0})
 
 
 def fragments(net):
@@ -100,7 +98,7 @@ IPIP, GRE = KINDS[0], KINDS[2]
 def tunnelled(packets, kind):
     """The outer headers of the tunnel's packets."""
     number = IPPROTO_IPIP if kind is IPIP else IPPROTO_GRE
-    return Found(f"tunnelled packets among {packets.what}", (
+    return NamedList(f"tunnelled packets among {packets.what}", (
         packet.ip for packet in packets.received() if packet.ip and packet.ip.version == 4 and packet.ip.proto == number))
 
 

@@ -24,7 +24,7 @@ def test_backpressure_fills_the_send_buffer_and_loses_nothing(net, family, measu
     sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
     with tun(client, "stub", Flags.TUN | Flags.BACKPRESSURE, addresses=STUB) as stub, \
             qdisc(client, "stub", "pfifo", "limit", "1000"):
-        with refused("ENOBUFS", "sending 5000 packets to a tun device that nobody reads"):
+        with refused("ENOBUFS", "sending 5000 packets to a tun device without a reader"):
             sender.send_many(stub.index, 5000)
         assert (writable(sender.socket), stub.dropped()) == (False, 0)
         assert tx_queue(client, sender.socket) == outq(sender.socket) > 4 * SNDBUF

@@ -7,7 +7,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import approx_timer, stopwatch, timer_slack
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.hosts.qdisc import tbf
 from netns.hosts.tun import tun
 from netns.packets.raw import HELLO, OSPF, HelloSender, outq, writable
@@ -49,8 +49,8 @@ def fill(sender, index):
         try:
             sender.send(index)
         except OSError as error:
-            return name(error.errno)
-    pytest.fail(f"1000 sends were taken, {outq(sender.socket)} bytes are in use; expected a refusal")
+            return errno_name(error.errno)
+    pytest.fail(f"send() succeeded 1000 times with {outq(sender.socket)} bytes in the send buffer, expected an error")
 
 
 def ospf(packets):
@@ -67,7 +67,7 @@ def test_hdrincl_with_invalid_ihl_is_refused(net, words):
     sender = header_sender(client, family)
     good, bad = hello_with_header(client, family), hello_with_header(client, family, words)[:52]
     with client.capture() as packets:
-        with refused("EINVAL", "sendto() of a packet whose header is longer than it"):
+        with refused("EINVAL", "sendto() with an invalid IHL"):
             sender.socket.sendto(bad, (server.address(family), 0))
         sender.socket.sendto(good, (server.address(family), 0))
         packets.until("an OSPF packet sent", lambda seen: ospf(seen.sent()), within=5)

@@ -48,7 +48,7 @@ def test_unread_tun_uses_no_send_buffer(net, family, measure):
         assert stub.dropped() == 1200 - stub.ring()
 
 
-@pytest.mark.virtual_clock("a day of Hellos, one every 30 s")
+@pytest.mark.virtual_clock("sends Hellos for a day, one every 30 s")
 def test_neighbour_misses_no_hello_in_a_day_with_an_unread_tun(clock, measure):
     """2880 Hellos per interface and family, ten times what a send buffer holds: no send fails, tx_queue is 0 every hour,
     and a reader that starts at the end gets what the tun's ring holds."""

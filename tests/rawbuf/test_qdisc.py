@@ -8,7 +8,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually, stopwatch
-from netns.attempt import name, refused
+from netns.attempt import errno_name, refused
 from netns.hosts.qdisc import tbf
 from netns.packets.raw import HelloReceiver, HelloSender, outq, row, tx_queue, writable
 
@@ -38,10 +38,10 @@ def fill(sender, index, most=1000):
         try:
             sender.send(index)
         except OSError as error:
-            return name(error.errno), unwritable_at
+            return errno_name(error.errno), unwritable_at
         if unwritable_at is None and not writable(sender.socket):
             unwritable_at = outq(sender.socket)
-    pytest.fail(f"{most} sends were taken, {outq(sender.socket)} bytes of {2 * SNDBUF} are in use; expected a refusal")
+    pytest.fail(f"send() succeeded {most} times with {outq(sender.socket)} of {2 * SNDBUF} bytes in the send buffer, expected an error")
 
 
 def test_held_packets_fill_the_send_buffer_up_to_twice_its_size(net, family, sender, measure):

@@ -9,8 +9,8 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.found import Found
 from netns.hosts.tun import Flags, tun
+from netns.named import NamedList
 from netns.netlink import rtnl
 from netns.packets.raw import HelloSender, outq, tx_queue, writable
 
@@ -167,7 +167,7 @@ def test_tun_gives_software_tx_timestamps(net, family):
 def one_hello(sender, stub, index):
     """The Hello that the reader gets after one was sent on the interface with this index."""
     sender.send(index)
-    return Found("Hellos that the tun's reader got", (packet for packet in stub.drain() if hellos([packet]))).only()
+    return NamedList("Hellos read from the tun device", (packet for packet in stub.drain() if hellos([packet]))).only()
 
 
 @pytest.mark.parametrize("kind", ["tun", "tap"])

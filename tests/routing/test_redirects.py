@@ -23,14 +23,14 @@ def gateways(net):
     address, too."""
     client, server, router = net.nodes("client", "server", "router")
     client.pin({f"net.ipv4.conf.{each}.{name}": value for each in ("all", "to-router")
-                for name, value in (("accept_redirects", 1), ("secure_redirects", 0), ("rp_filter", 0))})
+                for name, value in (("accept_redirects", 1), ("secure_redirects", 0))})
     client.pin({"net.ipv6.conf.to-router.accept_redirects": 1, "net.ipv6.conf.all.forwarding": 0})
     at_router = router.interfaces["client"]
     commands = [f"route add {server.address(V6)}/128 via {icmp.link_local(at_router)} dev to-router"]
     commands += [f"neighbour replace {each} lladdr {at_router.mac} dev to-router router" for each in BETTER.values()]
     client.run(["ip", "-batch", "-"], stdin="\n".join(commands) + "\n")
     for family, address in BETTER.items():
-        router.hold(f"{address}/{PREFIX[family]}", "client")
+        router.add_address(f"{address}/{PREFIX[family]}", "client")
 
 
 def quote_of(net, family, kind):
@@ -60,7 +60,7 @@ def test_redirect_about_a_udp_raw_or_tcp_packet_is_followed(net, family, kind):
     assert pmtu.path(client, server.address(family)).via == BETTER[family]
 
 
-@pytest.mark.virtual_clock("a redirect is kept for 300 s")
+@pytest.mark.virtual_clock("waits 300 s, until a redirect expires")
 def test_ipv4_redirect_expires_after_300_seconds(net, clock):
     """net.ipv4.route.gc_timeout: an older exception is ignored (find_exception())."""
     client, server, router = net.nodes("client", "server", "router")

@@ -21,7 +21,7 @@ def test_record_route_gives_the_source_address_of_the_route_chosen_by_tos(net, e
     client, router, server = net.nodes("client", "router", "server")
     taken, other = "203.0.113.1", "203.0.113.2"
     for address in (taken, other):
-        router.hold(address)
+        router.add_address(address)
     to = server.address(socket.AF_INET)
     router.run(["ip", "route", "add", f"{to}/32", "tos", f"{LOW_DELAY:#x}", "dev", "to-server", "src", taken])
     router.run(["ip", "route", "add", f"{to}/32", "dev", "to-server", "src", other])

@@ -11,12 +11,12 @@ import pytest
 
 from fixtures.topologies import ROUTED
 from netns.hosts.actor import Actor
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.traffic.closing import fence
 
 pytestmark = [
     pytest.mark.topology(ROUTED),
-    pytest.mark.virtual_clock("an affected kernel never returns: it takes a machine of its own"),
+    pytest.mark.virtual_clock("an affected kernel loops forever: needs its own machine"),
 ]
 
 V4 = socket.AF_INET
@@ -43,7 +43,7 @@ def loop_ends_the_machine():
     """A kernel that loops is not noticed only when the machine has been silent for minutes: its watchdog panics after two seconds,
     and where others run beside the loop (PREEMPT_LAZY), so that there is no lockup, one of them does when the test has no more to wait
     for."""
-    with everywhere("kernel.watchdog_thresh", 1), everywhere("kernel.softlockup_panic", 1), everywhere("kernel.watchdog", 1), \
+    with global_sysctl("kernel.watchdog_thresh", 1), global_sysctl("kernel.softlockup_panic", 1), global_sysctl("kernel.watchdog", 1), \
             Actor(Guard) as guard:
         guard.start("end_the_machine_in", WITHIN + 1)
         yield
@@ -74,9 +74,9 @@ def test_packet_is_dropped_when_the_mtu_leaves_no_room_for_fragment_data(net, mt
         except OSError:
             assert mtu < HEADER + 8
         if mtu < HEADER + 8:
-            cutter.reaches("Ip.FragFails", 1, within=WITHIN)
+            cutter.await_counter("Ip.FragFails", 1, within=WITHIN)
         else:
-            cutter.reaches("Ip.FragCreates", DATA // 8, within=WITHIN)
+            cutter.await_counter("Ip.FragCreates", DATA // 8, within=WITHIN)
         cutter.run(["ip", "route", "del", f"{there}/32"])
         fence(client, server, there)
 

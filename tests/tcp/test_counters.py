@@ -19,4 +19,4 @@ def test_close_wait_connection_is_counted_in_currestab(net, family):
     eventually("state of the server's connection", lambda: tcp_info(peer).state, "CLOSE_WAIT", within=5)
     assert server.counter("Tcp.CurrEstab") == 1
     peer.close()
-    server.reaches("Tcp.CurrEstab", 0, within=5)
+    server.await_counter("Tcp.CurrEstab", 0, within=5)

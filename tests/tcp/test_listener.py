@@ -47,7 +47,7 @@ def test_connection_beyond_the_backlog_is_counted_and_completes_once_there_is_ro
     late = client.socket(family)
     late.setblocking(False)
     late.connect_ex(listener.getsockname()[:2])
-    server.reaches("TcpExt.ListenOverflows", 1, within=5)
+    server.await_counter("TcpExt.ListenOverflows", 1, within=5)
 
     for _conn in conns:
         server.adopt(listener.accept()[0])
@@ -91,7 +91,7 @@ def test_connection_migrated_from_a_closed_listener_wakes_the_next_one(net, fami
     assert peer.recv(1) == b"x"
 
 
-@pytest.mark.virtual_clock("routes are freed when the last RCU callback has run; the machine is ours alone")
+@pytest.mark.virtual_clock("counts slab objects of the whole machine, after all RCU callbacks")
 def test_handshake_refused_by_a_full_accept_queue_leaks_no_route(family):
     """The last ACK finds the queue full, and the kernel drops the new connection (tcp_v4_syn_recv_sock())."""
     before = slab.in_use(slab.ROUTES)
@@ -106,6 +106,6 @@ def test_handshake_refused_by_a_full_accept_queue_leaks_no_route(family):
             conns += [connect(client, listener, family) for _ in range(2)]
             for conn in conns[-2:]:
                 conn.send(b"x")
-        server.reaches("TcpExt.ListenOverflows", at_least(1), within=5)
+        server.await_counter("TcpExt.ListenOverflows", at_least(1), within=5)
 
-    eventually("objects that the kernel has more in use than before", lambda: slab.grown(before), {}, within=20, every=1)
+    eventually("slab objects still in use", lambda: slab.grown(before), {}, within=20, every=1)

@@ -4,7 +4,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import deliver, tcp_pair
-from netns.attempt import name
+from netns.attempt import errno_name
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -17,7 +17,7 @@ def test_connection_receives_data_with_any_accepted_tcp_rmem(net, family, least)
     try:
         server.pin({"net.ipv4.tcp_rmem": f"{least} {least} {least}"})
     except OSError as error:
-        assert (name(error.errno), least < 4096) == ("EINVAL", True)
+        assert (errno_name(error.errno), least < 4096) == ("EINVAL", True)
         server.pin({"net.ipv4.tcp_rmem": "4096 4096 4096"})
     conn, peer = tcp_pair(client, server, family)
 

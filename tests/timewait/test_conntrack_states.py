@@ -17,7 +17,7 @@ DEFAULTS = {
     "SYN_SENT": 120, "SYN_RECV": 60, "ESTABLISHED": 432000, "FIN_WAIT": 120, "CLOSE_WAIT": 60, "LAST_ACK": 30,
     "TIME_WAIT": 120, "CLOSE": 10,
 }
-EVERY = 0.1                                 # seconds between two polls, each of which runs conntrack(8)
+EVERY = 0.1                                 # seconds between two polls
 RESET_ON_CLOSE = (socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -25,11 +25,11 @@ def states(tracker, service):
     return [entry.state for entry in tracker.entries(service.family)]
 
 
-def reaches(tracker, service, state):
+def await_state(tracker, service, state):
     """Wait until the only entry is in this state; return its timeout in seconds."""
-    it_is_there = Expected(f"one in {state}", lambda entries: [entry.state for entry in entries] == [state])
+    in_state = Expected(f"one in {state}", lambda entries: [entry.state for entry in entries] == [state])
     what = f"conntrack entries of {tracker.host.role}"
-    return eventually(what, lambda: tracker.entries(service.family), it_is_there, within=5, every=EVERY).only().timeout
+    return eventually(what, lambda: tracker.entries(service.family), in_state, within=5, every=EVERY).only().timeout
 
 
 def test_conntrack_timeouts_have_the_documented_defaults(tracker):
@@ -45,7 +45,7 @@ def test_conntrack_entry_follows_the_states_of_its_connection(service, tracker):
     to_server, to_client = client.address(service.family), service.address[0]
 
     def note(state):
-        seen[state] = timeouts[state] - reaches(tracker, service, state)
+        seen[state] = timeouts[state] - await_state(tracker, service, state)
 
     conn = client.socket(service.family)
     conn.setblocking(False)
@@ -63,7 +63,7 @@ def test_conntrack_entry_follows_the_states_of_its_connection(service, tracker):
         note("LAST_ACK")
     note("TIME_WAIT")
 
-    tracker.forget()
+    tracker.flush()
     with client.capture("tcp") as packets:
         conn, peer = service.connect()
     last = packets.packets()[-1]
@@ -76,10 +76,10 @@ def test_conntrack_entry_follows_the_states_of_its_connection(service, tracker):
     note("CLOSE")
 
     assert set(seen) == set(timeouts)
-    assert set(seen.values()) <= {0, 1}, f"too short by so many seconds: {seen}"
+    assert set(seen.values()) <= {0, 1}, f"seconds already gone from each timeout: {seen}"
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(120, marks=pytest.mark.virtual_clock("two minutes have to pass"))])
+@pytest.mark.parametrize("seconds", [2, pytest.param(120, marks=pytest.mark.virtual_clock("waits 2 minutes"))])
 def test_conntrack_entry_in_time_wait_expires_after_its_timeout(service, tracker, clock, measure, seconds):
     """nf_conntrack_tcp_timeout_time_wait after the last packet. The default, 120 s, is twice the hosts' TIME_WAIT."""
     tracker.pin(tcp_timeout_time_wait=seconds)
@@ -102,11 +102,11 @@ def test_conntrack_entry_of_a_reset_connection_has_a_timeout_of_10_seconds(servi
     conn.connect(service.address)
     conn.close()
 
-    assert reaches(tracker, service, "CLOSE") in (DEFAULTS["CLOSE"] - 1, DEFAULTS["CLOSE"])
+    assert await_state(tracker, service, "CLOSE") in (DEFAULTS["CLOSE"] - 1, DEFAULTS["CLOSE"])
 
 
 @pytest.mark.parametrize("seconds, look", [
-    (1, True), pytest.param(120, False, marks=pytest.mark.virtual_clock("a worker of the kernel has to come round")),
+    (1, True), pytest.param(120, False, marks=pytest.mark.virtual_clock("waits for the conntrack garbage collector")),
 ])
 def test_expired_conntrack_entries_of_100_connections_are_freed(service, tracker, clock, seconds, look):
     """nf_conntrack_count returns to 0: the next listing frees expired entries, or a worker does so within minutes
@@ -129,7 +129,7 @@ def test_tcp_loose_picks_up_an_already_established_connection(service, tracker):
     """nf_conntrack_tcp_loose=1, the default: mid-stream packets create an entry, ESTABLISHED and ASSURED."""
     tracker.pin(tcp_loose=1)
     conn, peer = service.connect()
-    tracker.forget()
+    tracker.flush()
     assert states(tracker, service) == []
 
     deliver(conn, peer, 1000)
@@ -143,7 +143,7 @@ def test_without_tcp_loose_only_a_syn_creates_an_entry(service, tracker):
     """nf_conntrack_tcp_loose=0: packets of a connection without an entry are invalid. A new connection is tracked."""
     tracker.pin(tcp_loose=0)
     conn, peer = service.connect()
-    tracker.forget()
+    tracker.flush()
 
     deliver(conn, peer, 1000)
 

@@ -16,7 +16,7 @@ FIN_TIMEOUT = "net.ipv4.tcp_fin_timeout"
 
 @pytest.mark.parametrize("sysctl, linger2, timers", [
     (1, None, (1,)), (60, 1, (1,)), (1, 2, (2,)),
-    *(pytest.param(*each, marks=pytest.mark.virtual_clock("minutes have to pass"))
+    *(pytest.param(*each, marks=pytest.mark.virtual_clock("waits minutes"))
       for each in ((60, None, (60,)), (120, None, (60, 60)), (30, 90, (30, 30)))),
 ])
 def test_orphan_in_fin_wait2_lasts_for_tcp_fin_timeout_or_linger2(service, clock, measure, sysctl, linger2, timers):
@@ -68,7 +68,7 @@ def test_peers_fin_moves_fin_wait2_to_time_wait(service, clock):
     assert states(service.server) == ["TIME_WAIT"]
 
 
-@pytest.mark.virtual_clock("60 s have to pass")
+@pytest.mark.virtual_clock("waits 60 s")
 def test_time_wait_lasts_60_seconds_from_the_peers_fin(service, clock):
     """TCP_TIMEWAIT_LEN, although FIN_WAIT2 was already a timewait minisock with a timer of 5 s."""
     service.server.pin({FIN_TIMEOUT: 5})
@@ -99,7 +99,7 @@ def test_negative_linger2_sends_rst_instead_of_waiting_in_fin_wait2(service):
     assert conn.recv(1) == b""
 
 
-@pytest.mark.virtual_clock("hours have to pass")
+@pytest.mark.virtual_clock("waits hours")
 def test_half_closed_connection_ignores_tcp_fin_timeout(service, clock):
     """shutdown(SHUT_WR) is not close(): the connection still delivers data after six hours."""
     service.server.pin({FIN_TIMEOUT: 1})

@@ -21,7 +21,7 @@ def test_only_the_side_that_closes_first_enters_time_wait(service, first):
     assert (closed.holder.role, time_waits(closed.holder), time_waits(closed.peer)) == (first, 1, 0)
 
 
-@pytest.mark.virtual_clock("60 s have to pass")
+@pytest.mark.virtual_clock("waits 60 s")
 def test_time_wait_lasts_60_seconds(service, clock, measure):
     """A constant: tcp_fin_timeout, here 5 s, does not change it."""
     service.server.pin({"net.ipv4.tcp_fin_timeout": 5})
@@ -35,7 +35,7 @@ def test_time_wait_lasts_60_seconds(service, clock, measure):
     assert measure("timewait.length", took.seconds, "s", timer_slack(LENGTH)) == approx_timer(LENGTH)
 
 
-@pytest.mark.virtual_clock("60 s have to pass")
+@pytest.mark.virtual_clock("waits 60 s")
 @pytest.mark.parametrize("first", ["client", "server"])
 def test_local_port_is_in_use_during_time_wait_and_free_afterwards(service, clock, first):
     """bind() to address and port without SO_REUSEADDR fails with EADDRINUSE (bind(2)) in TIME_WAIT and succeeds after it,
@@ -71,7 +71,7 @@ def test_time_wait_acknowledges_each_retransmitted_fin(service):
     assert time_waits(service.server) == 1
 
 
-@pytest.mark.virtual_clock("90 s have to pass")
+@pytest.mark.virtual_clock("waits 90 s")
 def test_retransmitted_fin_restarts_time_wait(service, clock):
     """Here after 30 s: the last ACK is sent again, and TIME_WAIT lasts another 60 s."""
     service.server.pin({"net.ipv4.tcp_rfc1337": 1})     # the peer has no such connection and sends an RST
@@ -87,7 +87,7 @@ def test_retransmitted_fin_restarts_time_wait(service, clock):
     assert took.seconds == approx_timer(LENGTH)
 
 
-@pytest.mark.virtual_clock("60 s have to pass")
+@pytest.mark.virtual_clock("waits 60 s")
 def test_connect_does_not_use_a_port_pair_in_time_wait(service, clock):
     """With tcp_tw_reuse=0 and one local port: EADDRNOTAVAIL for 60 s (tcp(7))."""
     service.client.pin({"net.ipv4.ip_local_port_range": "40000 40000"})

@@ -17,7 +17,7 @@ TIME_WAIT = 60
 AT_A_TIME = 200
 
 
-def few_pages():
+def pages_kept_by_cpus():
     """Each CPU may reserve up to 1 MiB of freed pages (sysctl net.core.mem_pcpu_rsv)."""
     return at_most(256 * os.cpu_count())
 
@@ -46,8 +46,8 @@ def memory_comes_back(service, clock):
     if clock.kind == "virtual":
         clock.sleep(TIME_WAIT + 10)
         assert (time_waits(service.client), time_waits(service.server)) == (0, 0)
-        service.server.reaches("sockstat.TCP.alloc", at_most(0), 10, since=before["sockstat.TCP.alloc"])
-        service.server.reaches("sockstat.TCP.mem", few_pages(), 10, since=before["sockstat.TCP.mem"])
+        service.server.await_counter("sockstat.TCP.alloc", at_most(0), 10, since=before["sockstat.TCP.alloc"])
+        service.server.await_counter("sockstat.TCP.mem", pages_kept_by_cpus(), 10, since=before["sockstat.TCP.mem"])
 
 
 @pytest.mark.parametrize("count", [5000, pytest.param(50000, marks=pytest.mark.mass)])
@@ -62,7 +62,7 @@ def test_server_that_closes_first_accepts_every_connection_from_8_ports(service,
     assert measure("timewait.load.retransmitted", service.client.counter("Tcp.RetransSegs"), "segments") == 0
 
 
-@pytest.mark.virtual_clock("TIME_WAIT has to grow a second old, several times")
+@pytest.mark.virtual_clock("waits until TIME_WAIT sockets are 1 s old, several times")
 @pytest.mark.parametrize("count", [2000, pytest.param(20000, marks=pytest.mark.mass)])
 def test_client_that_closes_first_reuses_its_ports_with_tw_reuse(service, memory_comes_back, clock, count):
     """tcp_tw_reuse=1 allows about as many connections per second as there are ports."""

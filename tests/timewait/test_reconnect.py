@@ -41,7 +41,7 @@ def test_client_answers_a_rejected_syn_with_rst_and_reconnects_at_once(service, 
     deliver(conn, peer, 1000)
 
 
-@pytest.mark.virtual_clock("60 s of TIME_WAIT have to pass")
+@pytest.mark.virtual_clock("waits 60 s of TIME_WAIT")
 def test_with_rfc1337_a_rejected_client_reconnects_after_time_wait(service, clock, measure):
     """The server ignores the RST; a retransmitted SYN succeeds once TIME_WAIT has ended."""
     service.client.pin({"net.ipv4.tcp_syn_retries": 6})

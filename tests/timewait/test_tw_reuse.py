@@ -106,12 +106,12 @@ def test_port_pair_is_reused_after_the_tw_reuse_delay(service, client, clock, me
     if tunable:
         client.pin({REUSE_DELAY: milliseconds})
     elif milliseconds != 1000:
-        raise MissingFeature(f"there is no sysctl {REUSE_DELAY}")
+        raise MissingFeature(f"the kernel has no sysctl {REUSE_DELAY}")
     clock.sleep((1.25 - time.monotonic()) % 1)
 
     with client.capture("tcp") as packets:
         service.closed("client")
-        eventually("whether the client connects", lambda: connects(service), True, within=10, every=TICK)
+        eventually("the client's connect() succeeds", lambda: connects(service), True, within=10, every=TICK)
 
     seen = packets.packets()
     last_ack, syn = seen[-4], seen[-3]

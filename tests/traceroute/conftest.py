@@ -5,15 +5,13 @@ import socket
 import pytest
 
 from fixtures.topologies import SERVICE
-from netns import Host, Network, lacks
+from netns import Host, Network, missing_feature
+from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.packets.probe import Answer, answers, probe
 
 # No rate limit for ICMP errors, unless a test sets one.
 PINNED = {
-    "net.ipv4.icmp_ratelimit": 0,
-    "net.ipv4.icmp_ratemask": 0,
-    "net.ipv6.icmp.ratelimit": 0,
-    "net.ipv6.icmp.ratemask": "\n",
+    **NO_ICMP_LIMITS,
     "net.ipv4.icmp_errors_use_inbound_ifaddr": 0,
     "net.ipv4.ip_no_pmtu_disc": 0,
     "net.ipv4.ip_forward_use_pmtu": 0,
@@ -21,8 +19,6 @@ PINNED = {
     "net.ipv4.fib_multipath_hash_policy": 0,
     "net.ipv6.fib_multipath_hash_policy": 0,
     "net.ipv6.auto_flowlabels": 0,
-    "net.ipv4.conf.all.rp_filter": 0,
-    "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.conf.all.send_redirects": 0,
     "net.ipv4.conf.default.send_redirects": 0,
 }
@@ -32,8 +28,7 @@ PINNED = {
 def pinned(net: Network) -> None:
     for host in net.hosts.values():
         host.pin(PINNED)
-        for setting in ("rp_filter", "send_redirects"):
-            host.pin({f"net.ipv4.conf.{interface.name}.{setting}": 0 for interface in host.interfaces.values()})
+        host.pin({f"net.ipv4.conf.{interface.name}.send_redirects": 0 for interface in host.interfaces.values()})
 
 
 class Tracer:
@@ -44,10 +39,10 @@ class Tracer:
         self._source = client.address(family)
 
     def probe(self, kind: str, destination: str, ttl: int, **words: int) -> tuple[bytes, Answer]:
-        """The probe without its IP header, and the answer; `words` as in netns.packets.probe. Raises NotMet."""
+        """The probe without its IP header, and the answer; `words` as in netns.packets.probe. Raises ExpectationFailed."""
         with self._client.capture() as packets:
             sent = probe(self._client, kind, self._source, destination, ttl, **words)
-            packets.until("an answer to the probe", answers, within=5)
+            packets.until("a response to the probe", answers, within=5)
         answer = answers(packets).only()
         return sent, answer
 
@@ -56,7 +51,7 @@ class Tracer:
         with self._client.capture() as packets:
             probe(self._client, kind, self._source, destination, ttl, **words)
             probe(self._client, "icmp", self._source, destination, then, sport=_LATER)
-            packets.until("a later answer to the probe", lambda seen: any(map(_is_later, answers(seen))), within=5)
+            packets.until("a response to the later probe", lambda seen: any(map(_is_later, answers(seen))), within=5)
             return all(map(_is_later, answers(packets)))
 
 
@@ -80,18 +75,18 @@ class Fork:
         self._fork, self._client, server = net.nodes("fork", "client", "server")
         self._ip = "ipv4" if family == socket.AF_INET else "ipv6"
         self.service = SERVICE[family]
-        server.hold(self.service)
+        server.add_address(self.service)
 
-    def choose_by(self, policy: int, fields: int | None = None) -> None:
+    def set_hash_policy(self, policy: int, fields: int | None = None) -> None:
         """Set fib_multipath_hash_policy, and for policy 3 fib_multipath_hash_fields. Raises MissingFeature."""
         try:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_policy": policy})
         except OSError as error:
-            raise lacks(f"the kernel has no fib_multipath_hash_policy={policy}", error) from error
+            raise missing_feature(f"the kernel does not support fib_multipath_hash_policy={policy}", error) from error
         if fields is not None:
             self._fork.pin({f"net.{self._ip}.fib_multipath_hash_fields": fields})
 
-    def more_senders(self, count: int) -> list[str]:
+    def add_source_addresses(self, count: int) -> list[str]:
         """Add `count` addresses to the client."""
         address, words = ("192.0.2.{}", "/24") if self._ip == "ipv4" else ("2001:db8:1::{}", "/64 nodad")
         senders = [address.format(100 + number) for number in range(count)]

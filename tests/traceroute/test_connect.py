@@ -5,7 +5,7 @@ import pytest
 from fixtures.icmp_errors import TIME_EXCEEDED, V4
 from fixtures.topologies import ROUTED
 from netns import approx_timer, eventually, listen, tcp_info, timer_slack
-from netns.attempt import WAYS, attempt, events, name, so_error
+from netns.attempt import WAYS, attempt, errno_name, events, so_error
 from netns.hosts.qdisc import qdisc
 from netns.packets import errqueue
 from netns.packets.probe import set_ttl
@@ -68,7 +68,7 @@ def test_the_error_queue_names_the_router(net, family, short_lived):
 
     assert events(conn) == {"ERR"}
     queued = errqueue.next_error(conn)
-    assert (name(queued.errno), (queued.kind, queued.code)) == ("EHOSTUNREACH", TIME_EXCEEDED[family])
+    assert (errno_name(queued.errno), (queued.kind, queued.code)) == ("EHOSTUNREACH", TIME_EXCEEDED[family])
     assert (queued.offender, queued.destination) == (net["router"].address(family, "client"), target)
 
 

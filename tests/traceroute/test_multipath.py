@@ -24,7 +24,7 @@ def hops(net, family, fork):
             for words in probes:
                 kind, source = words.pop("kind"), words.pop("source", client.address(family))
                 probe(client, kind, source, fork.service, 2, **words)
-            packets.until("an answer to each probe", lambda seen: len(answers(seen)) == len(probes), within=5)
+            packets.until("a response to each probe", lambda seen: len(answers(seen)) == len(probes), within=5)
             found = {answer.source for answer in answers(packets)}
         assert found <= {net[router].address(family, "fork") for router in ("upper", "lower")}
         return len(found)
@@ -44,7 +44,7 @@ def varying(kind, **words):
 ], ids=("layer3", "layer4", "inner-layer3"))
 def test_only_policy_1_spreads_varying_ports(fork, hops, number, spread):
     """Policy 0 and 2 (for packets without a tunnel) hash addresses, 1 also ports; echo requests have none."""
-    fork.choose_by(number)
+    fork.set_hash_policy(number)
     seen = {kind: hops(varying(kind)) for kind in KINDS}
 
     assert seen == spread
@@ -53,7 +53,7 @@ def test_only_policy_1_spreads_varying_ports(fork, hops, number, spread):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_constant_flow_stays_on_one_path(fork, hops, number):
     """As Paris traceroute probes: the ports stay the same, the size differs."""
-    fork.choose_by(number)
+    fork.set_hash_policy(number)
     seen = {kind: hops([dict(kind=kind, sport=33001, size=100 + each) for each in range(MANY)]) for kind in KINDS}
 
     assert seen == dict.fromkeys(KINDS, ONE)
@@ -62,31 +62,31 @@ def test_constant_flow_stays_on_one_path(fork, hops, number):
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_policies_0_to_2_spread_varying_source_addresses(fork, hops, number):
     """Each policy hashes addresses."""
-    fork.choose_by(number)
+    fork.set_hash_policy(number)
 
-    assert hops([dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)]) == BOTH
+    assert hops([dict(kind="udp", source=sender) for sender in fork.add_source_addresses(MANY)]) == BOTH
 
 
-@pytest.mark.parametrize("fields, looks_at", [
-    (0x0001, "sources"), (0x0002, "destinations"), (0x0010, "source ports"), (0x0020, "destination ports"), (0x0033, "all of them"),
+@pytest.mark.parametrize("fields, hashed", [
+    (0x0001, "sources"), (0x0002, "destinations"), (0x0010, "source ports"), (0x0020, "destination ports"), (0x0033, "all fields"),
 ], ids=["source", "destination", "source-port", "destination-port", "all"])
-def test_custom_policy_hashes_only_the_chosen_fields(fork, hops, fields, looks_at):
+def test_custom_policy_hashes_only_the_chosen_fields(fork, hops, fields, hashed):
     """Policy 3 (5.14) with fib_multipath_hash_fields: each bit is one field; probes that differ only in others take one path."""
-    fork.choose_by(3, fields)
+    fork.set_hash_policy(3, fields)
     seen = {varied: hops(probes) for varied, probes in {
-        "sources": [dict(kind="udp", source=sender) for sender in fork.more_senders(MANY)],
+        "sources": [dict(kind="udp", source=sender) for sender in fork.add_source_addresses(MANY)],
         "source ports": varying("udp"),
         "destination ports": [dict(kind="udp", dport=33434 + number) for number in range(MANY)],
     }.items()}
 
-    assert seen == {varied: BOTH if looks_at in (varied, "all of them") else ONE for varied in seen}
+    assert seen == {varied: BOTH if hashed in (varied, "all fields") else ONE for varied in seen}
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET6], ids=["ipv6"], indirect=True)
 @pytest.mark.parametrize("fields, spread", [(0x0008, BOTH), (0x0037, ONE)], ids=["label", "others"])
 def test_custom_policy_hashes_the_flow_label_by_bit_3_only(fork, hops, family, fields, spread):
     """Bit 3: packets that differ only in the flow label spread (RFC 6438); with 0x0037 they do not."""
-    fork.choose_by(3, fields)
+    fork.set_hash_policy(3, fields)
 
     assert hops([dict(kind="udp", label=1 + number) for number in range(MANY)]) == spread
 

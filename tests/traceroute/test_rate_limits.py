@@ -9,7 +9,7 @@ from fixtures.icmp_errors import V4
 from fixtures.topologies import ROUTED
 from netns import approx_timer, eventually, stopwatch, timer_slack
 from netns.attempt import errno_of, refused, so_error
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.packets import segment
 from netns.packets.probe import answers, probe
 
@@ -38,7 +38,7 @@ def answered(net, family):
         with client.capture() as packets:
             for number in range(count):
                 probe(client, kind, client.address(family), server.address(family), ttl, sport=33000 + number)
-            host.reaches(handled, count, within=5, since=before)
+            host.await_counter(handled, count, within=5, since=before)
             return len(answers(packets))
 
     return send
@@ -52,14 +52,14 @@ def test_icmp_ratelimit_allows_a_burst_and_then_one_per_interval(net, family, an
     clock.align(1)
     with stopwatch() as took:
         first = answered(10)
-        eventually("answers to one probe", lambda: answered(1), 1, within=5)
+        eventually("responses to one probe", lambda: answered(1), 1, within=5)
 
     assert measure("traceroute.answers_at_once", first, "answers") == BURST
     next_after = measure("traceroute.next_answer_after", took.seconds, "s", timer_slack(1))
     assert next_after in [approx_timer(interval) for interval in INTERVALS[family]]
 
 
-@pytest.mark.virtual_clock("a full account takes many seconds")
+@pytest.mark.virtual_clock("waits until the token bucket is full")
 def test_icmp_ratelimit_tokens_accumulate_up_to_the_burst(net, family, answered, clock):
     """After 60 s of silence: 6 again, no more."""
     net["router"].pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
@@ -101,13 +101,13 @@ def test_errors_about_received_packets_with_own_source_address_are_not_limited(n
     """The router sends with the client's address as source, which accept_local allows."""
     client, router = net.nodes("client", "router")
     client.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
-    client.pin({"net.ipv4.conf.to-router.accept_local": 1, "net.ipv4.conf.to-router.rp_filter": 0, "net.ipv4.conf.all.rp_filter": 0})
+    client.pin({"net.ipv4.conf.to-router.accept_local": 1})
     here = client.address(family)
     counter = "Icmp.InDestUnreachs" if family == V4 else "Icmp6.InDestUnreachs"
     for number in range(3 * BURST):
         segment.send_datagram(router, (here, 4000), (here, 33000 + number))
 
-    client.reaches(counter, 3 * BURST, within=5)
+    client.await_counter(counter, 3 * BURST, within=5)
 
 
 @pytest.mark.parametrize("family", [V4], ids=["ipv4"])
@@ -125,14 +125,14 @@ def test_each_destination_has_its_own_limit(net, family, clock):
     router.pin({RATELIMIT[family]: 1000, **DEFAULT_MASKS})
     # Over IPv6 the limit is per address, not per prefix.
     other = "192.0.2.99" if family == V4 else "2001:db8:1::99"
-    client.hold(other + ("/24" if family == V4 else "/64"), "router")
+    client.add_address(other + ("/24" if family == V4 else "/64"), "router")
     counts = []
     for source in (client.address(family), other):
         before = router.counter(EXPIRED[family])
         with client.capture() as packets:
             for number in range(10):
                 probe(client, "udp", source, server.address(family), 1, sport=33000 + number)
-            router.reaches(EXPIRED[family], 10, within=5, since=before)
+            router.await_counter(EXPIRED[family], 10, within=5, since=before)
             counts.append(len(answers(packets)))
 
     assert counts == [BURST, BURST]
@@ -151,7 +151,7 @@ def test_icmp_msgs_burst_limits_all_destinations_together(net, family, answered,
         except FileNotFoundError:
             # Before 6.12 the limit is not per namespace but global.
             for name, value in limits.items():
-                stack.enter_context(everywhere(name, value))
+                stack.enter_context(global_sysctl(name, value))
         clock.sleep(1.1)
         count = answered(70)
 

@@ -1,6 +1,5 @@
 """A flow through a firewall, for probes to observe."""
 
-import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.machine import own_machine
 from netns import Host, eventually
 from netns.hosts import firewall
 
@@ -38,7 +38,7 @@ class Flow:
         for thread in threads:
             thread.start()
         calls = [Path(f"/proc/self/task/{thread.native_id}/syscall") for thread in threads]
-        eventually("system calls that the receiving threads are in", lambda: [call.read_text().split()[0] for call in calls],
+        eventually("system calls of the receiving threads", lambda: [call.read_text().split()[0] for call in calls],
                    [_RECVFROM] * count, within=5)
         for _ in threads:
             self.sender.send(b"x")
@@ -48,8 +48,8 @@ class Flow:
 
 @pytest.fixture
 def flow(net, family) -> Iterator[Flow]:
-    if "KDRIFT_CLOCK" not in os.environ:
-        pytest.skip("probes see the whole machine: runs with --kernel")
+    if not own_machine():
+        pytest.skip("probes see the whole machine: run it with --kernel")
     client, server = net.nodes("client", "server")
     sender, receiver = (host.socket(family, socket.SOCK_DGRAM) for host in (client, server))
     receiver.bind((server.address(family), 4000))

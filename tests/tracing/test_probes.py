@@ -13,7 +13,7 @@ import pytest
 
 from fixtures.topologies import LAN
 from netns import eventually
-from netns.hosts.sysctl import everywhere
+from netns.hosts.sysctl import global_sysctl
 from netns.observe import probes
 
 pytestmark = pytest.mark.topology(LAN)
@@ -55,19 +55,19 @@ def test_probe_reports_every_packet_that_the_firewall_counts(flow, family, kind)
 def test_raw_tracepoint_reports_every_received_packet(flow, family):
     """netif_receive_skb fires for each packet that __netif_receive_skb_core() counts as processed (softnet_stat)."""
     with RECEIVED["raw-tracepoint"](family) as probe:
-        def untold():
+        def unreported():
             """Packets that the machine has received minus those reported, at a moment when none comes in."""
             while True:
-                before, told, after = processed(), probe.events(), processed()
+                before, reported, after = processed(), probe.events(), processed()
                 if before == after:
-                    return before - told
+                    return before - reported
 
-        at_first = untold()
+        at_first = unreported()
         flow.send(500)
-        assert (untold() - at_first, probe.events() >= 500) == (0, True)
+        assert (unreported() - at_first, probe.events() >= 500) == (0, True)
 
 
-@pytest.mark.virtual_clock("counts instructions: each takes 2 ns of the guest's time")
+@pytest.mark.virtual_clock("counts instructions, 2 ns each on the virtual clock")
 @pytest.mark.parametrize("kind", PROBES | RECEIVED)
 def test_probe_adds_less_than_a_tenth_to_the_cost_of_a_packet(flow, family, kind, measure):
     """From send(2) to recv(2) a packet takes some 13,000 instructions."""
@@ -91,22 +91,22 @@ def test_probe_adds_less_than_a_tenth_to_the_cost_of_a_packet(flow, family, kind
 @pytest.mark.parametrize("kind", ["fexit", "raw-tracepoint", "bpf-kprobe"])
 def test_run_cnt_equals_the_runs_that_the_program_counts(flow, family, kind):
     """bpftool shows run_cnt; kernel.bpf_stats_enabled=1 turns it on."""
-    with everywhere("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
+    with global_sysctl("kernel.bpf_stats_enabled", 1), (PROBES | RECEIVED)[kind](family) as probe:
         flow.send(100)
-        eventually("run_cnt of the program, less the runs that it has counted itself,", lambda: probe.runs() - probe.events(), 0, within=5)
+        eventually("run_cnt of the program minus the runs that it counted itself", lambda: probe.runs() - probe.events(), 0, within=5)
         assert probe.events() >= 100
 
 
 @pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])
 def test_set_event_pid_limits_a_probe_to_one_thread(flow, family, kind):
     """In a tracing instance (Documentation/trace/ftrace.rst): every call with this thread's ID, none with the ID 1."""
-    told = {}
+    reported = {}
     for thread in (threading.get_native_id(), 1):
         with probes.kprobe(RECEIVE[family], kind, thread=thread) as probe:
             flow.send(20)
-            told[thread] = probe.events()
+            reported[thread] = probe.events()
 
-    assert list(told.values()) == [20, 0]
+    assert list(reported.values()) == [20, 0]
 
 
 @pytest.mark.parametrize("kind", ["p", "r"], ids=["kprobe", "kretprobe"])

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from netns import HostLacks, MissingFeature, at_least, eventually
+from fixtures.machine import own_machine
+from netns import MissingFeature, MissingOnHost, at_least, eventually
 from netns.observe.kmsg import ERROR, KernelLog
 
 DRIVER = Path("/sys/bus/pci/drivers/xhci_hcd")
@@ -27,12 +28,12 @@ def controller():
     """The name of a bound controller whose devices are enumerated; bound again at the end."""
     found = [device.name for device in Path("/sys/bus/pci/devices").glob("*")
              if (device / "class").read_text().strip() == XHCI_CLASS]
-    if "KDRIFT_CLOCK" not in os.environ or not found:
-        raise HostLacks("a USB host controller of the machine's own: runs with --kernel and --device qemu-xhci")
+    if not own_machine() or not found:
+        raise MissingOnHost("needs a USB host controller of its own: run it with --kernel and --device qemu-xhci")
     if not DRIVER.exists() and subprocess.run(["modprobe", "xhci_pci"], capture_output=True).returncode:
-        raise MissingFeature("xhci_pci: this kernel has no such module")
+        raise MissingFeature("the kernel has no module xhci_pci")
     name = found[0]
-    eventually("devices recognized at the controller", lambda: len(plugged(name)), at_least(3), within=10)
+    eventually("USB devices enumerated on the controller", lambda: len(plugged(name)), at_least(3), within=10)
     yield name
     if not (DRIVER / name).exists():
         bind(name)
@@ -69,7 +70,7 @@ def test_bind_brings_back_the_controller_and_its_devices(controller, times):
         assert not (DRIVER / controller).exists() and plugged(controller) == set()
         bind(controller)
         assert (DRIVER / controller).exists()
-        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
+        eventually("USB devices enumerated on the controller", lambda: plugged(controller), before, within=10)
 
 
 def test_unbind_and_bind_log_no_error_or_warning(controller):
@@ -78,13 +79,13 @@ def test_unbind_and_bind_log_no_error_or_warning(controller):
     with KernelLog() as log:
         unbind(controller)
         bind(controller)
-        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
+        eventually("USB devices enumerated on the controller", lambda: plugged(controller), before, within=10)
         records = list(log.records())
     assert any("USB bus" in record.text for record in records)
     assert [record for record in records if record.level <= ERROR or COMPLAINT.search(record.text)] == []
 
 
-@pytest.mark.virtual_clock("a minute in which nothing else runs")
+@pytest.mark.virtual_clock("measures an idle minute")
 @pytest.mark.parametrize("bound", [True, False])
 def test_no_thread_is_busy_after_unbind_or_bind(controller, clock, measure, bound):
     """In the minute after it every process and kernel thread uses less than a thousandth of the CPU."""
@@ -92,7 +93,7 @@ def test_no_thread_is_busy_after_unbind_or_bind(controller, clock, measure, boun
     unbind(controller)
     if bound:
         bind(controller)
-        eventually("devices recognized at the controller", lambda: plugged(controller), before, within=10)
+        eventually("USB devices enumerated on the controller", lambda: plugged(controller), before, within=10)
     began = processor_time()
     clock.sleep(60)
     used = {thread: seconds - began.get(thread, 0) for thread, seconds in processor_time().items()}

@@ -57,7 +57,7 @@ class Case:
             self.params[name] = value
             self.marks += marks
             if "repr" in chosen and repr(value) != chosen["repr"]:
-                raise Unresolvable("parameter %s is %r here; it was %s" % (name, value, chosen["repr"]))
+                raise Unresolvable("parameter %s is %r here, but was %s when the file was made" % (name, value, chosen["repr"]))
         self.node = Node(self.manifest["id"], self.marks)
         for name in [*self.manifest["order"], *self._arguments(self.function)]:
             self._check(name, len(self.fixtures.get(name, [])) - 1)

@@ -12,12 +12,12 @@ from . import explain
 def main():
     manifests = _manifests(sys.path[0])
     words = argparse.ArgumentParser(prog="repro.pyz", description=_about(manifests), formatter_class=argparse.RawDescriptionHelpFormatter)
-    words.add_argument("--disposable", action="store_true", help="this machine may be changed as a whole and left in a bad state")
-    words.add_argument("--setup", metavar="FILE", help="only write the topology as a script of plain commands; - is stdout")
-    words.add_argument("--shell", action="store_true", help="where it fails, open a shell on a host before all is taken down")
-    words.add_argument("--shell-on", metavar="HOST", help="the same, on this host")
-    words.add_argument("--check", nargs="+", metavar="FILE", help="only see that these files hold all that their cases need")
-    words.add_argument("--case", metavar="ID", help="which case, of a file that holds several")
+    words.add_argument("--disposable", action="store_true", help="the case may change this whole machine, and leave it in a bad state")
+    words.add_argument("--setup", metavar="FILE", help="write the topology to FILE as a script of plain commands, and exit; - is stdout")
+    words.add_argument("--shell", action="store_true", help="if the case fails, open a shell on its first host, before teardown")
+    words.add_argument("--shell-on", metavar="HOST", help="like --shell, but on this host")
+    words.add_argument("--check", nargs="+", metavar="FILE", help="check that these files contain all that their cases need, and exit")
+    words.add_argument("--case", metavar="ID", help="the case to run, if the file contains several")
     chosen = words.parse_args()
     explain.install()
     if chosen.check:

@@ -15,7 +15,7 @@ from . import setup
 
 _MOST_ALIKE = 12                            # lines of one kind per host; more are only counted
 _began = time.monotonic()
-_told = Counter()
+_counts = Counter()
 _real = socket.socket
 
 
@@ -32,16 +32,16 @@ def tell(text, host=None):
         print(" " * 18 + line, flush=True)
 
 
-def _tell_some(host, kind, text):
-    _told[host.role, kind] += 1
-    if _told[host.role, kind] <= _MOST_ALIKE:
+def _tell_limited(host, kind, text):
+    _counts[host.role, kind] += 1
+    if _counts[host.role, kind] <= _MOST_ALIKE:
         tell(text, host)
-    elif _told[host.role, kind] == _MOST_ALIKE + 1:
-        tell("(what follows of this kind is not shown: %s)" % kind, host)
+    elif _counts[host.role, kind] == _MOST_ALIKE + 1:
+        tell("(more lines of this kind are omitted: %s)" % kind, host)
 
 
 def _name(error):
-    return errno.errorcode.get(error.errno, "time is over") if isinstance(error.errno, int) else "time is over"
+    return errno.errorcode.get(error.errno, "timeout") if isinstance(error.errno, int) else "timeout"
 
 
 def _address(address):
@@ -50,94 +50,94 @@ def _address(address):
     return repr(address)
 
 
-class Told(_real):
+class NarratedSocket(_real):
     """A socket that prints its calls."""
 
     host = None
 
-    def _does(self, kind, text, call, *arguments):
-        _tell_some(self.host, kind, text)
+    def _narrated(self, kind, text, call, *arguments):
+        _tell_limited(self.host, kind, text)
         try:
             return call(*arguments)
         except BlockingIOError:
             raise
         except OSError as error:
-            _tell_some(self.host, "%s that fails" % kind, "%s: %s" % (kind, _name(error)))
+            _tell_limited(self.host, "failing %s" % kind, "%s: %s" % (kind, _name(error)))
             raise
 
     def bind(self, address):
-        return self._does("bind", "bind %s" % _address(address), super().bind, address)
+        return self._narrated("bind", "bind %s" % _address(address), super().bind, address)
 
     def listen(self, *backlog):
-        return self._does("listen", "listen at %s, backlog %s" % (_address(self.getsockname()), backlog[0] if backlog else "128"),
+        return self._narrated("listen", "listen at %s, backlog %s" % (_address(self.getsockname()), backlog[0] if backlog else "128"),
                           super().listen, *backlog)
 
     def connect(self, address):
-        return self._does("connect", "connect to %s" % _address(address), super().connect, address)
+        return self._narrated("connect", "connect to %s" % _address(address), super().connect, address)
 
     def connect_ex(self, address):
-        _tell_some(self.host, "connect", "connect to %s" % _address(address))
+        _tell_limited(self.host, "connect", "connect to %s" % _address(address))
         number = super().connect_ex(address)
-        _tell_some(self.host, "connect", "connect: %s" % errno.errorcode.get(number, "connected"))
+        _tell_limited(self.host, "connect", "connect: %s" % errno.errorcode.get(number, "connected"))
         return number
 
     def accept(self):
         descriptor, address = self._accept()
-        made = Told(self.family, self.type, self.proto, fileno=descriptor)
+        made = NarratedSocket(self.family, self.type, self.proto, fileno=descriptor)
         made.host = self.host
         if socket.getdefaulttimeout() is None and self.gettimeout():
             made.setblocking(True)
-        _tell_some(self.host, "accept", "accept a connection from %s" % _address(address))
+        _tell_limited(self.host, "accept", "accept a connection from %s" % _address(address))
         return made, address
 
     def send(self, data, *flags):
-        return self._does("send", "send %d bytes" % len(data), super().send, data, *flags)
+        return self._narrated("send", "send %d bytes" % len(data), super().send, data, *flags)
 
     def sendall(self, data, *flags):
-        return self._does("send", "send %d bytes" % len(data), super().sendall, data, *flags)
+        return self._narrated("send", "send %d bytes" % len(data), super().sendall, data, *flags)
 
     def sendto(self, data, *rest):
-        return self._does("send", "send %d bytes to %s" % (len(data), _address(rest[-1])), super().sendto, data, *rest)
+        return self._narrated("send", "send %d bytes to %s" % (len(data), _address(rest[-1])), super().sendto, data, *rest)
 
     def recv(self, *arguments):
-        data = self._does("receive", "wait for data", super().recv, *arguments)
-        _tell_some(self.host, "received", "received %d bytes" % len(data) if data else "received the end of the stream")
+        data = self._narrated("receive", "wait for data", super().recv, *arguments)
+        _tell_limited(self.host, "received", "received %d bytes" % len(data) if data else "received EOF")
         return data
 
     def shutdown(self, how):
-        return self._does("shutdown", "shut the socket down (%s)" % ("read", "write", "both")[how], super().shutdown, how)
+        return self._narrated("shutdown", "shutdown %s" % ("SHUT_RD", "SHUT_WR", "SHUT_RDWR")[how], super().shutdown, how)
 
     def close(self):
         if self.fileno() >= 0:
-            _tell_some(self.host, "close", "close a socket")
+            _tell_limited(self.host, "close", "close a socket")
         super().close()
 
 
 def _socket(host, family, kind=socket.SOCK_STREAM, protocol=0):
     with host.entered():
-        made = Told(family, kind, protocol)
+        made = NarratedSocket(family, kind, protocol)
     made.host = host
     return host.adopt(made)
 
 
 def _run(original):
     def run(host, command, stdin="", timeout=30):
-        return _carried_out(host, shlex.join(command), stdin, lambda: original(host, command, stdin, timeout))
+        return _narrated_command(host, shlex.join(command), stdin, lambda: original(host, command, stdin, timeout))
     return run
 
 
 def _nft(original):
     def nft(host, text, json=False):
-        return _carried_out(host, "nft -j -f -" if json else "nft -f -", text, lambda: original(host, text, json))
+        return _narrated_command(host, "nft -j -f -" if json else "nft -f -", text, lambda: original(host, text, json))
     return nft
 
 
-def _carried_out(host, command, stdin, call):
+def _narrated_command(host, command, stdin, call):
     tell(command + "".join("\n  %s" % line.strip() for line in stdin.strip().splitlines()), host)
     try:
         return call()
     except netns.CommandError as error:
-        tell("that failed: %s" % error, host)
+        tell("failed: %s" % error, host)
         raise
 
 
@@ -147,7 +147,8 @@ def _pin(original):
     def pin(host, values):
         words = ["%s=%s" % (name, str(value).strip()) for name, value in values.items()]
         first = pinned.setdefault(tuple(words), host.role) if len(words) > 3 else host.role
-        _tell_some(host, "sysctl", "sysctl " + ("\n    ".join(words) if first == host.role else "as %s, %d settings" % (first, len(words))))
+        shown = "\n    ".join(words) if first == host.role else "the same %d settings as %s" % (len(words), first)
+        _tell_limited(host, "sysctl", "sysctl " + shown)
         original(host, values)
     return pin
 
@@ -170,7 +171,7 @@ def _xfrm_add(original, words):
 
 def _plug(original):
     def plug(link, number, left, right):
-        tell("a cable (veth), mtu %d: %s -- %s" % (link.mtu, topology.interface_name(link, link.left),
+        tell("veth, mtu %d: %s -- %s" % (link.mtu, topology.interface_name(link, link.left),
                                                    topology.interface_name(link, link.right)))
         original(link, number, left, right)
     return plug
@@ -179,7 +180,7 @@ def _plug(original):
 def _link_state(original):
     def link_state(index, up):
         if index > 1 and _plugged:
-            tell("interface %d is set %s" % (index, "up" if up else "down"))
+            tell("interface %d set %s" % (index, "up" if up else "down"))
         return original(index, up)
     return link_state
 
@@ -187,7 +188,7 @@ def _link_state(original):
 _plugged = []
 
 
-def topology_stands():
+def topology_built():
     """From here on, print when interfaces go up or down."""
     _plugged.append(True)
 

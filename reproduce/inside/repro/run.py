@@ -36,13 +36,14 @@ def run(manifest, chosen):
 
 
 def prepare(manifest, disposable):
-    """Set the environment before any of the suite is imported."""
+    """Set the environment before anything of the suite is imported that looks at it."""
+    from fixtures import machine
     os.environ["PATH"] = os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin"
-    os.environ.pop("KDRIFT_CLOCK", None)
+    os.environ.pop(machine.CLOCK, None)
     # scapy would keep a cache in the user's home; if it cannot make the directory it does without.
     os.environ.update(XDG_CACHE_HOME="/proc/none", XDG_CONFIG_HOME="/proc/none", XDG_DATA_HOME="/proc/none")
     if disposable:
-        os.environ["KDRIFT_CLOCK"] = "real"     # the machine is ours, with an ordinary clock
+        os.environ[machine.CLOCK] = "real"     # the machine is ours, with an ordinary clock
     from fixtures import clock
     if disposable or manifest["virtual_clock"]:
         clock.CLOCK = clock.Clock("virtual")
@@ -61,18 +62,18 @@ def run_case(manifest, narrate, chosen, recorder):
     try:
         case.resolve()
         _set_deadline(case, manifest)
-        narrate.tell("-- setup: the hosts and what they are told")
+        narrate.tell("-- setup: the hosts and their configuration")
         case.set_up()
         network = next((value for value in case.values.values() if isinstance(value, netns.Network)), None)
-        narrate.topology_stands()
-        recorder.topology_stands()
+        narrate.topology_built()
+        recorder.topology_built()
         if chosen.setup:
             return verdict.NOT_REPRODUCED, ""
         phase = "call"
         narrate.tell("-- the case")
         case.call()
         outcome = (verdict.NOT_REPRODUCED, "")
-        narrate.tell("-- the promise holds: nothing failed")
+        narrate.tell("-- the promise holds")
     except KeyboardInterrupt:
         return verdict.CANNOT_RUN, "interrupted"
     except BaseException as error:
@@ -81,7 +82,7 @@ def run_case(manifest, narrate, chosen, recorder):
         if outcome[0] == verdict.CANNOT_RUN and not isinstance(error, (netns.MissingFeature, pytest.Skipped)):
             traceback.print_exc(file=sys.stdout)
         if outcome[0] == verdict.CANNOT_RUN and not chosen.disposable and "machine" in outcome[1]:
-            outcome = (outcome[0], outcome[1] + " (on a machine that may be spoiled: --disposable)")
+            outcome = (outcome[0], outcome[1] + " (use --disposable on a machine that the case may change)")
     signal.alarm(0)
     if outcome[0] == verdict.REPRODUCED and (chosen.shell or chosen.shell_on):
         _shell(network, chosen.shell_on, narrate)
@@ -96,11 +97,11 @@ def _introduce(manifest, narrate):
     print("kernel:  %s, Python %s" % (narrate.kernel(), sys.version.split()[0]))
     recorded = manifest["recorded"]
     if recorded:
-        print("seen on: %s: %s" % (recorded["kernel"], recorded["message"].replace("\n", "\n         ")))
+        print("failed:  %s: %s" % (recorded["kernel"], recorded["message"].replace("\n", "\n         ")))
     if manifest["virtual_clock"]:
-        print("note:    lets time pass: %s; on an ordinary machine that takes as long as it says" % manifest["virtual_clock"])
+        print("note:    the case lets time pass: %s; on an ordinary machine it takes that long" % manifest["virtual_clock"])
     if recorded and recorded["outcome"] == "crashed":
-        print("WARNING: IF THIS MACHINE PANICS NOW, IT IS REPRODUCED.")
+        print("WARNING: THIS MACHINE MAY PANIC. A PANIC MEANS REPRODUCED.")
     print(flush=True)
 
 
@@ -128,10 +129,10 @@ def _kernel_log():
 def _shell(network, role, narrate):
     """Run the user's shell in the namespace of a host; sockets and captures stay open meanwhile."""
     if network is None or role and role not in network.hosts:
-        narrate.tell("no shell: the hosts are %s" % (", ".join(network.hosts) if network else "none"))
+        narrate.tell("no such host for the shell; the hosts are %s" % (", ".join(network.hosts) if network else "none"))
         return
     host = network[role] if role else next(iter(network.hosts.values()))
-    narrate.tell("a shell on %s; the case goes on when it ends" % host.role)
+    narrate.tell("shell on %s; the case continues when it exits" % host.role)
     with host.entered():
         subprocess.call([os.environ.get("SHELL", "/bin/sh")])
 
@@ -149,9 +150,9 @@ def _wire(network, narrate, most=60):
     from netns.observe.flowlog import FlowLog
     try:
         log = FlowLog(network)
-        narrate.tell("-- what the wire showed: seconds since its first packet, sender, packet\n" + log.describe(most))
+        narrate.tell("-- packets: seconds since the first one, sender, packet\n" + log.describe(most))
     except Exception as error:
-        narrate.tell("the packets cannot be shown: %r" % error)
+        narrate.tell("cannot show the packets: %r" % error)
 
 
 def _end_of_case(case, outcome, manifest, narrate, log):
@@ -164,13 +165,13 @@ def _end_of_case(case, outcome, manifest, narrate, log):
     except BaseException as error:
         if outcome[0] == verdict.NOT_REPRODUCED:
             outcome = verdict.judge(error, "teardown", manifest["recorded"])
-        narrate.tell("-- taking it down: %s" % "\n".join(verdict.lines(error)))
+        narrate.tell("-- teardown: %s" % "\n".join(verdict.lines(error)))
     records = [] if log is None else [str(each) for each in log.records()]
     if records:
-        narrate.tell("-- the kernel's log meanwhile\n" + "\n".join(records))
+        narrate.tell("-- kernel log\n" + "\n".join(records))
     recorded = manifest["recorded"]
     if recorded and recorded["outcome"] == "crashed" and any(PANIC.search(line) or COMPLAINT.search(line) for line in records):
-        return verdict.REPRODUCED, "the kernel's log says so"
+        return verdict.REPRODUCED, "an error in the kernel log"
     return outcome
 
 

@@ -8,16 +8,16 @@ from netns.netlink import rtnl, xfrm
 
 from .settings import meaning
 
-_QUESTIONS = {"show", "list", "count", "-S", "-j", "-L", "ss"}
-_FIREWALL = "a firewall rule (nftables)"
+_QUERIES = {"show", "list", "count", "-S", "-j", "-L", "ss"}
+_FIREWALL = "firewall rules (nftables)"
 _MOST_OF_THE_CASE = 40
 END = "-- the end of setup.sh"              # ends the script on stdout, which has other lines as well
 _HEAD = """\
 #!/bin/sh
 # {id}
-# The hosts of this case as network namespaces, with the commands that a person would type. Needs root and iproute2.
-#     sh setup.sh            builds it
-#     sh setup.sh down       takes it down
+# The hosts of this case as network namespaces, set up with plain commands. Needs root and iproute2.
+#     sh setup.sh            creates them
+#     sh setup.sh down       removes them
 set -e
 
 if [ "$1" = down ]; then
@@ -27,17 +27,17 @@ fi
 """
 
 
-class Spoken(rtnl.Message):
+class CommandMessage(rtnl.Message):
     """An rtnetlink message with the matching `ip` command and the reason for it."""
 
 
-def _speak(function, words):
+def _with_command(function, words):
     """Wrap a function of rtnl: its messages get words(arguments) -> (command, why)."""
-    def spoken(*arguments, **named):
-        message = Spoken(*function(*arguments, **named))
+    def wrapped(*arguments, **named):
+        message = CommandMessage(*function(*arguments, **named))
         message.command, message.why = words(*arguments, **named)
         return message
-    return spoken
+    return wrapped
 
 
 class Recorder:
@@ -49,7 +49,7 @@ class Recorder:
         self.roles, self.names = {}, {1: "lo"}
         self._at = self.lines
 
-    def topology_stands(self):
+    def topology_built(self):
         self._at = self.later
 
     def _note(self, why, command):
@@ -69,7 +69,7 @@ class Recorder:
             plug(link, number, left, right)
             near, far = left.interfaces[right.role], right.interfaces[left.role]
             self.names.update({near.index: near.name, far.index: far.name})
-            self._note("a cable between %s and %s: a veth pair, MTU %d" % (link.left, link.right, link.mtu),
+            self._note("veth pair between %s and %s, MTU %d" % (link.left, link.right, link.mtu),
                        "ip link add name %s netns %s address %s mtu %d type veth peer name %s netns %s address %s mtu %d"
                        % (near.name, left.role, near.mac, link.mtu, far.name, right.role, far.mac, link.mtu))
 
@@ -86,13 +86,13 @@ class Recorder:
 
         def ran(each, command, stdin="", timeout=30):
             output = run(each, command, stdin, timeout)
-            if not _QUESTIONS.intersection(command):
+            if not _QUERIES.intersection(command):
                 self._on(each.role, shlex.join(command), "%s: %s" % (each.role, _tool(command)), stdin)
             return output
 
         def ruled(each, text, json=False):
             output = nft(each, text, json)
-            if text.split()[0] not in _QUESTIONS:
+            if text.split()[0] not in _QUERIES:
                 self._on(each.role, "nft -f -", "%s: %s" % (each.role, _FIREWALL), text)
             return output
 
@@ -117,16 +117,16 @@ class Recorder:
         self._on(role, command, "%s: %s" % (role, meaning(name, value)))
 
     def _messages(self):
-        rtnl.link_state = _speak(rtnl.link_state, lambda index, up: (
+        rtnl.link_state = _with_command(rtnl.link_state, lambda index, up: (
             "ip link set dev %s %s" % (self.names.get(index, "index %d" % index), "up" if up else "down"),
-            "the interface is %s" % ("up" if up else "down")))
-        rtnl.address = _speak(rtnl.address, lambda index, local: (
+            "set the interface %s" % ("up" if up else "down")))
+        rtnl.address = _with_command(rtnl.address, lambda index, local: (
             "ip address add %s dev %s%s" % (local, self.names[index], " nodad" if local.version == 6 else ""),
-            "its address" + (", usable at once (no duplicate address detection)" if local.version == 6 else "")))
-        rtnl.route = _speak(rtnl.route, lambda to, *ways, mtu=0: (
+            "address" + (", usable at once (no duplicate address detection)" if local.version == 6 else "")))
+        rtnl.route = _with_command(rtnl.route, lambda to, *ways, mtu=0: (
             "ip route add %s proto static%s%s" % (to, " mtu %d" % mtu if mtu else "", "".join(
                 "%s via %s dev %s" % (" nexthop" if len(ways) > 1 else "", gateway, self.names[index]) for gateway, index in ways)),
-            "the way to %s" % ("everywhere else" if to.prefixlen == 0 else to)))
+            "default route" if to.prefixlen == 0 else "route to %s" % to))
         request = rtnl.request
 
         def requested(namespace, messages):
@@ -134,7 +134,7 @@ class Recorder:
             request(namespace, messages)
             role = self.roles.get(id(namespace), "?")
             for message in messages:
-                if isinstance(message, Spoken):
+                if isinstance(message, CommandMessage):
                     self._on(role, message.command, "%s: %s" % (role, message.why))
 
         rtnl.request = requested
@@ -144,7 +144,7 @@ class Recorder:
             add(host, *items)
             for item in items:
                 self._on(host.role, xfrm_words(item),
-                         "%s: %s" % (host.role, "a security association" if isinstance(item, xfrm.SA) else "a policy"))
+                         "%s: %s" % (host.role, "IPsec SA" if isinstance(item, xfrm.SA) else "IPsec policy"))
 
         xfrm.add = added
 
@@ -153,16 +153,16 @@ class Recorder:
         blocks = [_HEAD.format(id=self.manifest["id"], roles=roles)]
         blocks += ["# %s\n%s\n" % line for line in self.lines]
         if self.later:
-            blocks.append("# What the case then does besides its sockets' work:")
+            blocks.append("# Commands that the case itself runs, besides its sockets:")
             for _why, command in self.later[:_MOST_OF_THE_CASE]:
                 blocks.append("#   %s" % command.replace("\n", "\n#   "))
         return "\n".join(blocks) + "\n"
 
 
 def _tool(command):
-    words = {"ip": "routing, links, addresses", "nft": _FIREWALL, "ipvsadm": "IPVS, the load balancer", "tc": "a queueing discipline",
-             "conntrack": "connection tracking", "ipset": "a set of addresses", "sysctl": "a setting", "bridge": "a bridge"}
-    return words.get(command[0], "a firewall rule" if "tables" in command[0] else command[0])
+    words = {"ip": "links, addresses, routes", "nft": _FIREWALL, "ipvsadm": "IPVS load balancer", "tc": "qdisc",
+             "conntrack": "connection tracking", "ipset": "IP set", "sysctl": "sysctl", "bridge": "bridge"}
+    return words.get(command[0], "firewall rules" if "tables" in command[0] else command[0])
 
 
 def xfrm_words(item):

@@ -41,7 +41,7 @@ def judge(error, phase, recorded):
     if isinstance(error, (pytest.Skipped, netns.MissingFeature)):
         return CANNOT_RUN, "%s" % error
     if isinstance(error, netns.CaptureLost):
-        return CANNOT_RUN, "%s: run it again on a machine with less to do" % error
+        return CANNOT_RUN, "%s: run it again on a less busy machine" % error
     if recorded and recorded["kind"] == kind(error):
         return REPRODUCED, ""
     if phase != "call":
@@ -59,9 +59,9 @@ def lines(error):
     if found:
         yield "failed at tests/%s, line %d:" % found[:2]
         yield "    %s" % found[2]
-    if isinstance(error, AssertionError) and explain.seen and not isinstance(error, netns.NotMet):
+    if isinstance(error, AssertionError) and explain.seen and not isinstance(error, netns.ExpectationFailed):
         left, sign, right = explain.seen[-1]
-        yield "expected: a value that is %s %s" % (sign, right)
+        yield "expected: %s %s" % (sign, right)
         yield "seen:     %s" % left
     yield "%s: %s" % (type(error).__name__, str(error) or "the promise does not hold")
     yield from _names(error)

@@ -78,7 +78,7 @@ def test_it(net, measure):
 @pytest.mark.parametrize("body, reason", [
     ("@pytest.mark.virtual_clock('a day has to pass')\ndef test_it(): pass",
      "needs the virtual clock: a day has to pass"),
-    ("@pytest.mark.mass\ndef test_it(): pass", "many objects: runs with --mass only"),
+    ("@pytest.mark.mass\ndef test_it(): pass", "mass test: run it with --mass"),
     ("def test_it(): raise MissingFeature('no such tool')", "no such tool"),
 ])
 def test_a_skipped_test_says_what_it_lacks(run, monkeypatch, body, reason):

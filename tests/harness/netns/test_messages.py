@@ -11,7 +11,7 @@ import pytest
 import netns
 from fixtures.topologies import LAN
 from netns.attempt import refused
-from netns.found import Found, FoundBy
+from netns.named import NamedDict, NamedList
 from netns.observe.counters import Counted
 
 ROOT = Path(__file__).parents[3]
@@ -84,11 +84,11 @@ def raises_of_an_errno(source):
     (bare_indices, "[each for each in seen][0]", "seen.which('small', small)[0]"),
     (extremes_of_nothing, "max(each for each in packets.sent())", "max(each for each in packets.sent().some())"),
     (nexts_without_default, "next(each for each in seen)", "next((each for each in seen), None)"),
-    (names_of_no_error, "errno.errorcode[conn.connect_ex(target)]", "name(conn.connect_ex(target))"),
-    (raises_of_an_errno, "pytest.raises(OSError)", "pytest.raises(NotMet)"),
+    (names_of_no_error, "errno.errorcode[conn.connect_ex(target)]", "errno_name(conn.connect_ex(target))"),
+    (raises_of_an_errno, "pytest.raises(OSError)", "pytest.raises(ExpectationFailed)"),
 ], ids=lambda value: getattr(value, "__name__", None))
 def test_no_test_leaves_its_message_to_python(find, wrong, right):
-    """Use Found.only(), exactly(), some() and which(), and netns.attempt.refused() and name()."""
+    """Use NamedList.only(), exactly(), some() and which(), and netns.attempt.refused() and errno_name()."""
     assert list(find(wrong)) == [1] and list(find(right)) == []
     files = [path for path in (ROOT / "tests").rglob("*.py") if "harness" not in path.parts]
     assert len(files) > 100
@@ -107,19 +107,19 @@ def test_a_wait_needs_a_name():
     (lambda found: found.exactly(3), "packets sent by client: expected 3, found 2:\n  a\n  b"),
     (lambda found: found.which("with a c", lambda each: each == "c").only(), "packets sent by client with a c: expected 1, found 0"),
     (lambda found: found[2], "packets sent by client: expected at least 3, found 2:\n  a\n  b"),
-    (lambda found: FoundBy("times, by port", {1: 2})[3], "times, by port: none for 3, found {1: 2}"),
+    (lambda found: NamedDict("times, by port", {1: 2})[3], "times, by port: no entry for 3, found {1: 2}"),
 ])
 def test_a_wrong_number_is_said_with_what_there_is(use, message):
-    with pytest.raises(netns.WrongNumber) as failure:
-        use(Found("packets sent by client", "ab"))
+    with pytest.raises(netns.WrongCount) as failure:
+        use(NamedList("packets sent by client", "ab"))
     assert str(failure.value) == message
 
 
 @pytest.mark.parametrize("number, message", [
-    (None, "a datagram did not fail, expected EMSGSIZE"), (errno.EPERM, "a datagram failed with EPERM, expected EMSGSIZE"),
+    (None, "a datagram: expected EMSGSIZE, but it succeeded"), (errno.EPERM, "a datagram: expected EMSGSIZE, got EPERM"),
 ])
 def test_what_is_not_refused_is_named(number, message):
-    with pytest.raises(netns.NotMet) as failure, refused("EMSGSIZE", "a datagram"):
+    with pytest.raises(netns.ExpectationFailed) as failure, refused("EMSGSIZE", "a datagram"):
         if number:
             raise OSError(number, "")
     assert str(failure.value) == message
@@ -130,16 +130,16 @@ def test_hosts_sockets_say_what_has_not_come_and_counters_what_there_is_not():
         client, server = network.nodes("client", "server")
         listener = netns.listen(server, socket.AF_INET)
         listener.settimeout(0.01)
-        with pytest.raises(TimeoutError, match=r"^server: nobody connected to the TCP socket at \S+ port \d+ within 0.01 s$") as failure:
+        with pytest.raises(TimeoutError, match=r"^server: the TCP socket on \S+ port \d+ accepted no connection within 0.01 s$") as failure:
             listener.accept()
         assert failure.value.errno is None
         conn, peer = netns.tcp_pair(client, server, socket.AF_INET)
         peer.settimeout(0.01)
-        with pytest.raises(netns.NothingCame,
-                           match=r"^server: nothing came for the TCP socket at \S+ port \d+ connected to \S+ port \d+ within"):
+        with pytest.raises(netns.SocketTimeout,
+                           match=r"^server: the TCP socket on \S+ port \d+ connected to \S+ port \d+ received no data within"):
             peer.recv(1)
-        with pytest.raises(netns.NotMet, match=r"^after 0 s Tcp.CurrEstab of client is 1, expected at least 2$"):
-            client.reaches("Tcp.CurrEstab", netns.at_least(2), within=0)
+        with pytest.raises(netns.ExpectationFailed, match=r"^Tcp.CurrEstab of client: expected at least 2 within 0 s, last value 1$"):
+            client.await_counter("Tcp.CurrEstab", netns.at_least(2), within=0)
         counted = client.counters().nonzero()
         assert isinstance(counted, Counted) and counted["Tcp.RetransSegs"] == 0
         with pytest.raises(netns.MissingFeature, match="^the kernel has no counter Tcp.NoSuch$"):

@@ -139,14 +139,14 @@ def test_sysctls_and_counters_are_the_hosts_own():
 
 def test_eventually_says_what_it_saw_last():
     values = iter(range(1000))
-    with pytest.raises(netns.NotMet, match=r"^after 0\.1 s the next number is \d+, expected 'never'$"):
+    with pytest.raises(netns.ExpectationFailed, match=r"^the next number: expected 'never' within 0\.1 s, last value \d+$"):
         netns.eventually("the next number", lambda: next(values), "never", within=0.1)
 
 
 def test_no_error_of_a_living_connection_is_said_with_its_state():
     with netns.build(LAN) as network:
         conn, _peer = netns.tcp_pair(*network.nodes("client", "server"), socket.AF_INET)
-        with pytest.raises(netns.NotMet, match="lives, TcpInfo.state='ESTABLISHED'"):
+        with pytest.raises(netns.ExpectationFailed, match="is still open; TcpInfo.state='ESTABLISHED'"):
             netns.wait_for_error(conn, within=0.05)
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from netns import NotMet, eventually
+from netns import ExpectationFailed, eventually
 from netns.hosts.actor import Actor
 from netns.libc import CLONE_NEWPID, CLONE_NEWUSER
 
@@ -36,7 +36,7 @@ def test_a_call_that_lasts_is_seen_and_timed():
     with Actor(Target) as actor:
         actor.start("nap", 0.2)
         eventually("process state of the actor", lambda: actor.state, "S", within=5)
-        with pytest.raises(NotMet, match=f"process {actor.pid} .* state S"):
+        with pytest.raises(ExpectationFailed, match=f"process {actor.pid}: the call did not return .* state S"):
             actor.finish(within=0.01)
         assert 0.2 <= actor.finish(within=5).seconds < 2
 
@@ -62,5 +62,5 @@ def test_namespaces_are_its_own():
 def test_a_process_that_died_is_said():
     with Actor(Target) as actor:
         os.kill(actor.pid, 9)
-        with pytest.raises((NotMet, OSError)):
+        with pytest.raises((ExpectationFailed, OSError)):
             actor.call("pid")

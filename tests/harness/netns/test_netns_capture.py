@@ -3,6 +3,7 @@
 import io
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 from scapy.utils import RawPcapReader
@@ -69,7 +70,7 @@ def test_looking_at_a_capture_that_lost_packets_is_an_error(pair):
     with client.capture("tcp") as packets:
         for _ in range(2100):
             udp.sendto(b"x", (client.address(socket.AF_INET), 9))
-    with pytest.raises(netns.CaptureLost, match="client: the packet ring lost [0-9]+ packets"):
+    with pytest.raises(netns.CaptureLost, match="client: the packet ring overflowed and lost [0-9]+ packets"):
         packets.packets()
 
     with client.capture("tcp") as packets:
@@ -91,20 +92,40 @@ def test_draining_makes_room(pair):
 
 def test_waiting_for_packets_in_vain_shows_what_came_instead(pair):
     client, _server, conn, _peer = pair
-    with client.capture("tcp") as packets, pytest.raises(netns.NotMet, match=r"\[PA\] seq 1 ack 1 len 1 "):
+    with client.capture("tcp") as packets, pytest.raises(netns.ExpectationFailed, match=r"\[PA\] seq 1 ack 1 len 1 "):
         conn.sendall(b"x")
         packets.until("a keepalive probe", lambda seen: seen.probes(), within=0.1)
 
 
-@pytest.mark.parametrize("limit, complete", [(65536, True), (300, False)])
+@pytest.mark.parametrize("limit, complete", [(65536, True), (600, False)])
 def test_pcap_can_be_read_by_others_and_keeps_the_latest_packets(pair, limit, complete):
-    client, _server, _conn, _peer = pair
+    """With their times in nanoseconds and their lengths on the wire; a long one is recorded in part."""
+    client, _server, conn, _peer = pair
+    conn.sendall(bytes(1000))
     data, cut = client.ring.pcap(limit)
     frames = client.ring.frames
 
     assert (cut == 0) == complete and len(data) <= limit
-    read = [packet for packet, _about in RawPcapReader(io.BytesIO(data))]
-    assert read == [frame.data for frame in frames[cut:]] and read
+    reader = RawPcapReader(io.BytesIO(data))
+    read = list(reader)
+    assert reader.nano
+    assert [packet for packet, _about in read] == [frame.data for frame in frames[cut:]] and read
+    assert [(about.sec * 10**9 + about.usec, about.wirelen) for _packet, about in read] == \
+        [(frame.nanoseconds, frame.length) for frame in frames[cut:]]
+    assert any(about.caplen < about.wirelen for _packet, about in read)
+
+
+@pytest.mark.parametrize("in_time", [True, False], ids=["in the block", "after the network"])
+def test_capture_can_be_read_after_its_network_has_ended(in_time):
+    """It has what came while it lasted; a capture that was still open ends with the network."""
+    with ExitStack() as later:
+        with netns.build(LAN, capture=True) as network:
+            client, server = network.nodes("client", "server")
+            with ExitStack() as soon:
+                packets = (soon if in_time else later).enter_context(client.capture("tcp"))
+                netns.tcp_pair(client, server, socket.AF_INET)
+        assert [packet.flags for packet in packets][:3] == ["S", "SA", "A"]
+        assert {packet.interface for packet in packets} == {"to-server"}
 
 
 @pytest.mark.parametrize("flavour", netns.firewall.FLAVOURS)
@@ -138,7 +159,7 @@ def test_unusable_firewall_is_named(pair, monkeypatch):
 def test_an_unknown_protocol_is_refused(pair):
     """It would match no packet."""
     client, _server, _conn, _peer = pair
-    with pytest.raises(ValueError, match="capture.. knows no protocol 'TCP': only icmp, tcp, udp, esp, icmpv6, or None"):
+    with pytest.raises(ValueError, match="capture..: unknown protocol 'TCP'; use icmp, tcp, udp, esp, icmpv6, or None"):
         with client.capture("TCP"):
             pass
 

@@ -77,7 +77,7 @@ def test_a_tracker_lists_counts_and_forgets(service):
         assert entry.timeout <= tracker.timeout("ESTABLISHED")
         assert (tracker.count(), tracker.invalid()) == (1, 0)
 
-        tracker.forget()
+        tracker.flush()
         assert (tracker.entries(service.family), tracker.count()) == ([], 0)
 
 

@@ -31,7 +31,7 @@ def test_missing_flag_is_named(monkeypatch):
 
 def test_forbidden_device_is_named(monkeypatch):
     monkeypatch.setattr("netns.hosts.tun._DEVICE", "/proc/1/mem/none")
-    with netns.build(LAN) as network, pytest.raises(netns.MissingFeature, match="may not be opened"):
+    with netns.build(LAN) as network, pytest.raises(netns.MissingFeature, match="cannot open"):
         features(network["client"])
 
 

@@ -91,7 +91,7 @@ def test_key_manager_that_hears_nothing_says_what_it_heard_before(net, policy):
     client.socket(family, socket.SOCK_DGRAM).connect((server.address(family), 4000))
 
     assert manager.next(within=1).reqid == 7
-    with pytest.raises(netns.NotMet, match=r"nothing for 0\.\d+ s; before that: \[Acquire\(.*reqid=7"):
+    with pytest.raises(netns.ExpectationFailed, match=r"no message within 0\.\d+ s; earlier ones: \[Acquire\(.*reqid=7"):
         manager.next(within=0.1)
 
 

@@ -22,7 +22,7 @@ def at_most(count: int) -> bool:
     try:
         descriptor = os.open(_LIMIT, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise MissingFeature(f"counting network namespaces: {error}") from error
+        raise MissingFeature(f"cannot count network namespaces: {error}") from error
     try:
         usual = os.pread(descriptor, 32, 0)
         os.pwrite(descriptor, b"%d" % (count + 1), 0)
@@ -39,7 +39,7 @@ def at_most(count: int) -> bool:
     return True
 
 
-def number(least: int = 0) -> int:
+def current(least: int = 0) -> int:
     """The number that is left, searched from `least` up. Raises MissingFeature."""
     while not at_most(least):
         least += 1

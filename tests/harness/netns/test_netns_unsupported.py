@@ -7,7 +7,7 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
-from netns import lacking
+from netns import unsupported
 
 RULES = "add table arp kdrift\nadd chain arp kdrift in { type filter hook input priority 0; }\nadd rule arp kdrift in drop\n"
 
@@ -36,7 +36,7 @@ RULES = "add table arp kdrift\nadd chain arp kdrift in { type filter hook input 
     (["cat", "x"], "", "Operation not supported", None),
 ])
 def test_a_tools_words_for_a_missing_feature_name_it(command, stdin, said, feature):
-    assert lacking.in_command(command, stdin, said) == feature
+    assert unsupported.in_command(command, stdin, said) == feature
 
 
 @pytest.fixture
@@ -75,6 +75,6 @@ def test_a_missing_kind_of_socket_is_named(client):
 
 
 def test_a_refusal_for_another_reason_stays_what_it_is(client):
-    with pytest.raises(PermissionError) as failure, lacking.in_request("something"):
+    with pytest.raises(PermissionError) as failure, unsupported.in_request("something"):
         raise PermissionError(errno.EPERM, "no")
     assert not isinstance(failure.value, netns.MissingFeature)

@@ -1,0 +1,168 @@
+"""The command line of ./kdrift: every command, its options, the module that runs it, and what it needs installed.
+
+A new command is a function here, in COMMANDS, and a module with run(options).
+"""
+import argparse
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from cli.parser import Commands, Parser, PytestParser, add_archive_options
+from common.project import PROJECT
+from fixtures.options import add_options, positive
+
+DESCRIPTION = """
+Does a new Linux kernel still behave, on the wire and at the socket, as its users expect?
+
+What a command needs is installed first: system packages (as root or with sudo), and a virtual environment in .venv. README.md has the
+exit statuses, docs/ the rest.
+"""
+PYTEST_TOO = "All options of pytest work too; `./kdrift {} -- --help` shows them."
+# Sets of programs, as ./kdrift knows them.
+MACHINES, SELFTEST, VAGRANT = "machines", "selftest", "vagrant"
+ONLY_SHOWN = {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--collect-only", "--co", "-V"}       # of pytest's options
+GUARDS = PROJECT / "sensitivity/guards.toml"
+FAIL_BY_DEFAULT = "regression,gone"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, with `command`, `module`, `no_install` and the names in `needs`.  Exits after --help, --version and usage errors."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
+    options = parser().parse_args(arguments)
+    options.no_install = "no_install" in options
+    options.needs = options.needs(options) if callable(options.needs) else options.needs
+    return options
+
+
+def parser() -> Parser:
+    whole = Parser(prog="kdrift", usage="kdrift COMMAND [options]", description=DESCRIPTION,
+                   epilog="./kdrift COMMAND --help shows the options of a command.")
+    commands = Commands(whole)
+    for add in COMMANDS:
+        add(commands)
+    return whole
+
+
+def validate(commands: Commands) -> None:
+    command = commands.add("validate", "compare kernels with the oldest of them, and print a verdict", """
+        Without kernels: the keepalive tests on Debian's newest 6.1 and 6.12. With kernels: all tests, or those that are named or chosen by
+        -k. A kernel is a version (6.12, 6.1.187-1), a package, a bzImage or a built tree (docs/options.md). """
+        + PYTEST_TOO.format("validate"), kind=PytestParser, module="cli.run", needs=of_pytest,
+        usage="kdrift validate [OLD NEW [NEWER ...]] [TEST ...] [options]")
+    add_options(command.add_argument_group("kernels").add_argument)
+
+
+def pytest(commands: Commands) -> None:
+    command = commands.add("pytest", "run the suite, on the running kernel or with --kernel in a machine", """
+        TEST is a file, a directory or a test as pytest names it, also outside of kdrift (docs/writing-tests.md); without one, all run. """
+        + PYTEST_TOO.format("pytest"), kind=PytestParser, module="cli.run", needs=of_pytest, usage="kdrift pytest [TEST ...] [options]")
+    add_options(command.add_argument_group("kernels").add_argument)
+
+
+def of_pytest(options: argparse.Namespace) -> Sequence[str]:
+    return () if ONLY_SHOWN & set(options.words) else (MACHINES,)
+
+
+def selftest(commands: Commands) -> None:
+    command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
+                           needs=lambda options: (MACHINES, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
+                           usage="kdrift selftest [--vagrant | --docs] [options]")
+    command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
+    command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")
+
+
+def kernels(commands: Commands) -> None:
+    command = commands.add("kernels", "list the kernels that can be had, and what the cache holds", """
+        Without --all: the newest of each series, and all in the cache. Exit status 3: no list can be had.""", module="cli.kernels")
+    command.add_argument("--all", action="store_true", help="every version and flavour")
+    command.add_argument("--json", action="store_true", help="the same as JSON, sizes in bytes")
+    command.add_argument("--prune", action="store_true", help="remove everything from the cache that is not in use")
+    add_archive_options(command)
+
+
+def merge(commands: Commands) -> None:
+    command = commands.add("merge", "make one run out of the results of several", """
+        Kernels stand in the order of the files; tests of one kernel that were spread over several files come together. The exit status is
+        as if all had been one run; 2 for a file that cannot be used, two kernels of one label, or a test that two files have on one
+        kernel.""", module="cli.merge")
+    command.add_argument("files", metavar="FILE", nargs="+", help="results.json of a run; FILE=LABEL gives its kernel another label, "
+                         "FILE=LABEL,LABEL two kernels")
+    command.add_argument("--report", metavar="DIR", type=Path, help="write the reports of the whole there")
+    command.add_argument("--validate", action="store_true", help="compare the kernels with the first one and print a verdict")
+    command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
+                         help="with --validate: what makes the exit status 1 (default: %(default)s)")
+    command.add_argument("--exact", action="store_true", help="with --validate: compare measurements without their tolerances")
+
+
+def known(commands: Commands) -> None:
+    command = commands.add("known", "list the known bugs of released kernels, record how they show, check the list", """
+        known_issues.toml is the list; --record writes known_signatures.json. --check runs what is at the ends of the ranges; what is in the
+        directory of --report is not run again. Exit status 1: --check found a range that is wrong; 3: a kernel could not be had or run, and
+        its ranges are not checked.""", module="cli.known", needs=lambda options: (MACHINES,) if options.check else (),
+        usage="kdrift known [--record [--anew] FILE ... | --check [ID ...] --report DIR] [options]")
+    command.add_argument("names", metavar="FILE or ID", nargs="*",
+                         help="results.json of runs for --record, entries for --check (default: all)")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--record", action="store_true", help="record how listed failures show")
+    what.add_argument("--check", action="store_true", help="prove the ranges")
+    command.add_argument("--anew", action="store_true",
+                         help="with --record: what these kernels show of an entry replaces what they showed before")
+    command.add_argument("--report", metavar="DIR", type=Path, help="with --check: where results are kept")
+    command.add_argument("--slots", metavar="N", type=positive, default=1, help="with --check: machines at a time (default: %(default)s)")
+    add_archive_options(command)
+
+
+def chance(commands: Commands) -> None:
+    command = commands.add("chance", "find what moves by itself between runs of one kernel, for chance.json", module="cli.chance")
+    command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of runs, best in several orders")
+    command.add_argument("--add", action="store_true", help="keep what the file already says")
+    command.add_argument("-o", "--output", metavar="FILE", type=Path, default=PROJECT / "chance.json", help="default: %(default)s")
+
+
+def behaviour(commands: Commands) -> None:
+    command = commands.add("behaviour", "write what kernels do, by series: behaviour.md and behaviour.json", module="cli.behaviour")
+    command.add_argument("files", metavar="FILE", nargs="+", type=Path, help="results.json of a run")
+    command.add_argument("-o", "--output", metavar="DIR", type=Path, default=PROJECT / "docs", help="default: %(default)s")
+
+
+def sensitivity(commands: Commands) -> None:
+    families = ", ".join(tomllib.loads(GUARDS.read_text()))
+    command = commands.add("sensitivity", "break a kernel in one place at a time, and count how often the tests notice", """
+        The guest's code is changed in memory, one instruction for each mutant, and those tests run that execute the instruction. A mutant
+        is killed when a test has another outcome, a measurement that moved beyond its tolerance, other packets or counters, or no end,
+        again each time that it is tried, and never without the mutant; otherwise it survived. What no test executes is not reached.
+
+        Exit status 3: the machine could not be used.""", module="cli.sensitivity", needs=(MACHINES,))
+    command.add_argument("families", metavar="FAMILY", nargs="*", help=f"of {families}; all of them without one")
+    command.add_argument("-k", dest="expression", metavar="EXPR", help="only these tests, as pytest chooses them")
+    command.add_argument("--functions", metavar="NAME", nargs="+", help="other functions than those in guards.toml")
+    command.add_argument("--kernel", metavar="SPEC", default="6.12", help="the kernel to break (default: %(default)s)")
+    command.add_argument("--most", metavar="N", type=positive, default=400, help="mutants to try, spread evenly (default: %(default)s)")
+    command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+    command.add_argument("--report", metavar="DIR", type=Path, default=Path("sensitivity-report"),
+                         help="where the results go (default: %(default)s); a run that was broken off goes on from there")
+    add_archive_options(command)
+
+
+def export(commands: Commands) -> None:
+    command = commands.add("export", "write a test as one file that needs neither kdrift nor pytest", """
+        TEST is as pytest names it. With kernels the file is also run there, on empty machines. Exit status 1: with --all, a test cannot be
+        exported.""", module="cli.export", needs=(MACHINES,), usage="kdrift export TEST|--all [options]")
+    command.add_argument("tests", metavar="TEST", nargs="*")
+    command.add_argument("--all", action="store_true", help="see that every test can be exported; which cannot, and why")
+    command.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("repro.pyz"), help="default: %(default)s")
+    command.add_argument("--kernel", metavar="SPEC", action="append", default=[],
+                         help="run it on an empty machine with this kernel; may be given several times")
+    add_archive_options(command)
+
+
+def bench(commands: Commands) -> None:
+    command = commands.add("bench", "measure how fast kdrift is on this machine", """
+        Every figure is the median of some runs; a benchmark measures, it does not judge.""", module="cli.bench", needs=(MACHINES,))
+    command.add_argument("--kernel", metavar="SPEC", default="6.12", help="the kernel to boot (default: %(default)s)")
+    command.add_argument("--runs", metavar="N", type=positive, default=5, help="runs of each line, at least 5 (default: %(default)s)")
+
+
+COMMANDS = (validate, pytest, selftest, kernels, merge, known, chance, behaviour, sensitivity, export, bench)
