@@ -154,7 +154,7 @@ def export(commands: Commands) -> None:
     command.add_argument("--all", action="store_true", help="see that every test can be exported; which cannot, and why")
     command.add_argument("-o", "--output", metavar="FILE", type=Path, default=Path("repro.pyz"), help="default: %(default)s")
     command.add_argument("--kernel", metavar="SPEC", action="append", default=[],
-                         help="run it on an empty machine with this kernel; may be given several times")
+                         help="run it on an empty machine with this kernel; repeatable")
     add_archive_options(command)
 
 

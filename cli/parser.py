@@ -120,6 +120,6 @@ def filled(text: str) -> str:
 
 def add_archive_options(command: argparse.ArgumentParser) -> None:
     """Where kernels come from."""
-    command.add_argument("--offline", action="store_true", help="use only what the cache holds")
-    command.add_argument("--mirror", metavar="URI", help="the Debian archive to use instead of the one that apt is set up for; "
+    command.add_argument("--offline", action="store_true", help="use only what is in the cache")
+    command.add_argument("--mirror", metavar="URI", help="use this Debian archive instead of the one that apt is configured for; "
                          "its security archive may follow after a space")

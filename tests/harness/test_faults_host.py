@@ -67,7 +67,7 @@ def test_launcher_killed_twice_is_a_lost_test(tmp_path):
     assert session.status == 3
 
 
-@pytest.mark.parametrize("whom, what", [("session", "SIGINT"), ("group", "SIGINT"), ("group", "SIGTERM")])
+@pytest.mark.parametrize("whom, what", [("session", "SIGINT"), ("group", "SIGINT"), ("group", "SIGTERM"), ("session", "SIGTERM")])
 def test_interrupt_ends_everything(tmp_path, whom, what):
     """Ctrl-C reaches the whole process group; `kill -INT` only the session. CI systems cancel a job with SIGTERM."""
     with endless(tmp_path) as session:
@@ -82,6 +82,17 @@ def test_interrupt_ends_everything(tmp_path, whom, what):
     assert session.results["run"]["unfinished"] == "interrupted"
     assert session.results["kernels"][0]["unrun"] == [f"{CASES}/test_endless.py::test_never_ends"]
     one_line(session.output, f"{KERNEL}: 1 passed, 1 not run")
+
+
+def test_sigterm_leaves_a_report_of_the_running_kernel_too(tmp_path):
+    with Session(tmp_path, "test_endless.py", "-v", kernels=()) as session:
+        session.wait_for("PASSED")
+        session.process.send_signal(signal.SIGTERM)
+        session.end(within=10)
+
+    assert session.status == session.results["run"]["exit_status"] == 130
+    assert session.results["run"]["unfinished"] == "interrupted"
+    assert session.outcomes("running") == {"test_before": "passed"}
 
 
 def test_interrupt_while_a_kernel_boots(tmp_path):
