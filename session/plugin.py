@@ -75,8 +75,13 @@ class Report:
         states = {run.label: run for run in self.runs if run.kernel}
         interactive = reporter.isatty and self.config.option.verbose <= 0 and not self.config.option.shell
         machines = self._machines()
-        with Progress(self.config.get_terminal_writer()._file, list(states), lambda label: states[label].state(),
-                      lambda label: len(machines.unrun_of(states[label])), interactive) as self.progress:
+
+        def left(label: str) -> int:
+            """Tests that are last in each shard have an outcome before the last shard runs them."""
+            return len(set(machines.unrun_of(states[label])) - self.progress.outcomes[label].keys())
+
+        with Progress(self.config.get_terminal_writer()._file, list(states), lambda label: states[label].state(), left,
+                      interactive) as self.progress:
             return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
