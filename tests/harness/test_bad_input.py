@@ -98,7 +98,7 @@ def test_a_kernel_that_is_none(refused, tmp_path, monkeypatch, words, spec):
     (["export", "tests/none.py::test_x"], "tests/none.py: No such file or directory"),
     (["export", "tests/tcp/test_advmss.py::test_none"], "tests/tcp/test_advmss.py::test_none"),
     (["export", "tests/tcp/test_advmss.py"], "means 2 tests"), (["export", TEST, "--all"], "name a test, or --all"),
-    (["export"], "name a test, or --all"), (["merge", "a", "--fail-on", "banana"], "--fail-on: 'banana'"),
+    (["export"], "name a test, or --all"), (["merge", "a", "--fail-on", "banana"], "--fail-on: unknown class 'banana'"),
     (["sensitivity", "banana"], "no family banana"), (["bench", "--runs", "4"], "--runs 4"),
 ], ids=str)
 def test_words_that_mean_nothing(refused, words, naming):
