@@ -163,7 +163,7 @@ class Recorder:
         xfrm.add = added
 
     def script(self):
-        roles = " ".join(dict.fromkeys(self.roles.values())) or "none"
+        roles = " ".join(dict.fromkeys(self.roles.values()))
         blocks = [_HEAD.format(id=self.manifest["id"], roles=roles, usual=_usual())]
         blocks += ["# %s\n%s\n" % line for line in self.lines]
         if self.later:
