@@ -1,9 +1,28 @@
 #!/bin/sh
-# tests/pmtu/test_ipvs_icmp.py::test_the_client_gets_the_error_about_its_own_packet[3-4-room-ipv4]
+# tests/pmtu/test_ipvs_icmp.py::test_director_relays_a_tunnel_error_quoting_the_clients_own_packet[3-4-room-ipv4]
 # The hosts of this case as network namespaces, with the commands that a person would type. Needs root and iproute2.
 #     sh setup.sh            builds it
 #     sh setup.sh down       takes it down
 set -e
+
+# A new namespace copies these from the machine's own: as a stock kernel has them.
+usual() {
+    for setting in all.forwarding=0 default.forwarding=0 all.accept_local=0 default.accept_local=0 all.accept_redirects=1 \
+        default.accept_redirects=1 all.arp_accept=0 default.arp_accept=0 all.arp_announce=0 default.arp_announce=0 \
+        all.arp_evict_nocarrier=1 default.arp_evict_nocarrier=1 all.arp_filter=0 default.arp_filter=0 all.arp_ignore=0 \
+        default.arp_ignore=0 all.arp_notify=0 default.arp_notify=0 all.bc_forwarding=0 default.bc_forwarding=0 \
+        all.disable_policy=0 default.disable_policy=0 all.disable_xfrm=0 default.disable_xfrm=0 all.drop_gratuitous_arp=0 \
+        default.drop_gratuitous_arp=0 all.drop_unicast_in_l2_multicast=0 default.drop_unicast_in_l2_multicast=0 \
+        all.force_igmp_version=0 default.force_igmp_version=0 all.igmpv2_unsolicited_report_interval=10000 \
+        default.igmpv2_unsolicited_report_interval=10000 all.igmpv3_unsolicited_report_interval=1000 \
+        default.igmpv3_unsolicited_report_interval=1000 all.ignore_routes_with_linkdown=0 default.ignore_routes_with_linkdown=0 \
+        all.log_martians=0 default.log_martians=0 all.medium_id=0 default.medium_id=0 all.promote_secondaries=0 \
+        default.promote_secondaries=0 all.proxy_arp=0 default.proxy_arp=0 all.proxy_arp_pvlan=0 default.proxy_arp_pvlan=0 \
+        all.route_localnet=0 default.route_localnet=0 all.rp_filter=0 default.rp_filter=0 all.secure_redirects=1 \
+        default.secure_redirects=1 all.send_redirects=1 default.send_redirects=1 all.shared_media=1 default.shared_media=1 \
+        all.src_valid_mark=0 default.src_valid_mark=0 all.accept_source_route=0 default.accept_source_route=1
+    do ip netns exec "$1" sysctl -qew "net.ipv4.conf.$setting"; done
+}
 
 if [ "$1" = down ]; then
     for host in client router director server1 server2; do ip netns delete "$host"; done
@@ -25,14 +44,11 @@ ip netns add server1
 # host server2
 ip netns add server2
 
-# client: addresses are usable at once (no duplicate address detection): 0
-ip netns exec client sysctl -qw net.ipv6.conf.all.accept_dad=0
+# client: nothing of this machine's settings
+usual client
 
 # client: addresses are usable at once (no duplicate address detection): 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# client: pinned, since the result may depend on it: 0
-ip netns exec client sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # client: no router advertisements are taken: 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -40,14 +56,17 @@ ip netns exec client sysctl -qw net.ipv6.conf.default.accept_ra=0
 # client: no router is asked for: 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
-# router: addresses are usable at once (no duplicate address detection): 0
-ip netns exec router sysctl -qw net.ipv6.conf.all.accept_dad=0
+# client: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec client sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# client: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec client sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
+# router: nothing of this machine's settings
+usual router
 
 # router: addresses are usable at once (no duplicate address detection): 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# router: pinned, since the result may depend on it: 0
-ip netns exec router sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # router: no router advertisements are taken: 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -55,20 +74,23 @@ ip netns exec router sysctl -qw net.ipv6.conf.default.accept_ra=0
 # router: no router is asked for: 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
+# router: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec router sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# router: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec router sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
 # router: forwards IPv4: 1
 ip netns exec router sysctl -qw net.ipv4.ip_forward=1
 
 # router: forwards IPv6: 1
 ip netns exec router sysctl -qw net.ipv6.conf.all.forwarding=1
 
-# director: addresses are usable at once (no duplicate address detection): 0
-ip netns exec director sysctl -qw net.ipv6.conf.all.accept_dad=0
+# director: nothing of this machine's settings
+usual director
 
 # director: addresses are usable at once (no duplicate address detection): 0
 ip netns exec director sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# director: pinned, since the result may depend on it: 0
-ip netns exec director sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # director: no router advertisements are taken: 0
 ip netns exec director sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -76,14 +98,17 @@ ip netns exec director sysctl -qw net.ipv6.conf.default.accept_ra=0
 # director: no router is asked for: 0
 ip netns exec director sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
-# server1: addresses are usable at once (no duplicate address detection): 0
-ip netns exec server1 sysctl -qw net.ipv6.conf.all.accept_dad=0
+# director: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec director sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# director: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec director sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
+# server1: nothing of this machine's settings
+usual server1
 
 # server1: addresses are usable at once (no duplicate address detection): 0
 ip netns exec server1 sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# server1: pinned, since the result may depend on it: 0
-ip netns exec server1 sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # server1: no router advertisements are taken: 0
 ip netns exec server1 sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -91,20 +116,29 @@ ip netns exec server1 sysctl -qw net.ipv6.conf.default.accept_ra=0
 # server1: no router is asked for: 0
 ip netns exec server1 sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
-# server2: addresses are usable at once (no duplicate address detection): 0
-ip netns exec server2 sysctl -qw net.ipv6.conf.all.accept_dad=0
+# server1: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec server1 sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# server1: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec server1 sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
+# server2: nothing of this machine's settings
+usual server2
 
 # server2: addresses are usable at once (no duplicate address detection): 0
 ip netns exec server2 sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# server2: pinned, since the result may depend on it: 0
-ip netns exec server2 sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # server2: no router advertisements are taken: 0
 ip netns exec server2 sysctl -qw net.ipv6.conf.default.accept_ra=0
 
 # server2: no router is asked for: 0
 ip netns exec server2 sysctl -qw net.ipv6.conf.default.router_solicitations=0
+
+# server2: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec server2 sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# server2: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec server2 sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
 
 # a cable between client and router: a veth pair, MTU 1500
 ip link add name to-router netns client address 00:00:5e:00:53:01 mtu 1500 type veth peer name to-client netns router address 00:00:5e:00:53:02 mtu 1500
@@ -286,12 +320,6 @@ ip netns exec client sysctl -qw 'net.ipv4.tcp_wmem=4096 65536 4194304'
 # client: pinned, since the result may depend on it: reno
 ip netns exec client sysctl -qw net.ipv4.tcp_congestion_control=reno
 
-# client: the reverse path filter: 0
-ip netns exec client sysctl -qw net.ipv4.conf.all.rp_filter=0
-
-# client: the reverse path filter: 0
-ip netns exec client sysctl -qw net.ipv4.conf.default.rp_filter=0
-
 # client: pinned, since the result may depend on it: 0
 ip netns exec client sysctl -qw net.ipv4.conf.all.send_redirects=0
 
@@ -306,9 +334,6 @@ ip netns exec client sysctl -qw net.ipv4.conf.default.accept_redirects=0
 
 # client: pinned, since the result may depend on it: 0
 ip netns exec client sysctl -qw net.ipv6.conf.all.accept_redirects=0
-
-# client: the reverse path filter: 0
-ip netns exec client sysctl -qw net.ipv4.conf.to-router.rp_filter=0
 
 # client: pinned, since the result may depend on it: 0
 ip netns exec client sysctl -qw net.ipv4.conf.to-router.send_redirects=0
@@ -364,12 +389,6 @@ ip netns exec router sysctl -qw 'net.ipv4.tcp_wmem=4096 65536 4194304'
 # router: pinned, since the result may depend on it: reno
 ip netns exec router sysctl -qw net.ipv4.tcp_congestion_control=reno
 
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.all.rp_filter=0
-
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.default.rp_filter=0
-
 # router: pinned, since the result may depend on it: 0
 ip netns exec router sysctl -qw net.ipv4.conf.all.send_redirects=0
 
@@ -384,18 +403,6 @@ ip netns exec router sysctl -qw net.ipv4.conf.default.accept_redirects=0
 
 # router: pinned, since the result may depend on it: 0
 ip netns exec router sysctl -qw net.ipv6.conf.all.accept_redirects=0
-
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.to-client.rp_filter=0
-
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.to-director.rp_filter=0
-
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.to-server1.rp_filter=0
-
-# router: the reverse path filter: 0
-ip netns exec router sysctl -qw net.ipv4.conf.to-server2.rp_filter=0
 
 # router: pinned, since the result may depend on it: 0
 ip netns exec router sysctl -qw net.ipv4.conf.to-client.send_redirects=0
@@ -460,12 +467,6 @@ ip netns exec director sysctl -qw 'net.ipv4.tcp_wmem=4096 65536 4194304'
 # director: pinned, since the result may depend on it: reno
 ip netns exec director sysctl -qw net.ipv4.tcp_congestion_control=reno
 
-# director: the reverse path filter: 0
-ip netns exec director sysctl -qw net.ipv4.conf.all.rp_filter=0
-
-# director: the reverse path filter: 0
-ip netns exec director sysctl -qw net.ipv4.conf.default.rp_filter=0
-
 # director: pinned, since the result may depend on it: 0
 ip netns exec director sysctl -qw net.ipv4.conf.all.send_redirects=0
 
@@ -480,9 +481,6 @@ ip netns exec director sysctl -qw net.ipv4.conf.default.accept_redirects=0
 
 # director: pinned, since the result may depend on it: 0
 ip netns exec director sysctl -qw net.ipv6.conf.all.accept_redirects=0
-
-# director: the reverse path filter: 0
-ip netns exec director sysctl -qw net.ipv4.conf.to-router.rp_filter=0
 
 # director: pinned, since the result may depend on it: 0
 ip netns exec director sysctl -qw net.ipv4.conf.to-router.send_redirects=0
@@ -538,12 +536,6 @@ ip netns exec server1 sysctl -qw 'net.ipv4.tcp_wmem=4096 65536 4194304'
 # server1: pinned, since the result may depend on it: reno
 ip netns exec server1 sysctl -qw net.ipv4.tcp_congestion_control=reno
 
-# server1: the reverse path filter: 0
-ip netns exec server1 sysctl -qw net.ipv4.conf.all.rp_filter=0
-
-# server1: the reverse path filter: 0
-ip netns exec server1 sysctl -qw net.ipv4.conf.default.rp_filter=0
-
 # server1: pinned, since the result may depend on it: 0
 ip netns exec server1 sysctl -qw net.ipv4.conf.all.send_redirects=0
 
@@ -558,9 +550,6 @@ ip netns exec server1 sysctl -qw net.ipv4.conf.default.accept_redirects=0
 
 # server1: pinned, since the result may depend on it: 0
 ip netns exec server1 sysctl -qw net.ipv6.conf.all.accept_redirects=0
-
-# server1: the reverse path filter: 0
-ip netns exec server1 sysctl -qw net.ipv4.conf.to-router.rp_filter=0
 
 # server1: pinned, since the result may depend on it: 0
 ip netns exec server1 sysctl -qw net.ipv4.conf.to-router.send_redirects=0
@@ -616,12 +605,6 @@ ip netns exec server2 sysctl -qw 'net.ipv4.tcp_wmem=4096 65536 4194304'
 # server2: pinned, since the result may depend on it: reno
 ip netns exec server2 sysctl -qw net.ipv4.tcp_congestion_control=reno
 
-# server2: the reverse path filter: 0
-ip netns exec server2 sysctl -qw net.ipv4.conf.all.rp_filter=0
-
-# server2: the reverse path filter: 0
-ip netns exec server2 sysctl -qw net.ipv4.conf.default.rp_filter=0
-
 # server2: pinned, since the result may depend on it: 0
 ip netns exec server2 sysctl -qw net.ipv4.conf.all.send_redirects=0
 
@@ -637,9 +620,6 @@ ip netns exec server2 sysctl -qw net.ipv4.conf.default.accept_redirects=0
 # server2: pinned, since the result may depend on it: 0
 ip netns exec server2 sysctl -qw net.ipv6.conf.all.accept_redirects=0
 
-# server2: the reverse path filter: 0
-ip netns exec server2 sysctl -qw net.ipv4.conf.to-router.rp_filter=0
-
 # server2: pinned, since the result may depend on it: 0
 ip netns exec server2 sysctl -qw net.ipv4.conf.to-router.send_redirects=0
 
@@ -649,17 +629,11 @@ link set dev tunl0 up
 address add 203.0.113.1 dev tunl0
 END
 
-# server1: the reverse path filter: 0
-ip netns exec server1 sysctl -qw net.ipv4.conf.tunl0.rp_filter=0
-
 # server2: routing, links, addresses
 ip netns exec server2 ip -batch - <<'END'
 link set dev tunl0 up
 address add 203.0.113.1 dev tunl0
 END
-
-# server2: the reverse path filter: 0
-ip netns exec server2 sysctl -qw net.ipv4.conf.tunl0.rp_filter=0
 
 # director: IPVS, the load balancer
 ip netns exec director ipvsadm --restore <<'END'

@@ -1,9 +1,28 @@
 #!/bin/sh
-# tests/routing/test_source_address.py::test_an_interface_without_an_address_lends_one_that_reaches_as_far_as_the_packet[ipv6-nothing]
+# tests/routing/test_source_address.py::test_unnumbered_vrf_interface_uses_a_source_address_of_sufficient_scope[ipv6-nothing]
 # The hosts of this case as network namespaces, with the commands that a person would type. Needs root and iproute2.
 #     sh setup.sh            builds it
 #     sh setup.sh down       takes it down
 set -e
+
+# A new namespace copies these from the machine's own: as a stock kernel has them.
+usual() {
+    for setting in all.forwarding=0 default.forwarding=0 all.accept_local=0 default.accept_local=0 all.accept_redirects=1 \
+        default.accept_redirects=1 all.arp_accept=0 default.arp_accept=0 all.arp_announce=0 default.arp_announce=0 \
+        all.arp_evict_nocarrier=1 default.arp_evict_nocarrier=1 all.arp_filter=0 default.arp_filter=0 all.arp_ignore=0 \
+        default.arp_ignore=0 all.arp_notify=0 default.arp_notify=0 all.bc_forwarding=0 default.bc_forwarding=0 \
+        all.disable_policy=0 default.disable_policy=0 all.disable_xfrm=0 default.disable_xfrm=0 all.drop_gratuitous_arp=0 \
+        default.drop_gratuitous_arp=0 all.drop_unicast_in_l2_multicast=0 default.drop_unicast_in_l2_multicast=0 \
+        all.force_igmp_version=0 default.force_igmp_version=0 all.igmpv2_unsolicited_report_interval=10000 \
+        default.igmpv2_unsolicited_report_interval=10000 all.igmpv3_unsolicited_report_interval=1000 \
+        default.igmpv3_unsolicited_report_interval=1000 all.ignore_routes_with_linkdown=0 default.ignore_routes_with_linkdown=0 \
+        all.log_martians=0 default.log_martians=0 all.medium_id=0 default.medium_id=0 all.promote_secondaries=0 \
+        default.promote_secondaries=0 all.proxy_arp=0 default.proxy_arp=0 all.proxy_arp_pvlan=0 default.proxy_arp_pvlan=0 \
+        all.route_localnet=0 default.route_localnet=0 all.rp_filter=0 default.rp_filter=0 all.secure_redirects=1 \
+        default.secure_redirects=1 all.send_redirects=1 default.send_redirects=1 all.shared_media=1 default.shared_media=1 \
+        all.src_valid_mark=0 default.src_valid_mark=0 all.accept_source_route=0 default.accept_source_route=1
+    do ip netns exec "$1" sysctl -qew "net.ipv4.conf.$setting"; done
+}
 
 if [ "$1" = down ]; then
     for host in client router server; do ip netns delete "$host"; done
@@ -19,14 +38,11 @@ ip netns add router
 # host server
 ip netns add server
 
-# client: addresses are usable at once (no duplicate address detection): 0
-ip netns exec client sysctl -qw net.ipv6.conf.all.accept_dad=0
+# client: nothing of this machine's settings
+usual client
 
 # client: addresses are usable at once (no duplicate address detection): 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# client: pinned, since the result may depend on it: 0
-ip netns exec client sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # client: no router advertisements are taken: 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -34,14 +50,26 @@ ip netns exec client sysctl -qw net.ipv6.conf.default.accept_ra=0
 # client: no router is asked for: 0
 ip netns exec client sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
-# router: addresses are usable at once (no duplicate address detection): 0
-ip netns exec router sysctl -qw net.ipv6.conf.all.accept_dad=0
+# client: pinned, since the result may depend on it: reno
+ip netns exec client sysctl -qw net.ipv4.tcp_congestion_control=reno
+
+# client: pinned, since the result may depend on it: 128
+ip netns exec client sysctl -qw net.ipv4.tcp_max_syn_backlog=128
+
+# client: pinned, since the result may depend on it: 2048
+ip netns exec client sysctl -qw net.ipv4.tcp_max_tw_buckets=2048
+
+# client: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec client sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# client: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec client sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
+# router: nothing of this machine's settings
+usual router
 
 # router: addresses are usable at once (no duplicate address detection): 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# router: pinned, since the result may depend on it: 0
-ip netns exec router sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # router: no router advertisements are taken: 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.accept_ra=0
@@ -49,26 +77,53 @@ ip netns exec router sysctl -qw net.ipv6.conf.default.accept_ra=0
 # router: no router is asked for: 0
 ip netns exec router sysctl -qw net.ipv6.conf.default.router_solicitations=0
 
+# router: pinned, since the result may depend on it: reno
+ip netns exec router sysctl -qw net.ipv4.tcp_congestion_control=reno
+
+# router: pinned, since the result may depend on it: 128
+ip netns exec router sysctl -qw net.ipv4.tcp_max_syn_backlog=128
+
+# router: pinned, since the result may depend on it: 2048
+ip netns exec router sysctl -qw net.ipv4.tcp_max_tw_buckets=2048
+
+# router: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec router sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# router: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec router sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
+
 # router: forwards IPv4: 1
 ip netns exec router sysctl -qw net.ipv4.ip_forward=1
 
 # router: forwards IPv6: 1
 ip netns exec router sysctl -qw net.ipv6.conf.all.forwarding=1
 
-# server: addresses are usable at once (no duplicate address detection): 0
-ip netns exec server sysctl -qw net.ipv6.conf.all.accept_dad=0
+# server: nothing of this machine's settings
+usual server
 
 # server: addresses are usable at once (no duplicate address detection): 0
 ip netns exec server sysctl -qw net.ipv6.conf.default.accept_dad=0
-
-# server: pinned, since the result may depend on it: 0
-ip netns exec server sysctl -qw net.ipv6.conf.default.addr_gen_mode=0
 
 # server: no router advertisements are taken: 0
 ip netns exec server sysctl -qw net.ipv6.conf.default.accept_ra=0
 
 # server: no router is asked for: 0
 ip netns exec server sysctl -qw net.ipv6.conf.default.router_solicitations=0
+
+# server: pinned, since the result may depend on it: reno
+ip netns exec server sysctl -qw net.ipv4.tcp_congestion_control=reno
+
+# server: pinned, since the result may depend on it: 128
+ip netns exec server sysctl -qw net.ipv4.tcp_max_syn_backlog=128
+
+# server: pinned, since the result may depend on it: 2048
+ip netns exec server sysctl -qw net.ipv4.tcp_max_tw_buckets=2048
+
+# server: the receive buffer's size: least, default, most: 4096 131072 3145728
+ip netns exec server sysctl -qw 'net.ipv4.tcp_rmem=4096 131072 3145728'
+
+# server: the send buffer's size: least, default, most: 4096 16384 3145728
+ip netns exec server sysctl -qw 'net.ipv4.tcp_wmem=4096 16384 3145728'
 
 # a cable between client and router: a veth pair, MTU 1500
 ip link add name to-router netns client address 00:00:5e:00:53:01 mtu 1500 type veth peer name to-client netns router address 00:00:5e:00:53:02 mtu 1500

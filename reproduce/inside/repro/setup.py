@@ -1,9 +1,10 @@
 """The topology as plain commands, recorded while it is built."""
 
 import shlex
+import textwrap
 
 import netns.hosts.host
-from netns.hosts import topology
+from netns.hosts import pinned, topology
 from netns.netlink import rtnl, xfrm
 
 from .settings import meaning
@@ -19,6 +20,12 @@ _HEAD = """\
 #     sh setup.sh            creates them
 #     sh setup.sh down       removes them
 set -e
+
+# A new namespace copies these from the machine's own: as a stock kernel has them.
+usual() {{
+    for setting in {usual}
+    do ip netns exec "$1" sysctl -qew "net.ipv4.conf.$setting"; done
+}}
 
 if [ "$1" = down ]; then
     for host in {roles}; do ip netns delete "$host"; done
@@ -74,6 +81,13 @@ class Recorder:
                        % (near.name, left.role, near.mac, link.mtu, far.name, right.role, far.mac, link.mtu))
 
         topology.plug = plugged
+        pin_namespace = topology.pin_namespace
+
+        def pinned_first(host):
+            self._note("%s: nothing of this machine's settings" % host.role, "usual %s" % host.role)
+            pin_namespace(host)
+
+        topology.pin_namespace = pinned_first
         self._messages()
 
     def _hosts(self, host):
@@ -149,14 +163,22 @@ class Recorder:
         xfrm.add = added
 
     def script(self):
-        roles = " ".join(dict.fromkeys(self.roles.values())) or "none"
-        blocks = [_HEAD.format(id=self.manifest["id"], roles=roles)]
+        roles = " ".join(dict.fromkeys(self.roles.values()))
+        blocks = [_HEAD.format(id=self.manifest["id"], roles=roles, usual=_usual())]
         blocks += ["# %s\n%s\n" % line for line in self.lines]
         if self.later:
             blocks.append("# Commands that the case itself runs, besides its sockets:")
             for _why, command in self.later[:_MOST_OF_THE_CASE]:
                 blocks.append("#   %s" % command.replace("\n", "\n#   "))
         return "\n".join(blocks) + "\n"
+
+
+def _usual():
+    """The IPv4 settings of devices, for the script's loop."""
+    prefix = "net.ipv4.conf."
+    words = ("%s=%s" % (name[len(prefix):], value) for name, value in pinned.NAMESPACE.items()
+             if name.startswith((prefix + "all.", prefix + "default.")))
+    return " \\\n        ".join(textwrap.wrap(" ".join(words), 120))
 
 
 def _tool(command):

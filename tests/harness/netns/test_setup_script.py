@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 import netns
 from fixtures.topologies import DIRECTED, FORK, NARROW
+from netns.hosts import pinned
 from reproduce.collect import Manifest
 from reproduce.pack import write
 
@@ -52,6 +54,24 @@ def test_script_builds_the_same_links_addresses_and_routes(built, name):
             for question in (["address"], ["-4", "route", "show", "table", "all"], ["-6", "route", "show", "table", "all"]):
                 there = subprocess.run(["ip", "-n", role, "-j", *question], capture_output=True, text=True, check=True).stdout
                 assert facts(there) == facts(host.run(["ip", "-j", *question]))
+
+
+def test_script_gives_its_hosts_the_settings_that_build_pins(built):
+    """Where a new namespace has others, as those of an unusual machine do."""
+    script = built("NARROW")
+    wanted = {name: value for name, value in pinned.NAMESPACE.items() if name.startswith(("net.ipv4.conf.all.", "net.ipv4.conf.default."))}
+    other = [f"{name}={1 - int(value)}" for name, value in wanted.items() if value in ("0", "1")]
+    assert "\nusual client\n" in script and len(other) > 40
+
+    in_client("sysctl", "-qw", *other)
+    assert in_client("sysctl", "-n", *wanted) != list(wanted.values())
+    function = re.search(r"^usual\(\) {.*?^}$", script, re.MULTILINE | re.DOTALL)[0]
+    subprocess.run(["sh", "-ec", f"{function}\nusual client"], check=True)
+    assert in_client("sysctl", "-n", *wanted) == list(wanted.values())
+
+
+def in_client(*command):
+    return subprocess.run(["ip", "netns", "exec", "client", *command], check=True, capture_output=True, text=True).stdout.split()
 
 
 def test_each_command_is_explained(built):
