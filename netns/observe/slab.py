@@ -1,5 +1,6 @@
 """The number of slab objects that the kernel has in use, by cache name (slabinfo(5))."""
 
+import socket
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from netns.errors import MissingOnHost
 
 _CACHES = Path("/sys/kernel/slab")
 _INFO = Path("/proc/slabinfo")
-ROUTES = ("rtable", "ip_dst_cache", "ip6_dst_cache")    # IPv4's has had two names
+ROUTES = {socket.AF_INET: ("rtable", "ip_dst_cache"), socket.AF_INET6: ("ip6_dst_cache",)}     # IPv4's has had two names
 
 
 def unnamed() -> list[str]:

@@ -94,7 +94,7 @@ def test_connection_migrated_from_a_closed_listener_wakes_the_next_one(net, fami
 @pytest.mark.virtual_clock("counts slab objects of the whole machine, after all RCU callbacks")
 def test_handshake_refused_by_a_full_accept_queue_leaks_no_route(family):
     """The last ACK finds the queue full, and the kernel drops the new connection (tcp_v4_syn_recv_sock())."""
-    before = slab.in_use(slab.ROUTES)
+    before = slab.in_use(slab.ROUTES[family])
     with build(LAN) as net:
         client, server = net.nodes("client", "server")
         server.pin(PINNED)
