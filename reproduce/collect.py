@@ -77,14 +77,12 @@ def is_outside(word: str) -> bool:
 
 
 def collect(words: list[str]) -> list[pytest.Item]:
-    """The tests that pytest finds for these words, in the project's directory unless this is one below it.  Raises CannotExport when it
-    finds none or a file cannot be read."""
+    """The tests that pytest finds for these words.  Raises CannotExport when it finds none or a file cannot be read."""
     if outside := list(filter(is_outside, words)):
         raise CannotExport(f"{outside[0]}: {OUTSIDE}")
     found = _Items()
     quiet = ["-p", "no:terminal", "-p", "no:xdist", "-c", str(PROJECT / "pytest.ini"), f"--rootdir={PROJECT}"]
-    with contextlib.redirect_stderr(io.StringIO()), (
-            contextlib.nullcontext() if Path.cwd().is_relative_to(PROJECT) else contextlib.chdir(PROJECT)):
+    with contextlib.redirect_stderr(io.StringIO()):
         status = pytest.main([*quiet, "--collect-only", *words], plugins=[found])
     if status != pytest.ExitCode.OK or not found.items:
         raise CannotExport(f"no test matches {' '.join(words)}" if status in (0, 4, 5)
