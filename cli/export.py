@@ -6,6 +6,7 @@ from pathlib import Path
 from cli.refusal import refuse
 from cli.run import found
 from common.errors import CacheError, FetchError, SpecError
+from common.project import PROJECT
 from common.status import Exit
 from kernels.cache import Cache
 from kernels.spec import resolve
@@ -26,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
     if missing := [test for test in options.tests if not found(test, here)]:
         return refuse(f"{here / missing[0].partition('::')[0]}: No such file or directory")
     try:
-        cases, failed = describe_all(collect([place for test in options.tests if (place := found(test, here))]))
+        tests = options.tests or [str(PROJECT / "tests")]
+        cases, failed = describe_all(collect([place for test in tests if (place := found(test, here))]))
         if options.all:
             return report(len(cases) + len(failed), failed | check(cases))
         if failed:
