@@ -23,11 +23,16 @@ def cache(tmp_path_factory):
         yield path
 
 
-def state_of(cache, series):
-    """The saved state of a kernel; that it is the kernel's is known from its key."""
+def state_of(cache, series, pattern="*-*"):
+    """The saved state of a kernel, from which machines are restored; that it is the kernel's is known from its key."""
     (image,) = cache.glob(f"kernels/*/boot/vmlinuz-{series}.*")
-    (state,) = [path for path in cache.glob("states/*") if image.parents[1].name in (path / MANIFEST).read_text()]
+    (state,) = [path for path in cache.glob(f"states/{pattern}") if image.parents[1].name in (path / MANIFEST).read_text()]
     return state
+
+
+def first_state_of(cache, series):
+    """The one that it was made from, with the kernel just booted."""
+    return state_of(cache, series, "[!-]" * 16)
 
 
 def remove_states(cache):
@@ -93,7 +98,19 @@ def test_two_sessions_make_one(tmp_path, cache):
     assert first.outcomes() == second.outcomes() == PASSED
     assert first.status == second.status == 0
     assert sorted((BUILDING in session.output, WAITING in session.output) for session in (first, second)) == [(False, True), (True, False)]
-    assert len(list((cache / "states").iterdir())) == 1
+    assert len(list((cache / "states").iterdir())) == 2
+
+
+def test_damaged_first_state_is_rebuilt(tmp_path, cache):
+    """It is read only where the second state is missing, as after an edit of a library."""
+    (tmp_path / "before").mkdir()
+    run(tmp_path / "before", CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
+    overwrite(first_state_of(cache, KERNEL) / "devices")
+    shutil.rmtree(state_of(cache, KERNEL))
+    session = run(tmp_path, CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
+
+    assert (session.status, session.outcomes()) == (0, PASSED)
+    one_line(session.output, f"{KERNEL}: saved state of ", "is damaged (restoring the saved state failed: ", "): rebuilding it")
 
 
 def test_more_kernels_than_slots(tmp_path):
