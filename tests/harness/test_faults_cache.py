@@ -104,6 +104,7 @@ def test_two_sessions_make_one(tmp_path, cache):
 def test_damaged_first_state_is_rebuilt(tmp_path, cache):
     """It is read only where the second state is missing, as after an edit of a library."""
     (tmp_path / "before").mkdir()
+    remove_states(cache)
     run(tmp_path / "before", CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
     overwrite(first_state_of(cache, KERNEL) / "devices")
     shutil.rmtree(state_of(cache, KERNEL))
