@@ -33,7 +33,8 @@ def pack_machinery() -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         # A launcher checks an oops as the tests do.
-        for pattern in ("common/*.py", "kernels/*.py", "vm/*.py", "session/*.py", "hosts/*.py", "fixtures/__init__.py", "fixtures/oops.py"):
+        for pattern in ("common/*.py", "kernels/*.py", "vm/*.py", "session/*.py", "hosts/*.py", "fixtures/__init__.py", "fixtures/oops.py",
+                        "fixtures/machine.py"):
             for path in sorted(PROJECT.glob(pattern)):
                 tar.add(path, str(path.relative_to(PROJECT)))
     return archive.getvalue()

@@ -103,12 +103,13 @@ def test_two_sessions_make_one(tmp_path, cache):
 
 def test_damaged_first_state_is_rebuilt(tmp_path, cache):
     """It is read only where the second state is missing, as after an edit of a library."""
-    (tmp_path / "before").mkdir()
+    first, second = tmp_path / "1", tmp_path / "2"
+    first.mkdir(), second.mkdir()
     remove_states(cache)
-    run(tmp_path / "before", CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
+    run(first, CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
     overwrite(first_state_of(cache, KERNEL) / "devices")
     shutil.rmtree(state_of(cache, KERNEL))
-    session = run(tmp_path, CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
+    session = run(second, CASE, *OPTIONS, KDRIFT_CACHE=str(cache))
 
     assert (session.status, session.outcomes()) == (0, PASSED)
     one_line(session.output, f"{KERNEL}: saved state of ", "is damaged (restoring the saved state failed: ", "): rebuilding it")

@@ -13,7 +13,7 @@ from hosts.ssh import Host
 from kernels.cache import Cache
 from kernels.spec import resolve
 from session.runs import KernelRun
-from session.scheduler import KernelScheduling
+from session.scheduler import KernelScheduling, Shard
 from tests.harness.sessions import KERNEL, Session, eventually, one_line, run
 from tests.harness.ssh_server import Server, network, within, write_keys
 from vm.job import Events
@@ -160,7 +160,10 @@ def test_builder_boots_the_kernel(tmp_path, net, host, options):
 def test_kernel_whose_machine_did_not_fail_is_given_up_when_no_builder_is_left(tmp_path):
     """Its tests were to go on in another machine; meanwhile another kernel's machine found that the builder is lost."""
     session = FarSession.__new__(FarSession)
-    session.builders, session.sched = [Builder(Host.parse("builder"), 1, alive=False)], KernelScheduling(["0"])
+    session.builders, session.last_lost = [Builder(Host.parse("builder"), 1, alive=False)], "Connection closed"
+    session.sched = KernelScheduling([Shard("0", "0", ["f::test"])], {})
+    session.shuttingdown = False
     kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / "events")])
-    session.start_machine(kernel)
-    assert kernel.error == "no builder is left" and session.sched.tests_finished
+    session.wanted = [kernel]
+    session.start_machines()
+    assert kernel.error == "no builder is left: Connection closed" and session.sched.tests_finished
