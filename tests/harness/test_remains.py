@@ -26,7 +26,7 @@ def test_the_test_fails_and_those_after_it_do_not(session):
 def test_the_message_says_what_is_left_of_which_hosts(session, name):
     message = session.tests()[name]["message"]
     assert "1 network namespace still exists 30" in message.splitlines()[0]
-    assert "s after the end of hosts client, server\nheld by process " in message
+    assert "s after the end of the test with hosts client, server\nheld by process " in message
     assert message.endswith(" (sleep)")
 
 
@@ -39,4 +39,4 @@ def test_a_warning_of_the_kernel_is_told(session):
 
 def test_restores_are_counted(session):
     """The last test leaves something as well, but nobody needs the machine any more."""
-    one_line(session.output, f"{KERNEL}: the machine was restored 4 times: ")
+    one_line(session.output, f"{KERNEL}: the machine was restored 4 times, ")
