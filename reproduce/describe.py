@@ -12,10 +12,13 @@ from reproduce.collect import OUTSIDE, CannotExport, Manifest, collect, describe
 
 
 def describe_elsewhere(words: Sequence[str]) -> dict[str, Manifest | str]:
-    """For each test that pytest finds for these words, its manifest, or why it has none.  Raises CannotExport if it finds none."""
+    """For each test that pytest finds for these words, or of all without a word, its manifest, or why it has none.
+
+    Raises CannotExport if pytest finds none.
+    """
     outside: dict[str, Manifest | str] = {word: OUTSIDE for word in words if is_outside(word)}
     words = [word for word in words if word not in outside]
-    if not words:
+    if outside and not words:
         return outside
     done = subprocess.run([sys.executable, "-m", "reproduce.describe", *words], cwd=PROJECT, capture_output=True, text=True)
     if done.returncode:
