@@ -240,12 +240,12 @@ class KernelSession(DSession):
             if self.sched.of(node).left:
                 run.restores += 1
         super().worker_workerfinished(node)
-        self.machine_ended(node)
+        node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
+        self.leave(node)
         self.start_machines()               # at once: xdist ends a session without workers
 
-    def machine_ended(self, node: WorkerController) -> Shard:
-        """End its launcher, and with it its machine, so that its slot is free.  Returns its shard."""
-        node.gateway._io.popen.terminate()
+    def leave(self, node: WorkerController) -> Shard:
+        """Close the connection to a worker.  Returns its shard."""
         node.ensure_teardown()
         shard = self.sched.of(node)
         shard.node = None
@@ -284,7 +284,7 @@ class KernelSession(DSession):
         run = self.run_of(node)
         self._active_nodes.remove(node)
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
-        shard = self.machine_ended(node)
+        shard = self.leave(node)
         end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         if run.number not in self.sched.unfinished:
             return
