@@ -3,19 +3,11 @@ import argparse
 
 import pytest
 
-from fixtures.options import GROUP, PLUGIN, add_options
-
-pytest_plugins = ["fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise", "fixtures.audit",
-                  "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell", "fixtures.chance",
-                  "fixtures.naming"]
+pytest_plugins = ["fixtures.options", "fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise",
+                  "fixtures.audit", "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell",
+                  "fixtures.chance", "fixtures.naming"]
 ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
-
-
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """The suite's options, unless ./kdrift has added them before pytest read its command line."""
-    if not pluginmanager.has_plugin(PLUGIN):
-        add_options(parser.getgroup(*GROUP).addoption)
 
 
 @pytest.hookimpl(tryfirst=True)

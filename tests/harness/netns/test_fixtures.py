@@ -11,7 +11,7 @@ from fixtures.clock import Clock
 
 pytest_plugins = ["pytester"]
 
-PLUGINS = [argument for name in ("net", "measure", "clock", "evidence") for argument in ("-p", f"fixtures.{name}")]
+PLUGINS = [argument for name in ("options", "net", "measure", "clock", "evidence") for argument in ("-p", f"fixtures.{name}")]
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_unknown_netlink_socket_is_an_error():
 
 def test_on_the_running_kernel_audit_is_refused_unless_asked_for(pytester):
     pytester.makepyfile("def test_it(audit): pass")
-    result = pytester.runpytest("-p", "fixtures.audit", "-p", "no:cacheprovider", "-rs")
+    result = pytester.runpytest("-p", "fixtures.options", "-p", "fixtures.audit", "-p", "no:cacheprovider", "-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["*--audit-on-host*"])
 
