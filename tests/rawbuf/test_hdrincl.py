@@ -159,6 +159,8 @@ def test_blocking_hdrincl_send_continues_when_a_packet_has_left(net, family, mea
     interface = client.interfaces["server"]
     with tbf(client, interface.name, "8kbit"):
         fill(sender, interface.index)
+        fence(client, client, client.address(family))       # as above
+        fill(sender, interface.index)
         sender.socket.setblocking(True)
         sender.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("=qq", 60, 0))
         with stopwatch() as took:
