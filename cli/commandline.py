@@ -163,6 +163,9 @@ def bench(commands: Commands) -> None:
         Every figure is the median of some runs; a benchmark measures, it does not judge.""", module="cli.bench", needs=(MACHINES,))
     command.add_argument("--kernel", metavar="SPEC", default="6.12", help="the kernel to boot (default: %(default)s)")
     command.add_argument("--runs", metavar="N", type=positive, default=5, help="runs of each line, at least 5 (default: %(default)s)")
+    command.add_argument("--whole", action="store_true", help="also the whole suite, on each number of slots up to that of processors")
+    command.add_argument("--json", action="store_true", help="the figures as JSON, with all values")
+    command.add_argument("--against", metavar="FILE", type=Path, help="show the ratio to figures that --json has printed")
 
 
 COMMANDS = (validate, pytest, selftest, kernels, merge, known, chance, behaviour, sensitivity, export, bench)

@@ -100,6 +100,7 @@ def test_a_kernel_that_is_none(refused, tmp_path, monkeypatch, words, spec):
     (["export", "tests/tcp/test_advmss.py"], "means 2 tests"), (["export", TEST, "--all"], "name a test, or --all"),
     (["export"], "name a test, or --all"), (["merge", "a", "--fail-on", "banana"], "--fail-on: unknown class 'banana'"),
     (["sensitivity", "banana"], "no family banana"), (["bench", "--runs", "4"], "--runs 4"),
+    (["bench", "--against", "/nonexistent/file"], "--against /nonexistent/file: No such file or directory"),
 ], ids=str)
 def test_words_that_mean_nothing(refused, words, naming):
     refused(*words, naming=naming)
