@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fixtures.topologies import LAN
-from netns import approx_timer, eventually, stopwatch, timer_slack
+from netns import approx_timer, eventually, stopwatch, timer_slack, wheel_granularity
 from netns.hosts import firewall
 from netns.netlink import diag
 from netns.packets import segment
@@ -80,7 +80,9 @@ def test_the_server_gives_up_after_tcp_synack_retries(service, check, clock, mea
             check.run(service)
             clock.sleep(sum(timers) - 0.1)
             assert states(service.server) == ["SYN_RECV"]
-            eventually("states of the server's connections", lambda: states(service.server), [], within=timers[-1] * 1.2 + 1)
+            # Looking every 20 ms would add more than half of the tolerance of the shortest timer.
+            eventually("states of the server's connections", lambda: states(service.server), [], within=timers[-1] * 1.2 + 1,
+                       every=min(0.02, wheel_granularity(timers[-1]) / 8))
 
     assert len(syn_acks(packets)) == 1 + retries
     name = f"halfopen.given_up_after_{retries}_retries"
