@@ -111,6 +111,20 @@ def test_what_a_module_says_when_it_is_loaded_lands_in_any_test():
     assert kind.key == "gone: log netem: version #"
 
 
+@pytest.mark.parametrize("line", ["ipip: IPv4 and MPLS over IPv4 tunneling driver", "gre: GRE over IPv4 demultiplexor driver",
+                                  "Initializing XFRM netlink socket", "IPVS: [rr] scheduler unregistered.", "IPVS: ipvs unloaded."])
+def test_lines_of_module_loading_land_anywhere_in_another_order(line):
+    """In other shards the first test that needs a module is another one, in each machine."""
+    line = {f"the kernel logs: {line}": 1}
+    count = {"c counts A.B": 1}
+    assert changes(kernel("6.1", *[line | count] * 3, *[count] * 20), kernel("6.1", *[count] * 3, *[line | count] * 20)) == []
+
+
+def test_xfrm_line_that_no_recorded_test_has_is_not_gone():
+    line = {"the kernel logs: Initializing XFRM netlink socket": 1}
+    assert changes(kernel("6.1", line), kernel("6.12", {"c counts A.B": 0})) == []
+
+
 def test_counters_that_moved_with_packets_of_chance_are_chance():
     """A delayed ACK more: hosts count it as a segment, and nobody looks at it. A counter that moved further is a change."""
     old = kernel("6.1", {f"client {SYN}": 1, "client counts Tcp.OutSegs": 1, "client counts IpExt.OutOctets": 60, "client counts Ip.X": 0})
