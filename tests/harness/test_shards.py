@@ -6,7 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from common.project import PROJECT
 from kernels.cache import Cache
@@ -15,6 +15,8 @@ from session.scheduler import SHARD, KernelScheduling, Shard, cut, shuffle
 from vm.inventory import Skim
 from vm.payload import inventory
 
+# The same examples in every run, and no record of those of earlier ones.
+ALIKE = settings(max_examples=100, derandomize=True, database=None, deadline=None)
 LAST = ["tests/leftovers/test_a.py::test_last"]
 
 
@@ -46,6 +48,7 @@ def node_ids(sizes):
     return [f"tests/f{number}/test_f.py::test_{test}" for number, size in enumerate(sizes) for test in range(size)]
 
 
+@ALIKE
 @given(sizes, st.sampled_from([[], LAST]))
 def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, last):
     tests = node_ids(sizes)
@@ -55,6 +58,7 @@ def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, last):
     assert all(shards)
 
 
+@ALIKE
 @given(sizes)
 def test_a_shard_has_whole_files_and_at_most_100_tests_unless_one_file_has_more(sizes):
     shards = cut(node_ids(sizes))
@@ -64,6 +68,7 @@ def test_a_shard_has_whole_files_and_at_most_100_tests_unless_one_file_has_more(
         assert len(shard) <= SHARD or len({test.partition("::")[0] for test in shard}) == 1
 
 
+@ALIKE
 @given(sizes, st.integers(1, 1000))
 def test_shuffled_shards_have_the_same_tests(sizes, seed):
     tests = node_ids(sizes)
