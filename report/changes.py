@@ -19,8 +19,11 @@ _DIRECTIONS = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlie
 SIMILAR = 0.8                               # similarity, 1 being equal, above which two log lines are one line reworded
 # printk_ratelimit() decides how often these appear, 10 in 5 seconds for the whole machine: kauditd_printk_skb(), audit_log_lost().
 LIMITED = "log audit: "
-# What modules say when they are loaded or unloaded, in whichever test of a machine is the first to need them, or the last.
-_LOADED = re.compile(r"log (\w+: .* (tunneling|demultiplex[eo]r) driver|netem: version #.*)")
+# What modules say when they are loaded or unloaded, in whichever test of a machine is the first to need them, or the last.  And an
+# interface's line that appears only if linkwatch, which waits up to a second (linkwatch_urgent_event()), has run before the link is up.
+_LOADED = re.compile(r"log (\w+: .* (tunneling|demultiplex[eo]r) driver|netem: version #.*|tun: Universal TUN/TAP device driver.*|"
+                     r"cryptd: max_cpu_qlen .*|IPVS: (Connection hash table|Registered protocols|ipvs loaded).*|"
+                     r"IPv6: ADDRCONF\(NETDEV_CHANGE\): IFACE: link becomes ready)")
 # The same where it may be in no recorded test: a test that was skipped has loaded the module.
 _UNSEEN = re.compile(r"log (Initializing XFRM netlink socket|IPVS: ipvs unloaded\.|IPVS: \[\w+\] scheduler (un)?registered\.)")
 
