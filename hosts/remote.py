@@ -137,7 +137,9 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
         isolate.enter()
     except IsolationError as error:
         raise Unusable(str(error)) from None
-    os.chdir(project / settings["cwd"])
+    where = project / settings["cwd"]
+    where.mkdir(parents=True, exist_ok=True)        # it may have none of the tests
+    os.chdir(where)
     say(state="running")
     io = init_popen_io(get_execmodel("main_thread_only"))
     serve(io, id="far-worker")              # type: ignore[arg-type]  # execnet's Popen2IO lacks what serve() does not call

@@ -167,14 +167,10 @@ class FarSession(KernelSession):
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended; if its builder is lost, that is no failed start of the kernel."""
-        run = self.run_of(node)
         builder = self.leave_builder(node)
-        failed_starts = run.failed_starts
         if builder and (end := self.events[node].last("end") or {}).get("host_lost"):
             builder.alive, self.last_lost = False, end["why"]
         super().worker_errordown(node, error)
-        if builder and not builder.alive:
-            run.failed_starts = failed_starts
 
     def leave_builder(self, node: WorkerController) -> Builder | None:
         """Take its shard off its builder.  Returns that builder, if any."""

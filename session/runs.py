@@ -30,7 +30,6 @@ class KernelRun:
     clock: str = "virtual"                  # of its tests: virtual or real
     error: str | None = None                # why it could not be fetched or booted
     machines: list[Events] = field(default_factory=list)
-    failed_starts: int = 0
     restores: int = 0                       # machines replaced because a test left something behind
     first_test_at: float | None = None      # seconds since the epoch
     chosen: str = ""

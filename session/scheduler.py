@@ -19,6 +19,7 @@ class Shard:
     left: list[str]
     node: WorkerController | None = None    # the worker of its machine, from its start to its end
     again: set[str] = field(default_factory=set)        # tests that run once more, because a machine ended under them
+    failed_starts: int = 0                  # machines that ended before one of its tests had run
 
     def files(self) -> list[str]:
         """The files with its tests, below the project's directory."""
@@ -140,10 +141,10 @@ class KernelScheduling:
         left = self.of(node).left
         return left[0] if left and ran is not None else None
 
-    def rerun(self, shard: Shard) -> bool:
-        """Decide whether the test during which the machine ended runs again: the first time it does (True)."""
+    def rerun(self, shard: Shard, once: bool = False) -> bool:
+        """Decide whether the test during which the machine ended runs again: the first time it does (True), unless `once`."""
         first = shard.left[0]
-        if first in shard.again:
+        if once or first in shard.again:
             shard.left.pop(0)
             return False
         shard.again.add(first)

@@ -59,12 +59,13 @@ class KernelSession(DSession):
             config.pluginmanager.unregister(self.trdist)
             self.terminal = None
         self.runs = {run.number: run for run in runs}
-        self.started: dict[tuple[str, str], float] = {}
+        self.started: dict[tuple[WorkerController, str], float] = {}
+        self.owners: dict[tuple[str, str], WorkerController] = {}       # by number of the kernel and test, who reports it
         self.uncollected: set[tuple[str, str]] = set()
         self.unreadable: list[pytest.CollectReport] = []
         self.events: dict[WorkerController, Events] = {}
         self.took: dict[str, float] = {}    # seconds of wall time, by test
-        self.passed: set[tuple[str, str]] = set()           # ended before, by number of the kernel
+        self.ended: set[tuple[str, str]] = set()            # likewise, what has been torn down
         self.launchers: list[subprocess.Popen[bytes]] = []
 
     def unrun_of(self, run: KernelRun) -> list[str]:
@@ -127,6 +128,8 @@ class KernelSession(DSession):
         if report.passed:
             return report
         self.unreadable.append(report)
+        if any("::" in word for word in self.config.args):
+            return report                   # else pytest would say that the file has no such test
         return pytest.CollectReport(collector.nodeid, "passed", None, [])
 
     @pytest.hookimpl
@@ -147,7 +150,7 @@ class KernelSession(DSession):
 
     def start_machines(self) -> None:
         """Start workers while there are slots and shards that can use one."""
-        while not self.shuttingdown and (shard := self.sched.next(self.able())):
+        while not self.shuttingdown and not self.shouldstop and (shard := self.sched.next(self.able())):
             self.start_machine(shard)
 
     def able(self) -> set[str]:
@@ -211,15 +214,31 @@ class KernelSession(DSession):
 
     @pytest.hookimpl
     def pytest_runtestloop(self) -> bool:
-        for report in self.unreadable:
-            for run in self.wanted:
-                self.report_uncollected(run, copy(report))
-        return super().pytest_runtestloop() if self.wanted and self._session.items else True
+        if self.wanted and self._session.items:
+            finished: bool = super().pytest_runtestloop()
+            return finished
+        self.shouldstop = False
+        self.report_unreadable()
+        return True
 
     def loop_once(self) -> None:
         """xdist calls this until the session has finished."""
+        self.report_unreadable()
         self.start_machines()
-        super().loop_once()
+        if self.sched.tests_finished and not self._active_nodes:
+            self.triggershutdown()          # xdist waits for a worker's event
+        elif not self.shouldstop:
+            super().loop_once()
+        if self.shouldstop:                 # after a failure with -x: the machines have all their orders
+            for node in self._active_nodes:
+                node.gateway._io.popen.terminate()
+
+    def report_unreadable(self) -> None:
+        """Each kernel has the files that cannot be collected."""
+        while self.unreadable:
+            report = self.unreadable.pop(0)
+            for run in self.wanted:
+                self.report_uncollected(run, copy(report))
 
     def restorable(self, run: KernelRun) -> bool:
         """Whether another machine can replace one that is no longer usable."""
@@ -238,18 +257,20 @@ class KernelSession(DSession):
         if spent:
             node.workeroutput["shouldstop"] = False     # this machine alone
             self.sched.remove_node(node)
-            if self.sched.of(node).left:
+            if self.sched.of(node).left and not self.shouldstop:
                 run.restores += 1
         super().worker_workerfinished(node)
-        node.gateway._io.popen.terminate()  # ends the machine, so that its slot is free at once
         self.leave(node)
-        self.start_machines()               # at once: xdist ends a session without workers
 
     def leave(self, node: WorkerController) -> Shard:
-        """Close the connection to a worker.  Returns its shard."""
+        """Close the connection to a worker and end its machine, if it still runs, so that its slot is free.  Returns its shard."""
+        node.gateway._io.popen.terminate()
         node.ensure_teardown()
         shard = self.sched.of(node)
-        shard.node = None
+        if shard.node is node:
+            shard.node = None
+        for key in [key for key, owner in self.owners.items() if owner is node and key not in self.ended]:
+            del self.owners[key]
         return shard
 
     def worker_collectreport(self, node: WorkerController, rep: pytest.CollectReport) -> None:
@@ -267,23 +288,23 @@ class KernelSession(DSession):
     def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         run = self.run_of(node)
         run.first_test_at = run.first_test_at or time.time()
-        self.started[run.number, nodeid] = time.monotonic()
+        self.started[node, nodeid] = time.monotonic()
+        self.owners.setdefault((run.number, nodeid), node)
 
     def worker_logfinish(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         """Pytest's own progress, file by file, makes no sense for kernels side by side."""
 
     def worker_testreport(self, node: WorkerController, rep: pytest.TestReport) -> None:
         run = self.run_of(node)
-        test, took = rep.nodeid, time.monotonic() - self.started.get((run.number, rep.nodeid), time.monotonic())
+        test, took = rep.nodeid, time.monotonic() - self.started.get((node, rep.nodeid), time.monotonic())
         vars(rep).update(kernel=run, wall_s=took)
-        # Tests that are last in each shard pass once; what they find in a later one counts.
-        if not rep.passed or (run.number, test) not in self.passed:
+        # Tests that are last in each shard are reported by the first machine that runs them; what they find in another one counts.
+        if not rep.passed or self.owners.get((run.number, test)) in (node, None):
             super().worker_testreport(node, rep)
         if rep.when == "teardown":          # a machine that ends after this does not end under this test
             self.took[test] = took
             self.sched.mark_test_complete(node, rep.item_index)
-            if rep.passed:
-                self.passed.add((run.number, test))
+            self.ended.add((run.number, test))
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended by itself: say how, and decide how the kernel's tests continue."""
@@ -292,28 +313,30 @@ class KernelSession(DSession):
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
         shard = self.leave(node)
         end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
-        if run.number not in self.sched.unfinished:
+        if self.shouldstop:
             return
-        if end["end"] == "boot":
+        given_up = run.number in self.sched.given_up
+        if test:
+            self.report_ending(run, node, test, end, self.sched.rerun(shard, once=given_up))
+        elif end["end"] == "boot" and not given_up:
             run.error = end["why"]
             self.sched.give_up(run.number)
-        elif test:
-            self.report_ending(run, test, end, self.sched.rerun(shard))
-        else:
-            run.failed_starts += 1
-            if run.failed_starts >= MOST_STARTS:
+        elif not shard.left:
+            self.events[node].add(note=f"a machine ended after its last test: {end['why']}")
+        elif not end.get("host_lost") and not given_up:
+            shard.failed_starts += 1
+            if shard.failed_starts >= MOST_STARTS:
                 run.error = "\n".join([end["why"], *end.get("console", [])])
                 self.sched.give_up(run.number)
-        self.start_machines()
 
-    def report_ending(self, run: KernelRun, test: str, end: Event, again: bool) -> None:
+    def report_ending(self, run: KernelRun, node: WorkerController, test: str, end: Event, again: bool) -> None:
         """Report a test during which its machine ended."""
         what = "the kernel crashed" if end["end"] == "crashed" else "the machine was lost"
         lines = [f"{what}: {end['why']}", *end.get("console", [])]
         path = test.split("::")[0]
         report = pytest.TestReport(nodeid=test, location=(path, None, test.partition("::")[2]), keywords={}, outcome="failed",
                                    longrepr="\n".join(lines), when="call", kernel=run, ending=end["end"], hung="hung" in end, again=again,
-                                   wall_s=time.monotonic() - self.started.get((run.number, test), time.monotonic()))
+                                   wall_s=time.monotonic() - self.started.get((node, test), time.monotonic()))
         self.config.hook.pytest_runtest_logreport(report=report)
 
 

@@ -135,6 +135,7 @@ def become_worker(order: dict[str, Any], inlet: Inlet) -> None:
     os.dup2(nothing, 1)
     os.environ.update(order["env"])
     resource.setrlimit(resource.RLIMIT_NOFILE, (MOST_FILES, MOST_FILES))
+    os.makedirs(order["cwd"], exist_ok=True)        # it may have none of the tests
     os.chdir(order["cwd"])
     from execnet.gateway_base import get_execmodel, serve
     io = GatewayIO(inlet, gateway, get_execmodel("main_thread_only"))

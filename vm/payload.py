@@ -70,7 +70,7 @@ def _pack(cache: Cache, files: list[Path], own: Sequence[Path] = ()) -> bytes:
 
 
 def _bytecode(cache: Cache) -> Path:
-    return cache.build("images", f"bytecode-{_key(_files([*LIBRARIES, TESTS]))}", _compile, {"group": f"bytecode {PROJECT}"})
+    return cache.build("images", f"compiled-{_key(_files([*LIBRARIES, TESTS]))}", _compile, {"group": f"bytecode {PROJECT}"})
 
 
 def _files(names: Iterable[str]) -> list[Path]:
@@ -97,7 +97,8 @@ def _key(files: list[Path]) -> str:
 def _compile(target: Path) -> None:
     """Let pytest collect everything and keep its bytecode.  A source that does not compile is left for the guest to report."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target), "KDRIFT_INVENTORY": str(target / INVENTORY)}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):     # the inventory has all tests
+        environment.pop(name, None)
     places = [str(path) for path in sorted((PROJECT / TESTS).iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]
     words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "vm.inventory", "--collect-only", "-o", "pythonpath=."]
     subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,

@@ -126,10 +126,17 @@ def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path
 
 
 def import_libraries(machine: Machine, job: Job) -> None:
-    """Have process 1 import what every test needs.  Raises VMError."""
+    """Have process 1 import what every test needs.  Raises VMError, with the console's last lines."""
     machine.order(Path(job.session, "libraries.tar").read_bytes(), directory="/", libraries=True, project=job.project,
                   env={CLOCK: job.clock})
-    machine.await_question(BOOT_DEADLINE)
+    patience = KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, job.deadline)
+    try:
+        machine.await_question(patience)
+        while machine.line.pieces:          # an archive may take several
+            machine.line.answer()
+            machine.await_question(patience)
+    except VMError as error:
+        raise VMError("\n".join([str(error), *console_end(machine)])) from None
 
 
 @contextmanager

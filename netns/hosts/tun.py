@@ -102,7 +102,7 @@ def tun(
     """
     missing = flags & ~features(host)
     if missing:
-        raise MissingFeature(f"the kernel's tun driver does not support {missing!r}")
+        raise MissingFeature(f"the kernel's tun driver does not support {' '.join(flag.name for flag in Flags if flag & missing)}")
     host.pin({"net.ipv6.conf.default.addr_gen_mode": 1, "net.ipv6.conf.default.router_solicitations": 0})
     device = Tun(host, name)
     try:

@@ -162,7 +162,7 @@ def test_kernel_whose_machine_did_not_fail_is_given_up_when_no_builder_is_left(t
     session = FarSession.__new__(FarSession)
     session.builders, session.last_lost = [Builder(Host.parse("builder"), 1, alive=False)], "Connection closed"
     session.sched = KernelScheduling([Shard("0", "0", ["f::test"])], {})
-    session.shuttingdown = False
+    session.shuttingdown = session.shouldstop = False
     kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / "events")])
     session.wanted = [kernel]
     session.start_machines()

@@ -115,6 +115,22 @@ def test_file_that_cannot_be_imported_fails_on_each_kernel(tmp_path):
         assert session.tests(kernel)[""]["message"] == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
+def test_x_stops_at_a_file_that_cannot_be_imported(tmp_path):
+    session = run(tmp_path, "", "-x", "-k", "never_runs or passes")
+    assert session.status == 1
+    [kernel] = session.results["kernels"]
+    assert session.outcomes() == {"": "failed"}
+    assert kernel["unrun"] == [f"{FILE}::test_passes"]
+
+
+def test_test_in_a_file_that_cannot_be_imported_shows_the_reason(tmp_path):
+    """Not that the file has no such test."""
+    session = run(tmp_path, "test_uncollectable.py::test_never_runs")
+    assert session.status == 1
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in session.output and "not found" not in session.output
+    assert session.outcomes() == {"": "failed"}
+
+
 def test_x_stops_after_the_first_failure(tmp_path):
     session = run(tmp_path, "test_outcomes.py", "-x")
     assert session.status == 1

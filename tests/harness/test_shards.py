@@ -123,6 +123,13 @@ def test_crash_costs_its_shard_only():
     assert (one.left, two.left, other.sent) == (["f::3"], ["g::1"], [0])
 
 
+def test_crash_on_a_kernel_that_is_given_up_is_reported_and_not_tried_again():
+    shard = Shard("0", "a", ["f::1", "f::2"])
+    scheduling = KernelScheduling([shard], {})
+    assert not scheduling.rerun(shard, once=True)
+    assert shard.left == ["f::2"]
+
+
 def test_what_a_machine_cannot_collect_is_listed_as_not_run():
     shard = Shard("0", "a", ["f::1", "g::1"])
     scheduling = KernelScheduling([shard], {})
@@ -156,6 +163,13 @@ def collect(*options):
 
 def test_inventory_has_every_test(listed):
     assert sum(map(len, listed.values())) == len(collect())
+
+
+def test_inventory_has_every_test_whatever_is_in_the_environment(listed, tmp_path, monkeypatch):
+    """It stays in the cache for later sessions."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k advmss")
+    with Cache(tmp_path, say=lambda line: None) as cache:
+        assert inventory(cache) == listed
 
 
 EXPRESSIONS = ["pmtu", "advmss and not ipv6", "keepalive or test_timer.py", "ipv4", "not ipv4", "virtual_clock", "leftovers", "TESTS",
