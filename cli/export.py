@@ -35,16 +35,18 @@ def run(options: argparse.Namespace) -> int:
             raise CannotExport("\n".join(f"{test}: {why}" for test, why in failed.items()))
         if len(cases) > 1:
             raise CannotExport(f"{options.tests[0]} means {len(cases)} tests: name one of them, such as {cases[0].id}")
-        write(options.output, cases)
-        size, option = options.output.stat().st_size, " --disposable" if disposable(cases[0]) else ""
+        try:
+            write(options.output, cases)
+            size = options.output.stat().st_size
+        except OSError as error:
+            return refuse(f"--output {options.output}: {error.strerror}")
+        option = " --disposable" if disposable(cases[0]) else ""
         print(f"{options.output}: {size / 1000:.0f} kB; run it with: sudo python3 {shlex.quote(str(options.output))}{option}")
         for spec in options.kernel:
             print(visited(spec, cases[0], options.output, options))
         return Exit.OK
     except (CannotExport, TooNew, SpecError, FetchError, VMError, ImageError, CacheError) as error:
         return refuse(error)
-    except OSError as error:
-        return refuse(f"--output {options.output}: {error.strerror}")
 
 
 def visited(spec: str, case: Manifest, file: Path, options: argparse.Namespace) -> str:

@@ -225,10 +225,10 @@ class KernelSession(DSession):
         """xdist calls this until the session has finished."""
         self.report_unreadable()
         self.start_machines()
-        if self.sched.tests_finished and not self._active_nodes:
-            self.triggershutdown()          # xdist waits for a worker's event
-        elif not self.shouldstop:
-            super().loop_once()
+        if self._active_nodes:
+            super().loop_once()             # waits for an event of one of them
+        else:
+            self.triggershutdown()
         if self.shouldstop:                 # after a failure with -x: the machines have all their orders
             for node in self._active_nodes:
                 node.gateway._io.popen.terminate()
