@@ -15,7 +15,7 @@ from report.labels import split_label
 from session.runs import KernelRun
 from session.scheduler import Shard
 from session.session import KernelSession
-from vm.job import Events
+from vm.job import Event, Events
 
 LEFT_OUT = "the audit tests and those that unbind a device from its driver"
 
@@ -171,6 +171,10 @@ class FarSession(KernelSession):
         if builder and (end := self.events[node].last("end") or {}).get("host_lost"):
             builder.alive, self.last_lost = False, end["why"]
         super().worker_errordown(node, error)
+
+    def is_failed_start(self, run: KernelRun, end: Event) -> bool:
+        """A lost builder says nothing about the kernel."""
+        return isinstance(run, HostRun) or not end.get("host_lost")
 
     def leave_builder(self, node: WorkerController) -> Builder | None:
         """Take its shard off its builder.  Returns that builder, if any."""

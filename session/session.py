@@ -323,11 +323,15 @@ class KernelSession(DSession):
             self.sched.give_up(run.number)
         elif not shard.left:
             self.events[node].add(note=f"a machine ended after its last test: {end['why']}")
-        elif not end.get("host_lost") and not given_up:
+        elif not given_up and self.is_failed_start(run, end):
             shard.failed_starts += 1
             if shard.failed_starts >= MOST_STARTS:
                 run.error = "\n".join([end["why"], *end.get("console", [])])
                 self.sched.give_up(run.number)
+
+    def is_failed_start(self, run: KernelRun, end: Event) -> bool:
+        """Whether the end of a machine that has run no test says something about its kernel."""
+        return True
 
     def report_ending(self, run: KernelRun, node: WorkerController, test: str, end: Event, again: bool) -> None:
         """Report a test during which its machine ended."""
