@@ -229,9 +229,6 @@ class KernelSession(DSession):
             super().loop_once()             # waits for an event of one of them
         else:
             self.triggershutdown()
-        if self.shouldstop:                 # after a failure with -x: the machines have all their orders
-            for node in self._active_nodes:
-                node.gateway._io.popen.terminate()
 
     def report_unreadable(self) -> None:
         """Each kernel has the files that cannot be collected."""
@@ -305,6 +302,9 @@ class KernelSession(DSession):
             self.took[test] = took
             self.sched.mark_test_complete(node, rep.item_index)
             self.ended.add((run.number, test))
+        if self.shouldstop:                 # with -x: machines have all their orders; this one's test has yet to be torn down
+            for each in self._active_nodes - ({node} if rep.when != "teardown" else set()):
+                each.gateway._io.popen.terminate()
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended by itself: say how, and decide how the kernel's tests continue."""
