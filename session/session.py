@@ -4,13 +4,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import suppress
 from copy import copy
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from shlex import quote, split
+from shlex import quote
 
 import execnet
 import pytest
@@ -26,6 +25,7 @@ from report.labels import same_kernels
 from session import durations, worker
 from session.runs import KernelRun
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
+from session.view import guest_view
 from vm.image import python_command
 from vm.inventory import Skim
 from vm.job import Event, Events, Job
@@ -34,10 +34,6 @@ from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
-# Options whose value a guest does not need, and options whose presence alone matters to it.
-HOST_OPTIONS = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
-                  "--confirm", "--fail-on", "--label", "--shuffle")
-HOST_PATHS = ("--report", "--bug-report", "--baseline")
 MOST_STARTS = 2                             # machines of one shard that may end before a test has run
 
 
@@ -342,38 +338,3 @@ class KernelSession(DSession):
                                    longrepr="\n".join(lines), when="call", kernel=run, ending=end["end"], hung="hung" in end, again=again,
                                    wall_s=time.monotonic() - self.started.get((node, test), time.monotonic()))
         self.config.hook.pytest_runtest_logreport(report=report)
-
-
-@contextmanager
-def guest_view(config: pytest.Config, files: Iterable[str]) -> Iterator[None]:
-    """Hide this host and this session from the configuration that pytest-xdist hands to a worker, and name the files with its tests.
-
-    xdist would make a directory for tmp_path here, and its name means nothing in the guest.  And guests with the same input in each
-    run behave the same.
-    """
-    factory = config.__dict__.pop("_tmp_path_factory")
-    invocation = config.invocation_params
-    named = [word for word in config.option.file_or_dir if Path(word).name != "conftest.py"]        # vm.own.own_arguments()
-    options = [word for word in invocation.args if not any(word is each for each in named)]
-    # Pytest puts the variable's options before those of the command line, and a guest has no variables of ours.
-    added = split(os.environ.get("PYTEST_ADDOPTS", ""))
-    config.invocation_params = replace(invocation, args=(*guest_arguments((*added, *options)), *(str(PROJECT / file) for file in files)))
-    try:
-        yield
-    finally:
-        vars(config)["_tmp_path_factory"] = factory
-        config.invocation_params = invocation
-
-
-def guest_arguments(words: Iterable[str]) -> tuple[str, ...]:
-    """Pytest's command line without options that guests do not need, and with a dummy value where only presence matters."""
-    kept, words = [], iter(words)
-    for word in words:
-        name, assigned, _value = word.partition("=")
-        if name in (*HOST_OPTIONS, *HOST_PATHS) and not assigned:
-            next(words, None)
-        if name in HOST_PATHS:
-            kept.append(f"{name}=there")
-        elif name not in HOST_OPTIONS:
-            kept.append(word)
-    return tuple(kept)

@@ -7,7 +7,7 @@ import pytest
 from cli import run
 from cli.__main__ import main
 from common.project import PROJECT
-from session.session import guest_arguments
+from session.view import guest_arguments
 
 
 @pytest.fixture

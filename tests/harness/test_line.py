@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from execnet.gateway_base import Message, get_execmodel
 
-from session.session import guest_arguments
+from session.view import guest_arguments
 from vm import inlet
 from vm.inlet import BELL, ENDED, GATE, HEADER, TABLE, GatewayIO
 from vm.line import SIZE, Frames, Line, narrow
