@@ -85,11 +85,11 @@ def port(name: str) -> str:
 
 
 def preload(packages: list[str]) -> None:
-    """Import what every session imports, so that it is in the saved state.  `name.*` means all modules of a package."""
+    """Import what every session imports, so that it is in the saved state.  `name.*` means a package with all that is below it."""
     for name in packages:
         package = importlib.import_module(name.removesuffix(".*"))
         if name.endswith(".*"):
-            for found in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
                 if not found.name.endswith("__main__"):
                     importlib.import_module(found.name)
     gc.collect()
@@ -164,16 +164,8 @@ def import_libraries(directory: str) -> None:
     os.chdir(directory)
     config = _prepareconfig(["-c", "pytest.ini", directory])
     config._ensure_unconfigure()
-    preload_all("netns")
-    gc.collect()
-    gc.freeze()
+    preload(["netns.*"])
     os.chdir("/")
-
-
-def preload_all(package: str) -> None:
-    """Import a package with all that is below it."""
-    for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        importlib.import_module(found.name)
 
 
 def main() -> None:

@@ -37,10 +37,9 @@ SITE_LEFT_OUT = {"pip", "setuptools", "pkg_resources", "_distutils_hack", "distu
                  "rich", "markdown_it", "mdurl", "qemu", "jsonschema", "jsonschema_specifications", "referencing", "rpds",
                  "attr", "attrs", "capstone",        # for the host
                  "contrib", "tls", "msrpce", "windows", "tools", "modules"}     # of scapy
-PRELOAD = ["pytest", "_pytest.*", "_pytest.assertion.*", "_pytest.config.*", "_pytest._code.*", "_pytest._io.*", "_pytest.mark.*",
-           "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote", "xdist.newhooks",
-           "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser", "unittest.mock",
-           "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
+PRELOAD = ["pytest", "_pytest.*", "pluggy", "iniconfig", "execnet", "execnet.gateway_base", "xdist.plugin", "xdist.remote",
+           "xdist.newhooks", "pytest_timeout", "packaging.version", "xdist.looponfail", "mmap", "faulthandler", "email.parser",
+           "unittest.mock", "xml.etree.ElementTree", "difflib", "pdb", "logging.handlers",
            "pyroute2", "scapy.layers.l2", "scapy.layers.inet", "scapy.layers.inet6", "ctypes.util", "multiprocessing.pool"]
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "USER": "root",
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
