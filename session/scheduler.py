@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from xdist.workermanage import WorkerController
 
-SHARD = 100                                 # tests
+LEAST = 100                                 # tests: a machine takes as long to start as some twenty tests
+PER_SLOT = 3                                # shards, so that all slots end at about the same time
 UNKNOWN = 0.2                               # seconds that a test takes which has never run here
 
 
@@ -26,12 +27,13 @@ class Shard:
         return list(dict.fromkeys(test.partition("::")[0] for test in self.left))
 
 
-def cut(tests: Iterable[str], last: Sequence[str] = (), most: int = SHARD) -> list[list[str]]:
-    """Cut tests into shards of whole files, of at most `most` tests unless one file has more.
+def cut(tests: Sequence[str], slots: int, last: Sequence[str] = ()) -> list[list[str]]:
+    """Cut tests into shards of whole files, of equal size unless one file has more tests; for one slot there is one shard.
 
-    What a shard holds depends on the selected tests alone: a test meets the same tests before it whatever the number of slots is.
-    Those in `last` end each shard, as they are about the others; alone they are a shard.
+    What a shard holds depends on the selected tests and the number of slots alone, so that a test meets the same tests before it in each
+    run.  Those in `last` end each shard, as they are about the others; alone they are a shard.
     """
+    most = len(tests) if slots == 1 else max(LEAST, -(-len(tests) // (PER_SLOT * slots)))
     shards: list[list[str]] = []
     files: dict[str, list[str]] = {}
     for test in tests:
@@ -50,10 +52,10 @@ def shuffle(tests: Sequence[str], last: Sequence[str], seed: int) -> list[list[s
     left, shards = list(tests), []
     chance.shuffle(left)
     while left:
-        size = chance.randint(SHARD // 2, 2 * SHARD)
+        size = chance.randint(LEAST // 2, 2 * LEAST)
         shards.append([*left[:size], *last])
         del left[:size]
-    return shards or cut([], last)
+    return shards or cut([], 1, last)
 
 
 class KernelScheduling:

@@ -206,7 +206,7 @@ class KernelSession(DSession):
     def shards_of(self, run: KernelRun, tests: list[str], last: list[str]) -> list[list[str]]:
         """A kernel's tests, as its machines run them."""
         seed = self.config.option.shuffle
-        return shuffle(tests, last, seed) if seed else cut(tests, last)
+        return shuffle(tests, last, seed) if seed else cut(tests, self.slots(), last)
 
     @pytest.hookimpl
     def pytest_runtestloop(self) -> bool:

@@ -1,6 +1,7 @@
 """How a kernel's tests are cut into shards, which machine comes next, and which files pytest may leave out."""
 
 import json
+import math
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from common.project import PROJECT
 from kernels.cache import Cache
 from session import durations
-from session.scheduler import SHARD, KernelScheduling, Shard, cut, shuffle
+from session.scheduler import LEAST, PER_SLOT, KernelScheduling, Shard, cut, shuffle
 from vm.inventory import Skim
 from vm.payload import inventory
 
@@ -41,7 +42,8 @@ def start(scheduling, shard):
     return shard.node
 
 
-sizes = st.lists(st.integers(1, 3 * SHARD), max_size=30)
+sizes = st.lists(st.integers(1, 3 * LEAST), max_size=30)
+slots = st.integers(1, 64)
 
 
 def node_ids(sizes):
@@ -49,23 +51,36 @@ def node_ids(sizes):
 
 
 @ALIKE
-@given(sizes, st.sampled_from([[], LAST]))
-def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, last):
+@given(sizes, slots, st.sampled_from([[], LAST]))
+def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, slots, last):
     tests = node_ids(sizes)
-    shards = cut(tests, last)
+    shards = cut(tests, slots, last)
     assert [test for shard in shards for test in shard[:len(shard) - len(last)]] == tests
     assert all(shard[len(shard) - len(last):] == last for shard in shards)
     assert all(shards)
 
 
 @ALIKE
-@given(sizes)
-def test_a_shard_has_whole_files_and_at_most_100_tests_unless_one_file_has_more(sizes):
-    shards = cut(node_ids(sizes))
+@given(sizes, slots)
+def test_a_shard_has_whole_files_and_no_more_than_its_share_unless_one_file_has_more(sizes, slots):
+    shards = cut(node_ids(sizes), slots)
+    share = max(LEAST, math.ceil(sum(sizes) / (PER_SLOT * slots)))
     files = [test.partition("::")[0] for shard in shards for test in dict.fromkeys(each.partition("::")[0] for each in shard)]
     assert len(files) == len(set(files)) == len(sizes)
     for shard in shards:
-        assert len(shard) <= SHARD or len({test.partition("::")[0] for test in shard}) == 1
+        assert slots == 1 or len(shard) <= share or len({test.partition("::")[0] for test in shard}) == 1
+
+
+@ALIKE
+@given(sizes)
+def test_one_slot_has_one_shard(sizes):
+    """Each machine takes some seconds to start."""
+    tests = node_ids(sizes)
+    assert cut(tests, slots=1) == [tests] * bool(tests)
+
+
+def test_every_slot_of_a_large_machine_has_shards():
+    assert len(cut(node_ids([10] * 140), slots=4)) >= 2 * 4
 
 
 @ALIKE
