@@ -46,15 +46,35 @@ class NetworkNamespace:
     """
 
     held = 0                                # namespaces that this process holds
+    _next: int | None = None                # a descriptor, if the next one is made already
 
     def __init__(self) -> None:
+        made, NetworkNamespace._next = NetworkNamespace._next, None
+        self.descriptor = self._make() if made is None else made
+
+    @staticmethod
+    def _make() -> int:
         before = _current()
         libc.unshare(libc.CLONE_NEWNET)
         try:
-            self.descriptor = _open_current()
+            descriptor = _open_current()
         finally:
             libc.setns(before, libc.CLONE_NEWNET)
         NetworkNamespace.held += 1
+        return descriptor
+
+    @classmethod
+    def make_next(cls) -> None:
+        """Make the next namespace in advance; it counts as held. Raises OSError."""
+        made = cls._make()
+        cls.forget_next()
+        NetworkNamespace._next = made
+
+    @classmethod
+    def forget_next(cls) -> None:
+        """The next namespace will be made when it is wanted."""
+        if cls._next is not None:
+            cls().close()
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -77,3 +97,7 @@ class NetworkNamespace:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+
+# It is the parent's next one.
+os.register_at_fork(after_in_child=NetworkNamespace.forget_next)

@@ -14,7 +14,7 @@ def at_most(count: int) -> bool:
 
     One counts from unshare(2) until cleanup_net() has finished: then it has no device, and none of its timers, RCU callbacks and
     work items is pending. The kernel does not export the number but checks it against a limit, so this sets the limit and tries
-    to create one more, which is closed at once. No other process may create any meanwhile.
+    to create one more, which the next host gets. No other process may create any meanwhile.
     Source: inc_net_namespaces(), net/core/net_namespace.c; namespaces(7).
 
     Raises MissingFeature if there is no such limit or it cannot be set.
@@ -27,7 +27,7 @@ def at_most(count: int) -> bool:
         usual = os.pread(descriptor, 32, 0)
         os.pwrite(descriptor, b"%d" % (count + 1), 0)
         try:
-            NetworkNamespace().close()
+            NetworkNamespace.make_next()
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise

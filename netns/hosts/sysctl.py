@@ -18,6 +18,7 @@ def global_sysctl(name: str, value: int) -> Iterator[None]:
     """Within the block the sysctl has this value, for all namespaces. Raises MissingFeature if this process may not
     write it."""
     file = Path("/proc/sys", name.replace(".", "/"))
+    NetworkNamespace.forget_next()          # a namespace may copy the value when it is made
     try:
         before = file.read_text()
         file.write_text(str(value))

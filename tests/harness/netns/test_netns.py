@@ -14,6 +14,7 @@ import pytest
 
 import netns
 from fixtures.topologies import LAN
+from netns.hosts import sysctl
 from netns.hosts.actor import Actor
 from netns.hosts.namespace import NetworkNamespace
 from netns.libc import CLONE_NEWNET
@@ -106,6 +107,33 @@ def test_a_thread_goes_back_to_where_it_was():
         with Actor(lambda: SimpleNamespace(seen=lambda: seen_from(one)), CLONE_NEWNET) as child:
             own, on_one_too = child.call("seen")
         assert on_one_too == on_one and own not in (home, on_one)
+
+
+def test_a_namespace_made_in_advance_is_the_next_one_of_this_process_alone():
+    """A child would share its parent's host."""
+    def inode(namespace):
+        return os.fstat(namespace.descriptor).st_ino
+
+    held = NetworkNamespace.held
+    NetworkNamespace.make_next()
+    assert NetworkNamespace.held == held + 1
+    with Actor(lambda: SimpleNamespace(made=lambda: inode(NetworkNamespace()))) as child:
+        theirs = child.call("made")
+        with NetworkNamespace() as ours, NetworkNamespace() as another:
+            assert NetworkNamespace.held == held + 2
+            assert len({theirs, inode(ours), inode(another)}) == 3
+    assert NetworkNamespace.held == held
+
+
+def test_a_namespace_made_in_advance_is_not_used_after_a_sysctl_of_all_namespaces_has_changed(monkeypatch, tmp_path):
+    """It may have copied the value that the sysctl had."""
+    monkeypatch.setattr(sysctl, "Path", lambda *_parts: file)
+    file = tmp_path / "sysctl"
+    file.write_text("1")
+    NetworkNamespace.make_next()
+    held = NetworkNamespace.held
+    with sysctl.global_sysctl("net.core.any", 2):
+        assert (file.read_text(), NetworkNamespace.held) == ("2", held - 1)
 
 
 def test_kernels_refusal_names_the_message_that_it_refused():
