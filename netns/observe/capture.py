@@ -50,6 +50,7 @@ class PacketRing:
         self.frames: list[Frame] = []
         self.lost = 0
         self._next = 0
+        self._captures = 0                  # that have not ended
         self._over = False
         self._names: dict[int, str] = {}
         self._trace = Trace()
@@ -64,8 +65,9 @@ class PacketRing:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        """What was recorded stays, for captures that are read later."""
-        self.drain()
+        """What captures have seen stays."""
+        if self._captures:
+            self.drain()
         self._names = self._interface_names()
         self._over = True
         self._ring.close()
@@ -104,10 +106,12 @@ class PacketRing:
     def span(self, protocol: str | None) -> Iterator["Capture"]:
         self.drain()
         capture = Capture(self, protocol, len(self.frames), self.lost)
+        self._captures += 1
         try:
             yield capture
         finally:
             capture.stop()
+            self._captures -= 1
 
     def trace(self) -> Trace:
         """All packets recorded so far, decoded."""
