@@ -9,7 +9,7 @@ import pytest
 from common.errors import FetchError, SpecError
 from hosts.boxes import COMMAND_LINE
 from hosts.initramfs import machine_initramfs
-from hosts.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts, split_hosts
+from hosts.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts, split_builders, split_hosts
 from hosts.ssh import Host, HostError
 from hosts.vagrant import RUNNING, Machines, Vagrant
 from kernels.cache import Cache
@@ -24,14 +24,17 @@ def find_session(config: pytest.Config) -> KernelSession:
     option = config.option
     if option.builders and (option.vagrant is not None or not option.kernels):
         raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given for it")
+    if option.kernels and option.vagrant is None and not option.builders and not option.slots:
+        raise pytest.UsageError("--slots 0: boots no kernel on this machine, and no --builder is given")
     if option.ssh_config:
         check_readable("--ssh-config", option.ssh_config)
     names, labels = split_hosts("--ssh", option.hosts)
     hosts = parse_hosts("--ssh", names, option.ssh_config)
     vagrant, not_up = vagrant_hosts(config) if option.vagrant is not None else ([], {})
     kernels = option.kernels if option.vagrant is None else []
-    builders = find_builders(parse_hosts("--builder", option.builders, option.ssh_config))
-    runs: list[KernelRun] = find_kernels(kernels, option, boots_here=not builders) if kernels else []
+    far, slots = split_builders(option.builders)
+    builders = find_builders(parse_hosts("--builder", far, option.ssh_config), slots)
+    runs: list[KernelRun] = find_kernels(kernels, option, boots_here=option.slots > 0) if kernels else []
     runs += find_hosts(hosts, labels, option.own_machine, first=len(runs))
     runs += find_hosts(vagrant, [""] * len(vagrant), True, first=len(runs))
     runs += [HostRun(str(number), name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]

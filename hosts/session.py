@@ -1,7 +1,7 @@
 """A pytest session whose tests also run on other machines: hosts reached by ssh, and builders that boot kernels."""
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hosts.launcher import Visit
 from hosts.ssh import Facts, Host, HostError, probe
 from kernels.extract import Kernel
 from report.labels import split_label
+from session.places import Place
 from session.runs import KernelRun
 from session.scheduler import Shard
 from session.session import KernelSession
@@ -36,18 +37,12 @@ class HostRun(KernelRun):
         return f"{self.label}: {kernel.release}, tests run in private namespaces; {rest}"
 
 
-@dataclass
-class Builder:
-    """A host that boots kernels; `alive` until a connection to it is lost."""
+class Builder(Place):
+    """A host that boots kernels."""
 
-    host: Host
-    processors: int
-    alive: bool = True
-    shards: set[str] = field(default_factory=set)   # numbers of the shards on it
-
-    def load(self) -> float:
-        """Machines per processor."""
-        return len(self.shards) / self.processors
+    def __init__(self, host: Host, slots: int):
+        super().__init__(host.name, slots)
+        self.host = host
 
 
 def parse_hosts(option: str, names: list[str], config: str | None) -> list[Host]:
@@ -65,6 +60,17 @@ def split_hosts(option: str, words: list[str]) -> tuple[list[str], list[str]]:
     except ValueError as error:
         raise pytest.UsageError(f"{option} {error}") from None
     return [name for name, _label in found], [label for _name, label in found]
+
+
+def split_builders(words: list[str]) -> tuple[list[str], list[int | None]]:
+    """The builders' names, and how many machines each may run at once, where `HOST=SLOTS` says so.  Raises pytest.UsageError."""
+    parts = [word.partition("=") for word in words]
+    for (name, given, slots), word in zip(parts, words, strict=True):
+        if given and not (slots.isascii() and slots.isdigit() and int(slots)):
+            raise pytest.UsageError(f"--builder {word}: {slots!r} is no number of slots")
+        if [each for each, _given, _slots in parts].count(name) > 1:
+            raise pytest.UsageError(f"--builder {name}: named more than once")
+    return [name for name, _given, _slots in parts], [int(slots) if given else None for _name, given, slots in parts]
 
 
 def find_hosts(hosts: list[Host], labels: list[str], own_machine: bool, first: int) -> list[HostRun]:
@@ -86,28 +92,33 @@ def kernel_of(host: Host, facts: Facts) -> Kernel:
     return Kernel(host.name, facts.release, None, packaged[1] if packaged else None, Path(), None, "", build=facts.build)
 
 
-def find_builders(hosts: list[Host]) -> list[Builder]:
-    """Probe the builders.  Raises pytest.UsageError if one cannot be reached or has no QEMU."""
+def find_builders(hosts: list[Host], slots: list[int | None]) -> list[Builder]:
+    """Probe the builders.  Where `slots` has None, there is one per processor.
+
+    Raises pytest.UsageError if one cannot be reached or has no QEMU.
+    """
     builders = []
-    for host in hosts:
+    for host, most in zip(hosts, slots, strict=True):
         try:
             facts = probe(host)
         except HostError as error:
             raise pytest.UsageError(f"--builder {host.name}: {error}") from None
         if not facts.qemu:
             raise pytest.UsageError(f"--builder {host.name}: qemu-system-x86_64 is not installed there (Debian package: qemu-system-x86)")
-        builders.append(Builder(host, facts.processors))
+        builders.append(Builder(host, most or facts.processors))
     return builders
 
 
 class FarSession(KernelSession):
-    """Kernels are spread over the builders, if any; hosts run the tests themselves."""
+    """The kernels' shards are spread over this machine and the builders, if any; hosts run the tests themselves."""
 
     def __init__(self, config: pytest.Config, runs: list[KernelRun], builders: list[Builder]):
         super().__init__(config, runs)
-        self.builders = builders
-        self.boots_here = not builders
-        self.last_lost = ""                 # why the last builder is no longer alive
+        hosts = [run.number for run in runs if isinstance(run, HostRun)]
+        self.places += builders
+        for place in self.places:
+            place.kernels = self.runs.keys() - hosts
+        self.places += [Place(self.runs[number].label, 1, [number]) for number in hosts]
 
     def shards_of(self, run: KernelRun, tests: list[str], last: list[str]) -> list[list[str]]:
         """One for a host, where the worker cannot be restored."""
@@ -120,38 +131,21 @@ class FarSession(KernelSession):
                 self.config.get_terminal_writer().line(run.introduction(run.kernel))
         super().pytest_sessionstart(session)
 
-    def slots(self) -> int:
-        return sum(builder.processors for builder in self.builders if builder.alive) if self.builders else super().slots()
-
-    def able(self) -> set[str]:
-        """A host's worker takes no slot."""
-        hosts = {run.number for run in self.wanted if isinstance(run, HostRun)}
-        busy = [shard for shard in self.sched.shards.values() if shard.node and shard.kernel not in hosts]
-        return set(self.runs) if len(busy) < self.slots() else hosts
-
-    def start_machines(self) -> None:
-        if self.builders and not any(builder.alive for builder in self.builders):
-            for run in self.wanted:
-                if run.number in self.sched.unfinished and not isinstance(run, HostRun):
-                    run.error = f"no builder is left: {self.last_lost}"
-                    self.sched.give_up(run.number)
-        super().start_machines()
-
     def write_job(self, run: KernelRun, shard: Shard, events: Events, job: Path) -> str:
         if isinstance(run, HostRun):
             assert run.host
             where = self.config.invocation_params.dir
             cwd = str(where.relative_to(PROJECT)) if where.is_relative_to(PROJECT) else "."
             self.visit(run.host, events, self.archive(shard), slots=1, cwd=cwd, own_machine=run.own_machine).write(job)
-        elif self.builders:
-            builder = min((each for each in self.builders if each.alive), key=Builder.load)
-            builder.shards.add(shard.number)
-            events.add(note=f"runs on {builder.host.name}")
-            machine = job.with_suffix(".machine")
-            super().write_job(run, shard, events, machine)
-            self.visit(builder.host, events, self.archive(shard), slots=builder.processors, job=str(machine)).write(job)
-        else:
+            return "hosts.launcher"
+        assert shard.place
+        if any(isinstance(place, Builder) for place in self.places):
+            events.add(place=shard.place.name)
+        if not isinstance(shard.place, Builder):
             return super().write_job(run, shard, events, job)
+        machine = job.with_suffix(".machine")
+        super().write_job(run, shard, events, machine)
+        self.visit(shard.place.host, events, self.archive(shard), slots=shard.place.slots, job=str(machine)).write(job)
         return "hosts.launcher"
 
     def visit(self, host: Host, events: Events, tests: Path, slots: int, cwd: str = ".", own_machine: bool = False,
@@ -161,25 +155,19 @@ class FarSession(KernelSession):
     def restorable(self, run: KernelRun) -> bool:
         return not isinstance(run, HostRun)
 
-    def worker_workerfinished(self, node: WorkerController) -> None:
-        self.leave_builder(node)            # before a builder is chosen for the kernel's next machine
-        super().worker_workerfinished(node)
-
     def worker_errordown(self, node: WorkerController, error: object) -> None:
-        """A machine ended; if its builder is lost, that is no failed start of the kernel."""
-        builder = self.leave_builder(node)
-        if builder and (end := self.events[node].last("end") or {}).get("host_lost"):
-            builder.alive, self.last_lost = False, end["why"]
+        """A machine ended; what one builder cannot do goes on elsewhere."""
+        place = self.sched.of(node).place
         super().worker_errordown(node, error)
+        end = self.events[node].last("end") or Event()
+        if isinstance(place, Builder):
+            why = end.get("why", "").partition("\n")[0]
+            if end.get("host_lost"):
+                place.lost = f"builder {place.name} is lost: {why}"
+                self.events[node].add(note=place.lost)
+            elif end.get("end") == "boot":
+                self.events[node].add(note=f"does not start on {place.name}: {why}")
 
     def is_failed_start(self, run: KernelRun, end: Event) -> bool:
         """A lost builder says nothing about the kernel."""
         return isinstance(run, HostRun) or not end.get("host_lost")
-
-    def leave_builder(self, node: WorkerController) -> Builder | None:
-        """Take its shard off its builder.  Returns that builder, if any."""
-        shard = self.sched.of(node).number
-        builder = next((each for each in self.builders if shard in each.shards), None)
-        if builder:
-            builder.shards.remove(shard)
-        return builder

@@ -1,5 +1,6 @@
 """The kernels of a session, one column each: what is known of them before and while their machines run."""
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from kernels.grammar import LocalSpec, parse
 from kernels.modules import build_of
 from kernels.spec import resolve
 from report.labels import LabelError, Named, check_label, labels_of, split_label
+from session.places import HERE
 from vm.job import Event, Events
 from vm.qemu import VMError, check_device, qemu
 
@@ -67,6 +69,12 @@ class KernelRun:
         if self.restores:
             times = f"{self.restores} time{'s' * (self.restores > 1)}"
             notes.append(f"the machine was restored {times}, because a test left something behind or timed out")
+        places = Counter(event["place"] for events in self.machines if (event := events.last("place")))
+        if set(places) - {HERE}:
+            notes.append("machines: " + ", ".join(f"{count} {name if name == HERE else f'on {name}'}" for name, count in places.items()))
+        versions = sorted({event["qemu"] for events in self.machines if (event := events.last("qemu"))})
+        if len(versions) > 1:
+            notes.append(f"the machines had different versions of QEMU, {' and '.join(versions)}: results may depend on it")
         return notes
 
 

@@ -1,10 +1,12 @@
 """Which machine runs which tests: each kernel's tests are cut into shards, and each shard runs in a machine of its own."""
 import random
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from xdist.workermanage import WorkerController
+
+from session.places import Place
 
 LEAST = 100                                 # tests: a machine takes as long to start as some twenty tests
 PER_SLOT = 3                                # shards, so that all slots end at about the same time
@@ -19,6 +21,7 @@ class Shard:
     kernel: str
     left: list[str]
     node: WorkerController | None = None    # the worker of its machine, from its start to its end
+    place: Place | None = None              # where that machine runs
     again: set[str] = field(default_factory=set)        # tests that run once more, because a machine ended under them
     failed_starts: int = 0                  # machines that ended before one of its tests had run
 
@@ -71,7 +74,6 @@ class KernelScheduling:
         self.collections: dict[WorkerController, list[str]] = {}
         self.given_up: set[str] = set()     # kernels
         self.missing: dict[str, list[str]] = {}             # by kernel, tests that its machines cannot collect
-        self.proven: set[str] = set()       # kernels of which a machine has run
 
     @property
     def unfinished(self) -> set[str]:
@@ -89,16 +91,18 @@ class KernelScheduling:
     def of(self, node: WorkerController) -> Shard:
         return self.shards[node.gateway.spec.shard]
 
-    def next(self, kernels: Container[str]) -> Shard | None:
-        """The shard of these kernels that should have the next free slot, if any.
+    def next(self, places: Sequence[Place]) -> tuple[Shard, Place] | None:
+        """The shard that should have the next free slot, and where; None if no place takes one.
 
-        A kernel's first machine may have to make its saved state, so its other shards wait for that.  Then the kernel with the fewest
-        machines comes first, and its longest shard.
+        The kernel with the fewest machines comes first, and its longest shard.  It gets the place with the fewest machines per slot.
         """
         machines = Counter(shard.kernel for shard in self.shards.values() if shard.node)
-        waiting = [shard for shard in self.shards.values() if shard.left and not shard.node and shard.kernel in kernels
-                   and shard.kernel not in self.given_up and (shard.kernel in self.proven or not machines[shard.kernel])]
-        return min(waiting, key=lambda shard: (machines[shard.kernel], -self.cost(shard)), default=None)
+        free = {kernel: [place for place in places if place.takes(kernel)] for kernel in self.unfinished}
+        waiting = [shard for shard in self.shards.values() if shard.left and not shard.node and free.get(shard.kernel)]
+        if not waiting:
+            return None
+        shard = min(waiting, key=lambda shard: (machines[shard.kernel], -self.cost(shard)))
+        return shard, min(free[shard.kernel], key=Place.load)
 
     def cost(self, shard: Shard) -> float:
         """Seconds that its tests will take."""
@@ -106,7 +110,9 @@ class KernelScheduling:
 
     def add_node(self, node: WorkerController) -> None:
         self.nodes.append(node)
-        self.proven.add(self.of(node).kernel)
+        shard = self.of(node)
+        assert shard.place
+        shard.place.proven.add(shard.kernel)
 
     def add_node_collection(self, node: WorkerController, collection: Sequence[str]) -> None:
         self.collections[node] = list(collection)

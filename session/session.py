@@ -23,6 +23,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from report.labels import same_kernels
 from session import durations, worker
+from session.places import HERE, Place
 from session.runs import KernelRun
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
 from session.view import guest_view
@@ -44,7 +45,6 @@ class KernelSession(DSession):
     and the shard's remaining tests follow there.
     """
 
-    boots_here = True                       # the machines run on this machine's QEMU
     directory: Path                         # of the session, from its start on
     terminal: pytest.TerminalReporter | None
     sched: KernelScheduling
@@ -55,6 +55,7 @@ class KernelSession(DSession):
             config.pluginmanager.unregister(self.trdist)
             self.terminal = None
         self.runs = {run.number: run for run in runs}
+        self.places = [Place(HERE, self.slots(), self.runs)] if self.slots() else []
         self.started: dict[tuple[WorkerController, str], float] = {}
         self.owners: dict[tuple[str, str], WorkerController] = {}       # by number of the kernel and test, who reports it
         self.uncollected: set[tuple[str, str]] = set()
@@ -72,7 +73,7 @@ class KernelSession(DSession):
         return self.runs[node.gateway.spec.kernel]
 
     def slots(self) -> int:
-        """Machines that may run at once."""
+        """Machines that may run at once on this machine."""
         return 1 if self.config.option.shell else self.config.option.slots
 
     @pytest.hookimpl(trylast=True)
@@ -92,7 +93,7 @@ class KernelSession(DSession):
             self.config.get_terminal_writer().line(line)
         option = self.config.option
         accel = "kvm" if option.clock == "real" else "tcg"
-        if accel == "kvm" and self.boots_here and (trouble := kvm_trouble()):
+        if accel == "kvm" and self.slots() and (trouble := kvm_trouble()):
             self.config.get_terminal_writer().line(f"{trouble}: falling back to emulation")
             accel = "tcg"
         if option.shell and option.slots > 1:
@@ -145,18 +146,19 @@ class KernelSession(DSession):
         durations.write(self.took)
 
     def start_machines(self) -> None:
-        """Start workers while there are slots and shards that can use one."""
-        while not self.shuttingdown and not self.shouldstop and (shard := self.sched.next(self.able())):
-            self.start_machine(shard)
+        """Start workers while there are slots and shards that can use one.  A kernel that can run nowhere is given up."""
+        for run in self.wanted:
+            troubles = [place.trouble(run.number) for place in self.places if run.number in place.kernels]
+            if run.number in self.sched.unfinished and all(troubles):
+                run.error = troubles[0]
+                self.sched.give_up(run.number)
+        while not self.shuttingdown and not self.shouldstop and (found := self.sched.next(self.places)):
+            self.start_machine(*found)
 
-    def able(self) -> set[str]:
-        """The kernels of which another machine may start now."""
-        busy = [shard for shard in self.sched.shards.values() if shard.node]
-        return set(self.runs) if len(busy) < self.slots() else set()
-
-    def start_machine(self, shard: Shard) -> None:
+    def start_machine(self, shard: Shard, place: Place) -> None:
         """Start a worker for a shard; it answers once its machine runs."""
-        run = self.runs[shard.kernel]
+        run, shard.place = self.runs[shard.kernel], place
+        place.shards[shard.number] = shard.kernel
         name = f"{run.number}-{len(run.machines)}"
         events = Events(self.directory / f"{name}.events")
         run.machines.append(events)
@@ -261,7 +263,9 @@ class KernelSession(DSession):
         node.ensure_teardown()
         shard = self.sched.of(node)
         if shard.node is node:
-            shard.node = None
+            assert shard.place
+            del shard.place.shards[shard.number]
+            shard.node = shard.place = None
         for key in [key for key, owner in self.owners.items() if owner is node and key not in self.ended]:
             del self.owners[key]
         return shard
@@ -307,6 +311,7 @@ class KernelSession(DSession):
         run = self.run_of(node)
         self._active_nodes.remove(node)
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
+        place = self.sched.of(node).place
         shard = self.leave(node)
         end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         if self.shouldstop:
@@ -314,9 +319,8 @@ class KernelSession(DSession):
         given_up = run.number in self.sched.given_up
         if test:
             self.report_ending(run, node, test, end, self.sched.rerun(shard, once=given_up))
-        elif end["end"] == "boot" and not given_up:
-            run.error = end["why"]
-            self.sched.give_up(run.number)
+        elif end["end"] == "boot" and place:
+            place.unfit[run.number] = end["why"]
         elif not shard.left:
             self.events[node].add(note=f"a machine ended after its last test: {end['why']}")
         elif not given_up and self.is_failed_start(run, end):

@@ -49,6 +49,7 @@ class Event(TypedDict, total=False):
     at: float                               # seconds since the epoch
     state: str
     note: str                               # for the user
+    place: str                              # where it runs, if there are builders
     boot_s: float                           # these three with the state "running"
     accel: str
     qemu: str

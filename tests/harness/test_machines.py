@@ -8,18 +8,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from hosts.session import Builder, FarSession
+from hosts.session import Builder, FarSession, HostRun
 from hosts.ssh import Host
 from kernels.cache import Cache
 from kernels.spec import resolve
+from session.places import HERE, Place
 from session.runs import KernelRun
-from session.scheduler import KernelScheduling, Shard
-from tests.harness.sessions import KERNEL, Session, eventually, one_line, run
+from session.scheduler import SHARD, KernelScheduling, Shard
+from tests.harness.sessions import KERNEL, LONGEST, Session, eventually, one_line, run
 from tests.harness.ssh_server import Server, network, within, write_keys
 from vm.job import Events
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="sshd needs root, to be in a network of its own")
 OUTCOMES, BUSY = "test_outcomes.py", "test_busy.py"
+MACHINE = "name=kdrift.gateway"             # in QEMU's command line
 FAILED, USAGE, NOT_BOOTED = 1, 2, 125
 FIRST = 2201                                # port of the first server
 
@@ -42,8 +44,8 @@ def start(net, keys, tmp_path_factory):
     """Starts servers, each with processes and a temporary directory of its own; their cache is the usual one."""
     ports = itertools.count(FIRST)
     with ExitStack() as stack, Cache() as cache:
-        def server(before=""):
-            return stack.enter_context(Server(tmp_path_factory.mktemp("host"), keys, net, next(ports), cache.root, before))
+        def server(before="", root=cache.root):
+            return stack.enter_context(Server(tmp_path_factory.mktemp("host"), keys, net, next(ports), root, before))
         yield server
 
 
@@ -63,7 +65,7 @@ def nothing_is_left(server):
 
 
 def processes():
-    return subprocess.run(["ps", "-eo", "args", "--no-headers"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return subprocess.run(["ps", "-ww", "-eo", "args", "--no-headers"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +110,12 @@ def test_host_that_cannot_be_used_is_one_line(mixed, which, reason):
     (["--ssh=not@a@host"], USAGE, "invalid host 'not@a@host': expected [user@]host[:port]"),
     ([f"--builder=root@127.0.0.1:{FIRST - 1}", f"--kernel={KERNEL}"], USAGE, "Connection refused"),
     (["--builder=root@127.0.0.1"], USAGE, "none is given for it"),
+    (["--builder=root@lab=0", f"--kernel={KERNEL}"], USAGE, "--builder root@lab=0: '0' is no number of slots"),
+    (["--builder=lab=2", "--builder=lab", f"--kernel={KERNEL}"], USAGE, "--builder lab: named more than once"),
+    (["--slots=0", f"--kernel={KERNEL}"], USAGE, "--slots 0: boots no kernel on this machine, and no --builder is given"),
     (["--ssh=refused", "--shell"], USAGE, "--shell cannot be combined with --ssh, --builder or --vagrant"),
-], ids=["host", "name", "builder", "builder without kernel", "shell"])
+], ids=["host", "name", "builder", "builder without kernel", "builder without slots", "builder twice",
+        "nowhere", "shell"])
 def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, words, status, reason):
     session = run(tmp_path, OUTCOMES, *options, *words, kernels=[], prefix=within(net))
     assert session.status == status
@@ -147,23 +153,89 @@ def test_session_that_is_killed_leaves_nothing_there(tmp_path, net, host, option
 
 
 def test_builder_boots_the_kernel(tmp_path, net, host, options):
-    """What becomes of its kernels when it dies is in whole/test_ssh_guest.py."""
     with Cache() as cache:
         release = resolve(KERNEL, cache).release            # the session's network has no mirror
-    session = run(tmp_path, OUTCOMES, *options, "--offline", "-k", "passes", f"--builder={host.name}", prefix=within(net))
+    session = run(tmp_path, OUTCOMES, *options, "--offline", "-k", "passes", "--slots=0", f"--builder={host.name}", prefix=within(net))
     assert (session.status, session.outcomes(), session.releases) == (0, {"test_passes": "passed"}, {KERNEL: release})
-    one_line(session.output, f"{KERNEL}: runs on {host.name}")
+    one_line(session.output, f"{KERNEL}: machines: 1 on {host.name}")
     assert session.results["kernels"][0]["qemu"]
     nothing_is_left(host)
 
 
-def test_kernel_whose_machine_did_not_fail_is_given_up_when_no_builder_is_left(tmp_path):
+@pytest.fixture
+def filler(tmp_path):
+    """A file of the user's own that is a shard beside any other."""
+    file = tmp_path / "own/test_filler.py"
+    file.parent.mkdir()
+    file.write_text(f"import pytest\n\n\n@pytest.mark.parametrize('number', range({SHARD}))\ndef test_passes(number):\n    pass\n")
+    return file
+
+
+def machines_of(server):
+    return [line for line in processes() if MACHINE in line and str(server.temporary) in line]
+
+
+def test_one_kernels_shards_run_here_and_on_a_builder_at_once(tmp_path, net, host, options, filler):
+    words = [*options, "--offline", "--slots=1", f"--builder={host.name}=1", str(filler)]
+    with Session(tmp_path, BUSY, *words, prefix=within(net)) as session:
+        eventually(lambda: session.pids(MACHINE) and machines_of(host), LONGEST, lambda: session.output,
+                   lambda: session.process.poll() is not None)
+        session.end()
+    assert session.status == 0
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    one_line(session.output, f"{KERNEL}: machines: 1 here, 1 on {host.name}")
+    nothing_is_left(host)
+
+
+def test_builder_that_is_lost_costs_the_test_that_ran_and_its_shard_goes_on_here(tmp_path, net, start, options, filler):
+    gone = start()
+    words = [*options, "--offline", "--slots=1", f"--builder={gone.name}", str(filler)]
+    with Session(tmp_path, BUSY, *words, prefix=within(net)) as session:
+        eventually(lambda: machines_of(gone), LONGEST, lambda: session.output, lambda: session.process.poll() is not None)
+        gone.end()
+        session.end()
+    assert session.status == 0
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    assert [test["attempts"] for test in session.tests().values() if test["attempts"]] in ([], [["lost"]])
+    one_line(session.output, f"{KERNEL}: builder {gone.name} is lost: ")
+    one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {gone.name}")
+
+
+def test_kernel_that_does_not_start_on_a_builder_runs_here(tmp_path, net, start, options, filler):
+    full = start(root="/proc/no-cache")
+    words = [*options, "--offline", "--slots=1", f"--builder={full.name}=1", str(filler)]
+    session = run(tmp_path, BUSY, *words, prefix=within(net))
+    assert session.status == 0
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    one_line(session.output, f"{KERNEL}: does not start on {full.name}: ", "/proc/no-cache")
+    one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {full.name}")
+
+
+def test_different_versions_of_qemu_are_noted(tmp_path):
+    kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / name) for name in "abc"])
+    for events, version in zip(kernel.machines, ["7.2.22", "7.2.22", "8.2.2"], strict=True):
+        events.add(qemu=version)
+    one_line("\n".join(kernel.notes()), "7.2.22 and 8.2.2")
+
+
+@pytest.fixture
+def session():
+    """One with a kernel, to be run here or by a builder, and a host; no machine has started."""
+    far = FarSession.__new__(FarSession)
+    far.places = [Place(HERE, 1, "0"), Builder(Host.parse("builder"), 1), Place("host", 1, "1")]
+    far.places[1].kernels = "0"
+    far.wanted = [KernelRun("0", KERNEL), HostRun("1", "host")]
+    far.sched = KernelScheduling([Shard("0", "0", ["f::test"]), Shard("1", "1", ["f::test"])], {})
+    far.shuttingdown = far.shouldstop = False
+    far.launched = []
+    far.start_machine = lambda shard, place: (far.launched.append(place.name), place.shards.update({shard.number: shard.kernel}))
+    return far
+
+
+def test_kernel_that_can_run_nowhere_is_given_up(session):
     """Its tests were to go on in another machine; meanwhile another kernel's machine found that the builder is lost."""
-    session = FarSession.__new__(FarSession)
-    session.builders, session.last_lost = [Builder(Host.parse("builder"), 1, alive=False)], "Connection closed"
-    session.sched = KernelScheduling([Shard("0", "0", ["f::test"])], {})
-    session.shuttingdown = session.shouldstop = False
-    kernel = KernelRun("0", KERNEL, machines=[Events(tmp_path / "events")])
-    session.wanted = [kernel]
+    here, builder, _host = session.places
+    here.unfit["0"], builder.lost = "no space left", "builder lab is lost: Connection closed"
     session.start_machines()
-    assert kernel.error == "no builder is left: Connection closed" and session.sched.tests_finished
+    assert session.wanted[0].error == "no space left" and session.sched.unfinished == {"1"}
+    assert session.launched == ["host"]

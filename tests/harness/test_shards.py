@@ -12,6 +12,7 @@ from hypothesis import given, settings, strategies as st
 from common.project import PROJECT
 from kernels.cache import Cache
 from session import durations
+from session.places import HERE, Place
 from session.scheduler import LEAST, PER_SLOT, KernelScheduling, Shard, cut, shuffle
 from vm.inventory import Skim
 from vm.payload import inventory
@@ -36,8 +37,15 @@ class Node:
         self.shutting_down = True
 
 
-def start(scheduling, shard):
-    shard.node = Node(shard)
+def begin(shard, place):
+    """Its machine is on its way."""
+    shard.node, shard.place = Node(shard), place
+    place.shards[shard.number] = shard.kernel
+
+
+def start(scheduling, shard, place=None):
+    """Its machine runs."""
+    begin(shard, place or Place(HERE, 1, "ab"))
     scheduling.add_node(shard.node)
     return shard.node
 
@@ -102,26 +110,64 @@ def test_first_machine_of_each_kernel_comes_first_then_the_longest_shard():
     """Several kernels' saved states are made at the same time, and a kernel's other machines do not wait for its own with a slot."""
     shards = [Shard("0", "a", ["a1"]), Shard("1", "a", ["a2"]), Shard("2", "a", ["a3"]), Shard("3", "b", ["b1"])]
     scheduling = KernelScheduling(shards, {"a1": 1.0, "a2": 2.0, "a3": 3.0})
-    first = scheduling.next({"a", "b"})
-    first.node = object()
-    second = scheduling.next({"a", "b"})
-    second.node = object()
+    here = Place(HERE, 4, "ab")
+    first, _here = scheduling.next([here])
+    begin(first, here)
+    second, _here = scheduling.next([here])
+    begin(second, here)
     assert (first.number, second.number) == ("2", "3")
-    assert scheduling.next({"a", "b"}) is None              # until one of their machines has answered
-    first.node = None
-    start(scheduling, first)
-    assert scheduling.next({"a", "b"}).number == "1"
-    assert scheduling.next({"b"}) is None
+    assert scheduling.next([here]) is None                  # until one of their machines has answered
+    scheduling.add_node(first.node)
+    third, _here = scheduling.next([here])
+    assert third.number == "1"
+    begin(third, here)
+    begin(shards[0], here)
+    assert scheduling.next([here]) is None
 
 
 def test_kernels_share_the_slots():
     shards = [Shard(str(number), "ab"[number % 2], [f"t{number}"]) for number in range(8)]
     scheduling = KernelScheduling(shards, {f"t{number}": 9.0 for number in range(0, 8, 2)})
-    started = []
-    while shard := scheduling.next({"a", "b"}):
-        start(scheduling, shard)
-        started.append(shard.kernel)
+    started, here = [], Place(HERE, 8, "ab")
+    while found := scheduling.next([here]):
+        start(scheduling, *found)
+        started.append(found[0].kernel)
     assert started == ["a", "b"] * 4
+
+
+def test_one_kernels_shards_are_dealt_to_all_places_by_their_slots_the_longest_first():
+    scheduling = KernelScheduling([Shard(str(number), "a", [f"t{number}"]) for number in range(20)],
+                                  {f"t{number}": float(number) for number in range(20)})
+    here, builder, other = Place(HERE, 2, "a"), Place("builder", 4, "ab"), Place("other", 4, "b")
+    started = []
+    while found := scheduling.next([here, builder, other]):
+        start(scheduling, *found)
+        started.append(found)
+    assert [shard.number for shard, _place in started] == ["19", "18", "17", "16", "15", "14"]
+    assert [place.name for _shard, place in started[:3]] == [HERE, "builder", "builder"]
+    assert [len(place.shards) for place in (here, builder, other)] == [2, 4, 0]
+
+
+def test_a_kernels_first_machine_at_each_place_comes_alone():
+    """It may have to make the saved state there."""
+    scheduling = KernelScheduling([Shard(str(number), "a", ["t"]) for number in range(9)], {})
+    here, builder = Place(HERE, 2, "a"), Place("builder", 2, "a")
+    for _ in range(2):
+        begin(*scheduling.next([here, builder]))
+    assert scheduling.next([here, builder]) is None
+    assert [list(place.shards) for place in (here, builder)] == [["0"], ["1"]]
+    scheduling.add_node(scheduling.shards["1"].node)
+    assert scheduling.next([here, builder])[1] is builder
+
+
+@pytest.mark.parametrize("trouble", [{"lost": "Connection closed"}, {"unfit": {"a": "no space left"}}], ids=str)
+def test_a_place_with_a_trouble_gets_no_more_of_the_kernels_shards(trouble):
+    scheduling = KernelScheduling([Shard(str(number), "a", ["t"]) for number in range(4)], {})
+    here, builder = Place(HERE, 2, "ab", proven={"a"}), Place("builder", 8, "ab", proven={"a"}, **trouble)
+    while found := scheduling.next([here, builder]):
+        begin(*found)
+    assert (len(here.shards), len(builder.shards)) == (2, 0)
+    assert builder.takes("b") is ("lost" not in trouble)
 
 
 def test_crash_costs_its_shard_only():
@@ -160,7 +206,7 @@ def test_what_a_machine_cannot_collect_is_listed_as_not_run():
 def test_kernel_that_is_given_up_starts_no_more_machines():
     scheduling = KernelScheduling([Shard("0", "a", ["f::1"]), Shard("1", "b", ["f::1"])], {})
     scheduling.give_up("a")
-    assert scheduling.next({"a", "b"}).kernel == "b"
+    assert scheduling.next([Place(HERE, 1, "ab")])[0].kernel == "b"
     assert (scheduling.unrun("a"), scheduling.unfinished) == (["f::1"], {"b"})
 
 
