@@ -1,26 +1,37 @@
 """The project's own sources for the guests, with their bytecode.
 
 They are sent when a session starts, so that an edited test runs at once.  Compiling them and rewriting their assertions takes two
-seconds under emulation, so pytest itself does it here, once per edit; it leaves a list of what it has collected too.
+seconds under emulation, so pytest itself does it here, once per edit; it leaves a list of what it has collected too.  After an edit of
+tests alone it reads these again, and no others.
 """
 import hashlib
 import io
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+import pytest
+
 from common.project import PROJECT
-from kernels.cache import Cache
+from kernels.cache import Cache, Meta
+from vm.inventory import BYTECODE, LIST
 from vm.own import own_files
 
 LIBRARIES = ["conftest.py", "pytest.ini", "fixtures", "netns"]      # what every test imports
 TESTS = "tests"
+HARNESS = f"{TESTS}/harness/"
 SKIPPED = {"__pycache__", ".pytest_cache"}
+WORD = re.compile(r"\btest_\w+")
 INVENTORY = "inventory.json"                # in the entry of the bytecode, see vm.inventory
+SOURCES = "sources.json"                    # likewise: the state of each source
+State = dict[str, list[int]]                # of sources: size in bytes and modification time in ns, which bytecode belongs to
+Listed = dict[str, list[list[str]]]
 
 
 def pack_sources(cache: Cache, own: Sequence[Path] = ()) -> bytes:
@@ -48,12 +59,17 @@ def libraries_key() -> str:
     return _key(_files(LIBRARIES))
 
 
-def inventory(cache: Cache) -> dict[str, list[list[str]]]:
+def inventory(cache: Cache) -> Listed:
     """For each file with tests, below the project, what -k may match in each of its tests.  A file that cannot be read is missing."""
+    return _listed(_bytecode(cache)) or {}
+
+
+def _listed(bytecode: Path) -> Listed | None:
+    """The inventory in an entry; None if pytest could not even begin."""
     try:
-        found: dict[str, list[list[str]]] = json.loads((_bytecode(cache) / INVENTORY).read_bytes())
-    except FileNotFoundError:               # pytest could not even begin
-        return {}
+        found: Listed = json.loads((bytecode / INVENTORY).read_bytes())
+    except FileNotFoundError:
+        return None
     return found
 
 
@@ -70,7 +86,14 @@ def _pack(cache: Cache, files: list[Path], own: Sequence[Path] = ()) -> bytes:
 
 
 def _bytecode(cache: Cache) -> Path:
-    return cache.build("images", f"compiled-{_key(_files([*LIBRARIES, TESTS]))}", _compile, {"group": f"bytecode {PROJECT}"})
+    state, meta = _state(_files([*LIBRARIES, TESTS])), {"group": f"bytecode {PROJECT}", "compiler": _compiler()}
+    return cache.build("images", f"compiled-{_hash(state)}", lambda target: _compile(target, state, _earlier(cache, meta)), meta)
+
+
+def _earlier(cache: Cache, meta: Meta) -> Path | None:
+    """The newest entry of this project's bytecode, if any."""
+    entries = [entry for entry in cache.entries("images") if meta.items() <= entry.meta.items()]
+    return cache.entry("images", max(entries, key=lambda entry: entry.used).key) if entries else None
 
 
 def _files(names: Iterable[str]) -> list[Path]:
@@ -86,23 +109,71 @@ def _files(names: Iterable[str]) -> list[Path]:
 
 
 def _key(files: list[Path]) -> str:
-    """A hash of the sources' sizes and modification times, which bytecode belongs to."""
-    digest = hashlib.sha256(f"{sys.version} {PROJECT}".encode())
-    for file in files:
-        status = os.stat(PROJECT / file)
-        digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
+    return _hash(_state(files))
 
 
-def _compile(target: Path) -> None:
-    """Let pytest collect everything and keep its bytecode.  A source that does not compile is left for the guest to report."""
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(target), "KDRIFT_INVENTORY": str(target / INVENTORY)}
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):     # the inventory has all tests
+def _state(files: list[Path]) -> State:
+    statuses = {str(file): os.stat(PROJECT / file) for file in files}
+    return {file: [status.st_size, status.st_mtime_ns] for file, status in statuses.items()}
+
+
+def _hash(state: State) -> str:
+    return hashlib.sha256(f"{_compiler()} {PROJECT} {json.dumps(state)}".encode()).hexdigest()[:16]
+
+
+def _compiler() -> str:
+    return f"{sys.version} {pytest.__version__}"
+
+
+def _compile(target: Path, state: State, earlier: Path | None) -> None:
+    """Keep the bytecode of `state`'s sources and the inventory; what has not changed comes from an earlier entry.
+
+    A source that does not compile is left for the guest to report.
+    """
+    was: State = json.loads((earlier / SOURCES).read_bytes()) if earlier else {}
+    changed = {file for file in {*state, *was} if state.get(file) != was.get(file)}
+    if earlier:
+        _copy_bytecode(earlier, target, state.keys() - changed)
+    listed = _listed(earlier) if earlier else None
+    found: Listed | None
+    if listed is not None and _are_tests_alone(changed, state):
+        again = sorted(file for file in changed & state.keys() if not file.startswith(HARNESS))
+        kept = {file: tests for file, tests in listed.items() if file not in changed}
+        found = {**kept, **(_collect(target, again) or {})} if again else kept
+    else:
+        places = sorted((PROJECT / TESTS).iterdir())
+        found = _collect(target, [str(path) for path in places if path.is_dir() and path.name not in ("harness", *SKIPPED)])
+    if found is not None:
+        (target / INVENTORY).write_text(json.dumps(found))
+    (target / SOURCES).write_text(json.dumps(state))
+
+
+def _copy_bytecode(earlier: Path, target: Path, files: Iterable[str]) -> None:
+    for file in map(PROJECT.joinpath, files):
+        place = file.parent.relative_to("/")
+        for compiled in (earlier / place).glob(f"{file.stem}.*.pyc"):
+            (target / place).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(compiled, target / place / compiled.name)
+
+
+def _are_tests_alone(changed: Collection[str], state: State) -> bool:
+    """Whether these files are tests, and no other file may import one of them."""
+    if not all(file.startswith(HARNESS) or file.startswith(f"{TESTS}/") and Path(file).match("test_*.py") for file in changed):
+        return False
+    stems = {Path(file).stem for file in changed}
+    others = [PROJECT / file for file in state if file.endswith(".py") and not file.startswith(HARNESS) and file not in changed]
+    return stems.isdisjoint(word for file in others for word in WORD.findall(file.read_text(errors="replace")))
+
+
+def _collect(target: Path, places: list[str]) -> Listed | None:
+    """Let pytest collect there and keep its bytecode.  Returns the inventory; None if it could not even begin."""
+    environment = {**os.environ, BYTECODE: str(target), LIST: str(target / INVENTORY)}
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):      # the inventory has all tests
         environment.pop(name, None)
-    places = [str(path) for path in sorted((PROJECT / TESTS).iterdir()) if path.is_dir() and path.name not in ("harness", *SKIPPED)]
     words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "vm.inventory", "--collect-only", "-o", "pythonpath=."]
     subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
     for compiled in target.rglob("*.pyc"):
         if not Path("/", compiled.relative_to(target)).is_relative_to(PROJECT) or ".venv" in compiled.parts:
             compiled.unlink()
+    return _listed(target)
