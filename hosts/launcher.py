@@ -35,10 +35,25 @@ directory=$(mktemp -d "${{TMPDIR:-/tmp}}/kdrift-XXXXXXXX") || exit
 trap 'rm -rf "$directory"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 mkdir "$directory/project" "$directory/tmp"
-head -c {python} | tar -xzf - -C "$directory" && head -c {machinery} | tar -xf - -C "$directory/project" || exit
+{home}
+head -c {machinery} | tar -xf - -C "$directory/project" || exit
 head -c {libraries} > "$directory/libraries.tar" && head -c {tests} > "$directory/tests.tar" || exit
-export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$directory/site" PYTHONDONTWRITEBYTECODE=1
-"$directory/python" -m hosts.remote "$directory" {settings}
+export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$home/site" PYTHONDONTWRITEBYTECODE=1
+"$home/python" -m hosts.remote "$directory" {settings}
+"""
+# Where Python is: unpacked from what is sent, or kept by a builder from an earlier visit (hosts.remote).
+HOME = """\
+home="$directory/home"
+mkdir "$home" && head -c {python} | tar -xzf - -C "$home" || exit
+"""
+KEPT_HOME = """\
+home="${{KDRIFT_CACHE:-${{XDG_CACHE_HOME:-$HOME/.cache}}/kdrift}}/images/{key}"
+if PYTHONPATH="$home/site" PYTHONDONTWRITEBYTECODE=1 "$home/python" -c "import execnet" < /dev/null > /dev/null 2>&1; then
+echo '{{"need": 0}}' >&2
+else
+echo '{{"need": 1}}' >&2
+{home}
+fi
 """
 
 
@@ -92,22 +107,23 @@ def main(file: str) -> None:
 
 def work(visit: Visit, cache: Cache, events: Events) -> None:
     settings = {"work": "worker", "project": visit.project, "cwd": visit.cwd, "own_machine": visit.own_machine}
-    image = None
+    bundle = python_bundle(cache)
+    parts = [bundle.read_bytes(), pack_machinery(), Path(visit.session, "libraries.tar").read_bytes(), Path(visit.tests).read_bytes()]
+    python, machinery, libraries, tests = map(len, parts)
+    image, home = None, HOME.format(python=python)
     if visit.job:
         job = Job.read(Path(visit.job))
         image = boot_image(cache, job.kernel, lambda: events.add(state="image"))
         settings = {"work": "machine", "job": asdict(job), "image": f"sent-{image.parent.name}",
-                    "group": f"sent {job.kernel.key} {job.python}"}
-    parts = [python_bundle(cache).read_bytes(), pack_machinery(), Path(visit.session, "libraries.tar").read_bytes(),
-             Path(visit.tests).read_bytes()]
-    python, machinery, libraries, tests = map(len, parts)
+                    "group": f"sent {job.kernel.key} {job.python}", "python": f"sent-{bundle.parent.name}"}
+        home = KEPT_HOME.format(key=settings["python"], home=home)
     events.add(state="sending")
-    remote = UNPACK.format(python=python, machinery=machinery, libraries=libraries, tests=tests,
+    remote = UNPACK.format(home=home, machinery=machinery, libraries=libraries, tests=tests,
                            settings=shlex.quote(json.dumps(settings, default=str)))
     with Connection(visit.host, in_a_shell(remote, as_root=visit.own_machine), events) as connection:
-        for part in parts:
+        for part in parts if not image or connection.asks() else parts[1:]:
             connection.send(part)
-        if image and connection.answers.get():
+        if image and connection.asks():
             events.add(state="sending")
             send_image(connection, image, job, Path(visit.session))
         connection.pass_on()
@@ -130,7 +146,7 @@ class Connection:
     def __init__(self, host: Host, remote: str, events: Events):
         self.host, self.events = host, events
         self.words: list[str] = []              # lines that are not events
-        self.answers: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[int | None] = queue.SimpleQueue()       # None in the end
         self.ssh = subprocess.Popen([*DIES_WITH_PARENT, *host.command(remote)], stdin=subprocess.PIPE, stderr=subprocess.PIPE,
                                     process_group=0)            # so that Ctrl-C does not reach it
         assert self.ssh.stdin and self.ssh.stderr
@@ -174,9 +190,17 @@ class Connection:
             event.pop("at", None)               # of another clock
             if "need" in event:
                 self.answers.put(event["need"])
-            event["far"] = True
-            self.events.add(**event)
-        self.answers.put(0)
+            else:
+                event["far"] = True
+                self.events.add(**event)
+        self.answers.put(None)
+
+    def asks(self) -> bool:
+        """Whether the other side wants what may come next, once it has said so; not if it is gone."""
+        answer = self.answers.get()
+        if answer is None:
+            self.answers.put(None)
+        return bool(answer)
 
     def send(self, data: bytes) -> None:
         try:

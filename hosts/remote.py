@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import tarfile
@@ -146,7 +147,7 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
 
 
 def run_machine(settings: dict[str, Any]) -> None:
-    """Run a virtual machine as vm.launcher does; the session sends the boot image if the cache lacks it.  Raises Unusable."""
+    """Run a virtual machine as vm.launcher does; the session sends Python and the boot image if the cache lacks them.  Raises Unusable."""
     from common.errors import CacheError
     from kernels.cache import Cache
     from kernels.extract import Kernel
@@ -155,6 +156,7 @@ def run_machine(settings: dict[str, Any]) -> None:
     directory = settings["directory"]
     try:
         with Cache(say=lambda line: say(note=line)) as cache:
+            cache.build("images", settings["python"], keep_python, {"group": f"sent python {settings['job']['python']}"})
             image = cache.build("images", settings["image"], receive_image, {"group": settings["group"]})
             say(need=0)
             kernel = Kernel(**{**settings["job"].pop("kernel"), "vmlinuz": image / "vmlinuz", "modules": None})
@@ -164,6 +166,11 @@ def run_machine(settings: dict[str, Any]) -> None:
             launcher.main(f"{directory}/job", bootstrap=lambda: None)
     except CacheError as error:
         raise Unusable(str(error)) from None
+
+
+def keep_python(target: Path) -> None:
+    """For later visits; see hosts.launcher."""
+    shutil.copytree(Path(sys.executable).parent, target, dirs_exist_ok=True)
 
 
 def receive_image(target: Path) -> None:

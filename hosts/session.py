@@ -157,7 +157,8 @@ class FarSession(KernelSession):
 
     def worker_errordown(self, node: WorkerController, error: object) -> None:
         """A machine ended; what one builder cannot do goes on elsewhere."""
-        place = self.sched.of(node).place
+        run, place = self.run_of(node), self.sched.of(node).place
+        known = isinstance(place, Builder) and place.trouble(run.number)
         super().worker_errordown(node, error)
         end = self.events[node].last("end") or Event()
         if isinstance(place, Builder):
@@ -165,7 +166,7 @@ class FarSession(KernelSession):
             if end.get("host_lost"):
                 place.lost = f"builder {place.name} is lost: {why}"
                 self.events[node].add(note=place.lost)
-            elif end.get("end") == "boot":
+            elif not known and place.trouble(run.number):
                 self.events[node].add(note=f"does not start on {place.name}: {why}")
 
     def is_failed_start(self, run: KernelRun, end: Event) -> bool:

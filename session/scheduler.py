@@ -23,7 +23,7 @@ class Shard:
     node: WorkerController | None = None    # the worker of its machine, from its start to its end
     place: Place | None = None              # where that machine runs
     again: set[str] = field(default_factory=set)        # tests that run once more, because a machine ended under them
-    failed_starts: int = 0                  # machines that ended before one of its tests had run
+    failed_starts: Counter[Place] = field(default_factory=Counter)      # machines that ended before one of its tests had run
 
     def files(self) -> list[str]:
         """The files with its tests, below the project's directory."""

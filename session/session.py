@@ -35,7 +35,7 @@ from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
-MOST_STARTS = 2                             # machines of one shard that may end before a test has run
+MOST_STARTS = 2                             # machines of one shard that may end at one place before a test has run
 
 
 class KernelSession(DSession):
@@ -312,6 +312,7 @@ class KernelSession(DSession):
         self._active_nodes.remove(node)
         test = self.sched.remove_node(node) if node in self.sched.nodes else None
         place = self.sched.of(node).place
+        assert place
         shard = self.leave(node)
         end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
         if self.shouldstop:
@@ -319,15 +320,14 @@ class KernelSession(DSession):
         given_up = run.number in self.sched.given_up
         if test:
             self.report_ending(run, node, test, end, self.sched.rerun(shard, once=given_up))
-        elif end["end"] == "boot" and place:
+        elif end["end"] == "boot":
             place.unfit[run.number] = end["why"]
         elif not shard.left:
             self.events[node].add(note=f"a machine ended after its last test: {end['why']}")
         elif not given_up and self.is_failed_start(run, end):
-            shard.failed_starts += 1
-            if shard.failed_starts >= MOST_STARTS:
-                run.error = "\n".join([end["why"], *end.get("console", [])])
-                self.sched.give_up(run.number)
+            shard.failed_starts[place] += 1
+            if shard.failed_starts[place] >= MOST_STARTS:
+                place.unfit[run.number] = "\n".join([end["why"], *end.get("console", [])])
 
     def is_failed_start(self, run: KernelRun, end: Event) -> bool:
         """Whether the end of a machine that has run no test says something about its kernel."""

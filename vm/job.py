@@ -54,7 +54,7 @@ class Event(TypedDict, total=False):
     accel: str
     qemu: str
     peak_mb: float
-    need: int                               # hosts.remote: whether it lacks the boot image
+    need: int                               # a builder: whether it lacks Python, then the boot image
     far: bool                               # it comes from another machine
     end: str                                # boot, crashed or lost
     why: str

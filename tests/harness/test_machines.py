@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 
@@ -181,7 +182,7 @@ def test_one_kernels_shards_run_here_and_on_a_builder_at_once(tmp_path, net, hos
         eventually(lambda: session.pids(MACHINE) and machines_of(host), LONGEST, lambda: session.output,
                    lambda: session.process.poll() is not None)
         session.end()
-    assert session.status == 0
+    assert session.status == 0, session.output
     assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
     one_line(session.output, f"{KERNEL}: machines: 1 here, 1 on {host.name}")
     nothing_is_left(host)
@@ -194,18 +195,36 @@ def test_builder_that_is_lost_costs_the_test_that_ran_and_its_shard_goes_on_here
         eventually(lambda: machines_of(gone), LONGEST, lambda: session.output, lambda: session.process.poll() is not None)
         gone.end()
         session.end()
-    assert session.status == 0
+    assert session.status == 0, session.output
     assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
     assert [test["attempts"] for test in session.tests().values() if test["attempts"]] in ([], [["lost"]])
     one_line(session.output, f"{KERNEL}: builder {gone.name} is lost: ")
     one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {gone.name}")
 
 
+def test_builder_keeps_python_and_gets_it_anew_where_it_is_damaged(tmp_path_factory, net, start, options):
+    """At first it is changed so that it notes its use, then so that it does not run."""
+    root = tmp_path_factory.mktemp("cache")
+    words = [*options, "--offline", "-k", "passes", "--slots=0", f"--builder={start(root=root).name}=1"]
+
+    def passes():
+        session = run(tmp_path_factory.mktemp("session"), OUTCOMES, *words, prefix=within(net))
+        return session.status == 0 and session.outcomes() == {"test_passes": "passed"}
+
+    assert passes()
+    [python] = root.glob("images/sent-python-*/python")
+    used, intact = root / "used", python.read_text()
+    python.write_text(intact.replace("exec ", f"echo >> {used}; exec ", 1))
+    assert passes() and used.exists() and python.read_text() == intact
+    python.write_text("#!/bin/sh\nexit 1\n")
+    assert passes() and python.read_text() == intact
+
+
 def test_kernel_that_does_not_start_on_a_builder_runs_here(tmp_path, net, start, options, filler):
     full = start(root="/proc/no-cache")
     words = [*options, "--offline", "--slots=1", f"--builder={full.name}=1", str(filler)]
     session = run(tmp_path, BUSY, *words, prefix=within(net))
-    assert session.status == 0
+    assert session.status == 0, session.output
     assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
     one_line(session.output, f"{KERNEL}: does not start on {full.name}: ", "/proc/no-cache")
     one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {full.name}")
@@ -226,6 +245,8 @@ def session():
     far.places[1].kernels = "0"
     far.wanted = [KernelRun("0", KERNEL), HostRun("1", "host")]
     far.sched = KernelScheduling([Shard("0", "0", ["f::test"]), Shard("1", "1", ["f::test"])], {})
+    far.runs = {run.number: run for run in far.wanted}
+    far.events, far.owners = {}, {}
     far.shuttingdown = far.shouldstop = False
     far.launched = []
     far.start_machine = lambda shard, place: (far.launched.append(place.name), place.shards.update({shard.number: shard.kernel}))
@@ -239,3 +260,20 @@ def test_kernel_that_can_run_nowhere_is_given_up(session):
     session.start_machines()
     assert session.wanted[0].error == "no space left" and session.sched.unfinished == {"1"}
     assert session.launched == ["host"]
+
+
+def test_builder_on_which_two_machines_have_ended_early_gets_no_more_of_the_kernel(session, tmp_path):
+    """It is no verdict on the kernel, which has run nowhere yet."""
+    here, builder, _host = session.places
+    shard = session.sched.shards["0"]
+    for number in range(2):
+        assert builder.takes("0")
+        node = Mock(**{"gateway.spec.kernel": "0", "gateway.spec.shard": "0"})
+        shard.node, shard.place, builder.shards["0"] = node, builder, "0"
+        session._active_nodes, session.events[node] = {node}, Events(tmp_path / f"events-{number}")
+        session.events[node].add(end="lost", why="the launcher failed: Traceback")
+        session.worker_errordown(node, None)
+    assert not builder.takes("0") and here.takes("0")
+    assert session.events[node].last("note")["note"] == "does not start on builder: the launcher failed: Traceback"
+    session.start_machines()
+    assert session.launched == ["here", "host"] and not session.wanted[0].error
