@@ -208,7 +208,8 @@ class KernelSession(DSession):
     def shards_of(self, run: KernelRun, tests: list[str], last: list[str]) -> list[list[str]]:
         """A kernel's tests, as its machines run them."""
         seed = self.config.option.shuffle
-        return shuffle(tests, last, seed) if seed else cut(tests, self.slots(), last)
+        slots = sum(place.slots for place in self.places if run.number in place.kernels)
+        return shuffle(tests, last, seed) if seed else cut(tests, max(1, slots), last)
 
     @pytest.hookimpl
     def pytest_runtestloop(self) -> bool:

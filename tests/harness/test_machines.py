@@ -15,7 +15,7 @@ from kernels.cache import Cache
 from kernels.spec import resolve
 from session.places import HERE, Place
 from session.runs import KernelRun
-from session.scheduler import SHARD, KernelScheduling, Shard
+from session.scheduler import LEAST, KernelScheduling, Shard
 from tests.harness.sessions import KERNEL, LONGEST, Session, eventually, one_line, run
 from tests.harness.ssh_server import Server, network, within, write_keys
 from vm.job import Events
@@ -168,7 +168,7 @@ def filler(tmp_path):
     """A file of the user's own that is a shard beside any other."""
     file = tmp_path / "own/test_filler.py"
     file.parent.mkdir()
-    file.write_text(f"import pytest\n\n\n@pytest.mark.parametrize('number', range({SHARD}))\ndef test_passes(number):\n    pass\n")
+    file.write_text(f"import pytest\n\n\n@pytest.mark.parametrize('number', range({LEAST}))\ndef test_passes(number):\n    pass\n")
     return file
 
 
@@ -183,7 +183,7 @@ def test_one_kernels_shards_run_here_and_on_a_builder_at_once(tmp_path, net, hos
                    lambda: session.process.poll() is not None)
         session.end()
     assert session.status == 0, session.output
-    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == LEAST + 3
     one_line(session.output, f"{KERNEL}: machines: 1 here, 1 on {host.name}")
     nothing_is_left(host)
 
@@ -196,7 +196,7 @@ def test_builder_that_is_lost_costs_the_test_that_ran_and_its_shard_goes_on_here
         gone.end()
         session.end()
     assert session.status == 0, session.output
-    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == LEAST + 3
     assert [test["attempts"] for test in session.tests().values() if test["attempts"]] in ([], [["lost"]])
     one_line(session.output, f"{KERNEL}: builder {gone.name} is lost: ")
     one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {gone.name}")
@@ -225,7 +225,7 @@ def test_kernel_that_does_not_start_on_a_builder_runs_here(tmp_path, net, start,
     words = [*options, "--offline", "--slots=1", f"--builder={full.name}=1", str(filler)]
     session = run(tmp_path, BUSY, *words, prefix=within(net))
     assert session.status == 0, session.output
-    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == SHARD + 3
+    assert set(session.outcomes().values()) == {"passed"} and len(session.outcomes()) == LEAST + 3
     one_line(session.output, f"{KERNEL}: does not start on {full.name}: ", "/proc/no-cache")
     one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {full.name}")
 
