@@ -55,7 +55,10 @@ def _rows(archive: Archive, *, every: bool) -> Iterator[Row]:
     cached = {entry.key: entry for entry in archive.cache.entries("kernels")}
     boots = archive.cache.entries("images", "states")
     try:
-        candidates = archive.index().candidates
+        index = archive.index()
+        candidates = index.candidates
+        if index.unread:
+            archive.progress.say(f"not listed, as their package lists have not been fetched: {', '.join(index.unread)}")
     except FetchError as error:
         if not cached:
             raise

@@ -7,27 +7,29 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import AbsentError, FetchError
-from kernels.sources import Source
+from kernels.cache import sha256_of
+from kernels.sources import LARGE, Source
 
 ANSWER_WITHIN = 20.0  # seconds without progress until a mirror counts as not answering
+TIME_TO_END = 2.0  # seconds that apt has to leave its partial files in order
 DEADLINE_OPTIONS = ("Acquire::http::Timeout=10", "Acquire::https::Timeout=10", "Acquire::Retries=1")
 
 CONFIGURATION = """\
 Dir::State "{root}/state";
-Dir::State::lists "{root}/lists";
 Dir::State::status "/dev/null";
 Dir::Cache "{root}/cache";
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "{root}/sources";
+Dir::Etc::sourceparts "/dev/null";
 Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 APT::Architecture "amd64";
@@ -36,6 +38,11 @@ Acquire::Languages "none";
 Acquire::PDiffs "false";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Installer::MetaKey "$(COMPONENT)/debian-installer/binary-amd64/Packages";
+Acquire::IndexTargets::deb::Installer::ShortDescription "Installer";
+Acquire::IndexTargets::deb::Installer::Description "$(RELEASE)/$(COMPONENT) Installer";
+Acquire::IndexTargets::deb::Installer::Optional "true";
+Acquire::IndexTargets::deb::Installer::DefaultEnabled "false";
 Acquire::GzipIndexes "true";
 Acquire::AllowInsecureRepositories "false";
 Acquire::AllowWeakRepositories "false";
@@ -53,6 +60,8 @@ class Apt:
 
     def __init__(self, root: Path, sources: dict[str, Source]):
         self.root, self.sources = root, sources
+        # Apart, because apt takes a list for current if the suite's InRelease beside it is.
+        self._lists, self._whole = root / "lists", root / f"whole-{self.origin}"
 
     @property
     def origin(self) -> str:
@@ -61,36 +70,36 @@ class Apt:
         return hashlib.sha256(stanzas.encode()).hexdigest()[:16]
 
     def update(self, advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
-        """Fetch the package lists of all suites; returns the failed suites with the reasons.
+        """Fetch the package lists of all suites, of the large ones only the installer's; returns the failed suites with the reasons.
 
-        `advance` gets the bytes on disk. Raises FetchError if the mirror does not answer or every suite failed.
+        `advance` gets the bytes that came onto the disk. Raises FetchError if the mirror does not answer or every suite failed.
         """
-        self._configure()
-        lists = self.root / "lists"
-        # Without apt's package cache, which is of no use here and takes seconds.
-        output = self._run(["update"], lambda: _size(lists), advance, "the package lists",
-                           ["pkgCacheFile::Generate=false"])
-        failed = {}
-        for suite in self.sources:
-            came = re.search(rf"(?m)^(Hit|Get):.* {re.escape(suite)} (In)?Release", output)
-            # "Err:2 ADDRESS SUITE Release", with the reason on the next line. The summary at the end reports an unreachable
-            # network as a missing suite.
-            error = re.search(rf"(?m)^Err:.* {re.escape(suite)}[ /].*\n\s+(.+)$", output)
-            if not came or suite not in self.lists() or error:
-                failed[suite] = error[1] if error else _first_error(output, f" {suite} ", f"/{suite}/") or "no response"
+        for area in self.root.glob("whole-*"):
+            if area != self._whole:
+                shutil.rmtree(area)
+        failed = self._update({suite: "Installer" if suite in LARGE else "Packages" for suite in self.sources},
+                              self._lists, advance)
         if len(failed) == len(self.sources):
             reason = next((reason for reason in failed.values() if not is_absence(reason)), "the mirror has none of the suites")
             raise FetchError(f"cannot fetch any package list ({reason}): check the network or the proxy, or choose "
                              "another mirror with --mirror")
         return failed
 
-    def lists(self) -> dict[str, Path]:
-        """The package lists that `update` fetched, by suite."""
-        found = {}
-        for path in sorted((self.root / "lists").glob("*_dists_*_main_binary-amd64_Packages*")):
-            if suite := re.search(r"_dists_([^_]+)_main_", path.name):
-                found[suite[1]] = path
-        return found
+    def update_whole(self, suites: Iterable[str], advance: Callable[[int], None] = lambda done: None) -> dict[str, str]:
+        """Fetch the package lists of these large suites; returns the failed ones with the reasons.
+
+        `advance` gets the bytes that came onto the disk. Raises FetchError if the mirror does not answer.
+        """
+        # The lists of other suites stay as they are: a next fetch may find them unchanged, or fetch what has changed since.
+        return self._update(dict.fromkeys(suites, "Packages"), self._whole, advance, "APT::Get::List-Cleanup=false", "Acquire::PDiffs=true")
+
+    def list_of(self, suite: str) -> Path | None:
+        """The package list that was fetched of a suite."""
+        return _list_in(self._lists_of(suite), f"_dists_{suite}_main_binary-amd64_Packages")
+
+    def installer_list_of(self, suite: str) -> Path | None:
+        """The list of the installer's packages that was fetched of a large suite."""
+        return _list_in(self._lists, f"_dists_{suite}_main_debian-installer_binary-amd64_Packages")
 
     def read_list(self, path: Path) -> bytes:
         """The text of a package list. Raises FetchError if apt cannot read it."""
@@ -99,23 +108,30 @@ class Apt:
             raise FetchError(f"package list {path.name} is damaged: remove it with `./kdrift kernels --prune`")
         return reader.stdout
 
-    def download(self, package: str, version: str, suite: str, directory: Path, size: int,
+    def download(self, what: str, path: str, suite: str, directory: Path, sha256: str = "",
                  advance: Callable[[int], None] = lambda done: None) -> Path:
-        """Fetch one package of `size` bytes into `directory`, resuming an interrupted download.
+        """Fetch `what`, a file of the archive, into `directory`, going on where an interrupted download ended.
 
-        Raises FetchError if the mirror does not answer or lacks it (AbsentError), or apt's verification fails.
+        Raises FetchError if the mirror does not answer or lacks it (AbsentError), or if its SHA-256, where given, is another.
         """
         self._configure()
-        # Reading one suite's list takes a tenth of the time of all.
-        options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null"]
-        output = self._run(["download", f"{package}={version}"], lambda: _size(directory), advance,
-                           package, options, directory)
-        debs = [path for path in directory.glob(f"{package}_*.deb") if path.stat().st_size == size]
-        if not debs:
-            reason = _first_error(output, "") or "the package is truncated"
-            kind = AbsentError if re.search(r" 404\b|File not found", reason) else FetchError
-            raise kind(f"cannot download {package} {version}: {reason}")
-        return debs[0]
+        deb = directory / path.rpartition("/")[2]
+        went_on = deb.exists()
+        # apt-get download would begin again.
+        line = ["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb), *([f"SHA256:{sha256}"] if sha256 else [])]
+        output = self._run(line, lambda: _size(directory), advance, what, program="/usr/lib/apt/apt-helper")
+        found = re.search(r"(?m)^E:\s*(.+)$", output)
+        error = found[1] if found else ""
+        if not error and (not deb.exists() or (sha256 and sha256_of(deb.resolve()) != sha256)):
+            error = "it is incomplete"
+        if "Hash Sum mismatch" in error:
+            for each in directory.iterdir():            # apt keeps what is wrong under another name
+                each.unlink()
+            if went_on:
+                return self.download(what, path, suite, directory, sha256, advance)
+        if error:
+            raise (AbsentError if re.search(r" 404\b|File not found", error) else FetchError)(f"cannot download {what}: {error}")
+        return deb
 
     def download_with_dependencies(self, packages: Sequence[str], suite: str, directory: Path,
                                    advance: Callable[[int], None] = lambda done: None) -> list[Path]:
@@ -125,8 +141,7 @@ class Apt:
         """
         self._configure()
         (directory / "partial").mkdir(parents=True, exist_ok=True)
-        options = [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", "Dir::Etc::sourceparts=/dev/null",
-                   f"Dir::Cache::archives={directory}", "Debug::NoLocking=true", "APT::Install-Recommends=false"]
+        options = [*self._only(suite), f"Dir::Cache::archives={directory}", "Debug::NoLocking=true", "APT::Install-Recommends=false"]
         output = self._run(["install", "--yes", "--download-only", *packages], lambda: _size(directory), advance,
                            f"packages of {suite}", options)
         debs = sorted(directory.glob("*.deb"))
@@ -134,23 +149,40 @@ class Apt:
             raise FetchError(f"cannot download {', '.join(packages)} of {suite}: {error or 'apt fetched nothing'}")
         return debs
 
-    def download_from_pool(self, path: str, suite: str, directory: Path,
-                           advance: Callable[[int], None] = lambda done: None) -> Path:
-        """Fetch a file of the archive that no index lists. Raises FetchError if it is missing or the mirror does not answer."""
-        self._configure()
-        deb = directory / path.rpartition("/")[2]
-        output = self._run(["download-file", f"{self.sources[suite].uris[0].rstrip('/')}/{path}", str(deb)], lambda: _size(directory),
-                           advance, deb.name, program="/usr/lib/apt/apt-helper")
-        if not deb.exists():
-            raise FetchError(f"cannot download {deb.name}: {_first_error(output, '') or 'it is no longer in the archive'}")
-        return deb
-
     def _configure(self) -> None:
-        for name in ("state", "lists/partial", "cache/archives/partial", "sources"):
+        for name in ("state", "lists/partial", f"{self._whole.name}/partial", "cache/archives/partial", "sources"):
             (self.root / name).mkdir(parents=True, exist_ok=True)
         _write(self.root / "apt.conf", CONFIGURATION.format(root=self.root))
         for suite, source in self.sources.items():
             _write(self.root / "sources" / f"{suite}.sources", source.stanza(suite))
+
+    def _update(self, targets: dict[str, str], lists: Path, advance: Callable[[int], None], *options: str) -> dict[str, str]:
+        """Fetch a list of each suite, apt's index target `targets[suite]`; returns the failed suites with the reasons."""
+        self._configure()
+        sources = self.root / "update.sources"
+        _write(sources, "\n".join(self.sources[suite].stanza(suite, target) for suite, target in targets.items()))
+        had = _size(lists)
+        # Without apt's package cache, which is of no use here and takes seconds.
+        output = self._run(["update"], lambda: max(0, _size(lists) - had), advance, "the package lists",
+                           [f"Dir::Etc::sourcelist={sources}", f"Dir::State::lists={lists}", "pkgCacheFile::Generate=false", *options])
+        failed = {}
+        for suite, target in targets.items():
+            came = re.search(rf"(?m)^(Hit|Get):.* {re.escape(suite)} (In)?Release", output)
+            # "Err:2 ADDRESS SUITE Release", with the reason on the next line. The summary at the end reports an unreachable
+            # network as a missing suite. A suite can do without an installer's list, but not with an old one.
+            error = re.search(rf"(?m)^Err:.* {re.escape(suite)}(?: |/(?!.* Installer)).*\n\s+(.+)$", output)
+            if (old := self.installer_list_of(suite)) and re.search(rf"(?m)^Err:.* {re.escape(suite)}/.* Installer", output):
+                old.unlink()
+            if not came or error or (target == "Packages" and not self.list_of(suite)):
+                failed[suite] = error[1] if error else _first_error(output, f" {suite} ", f"/{suite}/") or "no response"
+        return failed
+
+    def _lists_of(self, suite: str) -> Path:
+        return self._whole if suite in LARGE else self._lists
+
+    def _only(self, suite: str) -> list[str]:
+        """Options to read the list of one suite, which takes a tenth of the time of all."""
+        return [f"Dir::Etc::sourcelist={self.root}/sources/{suite}.sources", f"Dir::State::lists={self._lists_of(suite)}"]
 
     def _run(self, command: list[str], measure: Callable[[], int], advance: Callable[[int], None], what: str,
              options: Sequence[str] = (), directory: Path | None = None, program: str = "apt-get") -> str:
@@ -180,7 +212,9 @@ class Apt:
 @contextlib.contextmanager
 def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], bytes]]]:
     """A process that ends with this one, and a function that reads its new output."""
-    line = ["setpriv", "--pdeathsig", "KILL", *line]
+    # A download goes on where it ended only if its partial file has the time of the mirror's. apt's methods set it on SIGTERM,
+    # which a shell passes on to them if this process is killed.
+    line = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", "trap 'trap - TERM; kill 0' TERM; \"$@\" & wait", "sh", *line]
     process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
     output = process.stdout
@@ -189,10 +223,21 @@ def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess
     try:
         yield process, lambda: output.read() or b""
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _end(process)
         output.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its group, which get a moment to put their files in order."""
+    deadline = time.monotonic() + TIME_TO_END
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def is_absence(reason: str) -> bool:
@@ -207,6 +252,11 @@ def _first_error(output: str, *marks: str) -> str | None:
         if any(mark in line for mark in marks):
             return re.sub(r"^(E|W):\s*", "", line).strip()
     return None
+
+
+def _list_in(directory: Path, name: str) -> Path | None:
+    """The list of this name, in any compression; Packages.diff_Index is none."""
+    return next((path for path in directory.glob(f"*{name}*") if re.search(r"_Packages(\.[a-z0-9]+)?$", path.name)), None)
 
 
 def _size(directory: Path) -> int:

@@ -1,7 +1,8 @@
 """Kernels of the Debian archive: which one a specification means, and how it gets into the cache.
 
 Cached kernels need no network. The package index is fetched again after a day, or if a specification is not in it; if
-that fails, the old index and the cached kernels serve, and a line says so.
+that fails, the old index and the cached kernels serve, and a line says so. The lists of the large suites are fetched when
+a specification needs them (kernels.packages.Index.needs).
 """
 
 import hashlib
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
-from kernels.cache import Cache, Meta, sha256_of
+from kernels.cache import Cache, Meta
 from kernels.extract import Kernel, settle, unpack
 from kernels.grammar import Spec
-from kernels.packages import Candidate, Index, Package, debian_version_key, in_series, read_index
+from kernels.lists import read_index, read_packages
+from kernels.packages import Candidate, Index, Package, debian_version_key, in_series
 from kernels.progress import Reporter
-from kernels.sources import archives
+from kernels.sources import LARGE, archives
 
 FRESH_FOR = 24 * 3600.0  # seconds until an index is fetched again
 RETRY_AFTER = 3600.0  # seconds after a failed refresh during which an existing index is not refreshed again
@@ -34,10 +36,11 @@ class Archive:
         self.cache, self.offline, self.progress, self.mirror = cache, offline, progress or Reporter(), mirror
         self.root = cache.area("apt")
 
-    def index(self, max_age: float = FRESH_FOR) -> Index:
-        """The package index, fetched if it is older than `max_age` seconds.
+    def index(self, wanted: Spec | str | None = None, max_age: float = FRESH_FOR) -> Index:
+        """The package index, fetched if it is older than `max_age` seconds, with all suites that are needed for what is wanted.
 
-        If the mirror fails, returns the old one and prints a line. Raises FetchError if there is none.
+        That is a specification, a suite, or everything (None). If the mirror fails, returns what is known and prints a line.
+        Raises FetchError if nothing is.
         """
         known = Index.load(self.root / "index.json")
         if self.offline:
@@ -46,20 +49,22 @@ class Archive:
             return known
         try:
             apt = self._apt()
+            fresh = False
             if known and known.origin == apt.origin:
-                if 0 <= time.time() - known.updated < max_age:
-                    return known
-                if self._failed_recently():
+                fresh = 0 <= time.time() - known.updated < max_age
+                if not fresh and self._failed_recently():
                     self.progress.say_once(f"the mirror did not respond recently: using the package index of "
                                            f"{_date(known.updated)}")
                     return known
-            return self._refresh(apt)
+            if known is None or not fresh:
+                known = self._refresh(apt)
         except FetchError as error:
             if known is None:
                 raise
             (self.root / "failed").touch()
             self.progress.say(f"{error}; using the package index of {_date(known.updated)}")
             return known
+        return self._complete(apt, known, wanted)
 
     def kernels(self) -> list[tuple[str, Meta]]:
         """Key and metadata of every cached Debian kernel, oldest version first."""
@@ -92,7 +97,7 @@ class Archive:
         """Fetch packages of a release with all their dependencies into `directory`. Raises FetchError."""
         if self.offline:
             raise FetchError(f"{', '.join(packages)} of {suite} are not in the cache, and --offline forbids fetching them")
-        self.index()                        # fetches the signed lists of the releases
+        self.index(suite)                   # fetches the signed list of the release
         with self.cache.lock("apt", shared=True), self.progress.transfer(f"{', '.join(packages)} of {suite}", None) as advance:
             return self._apt().download_with_dependencies(packages, suite, directory, advance)
 
@@ -113,15 +118,53 @@ class Archive:
                 return index
             with self.progress.transfer("package lists of the Debian archive", None) as advance:
                 failed = apt.update(advance)
-            for source in dict.fromkeys(apt.sources.values()):
-                missing = [suite for suite in failed if apt.sources[suite] == source
-                           and not is_absence(failed[suite])]
-                if missing:
-                    self.progress.say(f"cannot fetch the suites {', '.join(missing)} ({failed[missing[0]]}): continuing without them")
+            self._say_failed(apt, failed)
             index = read_index(apt, failed)
             index.save(self.root / "index.json")
             (self.root / "failed").unlink(missing_ok=True)
             return index
+
+    def _complete(self, apt: Apt, index: Index, wanted: Spec | str | None) -> Index:
+        """The index with what is needed of the large suites. Raises FetchError if the mirror fails and nothing fits."""
+        while suites := index.needs(wanted):
+            if self._failed_recently() and index.serves(wanted):
+                self.progress.say_once(f"the mirror did not respond recently: continuing without the suites {', '.join(suites)}")
+                return index
+            index, failed = self._read(apt, index, suites if wanted is None else suites[:1])
+            if failed:
+                (self.root / "failed").touch()
+                if not index.serves(wanted):
+                    raise FetchError(f"cannot fetch the package lists of {', '.join(failed)} ({next(iter(failed.values()))})")
+                self._say_failed(apt, failed)
+                return index
+        return index
+
+    def _read(self, apt: Apt, index: Index, suites: list[str]) -> tuple[Index, dict[str, str]]:
+        """The index with the lists of these suites; and the suites whose lists were not fetched, with the reasons."""
+        with self.cache.lock("apt", note="waiting for another process that is using the package index"):
+            known = Index.load(self.root / "index.json")
+            if known and known.origin == apt.origin and known.updated >= index.updated:
+                index, suites = known, [suite for suite in suites if suite in known.unread]
+            if not suites:
+                return index, {}
+            try:
+                with self.progress.transfer(f"package lists of {', '.join(suites)}", None) as advance:
+                    failed = apt.update_whole(suites, advance)
+                (self.root / "failed").unlink(missing_ok=True)
+            except FetchError as error:
+                failed = dict.fromkeys(suites, str(error))
+            # An older list is better than none.
+            read = [suite for suite in suites if suite not in failed or is_absence(failed[suite]) or apt.list_of(suite)]
+            packages = [package for suite in read for package in read_packages(apt, suite)]
+            index = index.extended(packages, read, {suite: failed[suite] for suite in read if suite in failed})
+            index.save(self.root / "index.json")
+            return index, {suite: reason for suite, reason in failed.items() if not is_absence(reason)}
+
+    def _say_failed(self, apt: Apt, failed: dict[str, str]) -> None:
+        for source in dict.fromkeys(apt.sources.values()):
+            missing = [suite for suite in failed if apt.sources[suite] == source and not is_absence(failed[suite])]
+            if missing:
+                self.progress.say(f"cannot fetch the suites {', '.join(missing)} ({failed[missing[0]]}): continuing without them")
 
     def _download(self, package: Package) -> Path:
         apt = self._apt()
@@ -130,16 +173,8 @@ class Archive:
         if not package.listed:
             self.progress.say(f"{package.name} {package.version} is in the archive's pool but not in its signed index: "
                               "booting with module.sig_enforce=1, so that the kernel checks each module's signature")
-            with self.progress.transfer(package.name, None) as advance:
-                return apt.download_from_pool(package.pool_path, package.suite, directory, advance)
-        for _attempt in range(2):
-            with self.progress.transfer(package.name, package.size) as advance:
-                deb = apt.download(package.name, package.version, package.suite, directory, package.size, advance)
-            # apt accepts any file of the right size, left by an interrupted download, as the package.
-            if sha256_of(deb) == package.sha256:
-                return deb
-            deb.unlink()
-        raise FetchError(f"{package.name} {package.version}: SHA-256 mismatch with the signed index")
+        with self.progress.transfer(package.name, package.size or None) as advance:
+            return apt.download(f"{package.name} {package.version}", package.pool_path, package.suite, directory, package.sha256, advance)
 
 
 def resolve(spec: Spec, archive: Archive) -> Kernel:
@@ -149,7 +184,7 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
     if spec.kind == "exact" and (kernel := _from_cache(spec, archive, "cloud-amd64")):
         return kernel
     try:
-        return _kernel(spec, archive, _fetch_any(archive, _choose(spec, archive)))
+        return _kernel(spec, archive, _fetch_any(archive, spec))
     except (SpecError, FetchError) as error:
         kernel = _from_cache(spec, archive)
         if kernel is None:
@@ -158,16 +193,25 @@ def resolve(spec: Spec, archive: Archive) -> Kernel:
         return kernel
 
 
-def _fetch_any(archive: Archive, candidates: list[Candidate]) -> Path:
-    """Fetch the first candidate that the mirror has: of an old security update it may have kept one flavour only."""
-    for candidate in candidates:
+def _fetch_any(archive: Archive, spec: Spec) -> Path:
+    """Fetch the first candidate that the mirror has: of an old security update it may have kept one flavour only.
+
+    A package that is also in a large suite may be there only.
+    """
+    candidates = _choose(spec, archive)
+    while True:
+        candidate = candidates.pop(0)
         try:
             return archive.fetch(candidate)
         except AbsentError as error:
-            if candidate is candidates[-1]:
+            if not candidates and candidate.head.suite not in LARGE:
+                for suite in archive.index(spec, math.inf).holders(candidate.head.version):
+                    archive.index(suite, math.inf)
+                candidates = [other for other in _candidates(spec, archive.index(spec, math.inf)) if other.head.suite in LARGE]
+            if not candidates:
                 raise
-            archive.progress.say_once(f"{error}; trying another flavour")
-    raise AssertionError("no candidate")
+            another = "suite" if candidates[0].head.name == candidate.head.name else "flavour"
+            archive.progress.say_once(f"{error}; trying another {another}")
 
 
 def key_of(candidate: Candidate) -> str:
@@ -177,17 +221,18 @@ def key_of(candidate: Candidate) -> str:
 
 def _choose(spec: Spec, archive: Archive) -> list[Candidate]:
     """The kernel that is meant; then, if no package was named, the other flavours of its version."""
-    def find(index: Index) -> list[Candidate]:
-        chosen = index.newest(spec.text) if spec.kind == "series" else index.exact(spec.text)
-        named = spec.kind == "exact" and spec.text != chosen.head.version
-        return [chosen] if named else [chosen, *index.twins(chosen)]
-
     # A version in an old index stays valid; only "the newest" may have changed.
-    index = archive.index(math.inf if spec.kind == "exact" else FRESH_FOR)
+    index = archive.index(spec, math.inf if spec.kind == "exact" else FRESH_FOR)
     try:
-        return find(index)
+        return _candidates(spec, index)
     except SpecError:
-        return find(archive.index(RECENT))
+        return _candidates(spec, archive.index(max_age=RECENT))
+
+
+def _candidates(spec: Spec, index: Index) -> list[Candidate]:
+    chosen = index.find(spec)
+    named = spec.kind == "exact" and spec.text != chosen.head.version
+    return [chosen] if named else [chosen, *index.twins(chosen)]
 
 
 def _from_cache(spec: Spec, archive: Archive, flavour: str = "") -> Kernel | None:

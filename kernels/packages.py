@@ -8,26 +8,25 @@ import functools
 import json
 import os
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.errors import SpecError
-from kernels.apt import Apt
+from kernels.grammar import Spec
 
 NAME = re.compile(r"linux-(?P<part>image|binary-unsigned|binary|modules)-(?P<release>\d\S*?-(?P<flavour>"
                   r"(?:cloud-|rt-)?amd64))(?P<unsigned>-unsigned)?")
+FLAVOUR = re.compile(r"-(?:cloud-|rt-)?amd64$")
 PartKey = tuple[tuple[int, ...] | int, ...]
 VersionKey = tuple[int, PartKey, PartKey]
-STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\n)*")
 
 
 @dataclass(frozen=True)
 class Package:
     """One binary package of one suite; size in bytes, sha256 in hexadecimal.
 
-    A package that is still in the archive but no longer in the index has size 0 and no sha256.
+    A package that is still in the archive but no longer in the index has size 0 and no sha256. `path` is in the archive, empty if unknown.
     """
 
     name: str
@@ -36,6 +35,7 @@ class Package:
     size: int
     sha256: str
     depends: tuple[str, ...]
+    path: str = ""
 
     @property
     def release(self) -> str:
@@ -57,8 +57,8 @@ class Package:
 
     @property
     def pool_path(self) -> str:
-        """The archive's path of a package built from the source package linux."""
-        return f"pool/main/l/linux/{self.name}_{self.version.rpartition(':')[2]}_amd64.deb"
+        """Its path in the archive; if unknown, that of a package built from the source package linux."""
+        return self.path or f"pool/main/l/linux/{self.name}_{self.version.rpartition(':')[2]}_amd64.deb"
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,17 @@ class Index:
     """The known kernel packages, kept in a small file beside apt's lists.
 
     `updated` is in seconds since the epoch; `failed` maps missing suites to reasons; `origin` identifies the sources.
+    `unread` maps the suites whose lists were not fetched to their kernels by release and version; none if they are unknown.
     """
 
-    def __init__(self, packages: Iterable[Package], updated: float, failed: dict[str, str], origin: str = ""):
-        self.packages, self.updated, self.failed, self.origin = list(packages), updated, failed, origin
+    def __init__(self, packages: Iterable[Package], updated: float, failed: dict[str, str], origin: str = "",
+                 unread: dict[str, list[tuple[str, str]]] | None = None):
+        self.packages, self.updated, self.failed, self.origin, self.unread = list(packages), updated, failed, origin, unread or {}
+
+    def extended(self, packages: Iterable[Package], suites: Iterable[str], failed: dict[str, str]) -> "Index":
+        """This index with the packages of suites that were unread."""
+        unread = {suite: kernels for suite, kernels in self.unread.items() if suite not in suites}
+        return Index([*self.packages, *packages], self.updated, self.failed | failed, self.origin, unread)
 
     @functools.cached_property
     def candidates(self) -> list[Candidate]:
@@ -133,6 +140,41 @@ class Index:
                             f"{_nearest(name.removeprefix('linux-image-'), self.candidates)}")
         return (usual or fitting)[-1]
 
+    def find(self, spec: Spec) -> Candidate:
+        """The kernel that a specification means. Raises SpecError if there is none."""
+        return self.newest(spec.text) if spec.kind == "series" else self.exact(spec.text)
+
+    def serves(self, wanted: Spec | str | None) -> bool:
+        """Whether something that is wanted (see `needs`) is known, if not necessarily the best of it."""
+        if not isinstance(wanted, Spec):
+            return wanted not in self.unread
+        try:
+            return bool(self.find(wanted))
+        except SpecError:
+            return False
+
+    def needs(self, wanted: Spec | str | None) -> list[str]:
+        """The suites to read for a specification, for one suite, or for everything (None).
+
+        For a specification those that may hold its kernel, or one that is better than the best known, the likeliest first: once
+        that is read, the others may not be needed.
+        """
+        if not isinstance(wanted, Spec):
+            return [suite for suite in self.unread if wanted in (None, suite)]
+        best = self.find(wanted) if self.serves(wanted) else None
+        named = wanted.kind == "exact" and best is not None and wanted.text != best.head.version
+        found = {}
+        for suite, kernels in self.unread.items():
+            better = [debian_version_key(version) for release, version in kernels
+                      if _means(wanted, release, version) and _may_be_better(version, best, named)]
+            if better or not kernels:
+                found[suite] = (not kernels, max(better, default=debian_version_key("0")))
+        return sorted(found, key=lambda suite: found[suite], reverse=True)
+
+    def holders(self, version: str) -> list[str]:
+        """The unread suites that may hold a kernel of this version."""
+        return [suite for suite, kernels in self.unread.items() if not kernels or version in dict(kernels).values()]
+
     def twins(self, chosen: Candidate) -> list[Candidate]:
         """Other packages of the same version, signed and not realtime, best first."""
         return [candidate for candidate in reversed(self.candidates) if candidate.head.version == chosen.head.version
@@ -142,7 +184,7 @@ class Index:
         """Write the index to a file atomically."""
         temporary = path.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"updated": self.updated, "failed": self.failed, "origin": self.origin,
-                                         "packages": [asdict(package) for package in self.packages]}))
+                                         "unread": self.unread, "packages": [asdict(package) for package in self.packages]}))
         temporary.replace(path)
 
     @classmethod
@@ -151,26 +193,29 @@ class Index:
         try:
             saved = json.loads(path.read_bytes())
             packages = [Package(**{**entry, "depends": tuple(entry["depends"])}) for entry in saved["packages"]]
-            return cls(packages, saved["updated"], saved["failed"], saved["origin"])
+            unread = {suite: [(release, version) for release, version in kernels] for suite, kernels in saved["unread"].items()}
+            return cls(packages, saved["updated"], saved["failed"], saved["origin"], unread)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
-def read_index(apt: Apt, failed: dict[str, str]) -> Index:
-    """Read the kernel packages from the lists that apt has just verified; `failed` maps missing suites to reasons."""
-    packages = []
-    for suite, path in apt.lists().items():
-        for match in STANZA.finditer(apt.read_list(path)):
-            fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", match[0].decode()))
-            if NAME.fullmatch(fields["Package"]):
-                depends = tuple(re.findall(r"\blinux-(?:image|binary|modules)-[^\s,|(]+", fields.get("Depends", "")))
-                packages.append(Package(fields["Package"], fields["Version"], suite, int(fields["Size"]),
-                                        fields["SHA256"], depends))
-    return Index(packages, time.time(), failed, apt.origin)
+def _means(spec: Spec, release: str, version: str) -> bool:
+    """Whether a specification may mean a kernel of this version, whatever the flavours of the specification and of `release`."""
+    if spec.kind == "series":
+        return in_series(version, spec.text)
+    parts = NAME.fullmatch(spec.text)
+    return spec.text == version or FLAVOUR.sub("", parts["release"] if parts else spec.text) == FLAVOUR.sub("", release)
+
+
+def _may_be_better(version: str, best: Candidate | None, named: bool) -> bool:
+    """Whether a suite with this version may hold a kernel that ranks above `best`; one whose flavour is named has no other flavours."""
+    if best is None or best.head.version == version:
+        return best is None or not best.head.signed or not (named or best.head.flavour == "cloud-amd64")
+    return debian_version_key(version) > debian_version_key(best.head.version)
 
 
 def _parsed(name: str) -> re.Match[str]:
-    """The parts of a name that read_index() or _unlisted() has taken for a kernel package's."""
+    """The parts of a name that kernels.lists or _unlisted() has taken for a kernel package's."""
     parts = NAME.fullmatch(name)
     assert parts, name
     return parts

@@ -15,6 +15,8 @@ RELEASES = ("bullseye", "bookworm", "trixie")
 TESTING = ("forky", "sid", "experimental")
 ALIASES = ("oldoldstable", "oldstable", "stable", "testing", "unstable", "buster")
 MAIN_SUITES = (*(f"{release}{pocket}" for release in RELEASES for pocket in ("", "-updates", "-backports")), *TESTING)
+# The suites with all packages of a release. The list of each takes some 10 MB, that of any other suite less than 0.5 MB.
+LARGE = (*RELEASES, "forky", "sid")
 SECURITY_SUITES = tuple(f"{release}-security" for release in RELEASES)
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.pgp", "/usr/share/keyrings/debian-archive-keyring.gpg")
 
@@ -28,10 +30,10 @@ class Source:
     components: tuple[str, ...] = ("main",)
     signed_by: str | None = None
 
-    def stanza(self, suite: str) -> str:
-        """This source for one suite, main and amd64 only, in deb822 format."""
+    def stanza(self, suite: str, target: str = "") -> str:
+        """This source for one suite, main and amd64 only, in deb822 format; of apt's index targets only `target`, if given."""
         lines = ["Types: deb", f"URIs: {' '.join(self.uris)}", f"Suites: {suite}", "Components: main",
-                 "Architectures: amd64"]
+                 "Architectures: amd64", *([f"Targets: {target}"] if target else [])]
         if self.signed_by:
             # An embedded key takes several lines and starts on a new one.
             lines.append(f"Signed-By:{chr(10) if chr(10) in self.signed_by else ''} {self.signed_by}")

@@ -2,20 +2,24 @@
 
 import contextlib
 import functools
+import gzip
 import hashlib
 import http.server
 import os
 import random
+import re
 import socketserver
 import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
 
 SUITE = "bookworm"
+FILLER = f"Package: {{name}}\nVersion: 1\nArchitecture: amd64\nDescription: {'x' * 1000}\nFilename: none\nSize: 1\nSHA256: {'0' * 64}\n\n"
+MODULES = "Package: net-modules-{release}-di\nSource: linux\nVersion: {version}\nArchitecture: amd64\nKernel-Version: {release}\n\n"
 
 
 def write_image(path: Path, release: str, size: int = 65536, seed: int = 0) -> Path:
@@ -68,13 +72,15 @@ def configure(tmp_path, monkeypatch, sources: str) -> None:
 class DebianArchive:
     """The archive in a directory, and what the server does instead of serving properly, in `mood`.
 
-    Moods: "well", "silent" (accepts and never answers), "slow" (packages trickle), "short" (packages end early),
-    "other" (packages of the same size with other contents).
+    Moods: "well", "silent" (accepts and never answers), "slow" (packages and lists trickle), "short" (packages end early),
+    "other" (packages of the same size with other contents). `resumed` has the name and the first byte of what was not sent
+    from the beginning.
     """
 
     def __init__(self, root: Path):
-        self.root, self.mood, self.requests = root, "well", []
+        self.root, self.mood, self.requests, self.resumed = root, "well", [], []
         self.pool = root / "debian/pool"
+        self._second = int(time.time()) - 10000
         self.gnupg = root / "gnupg"
         self.gnupg.mkdir(mode=0o700)
         self._gpg("--quick-gen-key", "kdrift tests", "ed25519", "sign", "never")
@@ -108,20 +114,36 @@ class DebianArchive:
         tree.mkdir(parents=True)
         write_deb(self.pool, name, "1.0", tree, depends)
 
-    def publish(self) -> None:
-        """Write and sign the index of what is in the pool."""
-        suite = self.root / "debian/dists" / SUITE
-        packages = suite / "main/binary-amd64/Packages"
-        packages.parent.mkdir(parents=True, exist_ok=True)
-        packages.write_text("".join(self._stanza(deb) for deb in sorted(self.pool.glob("*.deb"))))
-        digest = hashlib.sha256(packages.read_bytes()).hexdigest()
-        (suite / "Release").write_text(
-            f"Origin: kdrift\nSuite: {SUITE}\nCodename: {SUITE}\nArchitectures: amd64\nComponents: main\n"
-            f"Date: {formatdate(usegmt=True)}\n"
-            f"SHA256:\n {digest} {packages.stat().st_size} main/binary-amd64/Packages\n")
-        (suite / "InRelease").unlink(missing_ok=True)
-        self._gpg("--clearsign", "-o", str(suite / "InRelease"), str(suite / "Release"))
-        (suite / "Release").unlink()
+    def publish(self, suite: str = SUITE, packages: str = "*", installer: Sequence[tuple[str, str]] = (), fillers: int = 0,
+                moved: str = "pool") -> None:
+        """Write and sign the index of a suite: what in the pool has a name like `packages`, and `fillers` packages that are not there.
+
+        `installer`: release and version of the kernels that the installer's list names; without any there is no such list.
+        `moved`: the directory where the list says that the packages are.
+        """
+        directory = self.root / "debian/dists" / suite
+        stanzas = [self._stanza(deb, moved) for deb in sorted(self.pool.glob(f"{packages}.deb"))]
+        stanzas += [FILLER.format(name=f"filler-{number}") for number in range(fillers)]
+        lists = {"main/binary-amd64/Packages": "".join(stanzas)}
+        if installer:
+            lists["main/debian-installer/binary-amd64/Packages"] = "".join(
+                MODULES.format(release=release, version=version) for release, version in installer)
+        if (old := directory / "main/binary-amd64/Packages").exists():
+            lists |= self._patch(old, "".join(stanzas))
+        entries = ""
+        for name, text in lists.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_text(text)
+            entries += f" {hashlib.sha256(text.encode()).hexdigest()} {len(text)} {name}\n"
+        (directory / "Release").write_text(
+            f"Origin: kdrift\nSuite: {suite}\nCodename: {suite}\nArchitectures: amd64\nComponents: main\n"
+            f"Date: {formatdate(usegmt=True)}\nSHA256:\n{entries}")
+        (directory / "InRelease").unlink(missing_ok=True)
+        self._gpg("--clearsign", "-o", str(directory / "InRelease"), str(directory / "Release"))
+        (directory / "Release").unlink()
+        # Each in a second of its own: a client asks for what was modified since the second of its copy.
+        self._second += 1
+        os.utime(directory / "InRelease", (self._second, self._second))
 
     @contextlib.contextmanager
     def serve(self) -> Iterator[str]:
@@ -150,10 +172,19 @@ class DebianArchive:
         """End the agent that gpg has started for the key."""
         subprocess.run(["gpgconf", "--kill", "all"], env={**os.environ, "GNUPGHOME": str(self.gnupg)}, check=True)
 
-    def _stanza(self, deb: Path) -> str:
+    def _stanza(self, deb: Path, directory: str) -> str:
         control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True).stdout
-        return (f"{control.strip()}\nFilename: pool/{deb.name}\nSize: {deb.stat().st_size}\n"
+        return (f"{control.strip()}\nFilename: {directory}/{deb.name}\nSize: {deb.stat().st_size}\n"
                 f"SHA256: {hashlib.sha256(deb.read_bytes()).hexdigest()}\n\n")
+
+    def _patch(self, old: Path, new: str) -> dict[str, str]:
+        """Write the difference to the published list; returns the index of differences, by its name."""
+        patch = subprocess.run(["diff", "--ed", old, "-"], input=new, capture_output=True, text=True).stdout.encode()
+        old.with_name("Packages.diff").mkdir(exist_ok=True)
+        old.with_name("Packages.diff").joinpath("1.gz").write_bytes(gzip.compress(patch))
+        sums = [f"{hashlib.sha256(data).hexdigest()} {len(data)}" for data in (new.encode(), old.read_bytes(), patch, gzip.compress(patch))]
+        return {"main/binary-amd64/Packages.diff/Index": f"SHA256-Current: {sums[0]}\nSHA256-History:\n {sums[1]} 1\n"
+                f"SHA256-Patches:\n {sums[2]} 1\nSHA256-Download:\n {sums[3]} 1.gz\n"}
 
     def _gpg(self, *arguments: str) -> bytes:
         line = ["gpg", "--homedir", str(self.gnupg), "--batch", "--quiet", "--passphrase", "", *arguments]
@@ -170,6 +201,29 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             time.sleep(0.05)
         super().do_GET()
 
+    def send_head(self):
+        """As a real mirror: the rest of a file, if the client has the beginning of this version of it."""
+        path = Path(self.translate_path(self.path))
+        start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not start or not path.is_file() or self.headers["If-Range"] != self.date_time_string(path.stat().st_mtime):
+            return super().send_head()
+        first, size = int(start[1]), path.stat().st_size
+        if first >= size:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{size}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return None
+        self.server.archive.resumed.append((path.name, first))
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+        self.send_header("Content-Length", str(size - first))
+        self.send_header("Last-Modified", self.headers["If-Range"])
+        self.end_headers()
+        file = path.open("rb")
+        file.seek(first)
+        return file
+
     def copyfile(self, source, outputfile) -> None:
         archive, data = self.server.archive, source.read()
         package = self.path.endswith(".deb")
@@ -182,7 +236,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         step = 65536
         for start in range(0, len(data), step):
             outputfile.write(data[start:start + step])
-            if package and archive.mood == "slow":
+            if archive.mood == "slow":
                 time.sleep(0.05)
 
     def log_message(self, *_arguments) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def signed(tmp_path_factory):
         archive.add_split_kernel("7.2.1-cloud-amd64", "7.2.1-1")
         archive.add_package("python3", depends="python3.11")
         archive.add_package("python3.11")
-        archive.publish()
+        archive.publish(fillers=2000)
         yield archive
 
 
@@ -57,6 +58,7 @@ def archive(signed, tmp_path, monkeypatch):
     """The archive, served well, and named in the apt configuration of the machine."""
     signed.mood = "well"
     signed.requests.clear()
+    signed.resumed.clear()
     with signed.serve() as address:
         configure(tmp_path, monkeypatch, f"deb [signed-by={signed.keyring}] {address} bookworm main\n")
         yield signed
@@ -75,6 +77,17 @@ def wait_for_the_end_of(root: Path) -> None:
     while left := [line for path in Path("/proc").glob("[0-9]*/cmdline") if str(root).encode() in (line := read(path))]:
         assert time.monotonic() < deadline, left
         time.sleep(0.02)
+
+
+def end_at(parts: Callable[[], list[Path]], size: int, end: signal.Signals) -> None:
+    """Run PROGRAM until one of the files has `size` bytes, then end it."""
+    line = [sys.executable, "-c", PROGRAM, "6.1"]
+    with subprocess.Popen(line, stderr=subprocess.DEVNULL, cwd=ROOT, preexec_fn=heed_interrupts) as process:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size > size for path in parts()):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(end)
 
 
 def read(path: Path) -> bytes:
@@ -235,24 +248,35 @@ def test_archive_that_is_down_costs_one_line_and_leaves_the_other_usable(archive
     assert len(skipped) == 1 and "bullseye-security, bookworm-security, trixie-security" in skipped[0]
 
 
-def test_killed_download_is_taken_up_again(archive, cache):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_download_goes_on_where_it_ended(archive, cache, end):
+    """On SIGINT kdrift ends apt; on SIGKILL it cannot. Half a file may be hundreds of megabytes."""
     archive.mood = "slow"
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, "6.1"], stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-        downloads = cache.area("apt") / "downloads"
-        deadline = time.monotonic() + 60
-        while not any(path.stat().st_size > 500_000 for path in downloads.glob("*/*")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    downloads = cache.area("apt") / "downloads"
+    end_at(lambda: list(downloads.glob("*/*")), 500_000, end)
     wait_for_the_end_of(cache.root)
     assert list(cache.area("kernels").iterdir()) == []
-    assert any((cache.root / "tmp").glob("*.lock"))
+    assert any((cache.root / "tmp").glob("*.lock")) is (end == signal.SIGKILL)
 
     archive.mood = "well"
     with Cache() as second:
         assert resolve("6.1", second, progress=Lines()).vmlinuz.stat().st_size == 4_000_000
         assert list((second.root / "tmp").iterdir()) == []
+    [(name, first)] = archive.resumed
+    assert name.startswith(f"linux-image-{RELEASE}_") and first >= 500_000
     assert list(downloads.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_package_list_goes_on_where_it_ended(archive, cache, end):
+    archive.mood = "slow"
+    end_at(lambda: list(cache.area("apt").glob("whole-*/partial/*_Packages*")), 500_000, end)
+    wait_for_the_end_of(cache.root)
+
+    archive.mood = "well"
+    assert resolve("6.1", cache, progress=Lines()).version == VERSION
+    [first] = [first for name, first in archive.resumed if name == "Packages"]
+    assert first >= 500_000
 
 
 def test_interrupt_ends_apt_too(archive, cache):
@@ -266,12 +290,27 @@ def test_interrupt_ends_apt_too(archive, cache):
     wait_for_the_end_of(cache.root)
 
 
-def test_remains_of_the_right_size_are_not_taken_for_the_package(archive, cache):
+def test_connection_that_ends_leaves_what_came(archive, cache):
+    archive.mood = "short"
+    with pytest.raises(FetchError, match="Remote end closed connection"):
+        resolve("6.1", cache, progress=Lines())
+    archive.mood, archive.resumed = "well", []
+
+    assert resolve("6.1", cache, progress=Lines()).vmlinuz.stat().st_size == 4_000_000
+    [(name, first)] = archive.resumed
+    assert name.startswith(f"linux-image-{RELEASE}_") and first > 1_000_000
+
+
+@pytest.mark.parametrize("length", [1_000_000, None, 6_000_000])
+def test_remains_are_not_taken_for_the_package(archive, cache, length):
+    """Of any length (None: the package's), with the time of the mirror's file."""
     apt = debian.Archive(cache, progress=Lines())
     package = apt.index().newest("6.1").head
-    directory = cache.area("apt") / "downloads" / package.sha256[:16]
-    directory.mkdir(parents=True)
-    (directory / f"{package.name}_{package.version}_amd64.deb").write_bytes(bytes(package.size))
+    part = cache.area("apt") / "downloads" / package.sha256[:16] / f"{package.name}_{package.version}_amd64.deb"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(length or package.size))
+    modified = (archive.pool / part.name).stat().st_mtime
+    os.utime(part, (modified, modified))
 
     assert resolve("6.1", cache, progress=Lines()).vmlinuz.stat().st_size == 4_000_000
 
