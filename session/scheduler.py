@@ -8,8 +8,8 @@ from xdist.workermanage import WorkerController
 
 from session.places import Place
 
-LEAST = 100                                 # tests: a machine takes as long to start as some twenty tests
-PER_SLOT = 3                                # shards, so that all slots end at about the same time
+LEAST = 80                                  # tests: a machine takes as long to start as some twenty tests
+PER_SLOT = 2                                # shards, so that all slots end at about the same time
 UNKNOWN = 0.2                               # seconds that a test takes which has never run here
 
 
@@ -31,22 +31,21 @@ class Shard:
 
 
 def cut(tests: Sequence[str], slots: int, last: Sequence[str] = ()) -> list[list[str]]:
-    """Cut tests into shards of whole files, of equal size unless one file has more tests; for one slot there is one shard.
+    """Cut tests into shards of whole files, of about the same size; for one slot there is one shard.
 
     What a shard holds depends on the selected tests and the number of slots alone, so that a test meets the same tests before it in each
     run.  Those in `last` end each shard, as they are about the others; alone they are a shard.
     """
-    most = len(tests) if slots == 1 else max(LEAST, -(-len(tests) // (PER_SLOT * slots)))
-    shards: list[list[str]] = []
+    count = 1 if slots == 1 else min(PER_SLOT * slots, -(-len(tests) // LEAST))
+    shards: list[list[str]] = [[] for _ in range(count)]
     files: dict[str, list[str]] = {}
     for test in tests:
         files.setdefault(test.partition("::")[0], []).append(test)
+    before = 0
     for file in files.values():
-        if shards and len(shards[-1]) + len(file) <= most:
-            shards[-1] += file
-        else:
-            shards.append(file)
-    return [[*shard, *last] for shard in shards or [[]] if shard or last]
+        shards[int((before + len(file) / 2) * count / len(tests))] += file
+        before += len(file)
+    return [[*shard, *last] for shard in shards if shard] or [list(last)] * bool(last)
 
 
 def shuffle(tests: Sequence[str], last: Sequence[str], seed: int) -> list[list[str]]:

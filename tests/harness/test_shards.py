@@ -70,13 +70,14 @@ def test_each_test_is_in_one_shard_in_order_and_last_ones_end_each(sizes, slots,
 
 @ALIKE
 @given(sizes, slots)
-def test_a_shard_has_whole_files_and_no_more_than_its_share_unless_one_file_has_more(sizes, slots):
+def test_shards_have_whole_files_and_differ_by_no_more_than_the_largest(sizes, slots):
     shards = cut(node_ids(sizes), slots)
-    share = max(LEAST, math.ceil(sum(sizes) / (PER_SLOT * slots)))
+    most = min(PER_SLOT * slots, math.ceil(sum(sizes) / LEAST))
+    assert len(shards) <= most
     files = [test.partition("::")[0] for shard in shards for test in dict.fromkeys(each.partition("::")[0] for each in shard)]
     assert len(files) == len(set(files)) == len(sizes)
     for shard in shards:
-        assert slots == 1 or len(shard) <= share or len({test.partition("::")[0] for test in shard}) == 1
+        assert slots == 1 or len(shard) <= sum(sizes) / most + max(sizes)
 
 
 @ALIKE
