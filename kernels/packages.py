@@ -148,10 +148,13 @@ class Index:
         """Whether something that is wanted (see `needs`) is known, if not necessarily the best of it."""
         if not isinstance(wanted, Spec):
             return wanted not in self.unread
+        return self._best(wanted) is not None
+
+    def _best(self, spec: Spec) -> Candidate | None:
         try:
-            return bool(self.find(wanted))
+            return self.find(spec)
         except SpecError:
-            return False
+            return None
 
     def needs(self, wanted: Spec | str | None) -> list[str]:
         """The suites to read for a specification, for one suite, or for everything (None).
@@ -161,7 +164,7 @@ class Index:
         """
         if not isinstance(wanted, Spec):
             return [suite for suite in self.unread if wanted in (None, suite)]
-        best = self.find(wanted) if self.serves(wanted) else None
+        best = self._best(wanted)
         named = wanted.kind == "exact" and best is not None and wanted.text != best.head.version
         found = {}
         for suite, kernels in self.unread.items():

@@ -209,7 +209,7 @@ class KernelSession(DSession):
         """A kernel's tests, as its machines run them."""
         seed = self.config.option.shuffle
         slots = sum(place.slots for place in self.places if run.number in place.kernels)
-        return shuffle(tests, last, seed) if seed else cut(tests, max(1, slots), last)
+        return shuffle(tests, last, seed) if seed else cut(tests, slots, last)
 
     @pytest.hookimpl
     def pytest_runtestloop(self) -> bool:

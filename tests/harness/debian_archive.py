@@ -8,6 +8,7 @@ import http.server
 import os
 import random
 import re
+import shutil
 import socketserver
 import struct
 import subprocess
@@ -16,6 +17,10 @@ import time
 from collections.abc import Iterator, Sequence
 from email.utils import formatdate
 from pathlib import Path
+
+import pytest
+
+from kernels.cache import Cache
 
 SUITE = "bookworm"
 FILLER = f"Package: {{name}}\nVersion: 1\nArchitecture: amd64\nDescription: {'x' * 1000}\nFilename: none\nSize: 1\nSHA256: {'0' * 64}\n\n"
@@ -67,6 +72,23 @@ def configure(tmp_path, monkeypatch, sources: str) -> None:
                                        f'Dir::Etc::sourceparts "{tmp_path}/parts";\n')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     monkeypatch.delenv("KDRIFT_MIRROR", raising=False)
+
+
+@contextlib.contextmanager
+def new_archive(directory: Path) -> Iterator["DebianArchive"]:
+    """An empty archive. The test is skipped where nothing can be signed."""
+    if not shutil.which("gpg"):
+        pytest.skip("gpg (package gpg) is needed to sign an archive for the test")
+    with contextlib.closing(DebianArchive(directory)) as archive:
+        yield archive
+
+
+@contextlib.contextmanager
+def own_cache(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cache]:
+    """An empty cache, which says nothing."""
+    monkeypatch.setenv("KDRIFT_CACHE", str(directory / "cache"))
+    with Cache(say=lambda line: None) as cache:
+        yield cache
 
 
 class DebianArchive:

@@ -17,7 +17,7 @@ from kernels import debian
 from kernels.cache import Cache
 from kernels.progress import Reporter
 from kernels.spec import FetchError, SpecError, resolve
-from tests.harness.debian_archive import DebianArchive, configure
+from tests.harness.debian_archive import configure, new_archive, own_cache
 from tests.harness.sessions import heed_interrupts
 
 ROOT = Path(__file__).parents[2]
@@ -39,10 +39,7 @@ class Lines(Reporter):
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
-    if not shutil.which("gpg"):
-        pytest.skip("gpg (package gpg) is needed to sign an archive for the test")
-    archive = DebianArchive(tmp_path_factory.mktemp("archive"))
-    with contextlib.closing(archive):
+    with new_archive(tmp_path_factory.mktemp("archive")) as archive:
         archive.add_kernel(RELEASE, VERSION, size=4_000_000)
         archive.add_kernel("6.1.0-8-cloud-amd64", "6.1.98-1")
         archive.add_kernel("6.1.0-9-amd64", VERSION)
@@ -66,8 +63,7 @@ def archive(signed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
-    with Cache(say=lambda line: None) as cache:
+    with own_cache(tmp_path, monkeypatch) as cache:
         yield cache
 
 

@@ -1,6 +1,5 @@
 """Which package lists of the Debian archive are fetched for a kernel: few, and never another kernel than with all of them."""
 
-import contextlib
 import json
 import shutil
 
@@ -9,9 +8,8 @@ import pytest
 from cli.__main__ import main
 from common.errors import FetchError, SpecError
 from kernels import debian
-from kernels.cache import Cache
 from kernels.spec import resolve
-from tests.harness.debian_archive import DebianArchive, configure
+from tests.harness.debian_archive import DebianArchive, configure, new_archive, own_cache
 from tests.harness.test_apt import Lines
 
 OLD, SECURE, TRIXIE, SID = "6.1.0-8-cloud-amd64", "6.1.0-9-cloud-amd64", "6.12.7-cloud-amd64", "7.2.1-cloud-amd64"
@@ -21,10 +19,7 @@ PACKAGES = {"bookworm": f"*{OLD}*", "bookworm-security": f"*{SECURE}*", "trixie"
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory):
-    if not shutil.which("gpg"):
-        pytest.skip("gpg (package gpg) is needed to sign an archive for the test")
-    archive = DebianArchive(tmp_path_factory.mktemp("archive"))
-    with contextlib.closing(archive):
+    with new_archive(tmp_path_factory.mktemp("archive")) as archive:
         archive.add_kernel(OLD, "6.1.98-1")
         archive.add_kernel(SECURE, "6.1.99-1")
         archive.add_kernel("6.1.0-10-cloud-amd64", "6.1.100-1")
@@ -50,8 +45,7 @@ def archive(signed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
-    with Cache(say=lambda line: None) as cache:
+    with own_cache(tmp_path, monkeypatch) as cache:
         yield cache
 
 
