@@ -79,6 +79,19 @@ def press(page, key: str) -> str:
     return page.evaluate("document.activeElement.getAttribute('href')")
 
 
+def click(page, link) -> None:
+    """Open a test's dialog by its link: the click changes the address, and the dialog follows in an event of its own."""
+    link.click()
+    page.wait_for_selector("dialog[open]")
+
+
+def close(page) -> None:
+    """Close the dialog. The focus is back and the address is the page's own when this returns."""
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog", state="hidden")
+    page.wait_for_url(lambda url: "#" not in url)
+
+
 def test_every_sign_is_reached_and_opened_by_keyboard(open_page):
     page = open_page(kernels(3, 12))
     page.get_by_placeholder("filter tests").focus()
@@ -95,8 +108,7 @@ def test_every_sign_is_reached_and_opened_by_keyboard(open_page):
             page.keyboard.press("Enter")
             page.wait_for_selector("dialog[open]")
             assert page.locator("dialog .id").inner_text() == unquote(sign).partition("/")[2]
-            page.keyboard.press("Escape")
-            page.wait_for_selector("dialog", state="hidden")
+            close(page)
             assert page.evaluate("document.activeElement.getAttribute('href')") == sign
             if (following := press(page, "ArrowRight")) == sign:
                 break
@@ -118,9 +130,9 @@ def test_the_page_never_scrolls_sideways(open_page, width):
     assert page.evaluate(TOO_WIDE, "body") == []
 
     for sign in ("failed[href*=promise]", "failed[href*=test_y]", "known"):
-        page.locator(f"#matrix a.sign.{sign}").first.click()
+        click(page, page.locator(f"#matrix a.sign.{sign}").first)
         assert page.evaluate(TOO_WIDE, "dialog") == []
-        page.keyboard.press("Escape")
+        close(page)
 
 
 def test_the_page_opens_within_a_second(open_page):
@@ -137,7 +149,7 @@ def test_the_page_opens_within_a_second(open_page):
 def test_hostile_text_stays_text(open_page):
     """Nothing that a test printed becomes an element; control characters and marks of direction are made visible."""
     page = open_page([hostile_kernel(), hostile_kernel()], validate=True)
-    page.locator("#matrix a.sign").first.click()
+    click(page, page.locator("#matrix a.sign").first)
     page.locator("dialog details").evaluate_all("boxes => boxes.forEach(box => { box.open = true })")
     page.wait_for_selector("dialog >> text=Cannot draw this capture")
 
@@ -211,10 +223,9 @@ def test_an_address_leads_to_its_test(open_page):
         "\N{MULTIPLICATION SIGN}",
     ]
 
-    page.keyboard.press("Escape")
+    close(page)
 
     assert page.evaluate("document.activeElement.getAttribute('href')") == FAILED
-    page.wait_for_url(lambda url: "#" not in url)
 
 
 def test_a_capture_is_drawn_as_a_ladder(open_page):
@@ -272,7 +283,7 @@ def test_each_kind_of_change_stands_there_once_with_all_its_tests(open_page):
     tests = section.locator("details details li a.test")
     tests.first.wait_for()
     assert f"({tests.count()} tests)" in kinds[0]
-    tests.first.click()
+    click(page, tests.first)
     assert page.locator("dialog[open] .id").count() == 1
 
 
