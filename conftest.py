@@ -1,12 +1,14 @@
 """Where pytest meets the suite: options, the kernels, the private namespaces, the report."""
 import argparse
+from collections import Counter
 
 import pytest
 
 pytest_plugins = ["fixtures.options", "fixtures.net", "fixtures.measure", "fixtures.clock", "fixtures.evidence", "fixtures.promise",
                   "fixtures.audit", "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell",
-                  "fixtures.chance", "fixtures.naming"]
+                  "fixtures.chance", "fixtures.naming", "fixtures.table"]
 ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
+SHARE = 6                                   # of the rows of tables one in so many runs by default
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 
@@ -79,3 +81,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if (chosen := getattr(config, "workerinput", {}).get("tests")) is not None:     # by a session with kernels
         found = {item.nodeid: item for item in items}
         items[:] = [found[name] for name in chosen if name in found]
+    elif (config.option.tables or ("all" if config.option.validate else "some")) == "some":
+        leave_out_of_tables(config, items)
+
+
+def leave_out_of_tables(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect all rows of a table but every SHARE-th of each test function; those that were named by their ids stay."""
+    named = [argument.rpartition("/")[2] for argument in config.args if "[" in argument]
+    rows: Counter[str] = Counter()
+    left = []
+    for item in items:
+        if item.get_closest_marker("table"):
+            function = item.nodeid.partition("[")[0]
+            if rows[function] % SHARE and item.nodeid.rpartition("/")[2] not in named:
+                left.append(item)
+            rows[function] += 1
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]

@@ -1,6 +1,6 @@
 """What changed between two kernels: the differences of all tests' traffic, grouped into kinds, each change once.
 
-Behaviour: a packet, a time or a count differs. Vocabulary: only one of the kernels has a counter or a log line.
+Behaviour: a table's cell, a packet, a time or a count differs. Vocabulary: only one of the kernels has a counter or a log line.
 """
 import re
 from collections import Counter, defaultdict
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
+from report import traffic
 from report.expected import Explanation
 from report.folding import fold
-from report.kinds import COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, fields, noun, topic, words
+from report.kinds import CELL, COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, fields, noun, topic, words
 from report.results import KernelResult
 from report.traffic import SECONDS, differences
 
@@ -132,14 +133,16 @@ def _renamed(found: list[Move]) -> list[Move]:
 
 def _vocabulary(kernel: KernelResult) -> set[str]:
     """The counters that a kernel has and the lines that it logs, as topics."""
-    names = {name for test in kernel.tests for name in test.traffic if " counts " in name or name.startswith("the kernel logs: ")}
+    names = {name for test in kernel.tests for name in _without_cells(test.traffic) if " counts " in name or name.startswith("the kernel logs: ")}
     return {topic(name)[1] for name in names} | {f"counter {name}" for name in kernel.counters}
 
 
 def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known: Sequence[Set[str]]) -> list[Move]:
+    found = _cells(test, was, now)
+    was, now = _without_cells(was), _without_cells(now)
     moved = differences(was, now)
     forms = _forms(test, was, now, moved)
-    found = [move for move, _names in forms]
+    found += [move for move, _names in forms]
     done = {name for _move, names in forms for name in names}
     for name, text in moved.items():
         rank, what = topic(name)
@@ -152,6 +155,21 @@ def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known:
             direction = _DIRECTIONS[rank][by > 0]
         found.append(Move(test, rank, what, direction, abs(by), text))
     return found
+
+
+def _cells(test: str, was: Mapping[str, float], now: Mapping[str, float]) -> list[Move]:
+    """The cells of a table's row that showed something else."""
+    old, new = ({place: seen for place, _, seen in (name.partition(": ") for name in side if name.startswith(traffic.CELL))} for side in (was, now))
+    found = []
+    for place in old.keys() & new.keys():
+        if old[place] != new[place]:
+            text = f"{place.removeprefix(traffic.CELL)}: {old[place]} -> {new[place]}"
+            found.append(Move(test, CELL, text, "cell", 1, text))
+    return sorted(found)
+
+
+def _without_cells(side: Mapping[str, float]) -> dict[str, float]:
+    return {name: number for name, number in side.items() if not name.startswith(traffic.CELL)}
 
 
 def _forms(test: str, was: Mapping[str, float], now: Mapping[str, float], moved: Mapping[str, str]) -> list[tuple[Move, tuple[str, str]]]:

@@ -1,5 +1,6 @@
 """Fold each difference under its cause, so that one cause in a test is one line.
 
+- Each cell of a table that differs stands by itself.
 - Packets on the wire lead. In a test where some moved, a time follows from them, and so does each counter that moved by no more than
   they did: hosts count each packet where they send, forward and receive it. Octets follow whatever their number.
 - Among differences of one rank the kind with the most tests leads, explained kinds first (a greedy set cover). In a test where a
@@ -8,7 +9,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence, Set
 
-from report.kinds import COUNTER, FORM, LOG, PACKET, TIME, Move
+from report.kinds import CELL, COUNTER, FORM, LOG, PACKET, TIME, Move
 
 
 def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]], dict[str, Counter[str]]]:
@@ -21,10 +22,10 @@ def fold(found: Sequence[Move], explained: Set[str]) -> tuple[dict[str, set[str]
     for move in found:
         if move.rank in (PACKET, FORM):
             wire[move.test] += move.by
-    for ranks in ((PACKET, FORM), (TIME,), (COUNTER,), (LOG,)):
+    for ranks in ((CELL,), (PACKET, FORM), (TIME,), (COUNTER,), (LOG,)):
         mine = [move for move in found if move.rank in ranks]
         free = [move for move in mine if not _follows(move, wire)]
-        chosen = _cover(free, explained) if LOG not in ranks else _by_kind(free)
+        chosen = _by_kind(free) if ranks in ((CELL,), (LOG,)) else _cover(free, explained)
         leaders |= {kind: set(tests) for kind, tests in chosen.items()}
         for kind, tests in chosen.items():
             for test in tests:

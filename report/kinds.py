@@ -1,15 +1,17 @@
 """A difference of traffic in words that do not depend on the host, the address family, the size or the interface.
 
-A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`;
-changes.toml and chance.json name differences by these words.
+A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`, or
+a cell of a table, in whichever rows, with what it showed on both kernels, `cell: tcp.segments, SYN: RST -> nothing`; changes.toml and chance.json name differences by these words.
 """
 import re
 from typing import NamedTuple
 
+from report import traffic
 from report.traffic import SECONDS
 
-PACKET, FORM, TIME, COUNTER, LOG = range(5)     # most significant first
-MIRRORED = {"more": "fewer", "higher": "lower", "later": "earlier", "new": "gone", "other form": "other form", "reworded": "reworded"}
+CELL, PACKET, FORM, TIME, COUNTER, LOG = range(6)     # most significant first
+MIRRORED = {"more": "fewer", "higher": "lower", "later": "earlier", "new": "gone", "other form": "other form", "reworded": "reworded",
+            "cell": "cell"}
 MIRRORED |= {back: there for there, back in MIRRORED.items()}
 # The host and the control plane decide when a test's commands run; the shortest timers that tests wait for are longer.
 SHORTEST = 0.5                              # seconds
@@ -47,6 +49,8 @@ class Move(NamedTuple):
 
 def topic(name: str) -> tuple[int, str]:
     """The rank and the topic of a name from report.traffic.numbers()."""
+    if name.startswith(traffic.CELL):
+        return CELL, name.removeprefix(traffic.CELL)
     if name.startswith("the kernel logs: "):
         if " logs: audit: type=" in name:
             return LOG, "log audit: a record"
@@ -74,6 +78,8 @@ def fields(packet: str) -> tuple[str, tuple[str, ...]]:
 def words(kind: str) -> str:
     """A kind as a sentence."""
     direction, what = kind.split(": ", 1)
+    if direction == "cell":
+        return what
     if direction == "reworded":
         return "the kernel now logs '{}' instead of '{}'".format(*what.removeprefix("log ").split(", was ", 1))
     if what.startswith("log "):
@@ -89,4 +95,8 @@ def mirrored(kind: str) -> str:
     if direction == "reworded":
         new, _, old = what.removeprefix("log ").partition(", was ")
         return f"reworded: log {old}, was {new}"
+    if direction == "cell":
+        where, _, seen = what.partition(": ")
+        was, _, now = seen.partition(" -> ")
+        return f"cell: {where}: {now} -> {was}"
     return f"{MIRRORED[direction]}: {what}"

@@ -44,6 +44,20 @@ class Capture(TypedDict):
     cut: int
 
 
+class Cell(TypedDict):
+    """What one cell of a table showed. `row` and `column` name it, `rows` and `columns` say what they are; `expected` has the texts that
+    it may show, none if it is a measurement; `began` is in seconds since the epoch, on the kernel's clock."""
+
+    table: str
+    row: str
+    rows: str
+    column: str
+    columns: str
+    seen: str
+    expected: list[str]
+    began: float
+
+
 class Measurement(TypedDict):
     """A figure of a test; without a `tolerance` every difference counts."""
 
@@ -69,6 +83,7 @@ class TestResult:
     evidence: list[Evidence] = field(default_factory=list)
     captures: list[Capture] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
+    cells: list[Cell] = field(default_factory=list)         # of a table's row
     traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
     skip: str = ""                                          # of a skipped one, what lacks something: kernel or host
     attempts: list[str] = field(default_factory=list)       # outcomes of earlier runs in machines that ended early
@@ -156,6 +171,7 @@ class Collector:
             test.promise = next((value for name, value in properties if name == "promise"), "")
         if report.when == "teardown":
             test.measurements = [value for name, value in properties if name == "measurement"]
+            test.cells = [value for name, value in properties if name == "cell"]
             if counters := [value for name, value in properties if name == "counters"]:
                 self.counters[kernel] = counters[-1]
             test.traffic = next((numbers(**value) for name, value in properties if name == "traffic"), {})

@@ -31,11 +31,13 @@ _MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|
                     r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
 SECONDS = " at"                             # suffix of a name whose number is a time
+CELL = "cell "                              # prefix of a name that says what a table's cell showed
 
 
-def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: Sequence[str] = ()) -> dict[str, float]:
+def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: Sequence[str] = (),
+            cells: Sequence[Mapping[str, Any]] = ()) -> dict[str, float]:
     """By name: packets of each kind that a host sent, and the time of the last one in seconds since the first packet of all; its
-    counters; and lines of each kind that the kernel logged."""
+    counters; lines of each kind that the kernel logged; and what each cell of a table's row showed."""
     sent = sorted((frame for role, each in hosts.items() for frame in _frames(role, each["frames"])), key=lambda frame: frame.when)
     found: dict[str, float] = {}
     flows: dict[bytes, int] = {}
@@ -50,6 +52,8 @@ def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: 
     for line in log:
         name = f"the kernel logs: {_NUMBER.sub('#', line)}"
         found[name] = found.get(name, 0) + 1
+    for cell in cells:
+        found[f"{CELL}{cell['table']}, {cell['column']}: {cell['seen']}"] = 1
     return found
 
 
