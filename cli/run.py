@@ -116,7 +116,8 @@ class CommandLine:
         option.file_or_dir = [word for word in option.file_or_dir if not any(word is each for each in named)]
         # What pytest collects; without a word it is what pytest.ini says, or the directory below the project.
         config.args = option.file_or_dir or (config.getini("testpaths") if Path.cwd() == PROJECT else [str(Path.cwd())])
-        arguments = [word for word in config.invocation_params.args if not any(word is each for each in named)]
+        # The guests are told too: they record what is compared.
+        arguments = ["--validate", *(word for word in config.invocation_params.args if not any(word is each for each in named))]
         if not kernels and not option.keyword and not option.file_or_dir:
             option.keyword = DEFAULT_TESTS
             arguments += ["-k", DEFAULT_TESTS]

@@ -133,7 +133,8 @@ def _renamed(found: list[Move]) -> list[Move]:
 
 def _vocabulary(kernel: KernelResult) -> set[str]:
     """The counters that a kernel has and the lines that it logs, as topics."""
-    names = {name for test in kernel.tests for name in _without_cells(test.traffic) if " counts " in name or name.startswith("the kernel logs: ")}
+    names = {name for test in kernel.tests for name in _without_cells(test.traffic)
+             if " counts " in name or name.startswith("the kernel logs: ")}
     return {topic(name)[1] for name in names} | {f"counter {name}" for name in kernel.counters}
 
 
@@ -159,13 +160,15 @@ def _moves(test: str, was: Mapping[str, float], now: Mapping[str, float], known:
 
 def _cells(test: str, was: Mapping[str, float], now: Mapping[str, float]) -> list[Move]:
     """The cells of a table's row that showed something else."""
-    old, new = ({place: seen for place, _, seen in (name.partition(": ") for name in side if name.startswith(traffic.CELL))} for side in (was, now))
-    found = []
-    for place in old.keys() & new.keys():
-        if old[place] != new[place]:
-            text = f"{place.removeprefix(traffic.CELL)}: {old[place]} -> {new[place]}"
-            found.append(Move(test, CELL, text, "cell", 1, text))
-    return sorted(found)
+    old, new = _by_place(was), _by_place(now)
+    moved = [f"{place}: {seen} -> {new[place]}" for place, seen in old.items() if new.get(place, seen) != seen]
+    return [Move(test, CELL, text, "cell", 1, text) for text in moved]
+
+
+def _by_place(side: Mapping[str, float]) -> dict[str, str]:
+    """By table and column, what the cell showed."""
+    cells = (name.removeprefix(traffic.CELL).partition(": ") for name in side if name.startswith(traffic.CELL))
+    return {place: seen for place, _, seen in cells}
 
 
 def _without_cells(side: Mapping[str, float]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """A difference of traffic in words that do not depend on the host, the address family, the size or the interface.
 
 A kind is a direction and a topic, `more: tcp S`, `higher: counter Tcp.RetransSegs`, `gone: log IPv6: IFACE: link becomes ready`, or
-a cell of a table, in whichever rows, with what it showed on both kernels, `cell: tcp.segments, SYN: RST -> nothing`; changes.toml and chance.json name differences by these words.
+a cell of a table, in whichever rows, with what it showed on both kernels, `cell: tcp.segments, SYN: RST -> nothing`.
+changes.toml and chance.json name differences by these words.
 """
 import re
 from typing import NamedTuple

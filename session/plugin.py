@@ -157,7 +157,8 @@ class Report:
         write(f"retrying {regressions} regression{'s' * (regressions > 1)} under {option.confirm} seeds on both kernels "
               "(--confirm 0 disables this)")
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
-        settings = Settings(option.confirm, option.slots or 1, option.devices, option.deadline, ["--mass"] if option.mass else [])
+        words = ["--tables=all", *(["--mass"] if option.mass else [])]
+        settings = Settings(option.confirm, option.slots or 1, option.devices, option.deadline, words)
         confirm_regressions(self.comparisons, sources, settings, write)
 
     def _kernels(self, session: pytest.Session) -> list[KernelResult]:

@@ -12,7 +12,7 @@ from common.project import PROJECT
 
 # Options whose value a guest does not need, and options whose presence alone matters to it.
 HOST_OPTIONS = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
-                  "--confirm", "--fail-on", "--label", "--shuffle")
+                  "--confirm", "--tables", "--fail-on", "--label", "--shuffle")
 HOST_PATHS = ("--report", "--bug-report", "--baseline")
 
 
