@@ -4,18 +4,19 @@ Behaviour: a table's cell, a packet, a time or a count differs. Vocabulary: only
 """
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from report import traffic
 from report.expected import Explanation
 from report.folding import fold
-from report.kinds import CELL, COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, fields, noun, topic, words
+from report.kinds import CELL, COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, column_of, fields, noun, topic, words
 from report.results import KernelResult
 from report.traffic import SECONDS, differences
 
 GOOD = ("passed", "fixed")
+FEW = 4                                     # rows of a table that a change names
 _DIRECTIONS = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}
 SIMILAR = 0.8                               # similarity, 1 being equal, above which two log lines are one line reworded
 # printk_ratelimit() decides how often these appear, 10 in 5 seconds for the whole machine: kauditd_printk_skb(), audit_log_lost().
@@ -31,7 +32,8 @@ _UNSEEN = re.compile(r"log (Initializing XFRM netlink socket|IPVS: ipvs unloaded
 
 @dataclass
 class Kind:
-    """One change.  `example` is a test and its difference in words; `follows` counts the tests of each kind folded under this one."""
+    """One change.  `example` is a test and its difference in words; `follows` counts the tests of each kind folded under this one.
+    A table's cell differs in these `rows`, of `all_rows` in which both kernels have it; `row` is what a row is."""
 
     key: str
     rank: int
@@ -40,10 +42,20 @@ class Kind:
     vocabulary: bool = False
     follows: Counter[str] = field(default_factory=Counter)
     expected: Explanation | None = None     # what explains it
+    row: str = ""
+    rows: list[str] = field(default_factory=list)
+    all_rows: int = 0
 
     @property
     def text(self) -> str:
-        return f"{words(self.key)} ({plural(len(self.tests))})"
+        return f"{words(self.key)} ({plural(len(self.tests))}{self._where()})"
+
+    def _where(self) -> str:
+        if not self.rows or len(self.rows) == self.all_rows > 1:
+            return ""
+        if len(self.rows) <= FEW:
+            return f"; {self.row} {', '.join(self.rows)}"
+        return f"; {len(self.rows)} of {self.all_rows} rows"
 
 
 def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]] | None = None,
@@ -66,7 +78,23 @@ def changes(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]
                                                     follows.get(move.kind, Counter()), entries.get(move.kind)))
             if move.test not in kind.tests:
                 kind.tests.append(move.test)
+    _name_rows(kinds.values(), old, new)
     return sorted(kinds.values(), key=lambda kind: (kind.vocabulary, kind.rank, -len(kind.tests), kind.key))
+
+
+def _name_rows(kinds: Iterable[Kind], old: KernelResult, new: KernelResult) -> None:
+    """Say in which rows of its table each cell differs."""
+    compared = {test.id for test in old.tests}
+    cells = {test.id: test.cells[0] for test in new.tests if test.cells and test.id in compared}
+    having: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for test in new.tests:
+        for cell in test.cells if test.id in compared else ():
+            having[cell["table"], cell["column"]].add(cell["row"])
+    for kind in kinds:
+        mine = [cells[test] for test in kind.tests if test in cells] if kind.rank == CELL else []
+        if mine:
+            kind.row, kind.rows = mine[0]["rows"], list(dict.fromkeys(cell["row"] for cell in mine))
+            kind.all_rows = len(having[mine[0]["table"], column_of(kind.key) or ""])
 
 
 def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) -> list[Move]:

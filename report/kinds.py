@@ -90,6 +90,12 @@ def words(kind: str) -> str:
     return _WORDS[direction].format(what)
 
 
+def column_of(kind: str) -> str | None:
+    """The column of the table's cell that a kind is about; None for other kinds."""
+    direction, what = kind.split(": ", 1)
+    return what.partition(": ")[0].partition(", ")[2] if direction == "cell" else None
+
+
 def mirrored(kind: str) -> str:
     """The same change in the other direction."""
     direction, what = kind.split(": ", 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from report.changes import counted, plural
 from report.classes import NEW
-from report.kinds import words
+from report.kinds import column_of, words
 from report.known import load
 from report.results import KernelResult, Run, TestResult, write_whole
 from report.table import SIGNS, issue_text
@@ -23,8 +23,8 @@ from report.verdict import Comparison
 PARTS = Path(__file__).with_name("page")
 # In load order: a file sees what earlier ones declare.
 SCRIPTS = (
-    *("dom.js", "filter.js", "data.js", "verdict.js", "matrix.js", "keys.js"),
-    *("pcap.js", "packets.js", "ladder.js", "plot.js", "test.js", "measured.js", "environment.js", "main.js"),
+    *("dom.js", "filter.js", "data.js", "verdict.js", "matrix.js", "keys.js", "cells.js", "tables.js"),
+    *("pcap.js", "packets.js", "ladder.js", "plot.js", "capture.js", "test.js", "measured.js", "environment.js", "main.js"),
 )
 
 
@@ -64,6 +64,7 @@ def _data(run: Run, kernels: Sequence[KernelResult], comparisons: Sequence[Compa
         "run": run,
         "signs": {outcome: sign for outcome, (sign, _style) in SIGNS.items()},
         "promises": promises,
+        "tables": list(_tables(kernels).values()),
         "kernels": [vars(kernel) | {"tests": [_test(test, kernel) for test in kernel.tests]} for kernel in kernels],
         "comparisons": [_comparison(each, appeared) for each in comparisons],
     }
@@ -73,9 +74,20 @@ def _function(test: TestResult) -> str:
     return test.id.partition("[")[0]
 
 
+def _tables(kernels: Sequence[KernelResult]) -> dict[str, dict[str, str]]:
+    """By name, what the rows and the columns of each table are."""
+    return {
+        cell["table"]: {"name": cell["table"], "rows": cell["rows"], "columns": cell["columns"]}
+        for kernel in kernels for test in kernel.tests for cell in test.cells
+    }
+
+
 def _test(test: TestResult, kernel: KernelResult) -> dict[str, object]:
     """Fields that are not empty. All kernels and parameter sets share the promise, kept once; traffic is only compared."""
-    found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic")}
+    found = {name: value for name, value in vars(test).items() if value and name not in ("promise", "traffic", "cells")}
+    if test.cells:
+        found |= {"table": test.cells[0]["table"], "row": test.cells[0]["row"], "set": parameters_besides(test.cells[0]["row"], test.id),
+                  "cells": [[cell["column"], cell["seen"], cell["expected"], cell["began"]] for cell in test.cells]}
     if test.issue:
         found["issue"] = issue_text(test, kernel)
     elif test.listed:
@@ -83,6 +95,13 @@ def _test(test: TestResult, kernel: KernelResult) -> dict[str, object]:
     if test.measurements:
         found["measurements"] = [{name: _number(value) for name, value in one.items()} for one in test.measurements]
     return found
+
+
+def parameters_besides(row: str, test: str) -> str:
+    """The parameters in a test's id without the row, as pytest writes both: `ipv4` of `test_x[ipv4-LISTEN]`."""
+    parameters = test.partition("[")[2].removesuffix("]")
+    row = row.encode("unicode_escape").decode()
+    return re.sub(rf"^{re.escape(row)}(-|$)|-{re.escape(row)}(?=-|$)", "", parameters, count=1)
 
 
 def _number(value: object) -> object:
@@ -96,6 +115,7 @@ def _kinds(comparison: Comparison, appeared: dict[str, list[str]]) -> list[dict[
     return [
         {
             "text": kind.text,
+            "column": column_of(kind.key),
             "vocabulary": kind.vocabulary,
             "why": str(kind.expected or ""),
             "tests": [places[test] for test in kind.tests],

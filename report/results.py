@@ -37,11 +37,14 @@ class Evidence(TypedDict):
 
 
 class Capture(TypedDict):
-    """What a host captured in a failed test: a pcap file, less `cut` earlier packets."""
+    """What a host captured in a failed test or a table's row: a pcap file, less `cut` earlier packets. It is compressed (RFC 1950) if
+    `encoding` is "deflate"."""
 
     host: str
     base64: str
     cut: int
+    addresses: NotRequired[list[str]]       # of the host, as the topology has them
+    encoding: NotRequired[str]
 
 
 class Cell(TypedDict):
@@ -81,7 +84,7 @@ class TestResult:
     message: str = ""
     traceback: str = ""                                     # of a failure, as pytest prints it
     evidence: list[Evidence] = field(default_factory=list)
-    captures: list[Capture] = field(default_factory=list)
+    captures: list[Capture] = field(default_factory=list)     # of a failure or a table's row
     measurements: list[Measurement] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)         # of a table's row
     traffic: dict[str, float] = field(default_factory=dict)  # of a test that passed: report.traffic.numbers()
@@ -165,7 +168,8 @@ class Collector:
         if outcome in ("failed", "known"):
             test.traceback = test.traceback or str(report.longrepr or "")
             test.evidence += [{"title": title, "text": text} for title, text in report.sections]
-            test.captures += [value for name, value in properties if name == "pcap"]
+        if report.when == "call":
+            test.captures = [value for name, value in properties if name == "pcap"]
         if report.when == "setup":
             test.began_at = round(getattr(report, "start", 0.0), 6)
             test.promise = next((value for name, value in properties if name == "promise"), "")

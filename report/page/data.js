@@ -24,20 +24,28 @@ function nameOf(id) {
   };
 }
 
-// Where a test on a kernel is on this page. A kernel's label may be a path.
-function addressOf(kernel, id) {
-  const quote = (text) => encodeURIComponent(text.toWellFormed());
-  return `#${quote(kernel.label)}/${quote(id).replaceAll("%2F", "/").replaceAll("%3A", ":")}`;
+// Where a test on a kernel is on this page, or a cell of its row. A kernel's label may be a path.
+function addressOf(kernel, id, column) {
+  const address = `#${escaped(kernel.label)}/${escaped(id).replaceAll("%2F", "/").replaceAll("%3A", ":")}`;
+  return column === undefined ? address : `${address}?${escaped(column)}`;
 }
 
+function escaped(text) {
+  return encodeURIComponent(text.toWellFormed());
+}
+
+// {kernel, test, cell}, or null; the cell is undefined for a test as a whole.
 function findAddress(hash) {
+  const [address, column] = hash.split("?");
   for (const kernel of report.kernels) {
-    for (const test of kernel.tests) if (addressOf(kernel, test.id) === hash) return {kernel, test};
+    for (const test of kernel.tests)
+      if (addressOf(kernel, test.id) === address)
+        return {kernel, test, cell: test.cells?.find(([name]) => escaped(name) === column)};
   }
   return null;
 }
 
-function signOf(kernel, test, current = false) {
+function signOf(kernel, test, current = false, column = undefined) {
   const name = nameOf(test.id),
     parameters = parametersOf(test.id);
   const words = `${name.title} ${parameters} on ${kernel.label}: ${test.outcome}`;
@@ -45,7 +53,7 @@ function signOf(kernel, test, current = false) {
     "a",
     {
       class: `sign ${test.outcome}`,
-      href: addressOf(kernel, test.id),
+      href: addressOf(kernel, test.id, column),
       title: words,
       "aria-label": words,
       "aria-current": current && "true",
@@ -54,13 +62,13 @@ function signOf(kernel, test, current = false) {
   );
 }
 
-function linkTo(label, id) {
+function linkTo(label, id, column) {
   const kernel = report.kernels.find((each) => each.label === label),
     test = kernel?.byId.get(id);
   const name = nameOf(id),
     words = [`${name.family} / ${name.file} `, element("strong", {}, name.title), ` ${parametersOf(id)}`];
   return test
-    ? element("a", {class: "test", href: addressOf(kernel, id)}, words)
+    ? element("a", {class: "test", href: addressOf(kernel, id, column)}, words)
     : element("span", {class: "test"}, words);
 }
 

@@ -12,7 +12,8 @@ function visible(text) {
 
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== undefined) node.setAttribute(name, value === true ? "" : value);
+    if (value === false || value === undefined) continue;
+    node.setAttribute(name, value === true ? "" : name === "title" || name === "aria-label" ? visible(value) : value);
   }
   node.append(
     ...children

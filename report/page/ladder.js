@@ -7,9 +7,10 @@ const STEP = 26,
   MARGIN = 72,
   CHARACTER = 6.05;
 
-// Address -> role, from the evidence "addresses and routes of ROLE", whose lines of interfaces begin "NAME: FLAGS mtu".
+// Address -> role, from the captures, and from the evidence "addresses and routes of ROLE", whose lines of interfaces begin
+// "NAME: FLAGS mtu".
 function rolesOf(test) {
-  const roles = new Map();
+  const roles = new Map((test.captures ?? []).flatMap((each) => (each.addresses ?? []).map((address) => [address, each.host])));
   for (const {title, text} of test.evidence ?? []) {
     const role = title.match(/^addresses and routes of (.+)$/)?.[1];
     for (const line of role ? text.split("\n") : []) {

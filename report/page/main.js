@@ -2,6 +2,7 @@ const dialog = document.getElementById("test");
 const sections = {
   verdict: showVerdict,
   tests: showMatrix,
+  tables: showTables,
   measurements: showMeasurements,
   environment: showEnvironment,
 };
@@ -31,7 +32,8 @@ function followAddress() {
 }
 
 function signAt(hash) {
-  return [...document.querySelectorAll("#matrix a.sign")].find((sign) => sign.hash === hash);
+  const [test] = hash.split("?");
+  return [...document.querySelectorAll("#matrix a.sign")].find((sign) => sign.hash === test);
 }
 
 // This event comes late: the next test may have been asked for already.

@@ -6,10 +6,10 @@ const IPV4 = 0x0800,
   IPV6 = 0x86dd,
   ARP = 0x0806;
 
-// The packets, oldest first: {time, source, destination, kind, text}; time is in seconds since the first. Throws Error.
-function readCapture(base64) {
-  const bytes = Uint8Array.from(atob(base64), (char) => char.charCodeAt(0)),
-    file = new DataView(bytes.buffer);
+// The packets, oldest first: {time, at, source, destination, kind, text}; time is in seconds since the first, `at` since the
+// epoch. Throws Error.
+function readCapture(bytes) {
+  const file = new DataView(bytes.buffer);
   if (bytes.length < 24 || file.getUint32(0, true) !== PCAP_NANOSECONDS || file.getUint32(20, true) !== ETHERNET)
     throw new Error("not an Ethernet pcap with nanosecond timestamps");
   const packets = [],
@@ -20,7 +20,7 @@ function readCapture(base64) {
     if (at + 16 + kept > bytes.length) break;
     first.push(whole, parts);
     const time = whole - first[0] + (parts - first[1]) / 1e9;
-    packets.push({time, length, ...frameOf(new DataView(bytes.buffer, at + 16, kept), sides)});
+    packets.push({time, at: whole + parts / 1e9, length, ...frameOf(new DataView(bytes.buffer, at + 16, kept), sides)});
     at += 16 + kept;
   }
   return packets;

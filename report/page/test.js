@@ -1,6 +1,6 @@
 // One test on one kernel, in the dialog.
 
-function showTest(dialog, {kernel, test}) {
+function showTest(dialog, {kernel, test, cell}) {
   const name = nameOf(test.id),
     parameters = parametersOf(test.id),
     evidence = test.evidence ?? [];
@@ -48,9 +48,10 @@ function showTest(dialog, {kernel, test}) {
         all.map((one) => element("li", {}, `${one.name} = ${figure(one.value)} ${one.unit}`)),
       ),
     ),
-    othersOf(kernel, test),
+    othersOf(kernel, test, cell),
+    ...cellsOf(kernel, test, cell).filter(Boolean),
     ...dropped.map(({title, text}) => details(title, true, element("pre", {}, text))),
-    ...(test.captures ?? []).map((capture, index) => captureOf(kernel, test, capture, index === 0)),
+    ...(test.captures ?? []).map((capture, index) => captureOf(kernel, test, capture, index === 0, cell)),
     ...content(traceback, (box) => box),
     ...evidence
       .filter((each) => !dropped.includes(each))
@@ -76,10 +77,11 @@ function factsOf(kernel, test) {
   return [kernel.release || kernel.spec, ...times, ...earlier].join(", ");
 }
 
-// The same function with its other parameter sets, and on the other kernels.
-function othersOf(kernel, test) {
+// The same function with its other parameter sets, and on the other kernels; of a table the same row alone.
+function othersOf(kernel, test, cell) {
+  const same = ({id}) => (test.cells ? id === test.id : functionOf(id) === functionOf(test.id));
   const rows = report.kernels
-    .map((each) => [each, each.tests.filter(({id}) => functionOf(id) === functionOf(test.id))])
+    .map((each) => [each, each.tests.filter(same)])
     .filter(([, tests]) => tests.length);
   return element(
     "div",
@@ -89,39 +91,10 @@ function othersOf(kernel, test) {
         "span",
         {},
         element("span", {class: "label"}, each.label),
-        tests.map((other) => signOf(each, other, other === test)),
+        tests.map((other) => signOf(each, other, other === test, cell?.[0])),
       ),
     ),
   );
-}
-
-function captureOf(kernel, test, {host, base64, cut}, open) {
-  const words = [kernel.label, nameOf(test.id).title, parametersOf(test.id), host];
-  const file = `${words.join(" ").replace(/[^\w.]+/g, "-")}.pcap`;
-  const save = element(
-    "a",
-    {href: `data:application/vnd.tcpdump.pcap;base64,${base64}`, download: file},
-    "download the pcap file",
-  );
-  return later(`Packets of ${host}`, open, () => {
-    try {
-      const packets = readCapture(base64);
-      return element(
-        "div",
-        {},
-        element(
-          "p",
-          {class: "hint"},
-          plural(packets.length, "packet") + (cut ? `; ${cut} earlier ones were left out` : ""),
-          ". A forwarding host captures each packet twice. ",
-          save,
-        ),
-        packets.length ? ladderOf(packets, rolesOf(test)) : null,
-      );
-    } catch (error) {
-      return element("p", {}, `Cannot draw this capture: ${error.message}. `, save);
-    }
-  });
 }
 
 function commandOf(kernel, test) {

@@ -74,7 +74,7 @@ function changesOf(comparison) {
           element(
             "ul",
             {class: "entries"},
-            each.tests.map((place) => element("li", {}, linkTo(comparison.new, tests[place].id))),
+            each.tests.map((place) => element("li", {}, linkTo(comparison.new, tests[place].id, each.column ?? undefined))),
           ),
         ),
       ),
