@@ -3,6 +3,7 @@ from collections.abc import Iterable, Sequence
 
 from report.changes import Kind, counted
 from report.classes import NEW
+from report.kinds import CELL
 from report.results import KernelResult, TestResult
 from report.table import SIGNS, issue_text
 from report.verdict import Comparison
@@ -57,7 +58,8 @@ def _comparison(comparison: Comparison, room: int) -> list[str]:
 
 
 def _change(kind: Kind) -> tuple[str, object]:
-    return kind.text, kind.expected or f"{kind.example[0]}: {kind.example[1]}"
+    example = kind.example[0] if kind.rank == CELL else f"{kind.example[0]}: {kind.example[1]}"
+    return kind.text, kind.expected or example
 
 
 def _shares(wanted: Sequence[int], room: int) -> list[int]:
