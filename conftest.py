@@ -1,6 +1,5 @@
 """Where pytest meets the suite: options, the kernels, the private namespaces, the report."""
 import argparse
-from collections import Counter
 
 import pytest
 
@@ -86,16 +85,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def leave_out_of_tables(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect all rows of a table but every SHARE-th of each test function; those that were named by their ids stay."""
+    """Deselect all rows of a table but every SHARE-th, of each test function and each parameter set (such as the family), which begin at
+    different rows; those that were named by their ids stay."""
     named = [argument.rpartition("/")[2] for argument in config.args if "[" in argument]
-    rows: Counter[str] = Counter()
-    left = []
+    sets: dict[str, dict[str, list[pytest.Item]]] = {}
     for item in items:
         if item.get_closest_marker("table"):
-            function = item.nodeid.partition("[")[0]
-            if rows[function] % SHARE and item.nodeid.rpartition("/")[2] not in named:
-                left.append(item)
-            rows[function] += 1
+            others = {name: value for name, value in item.callspec.params.items() if name != "row"}
+            sets.setdefault(item.nodeid.partition("[")[0], {}).setdefault(repr(others), []).append(item)
+    left = set()
+    for groups in sets.values():
+        for number, rows in enumerate(groups.values()):
+            left |= set(rows) - set(rows[number % min(SHARE, len(rows))::SHARE])
+    left = {item for item in left if item.nodeid.rpartition("/")[2] not in named}
     if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in set(left)]
+        config.hook.pytest_deselected(items=[item for item in items if item in left])
+        items[:] = [item for item in items if item not in left]
