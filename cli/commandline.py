@@ -127,6 +127,16 @@ def behaviour(commands: Commands) -> None:
     command.add_argument("-o", "--output", metavar="DIR", type=Path, default=PROJECT / "docs", help="default: %(default)s")
 
 
+def tables(commands: Commands) -> None:
+    command = commands.add("tables", "list the tables of the tests: their cells, and where these come from", """
+        A cell is asserted, measured or left out. With NAME: every cell of this table.""", module="cli.tables",
+        usage="kdrift tables [NAME | --write] [options]")
+    command.add_argument("name", metavar="NAME", nargs="?", help="such as tcp.segments")
+    command.add_argument("--write", action="store_true", help="write docs/tables.md")
+    command.add_argument("-o", "--output", metavar="FILE", type=Path, default=PROJECT / "docs/tables.md",
+                         help="with --write: write this file instead")
+
+
 def sensitivity(commands: Commands) -> None:
     families = ", ".join(tomllib.loads(GUARDS.read_text()))
     command = commands.add("sensitivity", "break a kernel in one place at a time, and count how often the tests notice", """
@@ -168,4 +178,4 @@ def bench(commands: Commands) -> None:
     command.add_argument("--against", metavar="FILE", type=Path, help="show the ratio to figures that --json has printed")
 
 
-COMMANDS = (validate, pytest, selftest, kernels, merge, known, chance, behaviour, sensitivity, export, bench)
+COMMANDS = (validate, pytest, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, export, bench)

@@ -118,6 +118,11 @@ def test_the_test_that_is_shown_is_the_one_in_tests():
     assert textwrap.indent(shown, "    ") in WRITING.read_text()
 
 
+def test_the_table_that_is_shown_is_the_one_that_the_harness_runs():
+    shown = (PROJECT / "tests/harness/cases/test_table.py").read_text()
+    assert textwrap.indent(shown, "    ") in WRITING.read_text()
+
+
 def defined(file):
     """The functions, classes, methods, fields and constants of a module."""
     for node in ast.walk(ast.parse((PROJECT / file).read_text())):

@@ -36,7 +36,8 @@ def own(tmp_path):
 
 def chosen(*words, where):
     """The parameters of the tests that pytest collects for these words."""
-    done = subprocess.run([PROJECT / "kdrift", "pytest", "--collect-only", "-q", *map(str, words)], cwd=where, capture_output=True, text=True)
+    done = subprocess.run([PROJECT / "kdrift", "pytest", "--collect-only", "-q", *map(str, words)], cwd=where, capture_output=True,
+                          text=True)
     return [line.partition("[")[2].removesuffix("]") for line in done.stdout.splitlines() if "::" in line]
 
 
@@ -90,8 +91,8 @@ def test_a_plain_validate_prints_a_cell_that_differs(own):
 def test_a_row_that_fails_on_the_new_kernel_is_tried_again(own):
     """A regression that names its cell; the retry finds the row, which a default run may leave out."""
     test = own / "test_rows.py"
-    test.write_text(test.read_text().replace("os.uname().release.partition('-')[0]", f"'1' if os.uname().release.startswith('{OTHER}.') else '2'")
-                    .replace('"release": Measured()', '"release": "1"'))
+    text = test.read_text().replace("os.uname().release.partition('-')[0]", f"'1' if os.uname().release.startswith('{OTHER}.') else '2'")
+    test.write_text(text.replace('"release": Measured()', '"release": "1"'))
     words = ["validate", OTHER, KERNEL, f"{test}::test_row[ipv4-row 3]", "--slots=1", "--confirm=2", "--report", str(own / "report")]
     done = subprocess.run([PROJECT / "kdrift", *words], cwd=own, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout

@@ -8,7 +8,6 @@ import pytest
 
 from fixtures.table import LeftOut, Measured, Must, OneOf, Row, Table
 from netns import MissingFeature
-from rerun.bench import Seen
 from report.changes import changes, counted
 from report.expected import explain
 from report.files import write_files
@@ -17,6 +16,7 @@ from report.reading import SCHEMA_FILE, read
 from report.results import Collector, KernelResult, TestResult
 from report.traffic import numbers
 from report.verdict import compare
+from rerun.bench import Seen
 from sensitivity.score import noticed
 
 RUN = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 1.5, "arguments": [], "python": "3.11.2", "exit_status": 0}
@@ -66,7 +66,8 @@ def test_a_row_that_is_as_it_must_be_passes_and_is_recorded():
     assert said == ""
     assert [(cell["column"], cell["seen"], cell["expected"]) for cell in cells] == [
         ("SYN", "SYN-ACK", ["SYN-ACK"]), ("ACK", "RST", ["RST"]), ("FIN", "RST", ["nothing", "RST"]), ("RST", "whatever", [])]
-    assert {(cell["table"], cell["row"], cell["rows"], cell["columns"]) for cell in cells} == {("tcp.answers", "LISTEN", "state", "segment")}
+    assert {(cell["table"], cell["row"], cell["rows"], cell["columns"]) for cell in cells} == {
+        ("tcp.answers", "LISTEN", "state", "segment")}
     assert [cell["began"] for cell in cells] == sorted(cell["began"] for cell in cells)
 
 
@@ -214,7 +215,8 @@ def test_the_column_of_a_change_is_in_its_words(kind, column):
     assert column_of(kind) == column
 
 
-@pytest.mark.parametrize("old, new, explained", [("6.1", "6.12", True), ("6.12", "6.1", True), ("6.1", "6.4", False), ("6.6", "6.12", False)])
+@pytest.mark.parametrize("old, new, explained", [
+    ("6.1", "6.12", True), ("6.12", "6.1", True), ("6.1", "6.4", False), ("6.6", "6.12", False)])
 def test_a_change_of_cells_is_explained_by_its_entry_from_both_sides(tmp_path, old, new, explained):
     (tmp_path / "changes.toml").write_text(CHANGE)
     seen = ("RST", "nothing") if old != "6.12" else ("nothing", "RST")

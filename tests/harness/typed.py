@@ -68,7 +68,7 @@ OWN_CACHE = {"./kdrift kernels --prune"}
 QUICK = {
     ".venv-selftest/bin/ruff check", "./kdrift export --all", "./kdrift kernels", "./kdrift kernels --prune", "./kdrift known",
     "./kdrift pytest -k advmss", *AFTER["sudo python3 repro.pyz"], *AFTER["sudo python3 advmss.pyz"], "sudo python3 repro.pyz",
-    "sudo python3 advmss.pyz",
+    "sudo python3 advmss.pyz", "./kdrift tables", "./kdrift tables --write",
 }
 # Which exit statuses README's table has for it, where not only 0.
 STATUS = {"./kdrift validate 6.1 6.12 --fail-on regression,gone,drift,unexplained": (0, 1)}
