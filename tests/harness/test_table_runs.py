@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import sys
+import zipfile
 
 import pytest
 
@@ -100,3 +102,19 @@ def test_a_row_that_fails_on_the_new_kernel_is_tried_again(own):
     assert f"fails 2 of 2 on {KERNEL}, 0 of 2 on {OTHER}" in done.stdout
     kernels = json.loads((own / "report/results.json").read_text())["kernels"]
     assert [[cell["seen"] for cell in kernel["tests"][0]["cells"]] for kernel in kernels] == [["1", "1"], ["2", "1"]]
+
+
+@pytest.mark.parametrize("expected, status, line", [
+    ("RST", 0, "NOT REPRODUCED"), ("SYN-ACK", 1, "tcp.first_segment, LISTEN: ACK: RST, expected SYN-ACK (RFC 9293 3.10.7.1 and 3.10.7.2)"),
+])
+def test_an_exported_row_runs_by_itself_and_names_the_cell_that_is_wrong(tmp_path, expected, status, line):
+    """Without pytest; the wrong expectation is put into the file."""
+    words = ["export", f"{CASES}/{CASE}::{FUNCTION}[ipv4-LISTEN]", "-o", str(tmp_path / "right.pyz")]
+    subprocess.run([PROJECT / "kdrift", *words], cwd=PROJECT, check=True, capture_output=True)
+    with zipfile.ZipFile(tmp_path / "right.pyz") as right, zipfile.ZipFile(tmp_path / "row.pyz", "w") as row:
+        for name in right.namelist():
+            data = right.read(name)
+            row.writestr(name, data.replace(b'"ACK": "RST",', f'"ACK": "{expected}",'.encode()) if name.endswith(CASE) else data)
+    done = subprocess.run([sys.executable, "-I", "row.pyz"], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (status, "")
+    assert line in " ".join(done.stdout.split())
