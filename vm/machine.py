@@ -30,6 +30,9 @@ SEED = 1                                    # of QEMU's own random numbers, so t
 # What an emulated processor lacks. In QEMU up to 7.2 cmpxchg16b, which SLUB prefers, leaves bits of a pointer in EFLAGS: an interrupt
 # right behind it returns with TF, NT or IOPL set from them (vm/processor.py).
 WITHOUT = "-cx16"
+# Model 2 is a K8 before revision C, for which init_amd_k8() does not set X86_FEATURE_REP_GOOD. So clear_page() is a loop of stores:
+# QEMU leaves its translated code after each 8 bytes of `rep stosq`. /proc/cpuinfo lacks rep_good and the bug amd_e400, no more.
+EMULATED = "qemu64,model=2,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed"
 COMMAND_LINE = [
     "console=ttyS0", "loglevel=4", "rootfstype=ramfs", "net.ifnames=0",
     # No timer interrupts in an idle guest, and no costs that matter only on real processors.
@@ -75,8 +78,7 @@ class Machine:
                      "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
         arguments += [word for device in self.devices for word in ("-device", device)]
         if self.clock == "virtual":
-            return arguments + ["-accel", "tcg,tb-size=256",
-                                "-cpu", f"qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq,+rdrand,+rdseed,{WITHOUT}",
+            return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"{EMULATED},{WITHOUT}",
                                 "-icount", f"shift={SHIFT},sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
         if self.accel == "kvm":
             return arguments + ["-accel", "kvm", "-cpu", "host"]
