@@ -71,7 +71,7 @@ class Bench(Generic[M]):
                 machine.load()
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
-            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"}, seed=1)
+            machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"})
             conversation = Conversation(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)

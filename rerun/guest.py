@@ -40,7 +40,7 @@ def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay
             guest's clock (ns). When within a tick a test begins decides over delayed ACKs and timer rounding: the seed sets this, and the
             kernel's random numbers."""
             indexes, seed = order
-            __main__.seed_random(seed)
+            __main__.begin(seed)
             yield None
             for index in indexes:
                 await_phase(seed, session.items[index].nodeid)
