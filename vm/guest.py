@@ -54,7 +54,7 @@ QUIET = {
     "/sys/kernel/debug/sched/fair_server/cpu0/runtime": "0",
 }
 RNDRESEEDCRNG = 0x5207                      # linux/random.h
-SIOCSIFFLAGS, IFF_UP = 0x8914, 1            # netdevice(7)
+SIOCSIFFLAGS, SIOCSIFADDR, IFF_UP = 0x8914, 0x8916, 1            # netdevice(7)
 MOST_FILES = 1 << 20                        # a test may hold many thousands of sockets
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -136,6 +136,8 @@ def connect_once() -> None:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
         sock.setblocking(False)
         sock.connect_ex(("127.0.0.1", 9))
+        # Its address came by itself, and its routes would stay.
+        fcntl.ioctl(sock, SIOCSIFADDR, struct.pack("16sH14x", b"lo", socket.AF_INET))
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", 0))
 
 
