@@ -1,6 +1,5 @@
 """A machine in which pytest has collected the tests: saved once, restored for each run."""
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -19,7 +18,7 @@ from vm.image import boot_image
 from vm.machine import Machine
 from vm.own import own_directories
 from vm.payload import pack_sources
-from vm.state import kernel_parameters
+from vm.state import copy_memory, kernel_parameters
 
 # A test that is silent for longer loops or waits forever: seconds of QEMU's processor time beyond what the tests take.
 LONGEST = 6.0
@@ -58,14 +57,14 @@ class Bench(Generic[M]):
 
     def prepare(self, warm: Callable[[Conversation], None] = lambda conversation: None, modules_stay: bool = False,
                 booted: Path | None = None) -> None:
-        """Boot, collect, run `warm`, and save the machine.  Raises Gone, VMError.
+        """Boot, collect, run `warm`, and save the machine.  Raises Gone, VMError, OSError.
 
         `booted` is the saved state of a booted machine (vm.state.saved_state); the machine goes on from a copy of it.
         """
         shutil.rmtree(self.state, ignore_errors=True)
         self.state.mkdir(parents=True)
         if booted:
-            subprocess.run(["cp", "--sparse=always", "--reflink=auto", booted / "ram", self.state / "ram"], check=True)
+            copy_memory(booted / "ram", self.state / "ram")
         with self.machine("first", booted, memory=self.state / "ram") as machine:
             if booted:
                 machine.load()

@@ -3,7 +3,9 @@
 There are two saved states of a kernel.  The first is taken when process 1 has imported Python's libraries; it lasts until the boot image
 changes.  The second is made from it, with the project's own libraries imported (vm.payload.LIBRARIES); it lasts until one is edited.
 """
+import errno
 import hashlib
+import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -110,7 +112,7 @@ def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path
     def save(target: Path) -> Meta:
         def copied() -> Path:
             state = saved_state(machine, cache, job, events)
-            subprocess.run(["cp", "--sparse=always", "--reflink=auto", state / "ram", target / "ram"], check=True)
+            copy_memory(state / "ram", target / "ram")
             return state
 
         with another(machine, job) as first:
@@ -123,6 +125,15 @@ def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path
 
     facts = {"kernel": job.kernel.key, "group": f"warm {job.kernel.key} {job.clock} {machine.accel} {job.python}"}
     return cache.build("states", f"{state_key(machine, job)}-{job.libraries}", save, facts)
+
+
+def copy_memory(source: Path, target: Path) -> None:
+    """Copy the memory of a saved state, which is mostly holes.  Raises OSError: ENOSPC if the disk is full."""
+    copy = subprocess.run(["cp", "--sparse=always", "--reflink=auto", source, target], stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "LC_ALL": "C"})
+    if copy.returncode:
+        number = next((each for each in (errno.ENOSPC, errno.EDQUOT) if os.strerror(each) in copy.stderr), errno.EIO)
+        raise OSError(number, copy.stderr.strip(), str(target))
 
 
 def import_libraries(machine: Machine, job: Job) -> None:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from kernels.cache import Cache
+from kernels.cache import Cache, default_root
 
 ROOT = Path(__file__).parents[2]
 CASES = "tests/harness/cases"
@@ -142,6 +142,12 @@ def copied_cache(target: Path, since: float, releases: Iterable[str]) -> Iterato
         yield target
     finally:
         shutil.rmtree(target)
+
+
+def image_of(series: str) -> Path:
+    """The image of a fetched kernel, which has its modules beside it."""
+    (image,) = sorted(default_root().glob(f"kernels/*/boot/vmlinuz-{series}.*"))[-1:]
+    return image
 
 
 def one_line(output: str, *words: str) -> str:

@@ -1,5 +1,6 @@
 """What cannot start says why in one line, with an exit status of its own, and does not keep the other kernels from running."""
 
+import errno
 import shutil
 import struct
 import sys
@@ -7,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kernels.cache import default_root
 from tests.harness.debian_archive import write_deb, write_image
-from tests.harness.sessions import KERNEL, one_line, run
+from tests.harness.sessions import KERNEL, image_of, one_line, run
+from vm.state import copy_memory
 
 CASE, OPTIONS = "test_outcomes.py", ("-k", "test_passes")
 PASSED = {"test_passes": "passed"}
@@ -21,12 +22,6 @@ def only_line(session):
     lines = [line for line in session.output.splitlines() if line]
     assert len(lines) == 1, session.output
     return lines[0]
-
-
-def image_of(series):
-    """The image of a fetched kernel, which has its modules beside it."""
-    (image,) = sorted(default_root().glob(f"kernels/*/boot/vmlinuz-{series}.*"))[-1:]
-    return image
 
 
 def resetting_image(path):
@@ -112,6 +107,13 @@ def test_full_cache_is_one_line(tmp_path, size, reason):
     assert "\n" not in kernel["error"]
     one_line(session.output, reason)
     assert "tests by kernel" not in session.output
+
+
+def test_full_disk_is_told_apart_when_a_saved_state_is_copied(tmp_path):
+    (tmp_path / "ram").write_bytes(b"x")
+    with pytest.raises(OSError) as failure:
+        copy_memory(tmp_path / "ram", Path("/dev/full"))
+    assert failure.value.errno == errno.ENOSPC
 
 
 def test_full_temporary_directory_is_one_line(tmp_path):
