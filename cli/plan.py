@@ -14,6 +14,7 @@ from hosts.ssh import Host, HostError
 from hosts.vagrant import RUNNING, Machines, Vagrant
 from kernels.cache import Cache
 from kernels.spec import resolve
+from session.ahead import Ahead
 from session.runs import KernelRun, find_kernels, name_columns
 from session.session import KernelSession
 from vm.image import ImageError
@@ -34,7 +35,9 @@ def find_session(config: pytest.Config) -> KernelSession:
     kernels = option.kernels if option.vagrant is None else []
     far, slots = split_builders(option.builders)
     builders = find_builders(parse_hosts("--builder", far, option.ssh_config), slots)
-    runs: list[KernelRun] = find_kernels(kernels, option, boots_here=option.slots > 0) if kernels else []
+    ahead = Ahead(option)
+    config.add_cleanup(ahead.close)
+    runs: list[KernelRun] = find_kernels(kernels, option, option.slots > 0, ahead.arrived) if kernels else []
     runs += find_hosts(hosts, labels, option.own_machine, first=len(runs))
     runs += find_hosts(vagrant, [""] * len(vagrant), True, first=len(runs))
     runs += [HostRun(str(number), name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]

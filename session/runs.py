@@ -1,7 +1,7 @@
 """The kernels of a session, one column each: what is known of them before and while their machines run."""
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,11 +78,12 @@ class KernelRun:
         return notes
 
 
-def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool = True) -> list[KernelRun]:
+def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool = True,
+                 arrived: Callable[[Kernel, Cache], object] = lambda kernel, cache: None) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
     `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the
-    others still run.  `boots_here`: on this machine's QEMU.
+    others still run.  `boots_here`: on this machine's QEMU.  `arrived` is called with each kernel after which others are fetched.
     """
     try:
         found = [split_label(word, parse) for word in words]
@@ -96,6 +97,8 @@ def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool
                 try:
                     kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
                     run.kernel = replace(kernel, build=build_of(kernel))
+                    if boots_here and run is not runs[-1]:
+                        arrived(run.kernel, cache)
                 except FetchError as error:
                     run.error = str(error)
     except (SpecError, VMError, FetchError) as error:

@@ -28,7 +28,7 @@ class Job:
     initrd: str | None = None               # the boot image, if the launcher does not make it
     project: str = ""                       # the session's
     libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
-    tests: str = ""                         # archive with the sources of the tests
+    tests: str = ""                         # archive with the sources of the tests; without, the saved states are made and nothing runs
     seed: int = 1                           # of the guest's random numbers
 
     @classmethod

@@ -33,7 +33,7 @@ from vm.machine import Machine
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
-from vm.state import console_end, kernel_parameters, start
+from vm.state import console_end, kernel_parameters, start, warm_state
 
 LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
@@ -128,6 +128,9 @@ def run(job: Job, events: Events, directory: Path) -> None:
             began = time.monotonic()
             with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel,
                          job.devices) as machine:
+                if not job.tests:               # session.ahead
+                    warm_state(machine, cache, job, events)
+                    return
                 try:
                     start(machine, cache, job, events)
                 except VMError as error:

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
-from tests.harness.sessions import CASES, KERNEL, LONGEST, Session, eventually, one_line
+from tests.harness.sessions import CASES, KERNEL, LONGEST, OTHER, Session, eventually, image_of, one_line
 
 QEMU, LAUNCHER = "name=kdrift.gateway", "vm.launcher"       # in their command lines
 BEFORE = "::test_before"
@@ -114,3 +115,19 @@ def test_killed_session_leaves_nothing(tmp_path, moment):
         session.end(within=SOON)
 
     assert session.status == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_kernel_boots_while_another_is_fetched_and_leaves_nothing(tmp_path, how):
+    """The mirror takes the request and does not answer it."""
+    cache = tmp_path / "cache"
+    with socket.create_server(("127.0.0.1", 0)) as mirror, Session(
+            tmp_path, "test_endless.py", f"--mirror=http://127.0.0.1:{mirror.getsockname()[1]}/debian", KDRIFT_CACHE=str(cache),
+            kernels=[str(image_of(KERNEL)), OTHER]) as session:
+        session.wait_for_process(QEMU)
+        assert "test session starts" not in session.output
+        session.process.send_signal(how)
+        session.end(within=SOON)
+
+    assert session.status == (130 if how == signal.SIGTERM else -how)
+    assert [*(cache / "states").iterdir(), *(cache / "tmp").iterdir()] == []
