@@ -57,6 +57,7 @@ def test_a_cell_that_differs_has_what_each_kernel_showed(tables):
     assert each.locator(".label").all_inner_texts() == ["6.0", "6.1", "6.2"]
     click(page, last.first)
     assert "passed on 6.1" in page.locator("dialog .bar").inner_text()
+    assert page.locator("dialog .others .sign").count() == 3      # of this row alone
     assert page.locator("dialog .chosen li").all_inner_texts() == ["6.0, 6.1: ACK, CLOSE-WAIT, ECONNRESET", "6.2: RST"]
 
 
@@ -120,6 +121,9 @@ def test_cells_are_reached_and_opened_by_keyboard(tables):
     seen = [unquote(press(page, key)).partition("[")[2] for key in ("ArrowRight", "ArrowDown", "End", "Home", "ArrowUp")]
     assert seen == ["ipv4-CLOSED]?segment 1", "ipv4-LISTEN]?segment 1", "ipv4-LISTEN]?segment 4, old data", "ipv4-LISTEN]?segment 0",
                     "ipv4-CLOSED]?segment 0"]
+    one, other = [f"#{kernel}/{FILE}[ipv4-CLOSED]?segment 4, old data" for kernel in ("6.0", "6.1")]       # of one cell
+    assert [unquote(press(page, key)) for key in ("End", "ArrowLeft", "ArrowRight")] == [other, one, other]
+    press(page, "Home")
     here = press(page, "ArrowRight")
     page.keyboard.press("Enter")
     page.wait_for_selector("dialog[open]")
@@ -140,6 +144,7 @@ def test_a_table_scrolls_by_itself_and_its_rows_keep_their_names(tables, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     box = page.locator("#tables .wide").first
     box.evaluate("box => box.scrollTo(500, 200)")
+    assert box.evaluate("box => [box.scrollLeft, box.scrollTop]") == [500, 200]
     head = page.locator("#tables tr.test > th").first.bounding_box()
     assert head["x"] == pytest.approx(box.bounding_box()["x"], abs=1)
     assert page.locator("#tables thead").first.locator("th").nth(1).bounding_box()["y"] == pytest.approx(box.bounding_box()["y"], abs=1)
