@@ -189,7 +189,7 @@ def test_a_change_leads_to_the_cell(open_page):  # noqa: F811
 
 @pytest.mark.parametrize("row, test, rest", [
     ("LISTEN", "t.py::test[ipv4-LISTEN]", "ipv4"), ("LISTEN", "t.py::test[LISTEN-ipv4]", "ipv4"), ("LISTEN", "t.py::test[LISTEN]", ""),
-    ("SYN-SENT", "t.py::test[ipv4-SYN-SENT-x]", "ipv4-x"), ("a [b]", "t.py::test[ipv4-a [b]]", "ipv4"),
+    ("SYN-SENT", "t.py::test[ipv4-SYN-SENT-x]", "ipv4-x"), ("a", "t.py::test[a-x-a]", "x-a"), ("a [b]", "t.py::test[ipv4-a [b]]", "ipv4"),
     ("µ", r"t.py::test[ipv6-\xb5]", "ipv6"),
 ])
 def test_a_parameter_set_is_what_an_id_has_besides_the_row(row, test, rest):
