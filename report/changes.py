@@ -12,10 +12,11 @@ from report import traffic
 from report.expected import Explanation
 from report.folding import fold
 from report.kinds import CELL, COUNTER, FORM, LOG, PACKET, SHORTEST, TIME, Move, column_of, fields, noun, topic, words
-from report.results import KernelResult
+from report.results import KernelResult, TestResult
 from report.traffic import SECONDS, differences
 
 GOOD = ("passed", "fixed")
+BAD = ("failed", "known")
 FEW = 4                                     # rows of a table that a change names
 _DIRECTIONS = {PACKET: ("fewer", "more"), LOG: ("fewer", "more"), TIME: ("earlier", "later"), COUNTER: ("lower", "higher")}
 SIMILAR = 0.8                               # similarity, 1 being equal, above which two log lines are one line reworded
@@ -98,9 +99,10 @@ def _name_rows(kinds: Iterable[Kind], old: KernelResult, new: KernelResult) -> N
 
 
 def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) -> list[Move]:
-    """All differences in tests that passed on both kernels, except random ones."""
+    """All differences in tests that passed on both kernels, except random ones; and cells in rows that failed."""
     before = {test.id: test.traffic for test in old.tests if test.outcome in GOOD and test.traffic}
     pairs = [(test.id, before[test.id], test.traffic) for test in new.tests if test.outcome in GOOD and test.traffic and test.id in before]
+    pairs += _beside_failures(old, new)
     known = [_vocabulary(kernel) for kernel in (old, new)]
     found = []
     for test, was, now in pairs:
@@ -108,6 +110,19 @@ def moves(old: KernelResult, new: KernelResult, chance: Mapping[str, Set[str]]) 
         found += _without_random(_moves(test, was, now, known), random)
     landed = _once_per_boot(found, pairs)
     return _renamed([move for move in found if move.rank != LOG or move.topic not in landed])
+
+
+def _beside_failures(old: KernelResult, new: KernelResult) -> list[tuple[str, dict[str, float], dict[str, float]]]:
+    """Of rows that failed on a kernel the cells that were as they must be on both, as traffic: one bad cell does not hide the others."""
+    if not old.clock == new.clock == "virtual":
+        return []                           # no traffic is recorded either
+    earlier = {test.id: test for test in old.tests if test.outcome in (*GOOD, *BAD) and test.cells}
+    pairs = [(earlier[test.id], test) for test in new.tests if test.outcome in (*GOOD, *BAD) and test.id in earlier]
+    return [(now.id, _right_cells(was), _right_cells(now)) for was, now in pairs if {was.outcome, now.outcome} & set(BAD)]
+
+
+def _right_cells(test: TestResult) -> dict[str, float]:
+    return traffic.numbers(cells=[cell for cell in test.cells if not cell["expected"] or cell["seen"] in cell["expected"]])
 
 
 def _without_random(found: Sequence[Move], random: Set[str]) -> list[Move]:
