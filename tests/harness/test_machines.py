@@ -11,7 +11,7 @@ import pytest
 
 from hosts.session import Builder, FarSession, HostRun
 from hosts.ssh import Host
-from kernels.cache import Cache
+from kernels.cache import Cache, default_root
 from kernels.spec import resolve
 from session.places import HERE, Place
 from session.runs import KernelRun
@@ -202,22 +202,25 @@ def test_builder_that_is_lost_costs_the_test_that_ran_and_its_shard_goes_on_here
     one_line(session.output, f"{KERNEL}: machines: 2 here, 1 on {gone.name}")
 
 
-def test_builder_keeps_python_and_gets_it_anew_where_it_is_damaged(tmp_path_factory, net, start, options):
-    """At first it is changed so that it notes its use, then so that it does not run."""
+def test_builder_keeps_python_and_gets_it_anew_where_it_is_damaged(tmp_path_factory, net, host, start, options):
+    """At first it is changed so that it notes its use, then so that it does not run. The saved states are those of the usual cache."""
     root = tmp_path_factory.mktemp("cache")
-    words = [*options, "--offline", "-k", "passes", "--slots=0", f"--builder={start(root=root).name}=1"]
+    (root / "states").symlink_to(default_root() / "states")
 
-    def passes():
+    def passes(server):
+        words = [*options, "--offline", "-k", "passes", "--slots=0", f"--builder={server.name}=1"]
         session = run(tmp_path_factory.mktemp("session"), OUTCOMES, *words, prefix=within(net))
         return session.status == 0 and session.outcomes() == {"test_passes": "passed"}
 
-    assert passes()
+    assert passes(host)                     # its machine has been booted from now on
+    builder = start(root=root)
+    assert passes(builder)
     [python] = root.glob("images/sent-python-*/python")
     used, intact = root / "used", python.read_text()
     python.write_text(intact.replace("exec ", f"echo >> {used}; exec ", 1))
-    assert passes() and used.exists() and python.read_text() == intact
+    assert passes(builder) and used.exists() and python.read_text() == intact
     python.write_text("#!/bin/sh\nexit 1\n")
-    assert passes() and python.read_text() == intact
+    assert passes(builder) and python.read_text() == intact
 
 
 def test_kernel_that_does_not_start_on_a_builder_runs_here(tmp_path, net, start, options, filler):
