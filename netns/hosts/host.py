@@ -58,6 +58,10 @@ class Host:
         made.role = self.role
         return self.adopt(made)
 
+    def has_opened(self, family: int, kind: int) -> bool:
+        """Whether socket() has made such a socket, in this process; it may be closed again."""
+        return any((each.family, each.type) == (family, kind) for each in self._sockets)
+
     def adopt(self, made: socket.socket) -> socket.socket:
         """Close this socket with the host; for sockets from accept()."""
         self._sockets.append(made)

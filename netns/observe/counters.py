@@ -28,9 +28,9 @@ class Counters:
         self._tables: dict[str, dict[str, bytes]] = {}
 
     @classmethod
-    def read(cls) -> "Counters":
-        """The counters of the calling thread's namespace."""
-        return cls({file: _read(file) for file in _FILES})
+    def read(cls, *files: str) -> "Counters":
+        """The counters of the calling thread's namespace; with `files` of /proc/net only theirs."""
+        return cls({file: _read(file) for file in files or _FILES})
 
     @classmethod
     def read_interface(cls, name: str) -> "Counters":

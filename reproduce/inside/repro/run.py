@@ -54,6 +54,7 @@ def run_case(manifest, narrate, chosen, recorder):
     import pytest
 
     import netns
+    from netns.observe import accounting
 
     from . import verdict
     from .case import Case
@@ -72,6 +73,8 @@ def run_case(manifest, narrate, chosen, recorder):
         phase = "call"
         narrate.tell("-- the case")
         case.call()
+        if network is not None:
+            accounting.check(network.hosts.values())
         outcome = (verdict.NOT_REPRODUCED, "")
         narrate.tell("-- the promise holds")
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ from fixtures.clock import Clock
 
 pytest_plugins = ["pytester"]
 
-PLUGINS = [argument for name in ("options", "net", "measure", "clock", "evidence") for argument in ("-p", f"fixtures.{name}")]
+PLUGINS = [argument for name in ("options", "net", "measure", "clock", "evidence", "invariants") for argument in ("-p", f"fixtures.{name}")]
 
 
 @pytest.fixture
@@ -95,3 +95,20 @@ def test_alignment_begins_at_a_multiple_of_the_wheels_bucket(monkeypatch):
     Clock("virtual").align(7200)
     Clock("real").align(7200)
     assert slept == [pytest.approx(5 * 1048.576 - 5000.0)]
+
+
+@pytest.mark.parametrize(("itself", "outcome"), [("pass", "counted wrong: server: 1 lost"), ("assert not 'its own'", "its own")])
+def test_a_test_fails_where_a_host_of_its_network_has_counted_wrong(run, itself, outcome):
+    """Its own failure comes first."""
+    report = run(f"""
+from netns.observe import accounting
+
+@pytest.mark.topology(LAN)
+def test_it(net, monkeypatch):
+    monkeypatch.setattr(accounting, "faults", lambda host: ["1 lost"] * (host.role == "server"))
+    {itself}
+""")
+
+    assert report.failed
+    assert outcome in report.longrepr.reprcrash.message
+    assert ("counted" in report.longrepr.reprcrash.message) == (itself == "pass")
