@@ -26,7 +26,7 @@ _TCP = struct.Struct("!2s2sIIBB")
 # Bytes of a pcap file before its first packet, and before each (pcap-savefile(5)).
 _PCAP_HEADER, _PCAP_RECORD = 24, 16
 _TCP_HEADER = 20
-_END, _NOP, _MSS, _WSCALE, _SACK_OK, _SACK, _TIMESTAMPS = 0, 1, 2, 3, 4, 5, 8
+_END, _NOP, _MSS, _WSCALE, _SACK_OK, _SACK, _TIMESTAMPS, _MD5 = 0, 1, 2, 3, 4, 5, 8, 19
 
 
 class Frame(NamedTuple):
@@ -227,6 +227,12 @@ class Packet:
         return option and option[0]
 
     @property
+    def window(self) -> int:
+        """The window field, unscaled."""
+        self._tcp_segment()
+        return int.from_bytes(self.frame.data[self._upper.at + 14:self._upper.at + 16], "big")
+
+    @property
     def sack_ok(self) -> bool:
         """Whether it has the SACK-permitted option (RFC 2018, 2)."""
         return _SACK_OK in self._options
@@ -235,6 +241,11 @@ class Packet:
     def sacks(self) -> bool:
         """Whether it has a SACK option (RFC 2018, 3)."""
         return _SACK in self._options
+
+    @property
+    def signed(self) -> bool:
+        """Whether it has the MD5 signature option (RFC 2385)."""
+        return _MD5 in self._options
 
     @property
     def timestamps(self) -> tuple[int, int] | None:
