@@ -75,9 +75,8 @@ def test_a_bad_entry_is_named(tmp_path, text, complaint):
 
 def test_every_pattern_has_its_test():
     """An entry whose test was renamed would keep silent for ever."""
-    collected = subprocess.run(
-        [sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "--tables", "all", "tests"],
-        cwd=known.FILE.parent, capture_output=True, text=True)
+    collected = subprocess.run([sys.executable, "-m", "pytest", "-c", "pytest.ini", "--collect-only", "-q", "--tables", "all", "tests"],
+                               cwd=known.FILE.parent, capture_output=True, text=True)
     tests = [line for line in collected.stdout.splitlines() if "::" in line]
 
     assert tests, collected.stdout + collected.stderr
