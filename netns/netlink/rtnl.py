@@ -127,6 +127,13 @@ def exchange(namespace: NetworkNamespace, protocol: int, messages: Sequence[byte
     Raises OSError as request() does, with the failed message's name out of `names`; it is MissingFeature too where the kernel does not
     have the protocol.
     """
+    for name, (number, words) in zip(names, outcomes(namespace, protocol, messages)):
+        if number:
+            raise OSError(number, f"{os.strerror(number)} {words}: {name}")
+
+
+def outcomes(namespace: NetworkNamespace, protocol: int, messages: Sequence[bytes]) -> list[tuple[int, str]]:
+    """Carry out the messages like exchange(): the errno of each, 0 for success, and the kernel's words."""
     with namespace.entered(), unsupported.in_request(unsupported.netlink(protocol)):
         netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     with netlink:
@@ -137,15 +144,10 @@ def exchange(namespace: NetworkNamespace, protocol: int, messages: Sequence[byte
             struct.pack_into("=I", numbered, offset + _SEQUENCE_AT, sequence)
             offset += len(message)
         netlink.send(numbered)
-        pending = len(messages)
-        first_failure = None
-        while pending:
-            for sequence, number, words in _acknowledgements(netlink.recv(1 << 16)):
-                pending -= 1
-                if number and first_failure is None:
-                    first_failure = OSError(number, f"{os.strerror(number)} {words}: {names[sequence]}")
-    if first_failure is not None:
-        raise first_failure
+        found = {}
+        while len(found) < len(messages):
+            found.update((sequence, (number, words)) for sequence, number, words in _acknowledgements(netlink.recv(1 << 16)))
+    return [found[sequence] for sequence in range(len(messages))]
 
 
 def _acknowledgements(data: bytes):
