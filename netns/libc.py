@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import struct
 from collections.abc import Sequence
 
 CLONE_NEWNS = 0x00020000
@@ -11,6 +12,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 _CLONE3 = 435
+_CAPABILITY_VERSION_3 = 0x20080522
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_REC = 0x4000
@@ -64,6 +66,13 @@ def disconnect(descriptor: int) -> None:
 def prctl(option: int, argument: int) -> None:
     """prctl(2) with one argument. Raises OSError."""
     _check(_libc.prctl(option, argument, 0, 0, 0), "prctl")
+
+
+def capset(capabilities: int) -> None:
+    """capset(2): these bits are the calling thread's permitted and effective capabilities. Raises OSError."""
+    low, high = capabilities & 0xFFFFFFFF, capabilities >> 32
+    data = struct.pack("=6I", low, low, 0, high, high, 0)
+    _check(_libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), data), "capset")
 
 
 def mount(source: str, target: str, kind: str | None, flags: int, options: str | None = None) -> None:

@@ -99,5 +99,15 @@ class NetworkNamespace:
         self.close()
 
 
+class Joined(NetworkNamespace):
+    """The network namespace of a process, as long as this descriptor."""
+
+    def __init__(self, pid: int) -> None:
+        self.descriptor = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
 # It is the parent's next one.
 os.register_at_fork(after_in_child=NetworkNamespace.forget_next)
