@@ -15,6 +15,7 @@ from fixtures.table import OneOf, Table
 from fixtures.topologies import LAN
 from netns import MissingFeature
 from netns.attempt import errno_of
+from netns.hosts.tun import features
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -62,6 +63,7 @@ OFFLOADS = Table("devices.tun-offloads", "offered", "sent", "if_tun.h: what is n
 
 def open_device(host, offer, before):
     """A tun whose program offers this, and offered `before` at first."""
+    features(host)                          # the device node appears with the driver
     with host.entered():
         file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(file, SETIFF, struct.pack("=16sH22x", b"tun0", TUN | NO_PI | VNET_HDR))

@@ -16,6 +16,7 @@ from netns import MissingOnHost
 from netns.hosts.actor import Actor
 from netns.hosts.namespace import Joined
 from netns.hosts.operations import OPERATIONS, Operator, prepare
+from netns.hosts.tun import features
 from netns.hosts.user import User
 
 pytestmark = pytest.mark.topology(LAN)
@@ -94,6 +95,7 @@ def test_who_may_do_what_with_devices_and_sockets(net, row, table):
     """A cell is the errno. Users 1000 and root of a user namespace own a tun device, and their group another."""
     host, other = net.nodes("client", "server")
     user = USERS[row]
+    features(host)                          # loads the driver
     with tun_node() as node:
         with host.entered():
             actor = Actor(lambda: Operator(user, node, other.namespace.descriptor))
