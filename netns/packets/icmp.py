@@ -34,8 +34,12 @@ def quote_next(packet: Packet) -> bytes:
 
 def udp_quote(source: str, sport: int, destination: str, dport: int, protocol: int = socket.IPPROTO_UDP) -> bytes:
     """The start of a UDP packet of 1000 bytes that was never sent; or of another `protocol`."""
+    return header_quote(source, destination, protocol, struct.pack("!HHHH", sport, dport, 980, 0))
+
+
+def header_quote(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
+    """The start of an IP packet of 1000 bytes that was never sent: its header, and `payload` of what it carries."""
     addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
-    payload = struct.pack("!HHHH", sport, dport, 980, 0)
     if len(addresses) == 8:
         return struct.pack("!BBHHHBBH", 0x45, 0, 1000, 0, 0x4000, 64, protocol, 0) + addresses + payload
     return struct.pack("!IHBB", 0x60000000, 980, protocol, 64) + addresses + payload
@@ -69,6 +73,23 @@ def send_error(
     counter = _COUNTED[version].get(kind, f"InType{kind}")
     _send(router, to, source, struct.pack("!BBHI", kind, code, 0, rest) + quoted,
           f"{group}.{counter}" if counted else "", options)
+
+
+class Sender:
+    """Sends ICMP messages of any type and code from `router` to `to`, through one raw socket."""
+
+    def __init__(self, router: Host, to: Host, family: socket.AddressFamily) -> None:
+        self.to = to
+        self.version = 4 if family == socket.AF_INET else 6
+        self.raw = router.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP if self.version == 4 else socket.IPPROTO_ICMPV6)
+
+    def send(self, kind: int, code: int, quoted: bytes, rest: int = 0) -> None:
+        """Like send_error(), for types that are not errors, too. Raises ExpectationFailed."""
+        message = struct.pack("!BBHI", kind, code, 0, rest) + quoted
+        if self.version == 4:
+            message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+        with _counted(self.to, f"IcmpMsg.InType{kind}" if self.version == 4 else f"Icmp6.InType{kind}"):
+            self.raw.sendto(message, (_source(quoted), 0))
 
 
 def send_redirect(router: Host, to: Host, gateway: str, quoted: bytes) -> None:
