@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST
 
 from netns.errors import CommandError, missing_feature
 from netns.hosts.host import Host
 from netns.hosts.sysctl import missing_sysctl
 from netns.named import NamedList
-from netns.netlink.message import attributes, dumped, message
+from netns.netlink.message import attribute, attributes, dumped, message, nest
 
 _TABLE = "inet kdrift-tracker"
 _SYSCTL = "net.netfilter.nf_conntrack_"
@@ -22,7 +22,8 @@ _FAMILIES = {socket.AF_INET: "ipv4", socket.AF_INET6: "ipv6"}
 _NETLINK_NETFILTER, _CT_GET = 12, 0x101
 _NFGENMSG = struct.Struct("=BBH")
 _TUPLE_ORIG, _STATUS, _PROTOINFO, _TIMEOUT, _COUNTERS_ORIG, _COUNTERS_REPLY = 1, 3, 4, 7, 9, 10
-_TUPLE_PROTO, _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 2, 1, 2, 3
+_TUPLE_IP, _TUPLE_PROTO, _PROTO_NUM, _PROTO_SRC_PORT, _PROTO_DST_PORT = 1, 2, 1, 2, 3
+_ADDRESSES = {socket.AF_INET: (1, 2), socket.AF_INET6: (3, 4)}        # CTA_IP_V4_SRC and _DST, CTA_IP_V6_SRC and _DST
 _PROTOINFO_TCP, _PROTOINFO_TCP_STATE, _COUNTERS_PACKETS = 1, 1, 1
 _ASSURED = 1 << 2
 _NO_DUMP = "the kernel has no nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)"
@@ -47,6 +48,7 @@ class Tracker:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self._netlink: socket.socket | None = None
 
     def entries(self, family: socket.AddressFamily) -> NamedList:
         """The TCP entries now. Expired entries are removed by this dump at the latest. Raises MissingFeature without
@@ -60,6 +62,25 @@ class Tracker:
                     raise missing_feature(_NO_DUMP, error) from error
                 raise
         return NamedList(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", (_entry(each) for each in found if _is_tcp(each)))
+
+    def entry(self, source: tuple[str, int], destination: tuple[str, int]) -> Entry | None:
+        """The entry of the connection of which a segment with these addresses and ports is part; None if there is none. Much cheaper than
+        entries(). Raises MissingFeature without nf_conntrack_netlink."""
+        if self._netlink is None:
+            self._netlink = self.host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+        family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
+        addresses = [attribute(kind, socket.inet_pton(family, end[0])) for kind, end in zip(_ADDRESSES[family], (source, destination))]
+        ports = [attribute(kind, end[1].to_bytes(2, "big")) for kind, end in ((_PROTO_SRC_PORT, source), (_PROTO_DST_PORT, destination))]
+        asked = nest(_TUPLE_ORIG, nest(_TUPLE_IP, *addresses), nest(_TUPLE_PROTO, attribute(_PROTO_NUM, b"\6"), *ports))
+        # With an acknowledgment, which ends the answer.
+        self._netlink.send(message(_CT_GET, NLM_F_REQUEST | NLM_F_ACK, _NFGENMSG.pack(family, 0, 0) + asked))
+        try:
+            found = [dict(attributes(body, _NFGENMSG.size)) for body in dumped(self._netlink)]
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise missing_feature(_NO_DUMP, error) if error.errno == errno.EINVAL else error
+        return _entry(found[0])
 
     def listing(self, *options: str) -> list[str]:
         """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""

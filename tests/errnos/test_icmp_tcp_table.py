@@ -136,7 +136,8 @@ class Client:
                 self.enter(conns, peers, step)
                 if step in ("close", "peer closes"):
                     self.await_step(conns, step)
-        return [(conn, port, target[0], following(packets, port)) for conn, port, target in zip(conns, names, targets)]
+        return [(conn, port, target[0], following(packets, port, target[0]))
+                for conn, port, target in zip(conns, names, targets)]
 
     def await_step(self, conns, step):
         if self.state == "TIME_WAIT" and step == "peer closes":
@@ -156,7 +157,7 @@ class Client:
                 conn.connect_ex(target)
                 made.append((conn, conn.getsockname()[1], target[0]))
             packets.until("a SYN of each", lambda seen: len(seen.sent()) >= count, within=5)
-        return [(*each, following(packets, each[1])) for each in made]
+        return [(*each, following(packets, *each[1:])) for each in made]
 
     def idle(self):
         made = self.socket()
@@ -198,9 +199,9 @@ class Client:
         return made
 
 
-def following(packets, port):
-    """The sequence number after all that was sent from the port; of an attempt its own, since nothing follows yet."""
-    last = packets.sent().which(f"from port {port}", lambda packet: packet.tcp.sport == port)[-1]
+def following(packets, port, there):
+    """The sequence number after all that was sent from the port to this address."""
+    last = packets.sent().which(f"from port {port} to {there}", lambda packet: (packet.tcp.sport, packet.destination) == (port, there))[-1]
     return (last.seq + last.length + sum(flag in last.flags for flag in "SF")) % 2**32
 
 
