@@ -64,23 +64,34 @@ class Tracker:
         return NamedList(f"{_FAMILIES[family]} conntrack entries of {self.host.role}", (_entry(each) for each in found if _is_tcp(each)))
 
     def entry(self, source: tuple[str, int], destination: tuple[str, int]) -> Entry | None:
-        """The entry of the connection of which a segment with these addresses and ports is part; None if there is none. Much cheaper than
-        entries(). Raises MissingFeature without nf_conntrack_netlink."""
+        """The entry of the TCP connection of which a segment with these addresses and ports is part; None if there is none. Much cheaper
+        than entries(). Raises MissingFeature without nf_conntrack_netlink."""
+        found = self._lookup(source, destination, socket.IPPROTO_TCP)
+        return found and _entry(found)
+
+    def lifetime(self, source: tuple[str, int], destination: tuple[str, int], protocol: int) -> int | None:
+        """The remaining lifetime in whole seconds of the entry of such a packet of TCP, UDP or another protocol with ports there; None if
+        there is none. Raises like entry()."""
+        found = self._lookup(source, destination, protocol)
+        return found and _number(found[_TIMEOUT])
+
+    def _lookup(self, source: tuple[str, int], destination: tuple[str, int], protocol: int) -> dict[int, bytes] | None:
         if self._netlink is None:
             self._netlink = self.host.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
         family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
         addresses = [attribute(kind, socket.inet_pton(family, end[0])) for kind, end in zip(_ADDRESSES[family], (source, destination))]
         ports = [attribute(kind, end[1].to_bytes(2, "big")) for kind, end in ((_PROTO_SRC_PORT, source), (_PROTO_DST_PORT, destination))]
-        asked = nest(_TUPLE_ORIG, nest(_TUPLE_IP, *addresses), nest(_TUPLE_PROTO, attribute(_PROTO_NUM, b"\6"), *ports))
+        asked = nest(_TUPLE_ORIG, nest(_TUPLE_IP, *addresses), nest(_TUPLE_PROTO, attribute(_PROTO_NUM, bytes([protocol])), *ports))
         # With an acknowledgment, which ends the answer.
         self._netlink.send(message(_CT_GET, NLM_F_REQUEST | NLM_F_ACK, _NFGENMSG.pack(family, 0, 0) + asked))
         try:
-            found = [dict(attributes(body, _NFGENMSG.size)) for body in dumped(self._netlink)]
+            return [dict(attributes(body, _NFGENMSG.size)) for body in dumped(self._netlink)][0]
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
-            raise missing_feature(_NO_DUMP, error) if error.errno == errno.EINVAL else error
-        return _entry(found[0])
+            if error.errno == errno.EINVAL:
+                raise missing_feature(_NO_DUMP, error) from error
+            raise
 
     def listing(self, *options: str) -> list[str]:
         """The lines of `conntrack -L` with these options. Raises MissingFeature without nf_conntrack_netlink."""

@@ -83,12 +83,13 @@ class Sender:
         self.version = 4 if family == socket.AF_INET else 6
         self.raw = router.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP if self.version == 4 else socket.IPPROTO_ICMPV6)
 
-    def send(self, kind: int, code: int, quoted: bytes, rest: int = 0) -> None:
+    def send(self, kind: int, code: int, quoted: bytes, rest: int = 0, counted: bool = True) -> None:
         """Like send_error(), for types that are not errors, too. Raises ExpectationFailed."""
         message = struct.pack("!BBHI", kind, code, 0, rest) + quoted
         if self.version == 4:
             message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
-        with _counted(self.to, f"IcmpMsg.InType{kind}" if self.version == 4 else f"Icmp6.InType{kind}"):
+        counter = f"IcmpMsg.InType{kind}" if self.version == 4 else f"Icmp6.InType{kind}"
+        with _counted(self.to, counter if counted else ""):
             self.raw.sendto(message, (_source(quoted), 0))
 
 

@@ -145,7 +145,8 @@ def expected(row, column):
     if row in UNSURE:
         script, other, reason = UNSURE[row]
         opened = [state for _token, state, _invalid in steps(OPEN)]
-        return OneOf((outcome(opened + [state for _token, state, _invalid in steps(script)], 0), outcome(opened + other.split(), 0)), reason)
+        closed = [state for _token, state, _invalid in steps(script)]
+        return OneOf((outcome(opened + closed, 0), outcome(opened + other.split(), 0)), reason)
     found = list(steps(SCRIPTS[row]))
     text = outcome([state for _token, state, _invalid in found], sum(invalid for _token, _state, invalid in found))
     return Must(text, "nf_conntrack-sysctl.rst, tcp_be_liberal: only resets out of window are invalid") if row in LIBERAL else text

@@ -19,7 +19,7 @@ def expected(family, which, message):
     if message == TOO_BIG[family]:
         if which.recverr:
             return Must(f"EMSGSIZE, queued MTU {MTU}", "ip(7), IP_RECVERR")
-        return Measured("ip(7) has EMSGSIZE for IP_RECVERR and for a later send(); it says neither that others are told nor that they are not")
+        return Measured("ip(7) has EMSGSIZE for IP_RECVERR and for a later send(); it does not say that others are told")
     if message in UNSAID[family]:
         return Measured(UNSAID[family][message])
     if which.kind == "ping" and message[0] in (4, 5) and family == V4:

@@ -22,7 +22,8 @@ PATH = ", path MTU"
 ABORTS, SAVED, PASSED, IGNORED, OUTSIDE, UNKNOWN = "aborts", "saved", "passed", "ignored", "outside", "unknown"
 # How the client's end of a connection gets into a state. After "lose", its segments no longer reach the server.
 STEPS = {
-    "ESTABLISHED": (), "FIN_WAIT1": ("lose", "close"), "FIN_WAIT2": ("close",), "CLOSING": ("lose", "close", "peer closes", "peer vanishes"),
+    "ESTABLISHED": (), "FIN_WAIT1": ("lose", "close"), "FIN_WAIT2": ("close",),
+    "CLOSING": ("lose", "close", "peer closes", "peer vanishes"),
     "CLOSE_WAIT": ("peer closes",), "LAST_ACK": ("peer closes", "lose", "close"), "TIME_WAIT": ("close", "peer closes"),
 }
 SYNCHRONISED = [state for state in STEPS if state != "TIME_WAIT"]

@@ -44,7 +44,7 @@ def size(family, row, mtu):
     if row in SENDERS and row.endswith(IGNORES):
         return OneOf((str(LINK), believed), "in.h: this socket ignores the message; RFC 8201, 4: the host may heed it without a socket")
     if row in SENDERS or which.quoted == "UDP":
-        return Must(believed, "RFC 1191, 3; RFC 8201, 4; ip-sysctl.rst, min_pmtu. A stranger's closed port must not differ from an open one")
+        return Must(believed, "RFC 1191, 3; RFC 8201, 4; ip-sysctl.rst, min_pmtu. A closed port must not differ from an open one")
     return Measured("RFC 8201, 4 wants every such message heeded, RFC 5927, 7 only those about packets that were sent")
 
 
@@ -71,8 +71,10 @@ def told_cells(family):
 
 
 NAMES = {V4: "icmp", V6: "icmpv6"}
-SIZES = {family: Table(f"pmtu.{name}_believed", "socket", "told", "RFC 1191, 3; RFC 8201, 4", cells(family)) for family, name in NAMES.items()}
-TOLD = {family: Table(f"pmtu.{name}_told", "socket", "told", "ip(7), IP_RECVERR", told_cells(family)) for family, name in NAMES.items()}
+SIZES = {family: Table(f"pmtu.{name}_believed", "socket", "MTU of the message", "RFC 1191, 3; RFC 8201, 4", cells(family))
+         for family, name in NAMES.items()}
+TOLD = {family: Table(f"pmtu.{name}_told", "socket", "MTU of the message", "ip(7), IP_RECVERR", told_cells(family))
+        for family, name in NAMES.items()}
 
 
 def check(net, family, row, table, observe):
