@@ -41,6 +41,8 @@ def size(family, row, mtu):
         return Must(believed, "RFC 8201, 4: never below 1280, and a message never raises the estimate")
     if row in SENDERS and row.endswith(IGNORES):
         return OneOf((str(LINK), believed), "in.h: this socket ignores the message; RFC 8201, 4: the host may heed it without a socket")
+    if which.quoted == "255":
+        return Must(str(LINK), "raw(7): IPPROTO_RAW is no protocol of a packet, and its sockets only send")
     if row in SENDERS or which.quoted == "UDP":
         return Must(believed, "RFC 1191, 3; RFC 8201, 4; ip-sysctl.rst, min_pmtu. A closed port must not differ from an open one")
     return Measured("RFC 8201, 4 wants every such message heeded, RFC 5927, 7 only those about packets that were sent")
