@@ -12,7 +12,8 @@ from netns.errors import MissingFeature
 from netns.hosts.host import Host
 from netns.observe.counters import Counters
 
-_OUTGOING = 4
+# PACKET_OTHERHOST and PACKET_OUTGOING: packet(7). ip_rcv() drops what is addressed to another MAC before it counts anything.
+_FOR_ANOTHER, _OUTGOING = 3, 4
 _VERSIONS = {b"\x08\x00": 4, b"\x86\xdd": 6}
 _PROTOCOL = {4: 23, 6: 20}                  # where the protocol's number is in a frame
 _TCP = b"\x06"
@@ -58,7 +59,7 @@ class Books:
         for frame in host.ring.frames:
             data = frame.data
             version = _VERSIONS.get(data[12:14], 0)
-            if not version:
+            if not version or frame.direction == _FOR_ANOTHER:
                 continue
             if frame.direction != _OUTGOING:
                 self.came[version] += 1
