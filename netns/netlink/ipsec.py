@@ -17,12 +17,13 @@ class Selector:
 @dataclass(frozen=True)
 class Template:
     """What a policy requires: ESP between these two addresses, with an SA of the same `reqid` and `mode` ("transport"
-    or "tunnel")."""
+    or "tunnel"). An `optional` one is applied only where there is such an SA (ip-xfrm(8), "level use")."""
 
     source: str
     destination: str
     reqid: int = 1
     mode: str = "transport"
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Policy:
     """Packets that match the selector require the template. Without a template they pass unchanged or, with the action "block",
     are dropped. `direction` is "out", "in" or "fwd"; of two matching policies the lower `priority` wins. With `icmp` it also
     applies to ICMP errors about its packets (RFC 4301, 6), from any sender. It expires after `seconds`, which the kernel counts
-    as whole seconds; 0 is never."""
+    as whole seconds; 0 is never. A `mark` and an `interface` are as in SA."""
 
     selector: Selector
     template: Template | None = None
@@ -39,14 +40,32 @@ class Policy:
     priority: int = 0
     icmp: bool = False
     seconds: int = 0
+    mark: tuple[int, int] | None = None
+    interface: int = 0
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The sequence numbers of an SA (RFC 4303, 3.3.3 and 3.4.3): the last one `sent`, the highest `received`, and those below it that
+    have not been received, `missing`. The `window` is in packets, 0 for no check. `kind` is "legacy" for the window of at most 32
+    packets that struct xfrm_usersa_info has, "bitmap" for that of struct xfrm_replay_state_esn, and "ESN" for extended sequence
+    numbers. With `wraps`, a number that is not extended may overflow (XFRM_SA_XFLAG_OSEQ_MAY_WRAP)."""
+
+    kind: str = "legacy"
+    window: int = 32
+    sent: int = 0
+    received: int = 0
+    missing: frozenset[int] = frozenset()
+    wraps: bool = False
 
 
 @dataclass(frozen=True)
 class SA:
     """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. A `mark` is a
     value and a mask: the SA is only for packets whose mark has this value under the mask. `icmp` is as in Policy. `window` is
-    the replay window in 32-bit words and enables extended sequence numbers; `interface` is the if_id. `seconds` and `packets`
-    are soft and hard limits, 0 for none: at the soft one the kernel notifies key managers, at the hard one it deletes the SA."""
+    the replay window in 32-bit words and enables extended sequence numbers; `interface` is the if_id. `seconds`, `packets`
+    and `size`, in bytes, are soft and hard limits, 0 for none: at the soft one the kernel notifies key managers, at the hard one it
+    deletes the SA. Packets within must match the `selector`, if there is one. `replay` overrides `window`."""
 
     source: str
     destination: str
@@ -60,6 +79,9 @@ class SA:
     interface: int = 0
     seconds: tuple[int, int] = (0, 0)
     packets: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    selector: Selector | None = None
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True)

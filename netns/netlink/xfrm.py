@@ -18,12 +18,12 @@ from netns.errors import ExpectationFailed, MissingFeature
 from netns.hosts.host import Host
 from netns.named import NamedList
 from netns.netlink import xfrm_wire as wire
-from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Selector, Template
+from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Replay, Selector, Template
 from netns.netlink.message import message
 from netns.netlink.rtnl import exchange
 
 __all__ = [
-    "Acquire", "Expire", "KeyManager", "Policy", "SA", "Selector", "Template", "add", "delete", "set_on_socket",
+    "Acquire", "Expire", "KeyManager", "Policy", "Replay", "SA", "Selector", "Template", "add", "delete", "set_on_socket",
     "update",
 ]
 

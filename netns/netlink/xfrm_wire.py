@@ -5,7 +5,7 @@ import socket
 import struct
 from typing import Union
 
-from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Selector, Template
+from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Replay, Selector, Template
 from netns.netlink.message import HEADER, attribute, attributes
 
 NEWSA, DELSA, NEWPOLICY, DELPOLICY = 0x10, 0x11, 0x13, 0x14
@@ -13,6 +13,7 @@ ACQUIRE, EXPIRE, UPDPOLICY, UPDSA, NEWAE, GETAE = 0x17, 0x18, 0x19, 0x1A, 0x1E, 
 GROUP_ACQUIRE, GROUP_EXPIRE = 1 << 0, 1 << 1
 
 _ATTRIBUTE_TMPL, _ATTRIBUTE_POLICY_TYPE, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 16, 18, 21, 23, 31
+_ATTRIBUTE_REPLAY, _ATTRIBUTE_EXTRA_FLAGS, _SEQUENCE_MAY_WRAP = 10, 24, 2
 _MAIN_POLICY = bytes(6)                     # struct xfrm_userpolicy_type; not sent without CONFIG_XFRM_SUB_POLICY
 _STATE_ICMP, _STATE_ESN, _POLICY_ICMP = 16, 128, 2
 _DIRECTIONS = {"in": 0, "out": 1, "fwd": 2}
@@ -22,16 +23,18 @@ _ESP = socket.IPPROTO_ESP
 _ALL_ALGORITHMS = 0xFFFFFFFF
 _NO_LIMIT = 0xFFFFFFFFFFFFFFFF
 _KEY_LENGTH, _ICV_LENGTH = 160, 128
+_LOW = 0xFFFFFFFF                               # 32 bits of an extended sequence number
 
 _SELECTOR = struct.Struct("=16s16sHHHHHBBB3xiI")  # daddr saddr dport mask sport mask family prefixes proto ifindex user
 _LIFETIME_LIMITS = struct.Struct("=8Q")
 _LIFETIME_USED = struct.Struct("=4Q")
 _POLICY_END = struct.Struct("=IIBBBB4x")        # priority index dir action flags share
-_POLICY_SIZE = _SELECTOR.size + _LIFETIME_LIMITS.size + _LIFETIME_USED.size + _POLICY_END.size
+POLICY_SIZE = _SELECTOR.size + _LIFETIME_LIMITS.size + _LIFETIME_USED.size + _POLICY_END.size
 _ID = struct.Struct("=16s4sB3x")                # daddr spi proto
 _TEMPLATE = struct.Struct("=16s4sB3xH2x16sIBBBxIII")  # id family saddr reqid mode share optional aalgos ealgos calgos
 _SA_END = struct.Struct("=12xIIHBBB7x")         # stats seq reqid family mode replay_window flags
-_SA_SIZE = _SELECTOR.size + _ID.size + 16 + _LIFETIME_LIMITS.size + _LIFETIME_USED.size + _SA_END.size
+SA_SIZE = _SELECTOR.size + _ID.size + 16 + _LIFETIME_LIMITS.size + _LIFETIME_USED.size + _SA_END.size
+SA_PROTOCOL_AT = _SELECTOR.size + 20        # of struct xfrm_usersa_info; its SPI is before it
 _POLICY_ID = struct.Struct("=IB3x")             # index dir
 _SA_ID = struct.Struct("=16s4sHBx")             # daddr spi family proto
 _AEAD = struct.Struct("=64sII")                 # name, key length and ICV length in bits
@@ -41,9 +44,9 @@ def family_of(address: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address else socket.AF_INET
 
 
-def _lifetime(seconds: tuple[int, int], packets: tuple[int, int] = (0, 0)) -> bytes:
+def _lifetime(seconds: tuple[int, int], packets: tuple[int, int] = (0, 0), size: tuple[int, int] = (0, 0)) -> bytes:
     """struct xfrm_lifetime_cfg and struct xfrm_lifetime_cur; of each pair the soft limit and the hard one."""
-    limits = _LIFETIME_LIMITS.pack(_NO_LIMIT, _NO_LIMIT, *(limit or _NO_LIMIT for limit in packets), *seconds, 0, 0)
+    limits = _LIFETIME_LIMITS.pack(*(limit or _NO_LIMIT for limit in size + packets), *seconds, 0, 0)
     return limits + bytes(_LIFETIME_USED.size)
 
 
@@ -56,43 +59,57 @@ def policy(it: Policy) -> bytes:
 
 
 def policy_with_template(it: Policy) -> bytes:
-    return policy(it) + (attribute(_ATTRIBUTE_TMPL, template(it.template)) if it.template else b"")
+    return policy(it) + (attribute(_ATTRIBUTE_TMPL, template(it.template)) if it.template else b"") + _mark(it) + _interface(it)
 
 
 def policy_id(it: Policy) -> bytes:
-    return selector(it.selector) + _POLICY_ID.pack(0, _DIRECTIONS[it.direction])
+    return selector(it.selector) + _POLICY_ID.pack(0, _DIRECTIONS[it.direction]) + _mark(it) + _interface(it)
 
 
 def template(it: Template) -> bytes:
     """struct xfrm_user_tmpl."""
     return _TEMPLATE.pack(
         _address(it.destination), _spi(0), _ESP, family_of(it.destination), _address(it.source), it.reqid,
-        _MODES[it.mode], 0, 0, *[_ALL_ALGORITHMS] * 3
+        _MODES[it.mode], 0, it.optional, *[_ALL_ALGORITHMS] * 3
     )
 
 
 def sa(it: SA) -> bytes:
-    """struct xfrm_usersa_info, the algorithm, the mark, the replay window with ESN, and the if_id."""
+    """struct xfrm_usersa_info, the algorithm, the mark, the sequence numbers and the if_id."""
     key = _AEAD.pack(b"rfc4106(gcm(aes))", _KEY_LENGTH, _ICV_LENGTH) + it.key
-    window = 0 if it.window else 32
-    flags = (_STATE_ICMP if it.icmp else 0) | (_STATE_ESN if it.window else 0)
-    esn = struct.pack("=6I", it.window, 0, 0, 0, 0, 32 * it.window) + bytes(4 * it.window)
+    replay = it.replay or (Replay("ESN", 32 * it.window) if it.window else Replay())
+    flags = (_STATE_ICMP if it.icmp else 0) | (_STATE_ESN if replay.kind == "ESN" else 0)
     return (
-        bytes(_SELECTOR.size) + _ID.pack(_address(it.destination), _spi(it.spi), _ESP) + _address(it.source)
-        + _lifetime(it.seconds, it.packets)
-        + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], window, flags)
-        + attribute(_ATTRIBUTE_AEAD, key) + _mark(it)
-        + (attribute(_ATTRIBUTE_ESN, esn) if it.window else b"")
-        + (attribute(_ATTRIBUTE_IF_ID, struct.pack("=I", it.interface)) if it.interface else b"")
+        (selector(it.selector) if it.selector else bytes(_SELECTOR.size)) + _ID.pack(_address(it.destination), _spi(it.spi), _ESP)
+        + _address(it.source) + _lifetime(it.seconds, it.packets, it.size)
+        + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], replay.window if replay.kind == "legacy" else 0, flags)
+        + attribute(_ATTRIBUTE_AEAD, key) + _mark(it) + _sequence(replay) + _interface(it)
     )
+
+
+def _sequence(it: Replay) -> bytes:
+    """struct xfrm_replay_state or struct xfrm_replay_state_esn, and the flag for one that may wrap."""
+    held = [number for number in range(max(1, it.received - it.window + 1), it.received + 1) if number not in it.missing]
+    if it.kind == "legacy":
+        state = struct.pack("=III", it.sent, it.received, sum(1 << it.received - number for number in held))
+        found = attribute(_ATTRIBUTE_REPLAY, state) if any(state) else b""
+    else:
+        words, bits = (it.window + 31) // 32, sum(1 << (number - 1 & _LOW) % it.window for number in held)
+        state = struct.pack("=6I", words, it.sent & _LOW, it.received & _LOW, it.sent >> 32, it.received >> 32, it.window)
+        found = attribute(_ATTRIBUTE_ESN, state + bits.to_bytes(4 * words, "little"))
+    return found + (attribute(_ATTRIBUTE_EXTRA_FLAGS, struct.pack("=I", _SEQUENCE_MAY_WRAP)) if it.wraps else b"")
 
 
 def sa_id(it: SA) -> bytes:
     return _SA_ID.pack(_address(it.destination), _spi(it.spi), family_of(it.destination), _ESP) + _mark(it)
 
 
-def _mark(it: SA) -> bytes:
+def _mark(it: Union[SA, Policy]) -> bytes:
     return attribute(_ATTRIBUTE_MARK, struct.pack("=II", *it.mark)) if it.mark else b""
+
+
+def _interface(it: Union[SA, Policy]) -> bytes:
+    return attribute(_ATTRIBUTE_IF_ID, struct.pack("=I", it.interface)) if it.interface else b""
 
 
 def selector(it: Selector) -> bytes:
@@ -120,7 +137,7 @@ def _acquire(body: bytes) -> Acquire:
     destination, _spi_, _protocol = _ID.unpack_from(body)
     at = _ID.size + 16
     flow, family = _read_selector(body, at)
-    at += _SELECTOR.size + _POLICY_SIZE
+    at += _SELECTOR.size + POLICY_SIZE
     *_algorithms, sequence = struct.unpack_from("=IIII", body, at)
     found = dict(attributes(body, at + 16))
     template, policy_type = found.get(_ATTRIBUTE_TMPL), found.get(_ATTRIBUTE_POLICY_TYPE, _MAIN_POLICY)
@@ -131,8 +148,8 @@ def _acquire(body: bytes) -> Acquire:
 
 def _expire(body: bytes) -> Expire:
     destination, spi, _protocol = _ID.unpack_from(body, _SELECTOR.size)
-    sequence, reqid, family, *_rest = _SA_END.unpack_from(body, _SA_SIZE - _SA_END.size)
-    return Expire(_text(family, destination), int.from_bytes(spi, "big"), reqid, sequence, bool(body[_SA_SIZE]))
+    sequence, reqid, family, *_rest = _SA_END.unpack_from(body, SA_SIZE - _SA_END.size)
+    return Expire(_text(family, destination), int.from_bytes(spi, "big"), reqid, sequence, bool(body[SA_SIZE]))
 
 
 def _read_selector(body: bytes, at: int) -> tuple[Selector, int]:

@@ -276,6 +276,13 @@ class Packet:
         return int.from_bytes(self.frame.data[self._upper.at:self._upper.at + 4], "big")
 
     @property
+    def esp_sequence(self) -> int:
+        """The sequence number of ESP, the lower 32 bits of one that is extended (RFC 4303, 2.2). Raises like `spi`."""
+        if self.protocol != "esp" or not self._upper.begins:
+            raise AttributeError("no ESP begins in this packet")
+        return int.from_bytes(self.frame.data[self._upper.at + 4:self._upper.at + 8], "big")
+
+    @property
     def length(self) -> int:
         """Bytes of TCP payload on the wire, even if fewer were recorded."""
         return self._tcp_segment().payload

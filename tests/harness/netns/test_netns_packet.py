@@ -49,8 +49,8 @@ def test_what_is_behind_extension_headers_is_found(headers):
     assert packet(headers / UDP() / b"x").protocol == "udp"
     echo = packet(headers / ICMPv6EchoRequest(id=3))
     assert (echo.protocol, echo.icmp[0], echo.icmp[4:6]) == ("icmpv6", 128, b"\0\3")
-    esp = packet(headers / ESP(spi=0x1234, seq=1))
-    assert (esp.protocol, esp.spi) == ("esp", 0x1234)
+    esp = packet(headers / ESP(spi=0x1234, seq=7))
+    assert (esp.protocol, esp.spi, esp.esp_sequence) == ("esp", 0x1234, 7)
 
 
 def test_an_mld_report_is_icmpv6():

@@ -36,6 +36,18 @@ def test_policy_is_what_ip_xfrm_shows(net, policy):
     )
 
 
+def test_policy_of_marked_packets_and_an_interface_is_what_ip_xfrm_shows(net, policy):
+    client, _server = net.nodes("client", "server")
+    optional = dataclasses.replace(policy.template, optional=True)
+    marked = dataclasses.replace(policy, template=optional, mark=(1, 0xFF), interface=9)
+    xfrm.add(client, marked)
+
+    shown = policies(client)
+    assert ("mark 0x1/0xff" in shown, "if_id 0x9" in shown, "level use" in shown) == (True, True, True)
+    xfrm.delete(client, marked)
+    assert policies(client) == ""
+
+
 def test_policy_without_template_for_prefixes_and_any_port(net):
     client, _server = net.nodes("client", "server")
     xfrm.add(client, xfrm.Policy(xfrm.Selector("2001:db8::/32", "::/0", sport=53), direction="fwd", action="block"))
@@ -64,6 +76,18 @@ def test_sa_is_what_ip_xfrm_shows(net, family):
     assert shown.startswith(f"src {sa.source} dst {sa.destination} proto esp spi 0x0000c0de reqid 7 mode tunnel")
     assert "aead rfc4106(gcm(aes)) 0x0102030405060708090a0b0c0d0e0f1011121314 128" in shown
     assert client.run(["ip", "xfrm", "state", "list"]) == ""
+
+
+@pytest.mark.parametrize("kind", ["bitmap", "ESN"])
+def test_sequence_numbers_of_an_sa_are_those_that_ip_xfrm_shows(net, kind):
+    """The highest number received is 37, of a window of 64: 37 bits, without those that are missing."""
+    client, server = net.nodes("client", "server")
+    replay = xfrm.Replay(kind, 64, sent=5, received=37, missing=frozenset({1, 36}))
+    xfrm.add(client, xfrm.SA(client.address(socket.AF_INET), server.address(socket.AF_INET), 0xC0DE, replay=replay))
+    shown = " ".join(client.run(["ip", "-s", "xfrm", "state", "list"]).split())
+
+    assert "seq-hi 0x0, seq 0x25, oseq-hi 0x0, oseq 0x5" in shown
+    assert "fffffffe 00000017" in shown
 
 
 def test_what_is_there_already_is_refused_by_its_name(net, policy):
