@@ -14,7 +14,7 @@ _ALWAYS = ("HZ", "PREEMPT", "PREEMPT_DYNAMIC", "PREEMPT_VOLUNTARY", "SMP")
 # Options that matter if the test's id contains the word.
 _OPTIONS = {
     "ipvs": ("IP_VS", "IP_VS_PROTO_TCP", "NET_IPIP", "IPV6_TUNNEL"), "tunnel": ("NET_IPIP", "IPV6_TUNNEL"),
-    "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"),
+    "larval": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "xfrm": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "vrf": ("NET_VRF",),
     "esp": ("XFRM_USER", "INET_ESP", "INET6_ESP"), "audit": ("AUDIT", "AUDITSYSCALL"), "firewall": ("NF_TABLES", "IP_NF_IPTABLES"),
     "conntrack": ("NF_CONNTRACK", "NF_CONNTRACK_TIMEOUT"), "multipath": ("IP_ROUTE_MULTIPATH",), "tun": ("TUN",), "qdisc": ("NET_SCH_TBF",),
     "timewait": ("SYN_COOKIES",), "tcp": ("SYN_COOKIES", "TCP_CONG_CUBIC"), "tracing": ("BPF_SYSCALL", "KPROBES", "DEBUG_INFO_BTF"),
