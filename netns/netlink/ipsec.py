@@ -60,12 +60,23 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class Algorithm:
+    """An algorithm of ESP by the kernel's `name`, such as "cbc(aes)": `kind` is "aead", "encryption" or "authentication". `icv` is the
+    length of the check value in bits, for those that make one. Source: net/xfrm/xfrm_algo.c."""
+
+    kind: str
+    name: str
+    key: bytes = field(repr=False)
+    icv: int = 0
+
+
+@dataclass(frozen=True)
 class SA:
-    """ESP with AES-128-GCM (RFC 4106) from `source` to `destination`; `key` is 16 bytes of key and 4 of salt. A `mark` is a
-    value and a mask: the SA is only for packets whose mark has this value under the mask. `icmp` is as in Policy. `window` is
-    the replay window in 32-bit words and enables extended sequence numbers; `interface` is the if_id. `seconds`, `packets`
-    and `size`, in bytes, are soft and hard limits, 0 for none: at the soft one the kernel notifies key managers, at the hard one it
-    deletes the SA. Packets within must match the `selector`, if there is one. `replay` overrides `window`."""
+    """ESP with `algorithms`, or AES-128-GCM (RFC 4106) without them, from `source` to `destination`; `key` is that of the latter, 16
+    bytes and 4 of salt. A `mark` is a value and a mask: the SA is only for packets whose mark has this value under the mask. `icmp` is
+    as in Policy. `window` is the replay window in 32-bit words and enables extended sequence numbers; `interface` is the if_id.
+    `seconds`, `packets` and `size`, in bytes, are soft and hard limits, 0 for none: at the soft one the kernel notifies key managers,
+    at the hard one it deletes the SA. Packets within must match the `selector`, if there is one. `replay` overrides `window`."""
 
     source: str
     destination: str
@@ -82,6 +93,7 @@ class SA:
     size: tuple[int, int] = (0, 0)
     selector: Selector | None = None
     replay: Replay | None = None
+    algorithms: tuple[Algorithm, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from netns.errors import ExpectationFailed, MissingFeature
 from netns.hosts.host import Host
 from netns.named import NamedList
 from netns.netlink import xfrm_wire as wire
-from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Replay, Selector, Template
+from netns.netlink.ipsec import SA, Acquire, Algorithm, Expire, Policy, Replay, Selector, Template
 from netns.netlink.message import message
 from netns.netlink.rtnl import exchange
 
 __all__ = [
-    "Acquire", "Expire", "KeyManager", "Policy", "Replay", "SA", "Selector", "Template", "add", "delete", "set_on_socket",
+    "Acquire", "Algorithm", "Expire", "KeyManager", "Policy", "Replay", "SA", "Selector", "Template", "add", "delete", "set_on_socket",
     "update",
 ]
 
@@ -43,7 +43,7 @@ def add(host: Host, *items: Policy | SA) -> None:
         _request(host, [_new(item) for item in items], items)
     except OSError as error:
         if not isinstance(error, MissingFeature) and error.errno in _LACKING and any(isinstance(item, SA) for item in items):
-            raise MissingFeature(f"the kernel lacks ESP with rfc4106(gcm(aes)): {os.strerror(error.errno)}") from error
+            raise MissingFeature(f"the kernel lacks ESP with {_algorithms(items)}: {os.strerror(error.errno)}") from error
         raise
 
 
@@ -79,6 +79,12 @@ def set_on_socket(sock: socket.socket, policy: Policy) -> None:
         else (socket.IPPROTO_IPV6, _IPV6_XFRM_POLICY)
     )
     sock.setsockopt(level, option, wire.policy(policy) + (wire.template(policy.template) if policy.template else b""))
+
+
+def _algorithms(items: Sequence[Policy | SA]) -> str:
+    """The algorithms of the SAs among the items."""
+    names = (algorithm.name for item in items if isinstance(item, SA) for algorithm in item.algorithms)
+    return ", ".join(dict.fromkeys(names)) or "rfc4106(gcm(aes))"
 
 
 def _new(item: Policy | SA) -> tuple[int, bytes]:

@@ -5,14 +5,14 @@ import socket
 import struct
 from typing import Union
 
-from netns.netlink.ipsec import SA, Acquire, Expire, Policy, Replay, Selector, Template
+from netns.netlink.ipsec import SA, Acquire, Algorithm, Expire, Policy, Replay, Selector, Template
 from netns.netlink.message import HEADER, attribute, attributes
 
 NEWSA, DELSA, NEWPOLICY, DELPOLICY = 0x10, 0x11, 0x13, 0x14
 ACQUIRE, EXPIRE, UPDPOLICY, UPDSA, NEWAE, GETAE = 0x17, 0x18, 0x19, 0x1A, 0x1E, 0x1F
 GROUP_ACQUIRE, GROUP_EXPIRE = 1 << 0, 1 << 1
 
-_ATTRIBUTE_TMPL, _ATTRIBUTE_POLICY_TYPE, _ATTRIBUTE_AEAD, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 16, 18, 21, 23, 31
+_ATTRIBUTE_TMPL, _ATTRIBUTE_POLICY_TYPE, _ATTRIBUTE_MARK, _ATTRIBUTE_ESN, _ATTRIBUTE_IF_ID = 5, 16, 21, 23, 31
 _ATTRIBUTE_REPLAY, _ATTRIBUTE_EXTRA_FLAGS, _SEQUENCE_MAY_WRAP = 10, 24, 2
 _MAIN_POLICY = bytes(6)                     # struct xfrm_userpolicy_type; not sent without CONFIG_XFRM_SUB_POLICY
 _STATE_ICMP, _STATE_ESN, _POLICY_ICMP = 16, 128, 2
@@ -22,7 +22,7 @@ _MODES = {"transport": 0, "tunnel": 1}
 _ESP = socket.IPPROTO_ESP
 _ALL_ALGORITHMS = 0xFFFFFFFF
 _NO_LIMIT = 0xFFFFFFFFFFFFFFFF
-_KEY_LENGTH, _ICV_LENGTH = 160, 128
+_ICV_LENGTH = 128
 _LOW = 0xFFFFFFFF                               # 32 bits of an extended sequence number
 
 _SELECTOR = struct.Struct("=16s16sHHHHHBBB3xiI")  # daddr saddr dport mask sport mask family prefixes proto ifindex user
@@ -37,7 +37,10 @@ SA_SIZE = _SELECTOR.size + _ID.size + 16 + _LIFETIME_LIMITS.size + _LIFETIME_USE
 SA_PROTOCOL_AT = _SELECTOR.size + 20        # of struct xfrm_usersa_info; its SPI is before it
 _POLICY_ID = struct.Struct("=IB3x")             # index dir
 _SA_ID = struct.Struct("=16s4sHBx")             # daddr spi family proto
-_AEAD = struct.Struct("=64sII")                 # name, key length and ICV length in bits
+# Of each kind of algorithm the attribute; name, key length and, except for encryption, ICV length in bits.
+_ALGORITHMS = {
+    "aead": (18, struct.Struct("=64sII")), "encryption": (2, struct.Struct("=64sI")), "authentication": (20, struct.Struct("=64sII")),
+}
 
 
 def family_of(address: str) -> socket.AddressFamily:
@@ -75,15 +78,15 @@ def template(it: Template) -> bytes:
 
 
 def sa(it: SA) -> bytes:
-    """struct xfrm_usersa_info, the algorithm, the mark, the sequence numbers and the if_id."""
-    key = _AEAD.pack(b"rfc4106(gcm(aes))", _KEY_LENGTH, _ICV_LENGTH) + it.key
+    """struct xfrm_usersa_info, the algorithms, the mark, the sequence numbers and the if_id."""
+    algorithms = it.algorithms or (Algorithm("aead", "rfc4106(gcm(aes))", it.key, _ICV_LENGTH),)
     replay = it.replay or (Replay("ESN", 32 * it.window) if it.window else Replay())
     flags = (_STATE_ICMP if it.icmp else 0) | (_STATE_ESN if replay.kind == "ESN" else 0)
     return (
         (selector(it.selector) if it.selector else bytes(_SELECTOR.size)) + _ID.pack(_address(it.destination), _spi(it.spi), _ESP)
         + _address(it.source) + _lifetime(it.seconds, it.packets, it.size)
         + _SA_END.pack(0, it.reqid, family_of(it.destination), _MODES[it.mode], replay.window if replay.kind == "legacy" else 0, flags)
-        + attribute(_ATTRIBUTE_AEAD, key) + _mark(it) + _sequence(replay) + _interface(it)
+        + b"".join(map(_algorithm, algorithms)) + _mark(it) + _sequence(replay) + _interface(it)
     )
 
 
@@ -98,6 +101,13 @@ def _sequence(it: Replay) -> bytes:
         state = struct.pack("=6I", words, it.sent & _LOW, it.received & _LOW, it.sent >> 32, it.received >> 32, it.window)
         found = attribute(_ATTRIBUTE_ESN, state + bits.to_bytes(4 * words, "little"))
     return found + (attribute(_ATTRIBUTE_EXTRA_FLAGS, struct.pack("=I", _SEQUENCE_MAY_WRAP)) if it.wraps else b"")
+
+
+def _algorithm(it: Algorithm) -> bytes:
+    """An attribute with struct xfrm_algo, xfrm_algo_auth or xfrm_algo_aead."""
+    number, layout = _ALGORITHMS[it.kind]
+    lengths = (8 * len(it.key),) if it.kind == "encryption" else (8 * len(it.key), it.icv)
+    return attribute(number, layout.pack(it.name.encode(), *lengths) + it.key)
 
 
 def sa_id(it: SA) -> bytes:

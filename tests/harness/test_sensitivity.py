@@ -181,7 +181,7 @@ def test_everything_runs_in_an_order_of_chance_but_what_is_last():
 def test_every_family_that_needs_no_device_has_functions():
     guards = tomllib.loads(GUARDS.read_text())
     assert guards.keys() >= {"keepalive", "pmtu", "larval", "rawbuf", "audit", "tcp", "timewait", "halfopen", "errnos", "traceroute",
-                             "pidns", "tracing"}
+                             "pidns", "tracing", "tunnels"}
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
