@@ -10,7 +10,7 @@ import pytest
 from fixtures.balanced import BALANCED, FIRST_PORT, METHODS, NARROW_MTU, SERVICES, V4, V6, BalancedConnection, BalancedService, Director
 from fixtures.table import LeftOut, Measured, Must, Table
 from netns import deliver, tcp_info
-from netns.attempt import errno_name
+from netns.attempt import errno_name, so_error
 from netns.hosts import offload
 from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.packets import icmp, pmtu
@@ -176,6 +176,7 @@ class Clients:
             udp.send(BIG)
         told = [pmtu.announced(error) for error in pmtu.too_big(packets.received())]
         if told:
+            so_error(udp)                   # the message is also the socket's error
             udp.send(BIG)
         found = select.select(servers, [], [], 5)[0]
         for server in found:
