@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from fixtures.table import LeftOut, Measured, Must, OneOf, Row, Table
+from fixtures.table import LeftOut, Measured, Must, OneOf, TableRow, Table
 from netns import MissingFeature
 from report.changes import changes, counted
 from report.expected import explain
@@ -40,7 +40,7 @@ subject = "tcp: s"
 def run(answers, row="LISTEN", table=TABLE):
     """What a test says that sees these answers, one a column, and the cells that it recorded."""
     node = SimpleNamespace(user_properties=[])
-    under_test = Row(table, row, node)
+    under_test = TableRow(table, row, node)
     try:
         for _column, texts in zip(under_test, answers, strict=False):
             for text in [texts] if isinstance(texts, str) else texts:
@@ -107,7 +107,7 @@ def test_names_that_a_change_cannot_hold_are_refused(name, row, column, complain
 def test_a_feature_that_is_missing_half_way_skips_the_row_and_keeps_what_was_seen():
     """The cells before it stay in the results, and count for nothing: the test is skipped."""
     node = SimpleNamespace(user_properties=[])
-    row = Row(TABLE, "LISTEN", node)
+    row = TableRow(TABLE, "LISTEN", node)
     with pytest.raises(MissingFeature):
         for column in row:
             if column == "FIN":
