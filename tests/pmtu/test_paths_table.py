@@ -6,6 +6,7 @@ Data arrives unchanged, or its sender gets the error that names the MTU.
 import socket
 import struct
 from contextlib import contextmanager
+from itertools import groupby
 
 import pytest
 
@@ -80,7 +81,12 @@ UDP_7 = "udp(7), UDP_SEGMENT"
 
 def cut(size, amount, headers):
     whole, rest = divmod(amount, size - headers)
-    return "+".join([str(size)] * whole + ([str(rest + headers)] if rest else []))
+    return counted([size] * whole + ([rest + headers] if rest else []))
+
+
+def counted(sizes):
+    """The sizes in order, alike ones together."""
+    return "+".join(f"{len(list(alike))} x {size}" for size, alike in groupby(sizes))
 
 
 def offloaded(family, mode, size, amount):
@@ -128,7 +134,7 @@ def test_datagrams_of_one_offloaded_send_meet_the_rules_of_single_ones(net, row,
         data = datagrams.data(amount + HEADERS[family])
         result = errno_of(datagrams.ours.send, data)
         sizes = datagrams.arrived(data if result == len(data) else b"")
-        table.saw(result if isinstance(result, str) else "+".join(map(str, sizes)) if sizes else "lost")
+        table.saw(result if isinstance(result, str) else counted(sizes) if sizes else "lost")
 
 
 # Forwarding
