@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jsonschema
 import pytest
 
-from fixtures.table import LeftOut, Measured, Must, OneOf, TableRow, Table
+from fixtures.table import LeftOut, Measured, Must, OneOf, Table, TableRow
 from netns import MissingFeature
 from report.changes import changes, counted
 from report.expected import explain
