@@ -57,6 +57,10 @@ HASHES = (("digest_null", 0, 0), ("hmac(md5)", 16, 96), ("hmac(sha1)", 20, 96), 
           ("cmac(aes)", 16, 96), ("hmac(sha256)", 32, 128), ("hmac(sha384)", 48, 192), ("hmac(sha512)", 64, 256))
 
 
+BARE = " without integrity"
+ROWS = [*CIPHERS, *(name + BARE for name, cipher in CIPHERS.items() if not cipher.icvs)]
+
+
 @dataclass(frozen=True)
 class Protection:
     """One SA's algorithms and mode."""
@@ -95,13 +99,15 @@ def keyed(kind: str, name: str, length: int, icv: int = 0) -> Algorithm:
     return Algorithm(kind, name, bytes((2 * number + 1) % 256 for number in range(length)), icv)
 
 
-def protections(cipher: Cipher) -> dict[str, Protection]:
-    """By column. A cipher goes with each hash, and each of its keys with one of them."""
-    sets = {}
+def protections(row: str) -> dict[str, Protection]:
+    """By column. A cipher goes with each hash, and each of its keys with one of them. A kernel may not have the hash that is none: it is in
+    a row of its own."""
+    cipher, sets = CIPHERS[row.partition(BARE)[0]], {}
+    hashes = () if cipher.icvs else [each for each in HASHES if (each[0] == "digest_null") == row.endswith(BARE)]
     for key in cipher.keys:
         for icv in cipher.icvs:
             sets[f"key of {key} bytes, ICV {icv}"] = (keyed("aead", cipher.name, key, icv),)
-        for name, length, icv in () if cipher.icvs else HASHES:
+        for name, length, icv in hashes:
             if key == cipher.keys[0] or name == "hmac(sha256)":
                 sets[f"key of {key} bytes, {name}"] = (keyed("encryption", cipher.name, key), keyed("authentication", name, length, icv))
     return {f"{name}, {mode}": Protection(cipher, mode, algorithms) for name, algorithms in sets.items()
@@ -111,7 +117,7 @@ def protections(cipher: Cipher) -> dict[str, Protection]:
 def table_of(family: socket.AddressFamily) -> Table:
     version = 4 if family == V4 else 6
     return Table(f"tunnels.esp{version}", "cipher", "key, integrity and mode", "RFC 4303 and the RFC of the algorithm", {
-        name: {column: each.expected(family) for column, each in protections(cipher).items()} for name, cipher in CIPHERS.items()
+        row: {column: each.expected(family) for column, each in protections(row).items()} for row in ROWS
     })
 
 
@@ -207,7 +213,7 @@ def show(exchange: Exchange, protection: Protection) -> str:
 
 def each_protection_works(net, family, row, table):
     client, server = net.nodes("client", "server")
-    columns = protections(CIPHERS[row])
+    columns = protections(row)
     ports = protect(client, server, family, columns)
     for column in table:
         try:
