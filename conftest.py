@@ -7,7 +7,7 @@ pytest_plugins = ["fixtures.options", "fixtures.net", "fixtures.measure", "fixtu
                   "fixtures.audit", "fixtures.service", "fixtures.transport", "fixtures.traffic", "fixtures.remains", "fixtures.shell",
                   "fixtures.chance", "fixtures.naming", "fixtures.invariants", "fixtures.table"]
 ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
-SHARE = 6                                   # of the rows of tables one in so many runs by default
+SHARE = 36                                  # of the rows of tables one in so many runs by default
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
 
 

@@ -14,8 +14,9 @@ _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUPS = (1, 3, 5, 7, 8, 9, 11, 19, 20, 26, 28, 32, 33, 34)
 _NAMES = {number: name for name, number in vars(rtnl).items() if name.startswith("RTM_") and isinstance(number, int)}
 _LINK_HEADER, _NAME = 16, 3                 # struct ifinfomsg, IFLA_IFNAME
-# A tunnel module creates one in each namespace when it is loaded.
-_FALLBACKS = (b"tunl0", b"sit0", b"ip6tnl0", b"gre0", b"gretap0", b"erspan0", b"ip6gre0", b"ip_vti0", b"ip6_vti0")
+# Modules create these when they are loaded, those of tunnels in each namespace.
+_FALLBACKS = (b"tunl0", b"sit0", b"ip6tnl0", b"gre0", b"gretap0", b"erspan0", b"ip6gre0", b"ip_vti0", b"ip6_vti0",
+              b"dummy0", b"ifb0", b"ifb1", b"bond0")
 
 
 class Bystander:
