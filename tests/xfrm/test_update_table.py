@@ -81,8 +81,6 @@ EVENTS = {
     "policy updated as it was": (lambda flow: flow.update(flow.policy), BY_OLD),
     "policy updated to allow": (lambda flow: flow.update(dataclasses.replace(flow.policy, template=None)), CLEAR),
     "policy updated to block": (lambda flow: flow.update(dataclasses.replace(flow.policy, action="block")), BLOCKED),
-    "policy updated to optional": (lambda flow: flow.update(flow.template(optional=True)), BY_OLD),
-    "policy updated to optional, SA deleted": (lambda flow: (flow.update(flow.template(optional=True)), flow.delete(flow.old)), CLEAR),
     "policy updated to a reqid without SA": (lambda flow: flow.update(flow.template(reqid=9)), LOST),
     "policy updated to the reqid of another SA": (
         lambda flow: (flow.add(flow.other), flow.update(flow.template(reqid=flow.other.reqid))), BY_NEW),
