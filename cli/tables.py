@@ -147,7 +147,8 @@ def page(found: Sequence[Found]) -> str:
         lines += ["| table | rows by columns | asserted | measured | left out |", "| --- | --- | ---: | ---: | ---: |"]
     for each in found:
         counts = each.counts()
-        lines.append(f"| [{each.table.name}](#{each.table.name.replace('.', '')}) | {_escaped(heading(each))} | {counts['asserted']} | "
+        anchor = each.table.name.lower().replace(".", "").replace(" ", "-")
+        lines.append(f"| [{each.table.name}](#{anchor}) | {_escaped(heading(each))} | {counts['asserted']} | "
                      f"{counts['measured']} | {counts['left out']} |")
     for each in found:
         lines += ["", f"## {each.table.name}", f"{_escaped(heading(each))}. Source: {_escaped(each.table.source)}.", ""]

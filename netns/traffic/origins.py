@@ -25,7 +25,7 @@ IPV6_TCLASS, IPV6_HDRINCL = 67, 36
 BEHIND_ESP = {V4: "198.18.0.1", socket.AF_INET6: "2001:db8:c::1"}
 
 
-class Sender:
+class Origins:
     """Sends packets of one family from the `router`, or through it from the `client`."""
 
     def __init__(self, client: Host, router: Host, family: int) -> None:

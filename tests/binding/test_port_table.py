@@ -21,7 +21,7 @@ SOURCE = "ip(7); bind(2); Documentation/networking/ip-sysctl.rst, ip_local_port_
 OF_PING = "no document says what the ports of ping sockets are"
 
 
-class Case:
+class PortCase:
     """One cell: sockets of the client, which are closed after it."""
 
     def __init__(self, stack, client, server, family, protocol):
@@ -193,6 +193,6 @@ def test_socket_gets_the_port_that_it_asks_for_or_one_of_the_range(net, family, 
         listener.listen()
     for column in table:
         with ExitStack() as stack:
-            case = Case(stack, client, server, family, row)
+            case = PortCase(stack, client, server, family, row)
             case.ranged()
             table.saw(CASES[column][0](case))

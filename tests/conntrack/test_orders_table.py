@@ -159,7 +159,7 @@ ORDERS = Table("conntrack.orders", "exchange", "tracker", SOURCE,
                       or (row in LIBERAL) == bool(COLUMNS[column][0])} for row in ROWS})
 
 
-class End:
+class TrackedEnd:
     """One end of a connection: its address, the other's as this end sees it, and its sequence numbers."""
 
     def __init__(self, injector, here, there, isn):
@@ -257,8 +257,8 @@ class Path:
         """The exchange as the tracker saw it."""
         liberal, loose, dport = COLUMNS[column]
         self.tracker.pin(tcp_be_liberal=liberal, tcp_loose=loose)
-        ends = {">": End(self.injectors[0], (self.client.address(self.family), sport), (self.service[dport], dport), isn=1000),
-                "<": End(self.injectors[1], (self.server.address(self.family), dport), (self.visible[dport], sport), isn=500_000)}
+        ends = {">": TrackedEnd(self.injectors[0], (self.client.address(self.family), sport), (self.service[dport], dport), isn=1000),
+                "<": TrackedEnd(self.injectors[1], (self.server.address(self.family), dport), (self.visible[dport], sport), isn=500_000)}
         states, sent = [], []
         with self.client.capture("tcp") as at_client, self.server.capture("tcp") as at_server:
             for token, _state, _invalid in steps(ROWS[row]):

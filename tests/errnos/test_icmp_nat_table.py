@@ -50,7 +50,7 @@ IPV4 = Table("errnos.icmp_nat", "packet", "type/code", SOURCE, cells(V4))
 IPV6 = Table("errnos.icmpv6_nat", "packet", "type/code", SOURCE, cells(V6))
 
 
-class Flow:
+class TranslatedFlow:
     """A flow from the client through the translating router to the server, and both ends' views of it."""
 
     def __init__(self, net, family, kind, nat):
@@ -155,7 +155,7 @@ def told(sock, details, within):
 
 def check(net, family, row, table):
     kind, nat, direction = ROWS[row]
-    flow, sender = Flow(net, family, kind, nat), DIRECTIONS[direction]
+    flow, sender = TranslatedFlow(net, family, kind, nat), DIRECTIONS[direction]
     sock = flow.open()["client" if sender == "server" else "server"]
     errors = icmp.Sender(net[sender], net[sender], family)
     quoted, last = flow.quote(sender), HOST_UNREACHABLE[family]

@@ -33,7 +33,7 @@ def ways(family):
     return ("local", "forwarded", "conntrack", "DNAT", "SNAT", "reject", *IPVS, *TUNNELS[family], "ESP tunnel")
 
 
-class Way:
+class Passage:
     """From the client through the router to a UDP socket on PORT of the router or the server; `destination` is where packets go."""
 
     def __init__(self, net: Network, family: socket.AddressFamily, name: str) -> None:
@@ -167,9 +167,9 @@ def pinned(net: Network) -> None:
 
 
 @pytest.fixture
-def way(net: Network, row: str) -> Way:
+def way(net: Network, row: str) -> Passage:
     """The way of the table's row, "FAMILY, NAME"."""
     family, _, name = row.partition(", ")
-    return Way(net, {"IPv4": V4, "IPv6": V6}[family], name)
+    return Passage(net, {"IPv4": V4, "IPv6": V6}[family], name)
 
 

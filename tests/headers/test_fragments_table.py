@@ -131,7 +131,7 @@ def columns(family):
     return (*PLANS, *extra, *SPECIAL[family])
 
 
-TABLES = {name: Table(f"headers.fragments of {name}", "way", "fragments", "RFC 791, 3.2; RFC 792" if family == V4 else
+TABLES = {name: Table(f"headers.fragments-of-{name.lower()}", "way", "fragments", "RFC 791, 3.2; RFC 792" if family == V4 else
                       "RFC 8200, 4.5; RFC 5722; RFC 6946", {
                           f"{name}, {way}": {column: expected(family, way, column) for column in columns(family)}
                           for way in WAYS[family]}) for name, family in FAMILIES.items()}

@@ -154,7 +154,7 @@ def test_ipv4_options_are_carried_out_or_reported(way, row, table):
 # RFC 791, 3.1: bit 7 of the type says that the option is in each fragment.
 WHOLE = {name: data for name, data in OPTIONS.items() if data and data[0] > NOP and "source route" not in name
          and name not in (*ERRORS, "CIPSO", "timestamp, flag 2", "timestamp, 14 missed")}
-COPIES = Table("headers.options in fragments", "way", "options", "RFC 791, 3.1 and 3.2", {
+COPIES = Table("headers.options-in-fragments", "way", "options", "RFC 791, 3.1 and 3.2", {
     "IPv4, forwarded": {name: f"in {'each' if data[0] & 0x80 else 'the first'} of 3 fragments" for name, data in WHOLE.items()}})
 
 

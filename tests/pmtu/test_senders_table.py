@@ -78,7 +78,7 @@ SENDERS = {family: Table(f"pmtu.senders over {name}", "sender, discovery mode", 
            for family, name in ((V4, "IPv4"), (V6, "IPv6"))}
 
 
-class Sender:
+class SizedDatagrams:
     """A client's socket and the server's that receives. The client knows the path MTU."""
 
     def __init__(self, net, family, sender, mode):
@@ -144,7 +144,7 @@ def learner(client, family):
 
 
 def check(net, family, row, table):
-    sender = Sender(net, family, *row.rsplit(", ", 1))
+    sender = SizedDatagrams(net, family, *row.rsplit(", ", 1))
     for column in table:
         table.saw(sender.saw(SIZES[column](family)))
     assert pmtu.path(sender.client, sender.there[0]).mtu == LEARNED

@@ -25,7 +25,7 @@ BETTER_ROUTER, SAME_ROUTER = "the better router", "the same router"
 
 
 @dataclass(frozen=True)
-class Case:
+class Advice:
     """A redirect, the client's settings, and the router to which the next packets must go. `gateway` "" is the better router;
     `settings` are of the interface, and with "all." of all."""
 
@@ -41,7 +41,7 @@ class Case:
 
 
 def accepting(both, either):
-    return {f"accept_redirects {interface}, all {every}, forwarding {forwarding}": Case(
+    return {f"accept_redirects {interface}, all {every}, forwarding {forwarding}": Advice(
         bool(interface and every if forwarding else interface or every),
         settings={"forwarding": forwarding, "accept_redirects": interface, "all.accept_redirects": every},
         source_text="ip-sysctl.rst, accept_redirects: both with forwarding, else one of them")
@@ -53,29 +53,29 @@ SECURE = {**STRICT, "secure_redirects": 1}
 NO_SOCKET = "valid, about a packet of no socket"
 CASES = {
     V4: {
-        NO_SOCKET: Case(True),
+        NO_SOCKET: Advice(True),
         **accepting((0, 1), (0, 1)),
-        **{f"code {code}": Case(True, code=code) for code in range(4)},
-        **{f"code {code}": Case(False, code=code) for code in (4, 255)},
-        "not shared, not secure": Case(True, settings=STRICT),
-        "not shared, secure, no default gateway": Case(False, settings=SECURE, source_text="ip-sysctl.rst, secure_redirects"),
-        "not shared, secure, a default gateway": Case(True, settings=SECURE, listed=True, source_text="ip-sysctl.rst, secure_redirects"),
-        "shared, secure, no default gateway": Case(True, settings={"secure_redirects": 1}, source_text="ip-sysctl.rst, shared_media"),
-        "not shared, gateway of another network": Case(False, gateway=OFF_LINK, settings=STRICT, source_text="RFC 1122, 3.2.2.2"),
-        "from another host": Case(False, source=OTHER_HOST[V4], source_text="RFC 1122, 3.2.2.2: from the first-hop gateway only"),
-        **{f"gateway {name}": Case(False, gateway=address) for name, address in (
+        **{f"code {code}": Advice(True, code=code) for code in range(4)},
+        **{f"code {code}": Advice(False, code=code) for code in (4, 255)},
+        "not shared, not secure": Advice(True, settings=STRICT),
+        "not shared, secure, no default gateway": Advice(False, settings=SECURE, source_text="ip-sysctl.rst, secure_redirects"),
+        "not shared, secure, a default gateway": Advice(True, settings=SECURE, listed=True, source_text="ip-sysctl.rst, secure_redirects"),
+        "shared, secure, no default gateway": Advice(True, settings={"secure_redirects": 1}, source_text="ip-sysctl.rst, shared_media"),
+        "not shared, gateway of another network": Advice(False, gateway=OFF_LINK, settings=STRICT, source_text="RFC 1122, 3.2.2.2"),
+        "from another host": Advice(False, source=OTHER_HOST[V4], source_text="RFC 1122, 3.2.2.2: from the first-hop gateway only"),
+        **{f"gateway {name}": Advice(False, gateway=address) for name, address in (
             ("unspecified", "0.0.0.0"), ("broadcast", "255.255.255.255"), ("of the network's broadcast", "192.0.2.255"),
             ("multicast", "224.0.0.5"), ("loopback", "127.0.0.1"), ("the host itself", "192.0.2.1"), ("the same", "192.0.2.2"))},
     },
     V6: {
-        NO_SOCKET: Case(True),
-        "accept_redirects 1": Case(True), "without the redirected packet": Case(True, header=False),
-        "accept_redirects 0": Case(False, settings={"accept_redirects": 0}, source_text="ip-sysctl.rst"),
-        "forwarding 1": Case(False, settings={"forwarding": 1}, source_text="RFC 4861, 8.3: a router must not follow it"),
-        "hop limit 254": Case(False, hops=254), "code 1": Case(False, code=1),
-        "from a global address": Case(False, source="2001:db8:1::2"), "from another host": Case(False, source=OTHER_HOST[V6]),
-        "target global": Case(False, gateway="2001:db8:1::77"), "target multicast": Case(False, gateway="ff02::1"),
-        "target unspecified": Case(False, gateway="::"),
+        NO_SOCKET: Advice(True),
+        "accept_redirects 1": Advice(True), "without the redirected packet": Advice(True, header=False),
+        "accept_redirects 0": Advice(False, settings={"accept_redirects": 0}, source_text="ip-sysctl.rst"),
+        "forwarding 1": Advice(False, settings={"forwarding": 1}, source_text="RFC 4861, 8.3: a router must not follow it"),
+        "hop limit 254": Advice(False, hops=254), "code 1": Advice(False, code=1),
+        "from a global address": Advice(False, source="2001:db8:1::2"), "from another host": Advice(False, source=OTHER_HOST[V6]),
+        "target global": Advice(False, gateway="2001:db8:1::77"), "target multicast": Advice(False, gateway="ff02::1"),
+        "target unspecified": Advice(False, gateway="::"),
     },
 }
 KINDS = {

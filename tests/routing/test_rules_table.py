@@ -13,7 +13,7 @@ from netns import ExpectationFailed, eventually
 from netns.hosts import tunnel
 from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.netlink import routes
-from netns.traffic.origins import DPORT, EXPERIMENT, MARK, SPORT, TOS, USER, Sender
+from netns.traffic.origins import DPORT, EXPERIMENT, MARK, SPORT, TOS, USER, Origins
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 pytestmark = pytest.mark.topology(TWO_WAYS)
@@ -183,7 +183,7 @@ def way_out(router, send, to):
 
 
 def check(net, family, row, table):
-    sender = Sender(net["client"], net["router"], family)
+    sender = Origins(net["client"], net["router"], family)
     send = prepare(sender, row)
     for number, column in enumerate(table, 1):
         given = {word: NUMBERS.get((of(value, family), family), of(value, family)) if word == "ipproto" else of(value, family)

@@ -14,7 +14,7 @@ from netns import ExpectationFailed, eventually
 from netns.attempt import errno_of
 from netns.hosts.pinned import NO_ICMP_LIMITS
 from netns.netlink import routes
-from netns.traffic.origins import BEHIND_ESP, SPORT, Sender, request
+from netns.traffic.origins import BEHIND_ESP, SPORT, Origins, request
 
 V4, V6 = socket.AF_INET, socket.AF_INET6
 pytestmark = pytest.mark.topology(TWO_WAYS)
@@ -24,7 +24,7 @@ WAYS = {"to-left": "left", "to-right": "right"}
 
 
 @dataclass(frozen=True)
-class Case:
+class VerdictCase:
     """Routes (table, type or way out, and more words) and rules (action and words) for one destination, and their `verdict`."""
 
     verdict: str
@@ -34,29 +34,29 @@ class Case:
 
 LEFT, OWN_TABLE = (MAIN, "left", {}), ("table", {"table": OWN})
 CASES = {
-    "unicast": Case("left", (LEFT,)),
-    "no route": Case("no route"),
-    **{kind: Case("no route" if kind == "throw" else kind, ((MAIN, kind, {}),))
+    "unicast": VerdictCase("left", (LEFT,)),
+    "no route": VerdictCase("no route"),
+    **{kind: VerdictCase("no route" if kind == "throw" else kind, ((MAIN, kind, {}),))
        for kind in ("blackhole", "unreachable", "prohibit", "throw")},
     # ip-rule(8): "unreachable" generates a 'Network is unreachable' error.
-    **{f"rule {kind}": Case("no route" if kind == "unreachable" else kind, (LEFT,), ((kind, {}),))
+    **{f"rule {kind}": VerdictCase("no route" if kind == "unreachable" else kind, (LEFT,), ((kind, {}),))
        for kind in ("blackhole", "unreachable", "prohibit")},
-    **{f"{kind} in the first table": Case(kind, ((OWN, kind, {}), LEFT), (OWN_TABLE,))
+    **{f"{kind} in the first table": VerdictCase(kind, ((OWN, kind, {}), LEFT), (OWN_TABLE,))
        for kind in ("right", "blackhole", "unreachable", "prohibit")},
-    "throw in the first table": Case("left", ((OWN, "throw", {}), LEFT), (OWN_TABLE,)),
-    "first table empty": Case("left", (LEFT,), (OWN_TABLE,)),
-    "throw, then prohibit": Case("prohibit", ((OWN, "throw", {}), LEFT), (OWN_TABLE, ("prohibit", {}))),
-    "unicast, then prohibit": Case("right", ((OWN, "right", {}), LEFT), (OWN_TABLE, ("prohibit", {}))),
-    "default route suppressed": Case("left", ((OWN, "right", {"default": True}), LEFT),
+    "throw in the first table": VerdictCase("left", ((OWN, "throw", {}), LEFT), (OWN_TABLE,)),
+    "first table empty": VerdictCase("left", (LEFT,), (OWN_TABLE,)),
+    "throw, then prohibit": VerdictCase("prohibit", ((OWN, "throw", {}), LEFT), (OWN_TABLE, ("prohibit", {}))),
+    "unicast, then prohibit": VerdictCase("right", ((OWN, "right", {}), LEFT), (OWN_TABLE, ("prohibit", {}))),
+    "default route suppressed": VerdictCase("left", ((OWN, "right", {"default": True}), LEFT),
                                      (("table", {"table": OWN, "suppress_prefixlength": 0}),)),
-    "prefix not suppressed": Case("right", ((OWN, "right", {}), LEFT), (("table", {"table": OWN, "suppress_prefixlength": 0}),)),
-    "goto over prohibit": Case("left", (LEFT,), (("goto", {"goto": 2}), ("prohibit", {}), ("nop", {}))),
-    "goto nowhere": Case("prohibit", (LEFT,), (("goto", {"goto": 7}), ("prohibit", {}))),
-    "nop": Case("left", (LEFT,), (("nop", {}),)),
-    "longer prefix prohibits": Case("prohibit", (LEFT, (MAIN, "prohibit", {"longer": True}))),
-    "longer prefix is unicast": Case("left", ((MAIN, "prohibit", {}), (MAIN, "left", {"longer": True}))),
-    "lower metric prohibits": Case("prohibit", ((MAIN, "left", {"metric": 10}), (MAIN, "prohibit", {"metric": 5}))),
-    "lower metric is unicast": Case("left", ((MAIN, "left", {"metric": 5}), (MAIN, "prohibit", {"metric": 10}))),
+    "prefix not suppressed": VerdictCase("right", ((OWN, "right", {}), LEFT), (("table", {"table": OWN, "suppress_prefixlength": 0}),)),
+    "goto over prohibit": VerdictCase("left", (LEFT,), (("goto", {"goto": 2}), ("prohibit", {}), ("nop", {}))),
+    "goto nowhere": VerdictCase("prohibit", (LEFT,), (("goto", {"goto": 7}), ("prohibit", {}))),
+    "nop": VerdictCase("left", (LEFT,), (("nop", {}),)),
+    "longer prefix prohibits": VerdictCase("prohibit", (LEFT, (MAIN, "prohibit", {"longer": True}))),
+    "longer prefix is unicast": VerdictCase("left", ((MAIN, "prohibit", {}), (MAIN, "left", {"longer": True}))),
+    "lower metric prohibits": VerdictCase("prohibit", ((MAIN, "left", {"metric": 10}), (MAIN, "prohibit", {"metric": 5}))),
+    "lower metric is unicast": VerdictCase("left", ((MAIN, "left", {"metric": 5}), (MAIN, "prohibit", {"metric": 10}))),
 }
 SENT = ("left", "right")
 ERRNOS = {"no route": "ENETUNREACH", "blackhole": "EINVAL", "unreachable": "EHOSTUNREACH", "prohibit": "EACCES"}
@@ -219,7 +219,7 @@ def _ways(packets, destinations):
 
 
 def check(net, family, row, table):
-    sender = Sender(net["client"], net["router"], family)
+    sender = Origins(net["client"], net["router"], family)
     send = prepare(sender, row)
     for number, column in enumerate(table):
         table.saw(outcome(sender, send, column, f"198.18.9.{number}" if family == V4 else f"2001:db8:9::{number:x}"))

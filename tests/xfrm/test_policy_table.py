@@ -28,7 +28,7 @@ PLACES = {"client out": True, "client in": False, "router in": False, "router fw
           "server fwd": False, "server out": False}
 
 
-class Case:
+class PolicyCase:
     """The policies that one column adds to the place, made from that which matches its datagrams alone."""
 
     def __init__(self, family, direction, selector):
@@ -118,7 +118,7 @@ def test_policy_decides_about_the_datagrams_that_it_matches(net, family, row, ta
     sender = traffic.sender(SPORT)
     for number, column in enumerate(table):
         port = FIRST_PORT + number
-        case = Case(family, direction, Selector(traffic.here, traffic.there, socket.IPPROTO_UDP, SPORT, port))
+        case = PolicyCase(family, direction, Selector(traffic.here, traffic.there, socket.IPPROTO_UDP, SPORT, port))
         first, change, second, _says = LATER.get(column, (column, None, None, None))
         if policies := COLUMNS[first][0](case):
             xfrm.add(net[host], *policies)

@@ -24,7 +24,7 @@ SOURCE = "RFC 4301, 4.4.1, 4.4.2 and 5.1; Documentation/networking/xfrm_proc.rst
 WAYS = {f"{kind}, {mode}": (kind, mode) for kind in ("connected", "unconnected", "new") for mode in ("transport", "tunnel")}
 
 
-class Flow:
+class UpdatedFlow:
     """The datagrams of one cell, and what protects them."""
 
     def __init__(self, traffic, port, mode):
@@ -107,7 +107,7 @@ def test_next_datagram_goes_by_what_holds_now(net, family, row, table):
         kind, mode = WAYS[column]
         connected = kind == "connected"
         port = FIRST_PORT + number
-        flow = Flow(traffic, port, mode)
+        flow = UpdatedFlow(traffic, port, mode)
         with traffic.receiver(port) as receiver, traffic.sender() as sender, traffic.sender() as another:
             if connected:
                 sender.connect((traffic.there, port))
