@@ -29,6 +29,11 @@ def pytest_load_initial_conftests() -> None:
     sys.pycache_prefix = os.environ[BYTECODE]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """All rows of tables: which of them run is for the session to say."""
+    config.option.tables = "all"
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Write the list to the file that KDRIFT_INVENTORY names."""
     found: dict[str, list[list[str]]] = {}

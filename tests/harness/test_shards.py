@@ -218,7 +218,7 @@ def listed():
 
 
 def collect(*options):
-    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--collect-only", *options]
+    words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "--collect-only", "--tables=all", *options]
     done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
     return [line for line in done.stdout.splitlines() if "::" in line]
 
