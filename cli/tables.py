@@ -10,7 +10,7 @@ import pytest
 from cli.refusal import refuse
 from common.project import PROJECT
 from common.status import Exit
-from fixtures.table import Expected, LeftOut, Measured, Must, OneOf, Table, allowed
+from fixtures.table import Expected, LeftOut, Measured, Must, OneOf, Table, allowed, reason_of
 from report.results import write_whole
 from reproduce.collect import CannotExport, collect
 
@@ -98,10 +98,6 @@ def _params(item: pytest.Item) -> dict[str, str]:
     spec: Any = getattr(item, "callspec")       # noqa: B009  (pytest's Item has none, a function with parameters has)
     ids = dict(zip(spec.params, spec._idlist, strict=True))
     return {**ids, "row": spec.params["row"]}
-
-
-def reason_of(expected: Expected) -> str:
-    return expected.source if isinstance(expected, Must) else "" if isinstance(expected, str) else expected.reason or "no document says"
 
 
 def heading(found: Found) -> str:

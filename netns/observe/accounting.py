@@ -103,19 +103,18 @@ class Books:
         """ipSystemStatsOutTransmits: supplied to the lower layers; OutRequests: supplied to IP by the host's own protocols. Nothing where
         the kernel counts both as one (before 6.7)."""
         group, forwarded = _GROUPS[version]
-        try:
-            transmits = self.counters[f"{group}.OutTransmits"]
-        except MissingFeature:
-            return
-        requests, through, creates, fragmented = (
-            self.counters[f"{group}.{name}"] for name in ("OutRequests", forwarded, "FragCreates", "FragOKs"))
         if not self.complete:
+            return
+        try:
+            transmits, requests, through, creates, fragmented = (
+                self.counters[f"{group}.{name}"] for name in ("OutTransmits", "OutRequests", forwarded, "FragCreates", "FragOKs"))
+        except MissingFeature:
             return
         if transmits < self.sent[version] - self.tcp[version]:
             yield f"{group}.OutTransmits is {transmits}, but {self.sent[version]} packets were sent"
-        asked = requests + through + creates - fragmented
         if self.balances or version == 4 and self.raw:
             return
+        asked = requests + through + creates - fragmented
         if transmits > asked + (self.resets if version == 6 else 0):
             yield (f"{group}.OutTransmits is {transmits}, but {requests} were requested, {through} forwarded, and {creates - fragmented} "
                    "more came of fragmentation")

@@ -16,6 +16,7 @@ from itertools import count
 from netns.errors import MissingFeature
 from netns.hosts.host import Host
 from netns.named import NamedList
+from netns.packets import icmp
 from netns.packets.packet import Packet
 
 ADDRESSES = {socket.AF_INET: "198.51.100.7", socket.AF_INET6: "2001:db8:2::7"}
@@ -27,15 +28,6 @@ _MD5, _TCP_MD5SIG = 19, 14
 _FIRST_TSVAL = 1_000_000
 _BITS = {letter: 1 << bit for bit, letter in enumerate("FSRPAUEC")}
 _FIRST_PORT, _FIRST_SEQ = 20000, 500_000_000
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total ^ 0xFFFF
 
 
 class Peer:
@@ -79,7 +71,7 @@ class Peer:
             header = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0) + here + there
         else:
             header = struct.pack("!IHBB", 6 << 28, len(segment), socket.IPPROTO_TCP, 64) + here + there
-        checksum = struct.pack("!H", _checksum(pseudo + segment))
+        checksum = struct.pack("!H", icmp.checksum(pseudo + segment))
         self._raw.sendto(header + segment[:16] + checksum + segment[18:], (self.host.address(self.family), 0))
 
     def _pseudo_header(self, length: int) -> tuple[bytes, bytes, bytes]:

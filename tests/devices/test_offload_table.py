@@ -16,6 +16,7 @@ from fixtures.topologies import LAN
 from netns import MissingFeature
 from netns.attempt import errno_of
 from netns.hosts.tun import features
+from netns.packets.icmp import checksum
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -82,12 +83,7 @@ def open_device(host, offer, before):
 def checksum_of(family, packet):
     """The sum over pseudo-header, UDP header and data: 0xffff if the checksum is right (RFC 768, RFC 8200, 8.1)."""
     addresses, upper = (packet[12:20], packet[20:]) if family == V4 else (packet[8:40], packet[40:])
-    data = addresses + struct.pack("!HH", 17, len(upper)) + upper
-    data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return total
+    return checksum(addresses + struct.pack("!HH", socket.IPPROTO_UDP, len(upper)) + upper) ^ 0xFFFF
 
 
 def handed_over(file, family):

@@ -22,6 +22,7 @@ from netns import ExpectationFailed, MissingFeature, eventually
 from netns.attempt import errno_of
 from netns.hosts.tun import Flags, features
 from netns.netlink import rtnl
+from netns.packets.icmp import checksum
 
 pytestmark = pytest.mark.topology(LAN)
 
@@ -187,9 +188,7 @@ def datagram(family, payload, **fields):
 
 def pseudo_checksum(packet):
     """RFC 768, without the sum's complement and without header and data: what NEEDS_CSUM leaves to be done."""
-    total = sum(struct.unpack("!4H", packet[12:20])) + 17 + len(packet) - 20
-    total = (total & 0xFFFF) + (total >> 16)
-    return (total & 0xFFFF) + (total >> 16)
+    return checksum(packet[12:20] + struct.pack("!HH", socket.IPPROTO_UDP, len(packet) - 20)) ^ 0xFFFF
 
 
 def ask_for_mac(device):
