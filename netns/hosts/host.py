@@ -35,6 +35,7 @@ class Host:
         self._stack = ExitStack()
         self.namespace = self._stack.enter_context(NetworkNamespace())
         self._sockets: list[socket.socket] = []
+        self._opened: set[tuple[int, int]] = set()
         self._stack.callback(self._abort_sockets)
 
     def __enter__(self) -> "Host":
@@ -56,11 +57,12 @@ class Host:
         with self.entered(), unsupported.in_request(what):
             made = HostSocket(family, kind, protocol)
         made.role = self.role
+        self._opened.add((family, kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)))
         return self.adopt(made)
 
     def has_opened(self, family: int, kind: int) -> bool:
         """Whether socket() has made such a socket, in this process; it may be closed again."""
-        return any((each.family, each.type) == (family, kind) for each in self._sockets)
+        return (family, kind) in self._opened
 
     def adopt(self, made: socket.socket) -> socket.socket:
         """Close this socket with the host; for sockets from accept()."""

@@ -53,6 +53,10 @@ class Counters:
             raise MissingFeature(f"the kernel has no counter {name}")
         return int(table.get(name, 0))
 
+    def sum(self, prefix: str) -> int:
+        """All counters of one group whose names begin with this, such as "IcmpMsg.InType"."""
+        return sum(int(digits) for name, digits in self._table(_file(prefix)).items() if name.startswith(prefix))
+
     def since(self, earlier: "Counters") -> "Counted":
         """The changes since `earlier`, by name."""
         before = earlier._values

@@ -3,10 +3,6 @@
 import socket
 import struct
 
-from scapy.layers.inet import IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
-from scapy.packet import Packet
-
 from netns.hosts.host import Host
 from netns.packets.icmp import transport_checksum
 
@@ -23,24 +19,44 @@ def send(
     `flags` are the first letters of the TCP flags, such as "FA"; `timestamps` are TSval and TSecr (RFC 7323); `window` is in
     bytes, unscaled. Numbers are taken modulo 2**32. Raises OSError.
     """
-    options = [("NOP", None), ("NOP", None), ("Timestamp", tuple(each % 2**32 for each in timestamps))] \
-        if timestamps else []
-    header = TCP(sport=source[1], dport=destination[1], flags=flags, seq=seq % 2**32, ack=ack % 2**32, window=window,
-                 options=options)
-    _send(host, source, destination, header / payload)
+    # Two of no operation before it, as RFC 7323 appendix A recommends.
+    options = struct.pack("!BBBBII", 1, 1, 8, 10, *(each % 2**32 for each in timestamps)) if timestamps else b""
+    segment = _segment(source, destination, flags, seq, ack, window, options + payload, len(options))
+    _send(host, source, destination, socket.IPPROTO_TCP, segment)
 
 
 def send_datagram(host: Host, source: Endpoint, destination: Endpoint) -> None:
     """Like send(), for a UDP datagram without data. Raises OSError."""
-    _send(host, source, destination, UDP(sport=source[1], dport=destination[1]))
+    datagram = struct.pack("!HHHH", source[1], destination[1], 8, 0)
+    number = transport_checksum(source[0], destination[0], socket.IPPROTO_UDP, datagram) or 0xFFFF      # 0 says that there is none
+    _send(host, source, destination, socket.IPPROTO_UDP, datagram[:6] + struct.pack("!H", number))
 
 
-def _send(host: Host, source: Endpoint, destination: Endpoint, content: Packet) -> None:
-    ip = (IPv6 if ":" in source[0] else IP)(src=source[0], dst=destination[0])
+def _send(host: Host, source: Endpoint, destination: Endpoint, protocol: int, content: bytes) -> None:
     family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
     # An IPPROTO_RAW socket takes packets with their IP header: raw(7), RFC 3542 section 3.
     with host.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(bytes(ip / content), (destination[0], 0))
+        raw.sendto(_packet(family, source[0], destination[0], protocol, content, ident=1, fragment=0), (destination[0], 0))
+
+
+def _segment(
+    source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int, window: int, rest: bytes, options: int = 0
+) -> bytes:
+    """A segment with its checksum; `rest` begins with so many bytes of options."""
+    bits = sum(_FLAGS[flag] for flag in flags)
+    segment = struct.pack("!HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, (20 + options) << 2, bits, window, 0, 0) + rest
+    number = transport_checksum(source[0], destination[0], socket.IPPROTO_TCP, segment)
+    return segment[:16] + struct.pack("!H", number) + segment[18:]
+
+
+def _packet(family: int, source: str, destination: str, protocol: int, content: bytes, ident: int = 0, fragment: int = 0x4000) -> bytes:
+    """A packet with its IP header. The kernel fills in the checksum of IPv4 and, where it is 0, the identification: raw(7)."""
+    addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
+    if family == socket.AF_INET:
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), ident, fragment, 64, protocol, 0)
+    else:
+        header = struct.pack("!IHBB", 0x60000000, len(content), protocol, 64)
+    return header + addresses + content
 
 
 class Injector:
@@ -54,13 +70,5 @@ class Injector:
         self, source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int = 0, payload: bytes = b"", window: int = 1000
     ) -> None:
         """Send one segment. Raises OSError."""
-        bits = sum(_FLAGS[flag] for flag in flags)
-        segment = struct.pack("!HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, 0x50, bits, window, 0, 0) + payload
-        number = transport_checksum(source[0], destination[0], socket.IPPROTO_TCP, segment)
-        segment = segment[:16] + struct.pack("!H", number) + segment[18:]
-        addresses = socket.inet_pton(self.family, source[0]) + socket.inet_pton(self.family, destination[0])
-        if self.family == socket.AF_INET:
-            header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, socket.IPPROTO_TCP, 0)
-        else:
-            header = struct.pack("!IHBB", 0x60000000, len(segment), socket.IPPROTO_TCP, 64)
-        self.raw.sendto(header + addresses + segment, (destination[0], 0))
+        segment = _segment(source, destination, flags, seq, ack, window, payload)
+        self.raw.sendto(_packet(self.family, source[0], destination[0], socket.IPPROTO_TCP, segment), (destination[0], 0))
