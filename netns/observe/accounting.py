@@ -81,9 +81,9 @@ class Books:
     def icmp(self) -> Iterator[str]:
         """icmpStatsInMsgs and icmpMsgStatsInPkts: the messages, and the same by type."""
         count = self.counters
-        for group, by_type in (("Icmp", "IcmpMsg"), ("Icmp6", "Icmp6")):
+        for version, group in ((4, "Icmp"), (6, "Icmp6")):
             for way in ("In", "Out"):
-                typed = count.sum(f"{by_type}.{way}Type")
+                typed = count.icmp_by_type(version, way)
                 total = count[f"{group}.{way}Msgs"]
                 # A message with a wrong checksum, or without room for a type, has none.
                 least = total - count[f"{group}.InErrors"] if way == "In" else total

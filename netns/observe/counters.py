@@ -1,5 +1,6 @@
 """Protocol counters of a network namespace."""
 
+import re
 from collections.abc import Iterable
 from functools import cache, partial
 from itertools import chain
@@ -11,6 +12,7 @@ _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
 _INTERFACE = "dev_snmp6"
+_ICMP6_TYPES = {way: re.compile(rb"^Icmp6%bType\d+\s+(\d+)$" % way.encode(), re.MULTILINE) for way in ("In", "Out")}
 # Optional in the kernel: CONFIG_XFRM_STATISTICS.
 _XFRM = "xfrm_stat"
 
@@ -53,9 +55,13 @@ class Counters:
             raise MissingFeature(f"the kernel has no counter {name}")
         return int(table.get(name, 0))
 
-    def sum(self, prefix: str) -> int:
-        """All counters of one group whose names begin with this, such as "IcmpMsg.InType"."""
-        return sum(int(digits) for name, digits in self._table(_file(prefix)).items() if name.startswith(prefix))
+    def icmp_by_type(self, version: int, way: str) -> int:
+        """All ICMP messages, counted by type, that came ("In") or were sent ("Out") over this version of IP. It reads the text: each test
+        asks, and parsing takes ten times as long."""
+        if version == 6:
+            return sum(map(int, _ICMP6_TYPES[way].findall(self._texts["snmp6"])))
+        names, _end, rest = self._texts["snmp"].partition(b"\nIcmpMsg: ")[2].partition(b"\n")
+        return sum(int(number) for name, number in zip(names.split(), rest.split()[1:]) if name.startswith(way.encode()))
 
     def since(self, earlier: "Counters") -> "Counted":
         """The changes since `earlier`, by name."""

@@ -34,11 +34,13 @@ def client():
 @pytest.fixture
 def but(monkeypatch):
     """but(name, more): this counter reads as if the kernel had counted so many more."""
-    read, total = Counters.__getitem__, Counters.sum
+    read, by_type = Counters.__getitem__, Counters.icmp_by_type
 
     def alter(name, more):
         monkeypatch.setattr(Counters, "__getitem__", lambda counters, asked: read(counters, asked) + more * (asked == name))
-        monkeypatch.setattr(Counters, "sum", lambda counters, prefix: total(counters, prefix) + more * name.startswith(prefix))
+        typed = name.partition("Type")[0]
+        monkeypatch.setattr(Counters, "icmp_by_type", lambda counters, version, way:
+                            by_type(counters, version, way) + more * (typed == {4: f"IcmpMsg.{way}", 6: f"Icmp6.{way}"}[version]))
     return alter
 
 
