@@ -172,9 +172,10 @@ def selftest(options: list[str]) -> int:
     With --vagrant those with whole machines instead; with --docs the commands of README and docs that boot machines.
     """
     os.chdir(PROJECT)
-    harness, two = ["-c", "tests/harness/pytest.ini"], ["-n", "2", "--dist", "worksteal"]
+    harness = ["-c", "tests/harness/pytest.ini"]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
-    sessions = [[*harness, *two, "tests/harness"], ["-c", "pytest.ini", *two, *families, "tests/harness/netns"]]
+    sessions = [[*harness, "-n", "2", "--dist", "worksteal", "tests/harness"],
+                ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
     for option, folder in (("--vagrant", "whole"), ("--docs", "docs")):
         if option in options:
             options.remove(option)

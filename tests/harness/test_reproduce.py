@@ -8,7 +8,10 @@ import zipfile
 import pytest
 import vermin
 
+from cli import export
+from cli.__main__ import main
 from reproduce.check import check
+from reproduce.collect import Manifest
 from reproduce.describe import describe_elsewhere
 from reproduce.pack import pack, write
 from reproduce.transform import TooNew, for_old_python
@@ -47,6 +50,20 @@ def run(tmp_path, cases):
 def test_every_test_of_the_suite_resolves_without_pytest(suite):
     assert len(suite) > 1000
     assert check(suite) == {}
+
+
+@pytest.mark.parametrize("unread, unresolved, status", [({}, {}, 0), ({"a": "no function"}, {}, 1), ({}, {"b": "no module"}, 1)], ids=str)
+def test_export_of_all_names_the_tests_that_cannot_be_and_counts_them(monkeypatch, capsys, unread, unresolved, status):
+    cases = [Manifest(name, "m", "f", "") for name in "bcd"]
+    monkeypatch.setattr(export, "collect", lambda words: [])
+    monkeypatch.setattr(export, "describe_all", lambda items: (cases, unread))
+    monkeypatch.setattr(export, "check", lambda checked: unresolved if checked == cases else {})
+
+    assert main(["export", "--all"]) == status
+    failed = unread | unresolved
+    total = len(cases) + len(unread)
+    assert capsys.readouterr().out == "".join(f"{test}: {why}\n" for test, why in failed.items()) + (
+        f"{total - len(failed)} of {total} tests can be exported\n")
 
 
 def test_sources_need_no_more_than_python_3_8(suite, tmp_path):

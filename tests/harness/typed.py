@@ -39,6 +39,7 @@ NOT_TYPED = {
     "./kdrift validate A/bzImage=before B/bzImage=after": BUILT,
     "git bisect run sh -c 'make -j8 bzImage modules && /path/to/kdrift/kdrift pytest --kernel . --bisect -k test_name'":
         "needs a kernel tree between a good and a bad commit; test_images.py bisects",
+    "./kdrift export --all": "takes most of a minute; test_reproduce.py checks every test as it does, and what it prints",
     "./kdrift pytest --kernel 6.12.90-2 -k invalid_ihl --shell": TERMINAL,
     './kdrift pytest -k "advmss and ipv4" --shell': TERMINAL,
     "./kdrift known --record bad/results.json": "writes known_signatures.json of the project; test_known_issues.py records in a copy",
@@ -66,7 +67,7 @@ IN_PROJECT = {".venv-selftest/bin/ruff check"}
 OWN_CACHE = {"./kdrift kernels --prune"}
 # Those without a machine, and quick.
 QUICK = {
-    ".venv-selftest/bin/ruff check", "./kdrift export --all", "./kdrift kernels", "./kdrift kernels --prune", "./kdrift known",
+    ".venv-selftest/bin/ruff check", "./kdrift kernels", "./kdrift kernels --prune", "./kdrift known",
     "./kdrift pytest -k advmss", *AFTER["sudo python3 repro.pyz"], *AFTER["sudo python3 advmss.pyz"], "sudo python3 repro.pyz",
     "sudo python3 advmss.pyz", "./kdrift tables", "./kdrift tables --write",
 }
