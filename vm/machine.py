@@ -110,11 +110,15 @@ class Machine:
                           "example with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
         return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(self.memory)},share=on"
 
+    def check_directory(self) -> None:
+        """Raise VMError where its path leaves too little room for the names of the sockets."""
+        if len(os.fsencode(self.directory / "control")) > LONGEST_SOCKET:
+            raise VMError(f"{self.directory} is too long for a socket path: set TMPDIR to a shorter path")
+
     def start(self, state: Path | None = None) -> None:
         """Boot, or restore a saved state; with `memory`, from a copy of the state's memory there, so that it can be saved again.
         Raises VMError."""
-        if len(os.fsencode(self.directory / "control")) > LONGEST_SOCKET:
-            raise VMError(f"{self.directory} is too long for a socket path: set TMPDIR to a shorter path")
+        self.check_directory()
         self.state = state
         self.line.prepare()
         self.stack.callback(self.line.close)

@@ -93,6 +93,7 @@ def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
 
 def load(machine: Machine, saved: Callable[[], Path], cache: Cache, job: Job, events: Events, again: bool = True) -> Path:
     """Start a machine from the state that `saved` returns; if QEMU rejects it, `again`.  Returns the state.  Raises VMError."""
+    machine.check_directory()               # which is no fault of the state
     state = saved()
     try:
         machine.start(state)

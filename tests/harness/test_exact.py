@@ -1,10 +1,16 @@
-"""A saved state is rewritten so that it has counted no instruction, and its clock shows the same time."""
+"""A saved state is rewritten so that it has counted no instruction, and its clock shows the same time; it outlives a machine that cannot
+start for another reason."""
 
 import struct
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from vm.exact import SECTION, SHIFT, count_from_zero
+from vm.machine import LONGEST_SOCKET, Machine
+from vm.qemu import VMError
+from vm.state import load
 
 OFFSET, INSTRUCTIONS = 7, (1 << 31) + 5
 
@@ -31,3 +37,14 @@ def test_what_is_no_saved_state_is_refused_as_it_is(tmp_path, clocks):
     with pytest.raises(ValueError):
         count_from_zero(state)
     assert state.read_bytes() == before
+
+
+def test_a_directory_too_long_for_a_socket_is_said_and_costs_no_saved_state(tmp_path):
+    """The state is shared with other sessions. Nothing may be asked of the cache."""
+    directory = tmp_path / ("d" * LONGEST_SOCKET)
+    directory.mkdir()
+    machine = Machine(Path("bzImage"), Path("initrd"), [], directory, "virtual", "tcg")
+    cache = Mock()
+    with pytest.raises(VMError, match="is too long for a socket path: set TMPDIR to a shorter path"):
+        load(machine, lambda: tmp_path, cache, Mock(), Mock())
+    assert cache.mock_calls == []
