@@ -11,8 +11,7 @@ from common.project import PROJECT
 from report.files import write_files
 from report.results import KernelResult, TestResult
 
-FILE = "tests/tcp/test_advmss.py"
-TEST = f"{FILE}::test_advmss_of_a_route_caps_the_mss_that_a_new_connection_announces[ipv6]"
+TEST = "tests/tcp/test_advmss.py::test_advmss_of_a_route_caps_the_mss_that_a_new_connection_announces[ipv6]"
 BROKEN = {"empty": b"", "binary": os.urandom(3000), "another-shape": b'{"a": 1}', "list": b"[1]", "cut": b'["', "deep": b"[" * 100_000}
 
 
@@ -116,7 +115,7 @@ def test_words_that_mean_nothing(refused, words, naming):
 
 @pytest.mark.parametrize("option", ["--report", "--bug-report"])
 def test_a_directory_of_a_session_that_cannot_be_made(bad_directory, option):
-    done = subprocess.run([PROJECT / "kdrift", "pytest", FILE, option, bad_directory], capture_output=True, text=True)
+    done = subprocess.run([PROJECT / "kdrift", "pytest", "-k", "advmss", option, bad_directory], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith(f"ERROR: {option} {bad_directory}: ") and done.stderr.count("\n") == 2
 
@@ -124,6 +123,6 @@ def test_a_directory_of_a_session_that_cannot_be_made(bad_directory, option):
 @pytest.mark.parametrize("words", [["--baseline", "{file}"], ["--ssh-config", "{file}", "--ssh", "nobody"]], ids=lambda words: words[0])
 def test_a_file_of_a_session_that_is_not_there(tmp_path, words):
     words = [word.format(file=tmp_path / "none") for word in words]
-    done = subprocess.run([PROJECT / "kdrift", "pytest", FILE, *words], capture_output=True, text=True)
+    done = subprocess.run([PROJECT / "kdrift", "pytest", "-k", "advmss", *words], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == f"ERROR: {words[0]} {tmp_path}/none: No such file or directory\n\n"
