@@ -1,6 +1,7 @@
 """A saved state is rewritten so that it has counted no instruction, and its clock shows the same time; it outlives a machine that cannot
 start for another reason."""
 
+import os
 import struct
 from pathlib import Path
 from unittest.mock import Mock
@@ -48,3 +49,9 @@ def test_a_directory_too_long_for_a_socket_is_said_and_costs_no_saved_state(tmp_
     with pytest.raises(VMError, match="is too long for a socket path: set TMPDIR to a shorter path"):
         load(machine, lambda: tmp_path, cache, Mock(), Mock())
     assert cache.mock_calls == []
+
+
+def test_a_directory_of_these_tests_leaves_room_for_the_sockets_of_a_session_in_it(tmp_path):
+    """Also with the longest number, and in a worker's directory (tests.harness.places)."""
+    path = tmp_path / "99/tmp/kdrift-12345678/save-12345678/control"
+    assert len(os.fsencode(path)) <= LONGEST_SOCKET
