@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.parser import Commands, Parser, PytestParser, add_archive_options
+from cli.parser import Commands, CommandParser, Parser, PytestParser, WordsParser, add_archive_options
 from common.project import PROJECT
 from fixtures.options import add_options, positive
 
@@ -20,7 +20,7 @@ exit statuses, docs/ the rest.
 """
 PYTEST_TOO = "All options of pytest work too; `./kdrift {} -- --help` shows them."
 # Sets of programs, as ./kdrift knows them.
-MACHINES, SELFTEST, VAGRANT = "machines", "selftest", "vagrant"
+MACHINES, COMMAND, SELFTEST, VAGRANT = "machines", "command", "selftest", "vagrant"
 ONLY_SHOWN = {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--collect-only", "--co", "-V"}       # of pytest's options
 GUARDS = PROJECT / "sensitivity/guards.toml"
 FAIL_BY_DEFAULT = "regression,gone"
@@ -63,6 +63,59 @@ def pytest(commands: Commands) -> None:
 
 def of_pytest(options: argparse.Namespace) -> Sequence[str]:
     return () if ONLY_SHOWN & set(options.words) else (MACHINES,)
+
+
+def run(commands: Commands) -> None:
+    command = commands.add("run", "run any command on kernels, in machines whose clock skips what is idle", """
+        COMMAND begins in the current directory, or in --dir, at the same path. Files that the command line names are sent, with the
+        interpreters and libraries that they need; other files are named by --dir and --add. Without COMMAND it is an interactive shell.
+
+        The exit status is the command's, with several kernels the worst; 124: its time was over; 125: a kernel could not be had or booted;
+        1: the kernel crashed or complained; 3: the machine was lost.""", kind=WordsParser, module="cli.command",
+        needs=(MACHINES, COMMAND), usage="kdrift run [--kernel SPEC ...] [options] -- COMMAND [ARG ...]")
+    add_command_options(command)
+    command.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end the command after this much of the guest's time")
+    command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
+    command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
+    command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
+                         help="with --validate: what makes the exit status 1 (default: %(default)s)")
+    command.add_argument("--exact", action="store_true", help="with --validate: compare measurements without their tolerances")
+    command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+
+
+def shell(commands: Commands) -> None:
+    command = commands.add("shell", "open a shell on a kernel, whose clock stands still while nobody types", kind=CommandParser,
+                           module="cli.command", needs=(MACHINES, COMMAND))
+    add_command_options(command)
+    command.set_defaults(words=(), timeout=None, report=None, validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
+
+
+def add_command_options(command: CommandParser) -> None:
+    """What `run` and `shell` have in common."""
+    add = command.add_argument
+    add("--kernel", metavar="SPEC", action="append", dest="kernels", default=[],
+        help="on this kernel (6.12, 6.1.187-1, a .deb, a bzImage, a build tree; default: 6.12); repeatable")
+    add("--label", metavar="LABEL", action="append", dest="labels", default=[], help="name the kernels, in their order")
+    add("--dir", metavar="DIR", type=Path, help="send a copy of this directory, at its own path, and begin there")
+    add("--add", metavar="PATH", type=Path, action="append", default=[], help="send this file or directory, at its own path; repeatable")
+    add("--tool", metavar="NAME", action="append", default=[], help="send this program of this machine, with its libraries; repeatable")
+    add("--env", metavar="NAME[=VALUE]", action="append", default=[], help="set a variable, without VALUE to what it is here; repeatable")
+    add("--out", metavar="DIR", type=Path, help="bring what the command writes below $KDRIFT_OUT to DIR, with several kernels to DIR/LABEL")
+    add("--user", metavar="NAME", default="root", help="run as this user: root, user, nobody, or one of this machine (default: root)")
+    add("--fresh", action="store_true", dest="fresh_boot", help="boot the kernel instead of restoring its saved state")
+    add("--device", metavar="NAME", action="append", dest="devices", default=[], help="add this QEMU device to the machine; repeatable")
+    add("--deadline", metavar="SECONDS", type=positive, default=900,
+        help="give up a machine that is silent for this long, not counting waits for a CPU (default: %(default)s)")
+    add("--seed", metavar="N", type=positive, default=1, help="seed for what is random (default: 1)")
+    add_archive_options(command)
+    command.set_defaults(clock="virtual")
+
+
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError(text)
+    return value
 
 
 def selftest(commands: Commands) -> None:
@@ -178,4 +231,4 @@ def bench(commands: Commands) -> None:
     command.add_argument("--against", metavar="FILE", type=Path, help="show the ratio to figures that --json has printed")
 
 
-COMMANDS = (validate, pytest, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, export, bench)
+COMMANDS = (validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, export, bench)

@@ -76,6 +76,20 @@ class PytestParser(CommandParser):
         return namespace, []
 
 
+class WordsParser(CommandParser):
+    """Of a command that runs another: what follows -- becomes the option `words`, as it is."""
+
+    def parse_known_args(       # type: ignore[override]  # typeshed has overloads
+            self, args: Iterable[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple[Any, list[str]]:
+        words = list(args or [])
+        if self._intermixed:
+            return super().parse_known_args(words, namespace)
+        end = words.index(OF_PYTEST) if OF_PYTEST in words else len(words)
+        namespace, unknown = super().parse_known_args(words[:end], namespace)
+        namespace.words = words[end + 1:]
+        return namespace, unknown
+
+
 class Commands:
     """The commands of a parser."""
 

@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import FetchError
@@ -45,14 +46,34 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
                # Reading the metadata of all packages to find pytest's plugins takes a quarter of the time to the first test.
                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin,pytest_timeout"}
+DOCUMENTATION = tuple(f"/usr/share/{name}/" for name in ("doc", "man", "info", "locale", "lintian", "bash-completion", "bug", "zsh", "apport"))
 LIBRARY = re.compile(r"^\t(?:.* => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)        # a line of ldd(1)
 GUEST = Path(__file__).with_name("guest.py")
 BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # for process 1
 INIT = "/kdrift-init.py"
+ACCOUNTS = ("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
+            "tcpdump:x:100:65534:tcpdump:/:/bin/sh\n")
 
 
 class ImageError(Exception):
     """The boot image cannot be built; the message names what is missing or broken."""
+
+
+@dataclass(frozen=True)
+class Userland:
+    """What a boot image has besides a kernel's modules.  `tools` are programs of this machine, by name."""
+
+    name: str
+    tools: tuple[str, ...]
+    preload: tuple[str, ...]                # modules that are imported before the state is saved
+    packages: tuple[str, ...] = ()          # of Debian, whose files it has all but documentation
+    python: bool = True                     # whether it has the virtual environment's packages, else Python alone, as python3
+    beside: Mapping[str, Path] = field(default_factory=lambda: BESIDE)
+    etc: Mapping[str, str] = field(default_factory=lambda: {"passwd": ACCOUNTS})
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
+
+
+SUITE = Userland("userland", tuple(TOOLS), tuple(PRELOAD))
 
 
 def tool(name: str) -> str | None:
@@ -64,70 +85,100 @@ def python_command() -> str:
     return os.path.join(sys.prefix, "bin", "python3")
 
 
-def build_userland(target: Path) -> None:
-    """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries."""
-    paths = with_links(_userland_files())
+def build_userland(target: Path, userland: Userland = SUITE) -> None:
+    """Write `userland.cpio`: Python, the virtual environment and the tools with their libraries; and `names`, what is in it."""
+    paths = with_links(_userland_files(userland))
     cpio(target / "userland.cpio", Path("/"), paths)
+    (target / "names").write_text("\n".join(paths))
 
 
-def userland_key() -> str:
-    """A key that changes when a packed file changes (by path, size and modification time)."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in (GUEST, *BESIDE.values(), Path(__file__), Path(modules.__file__))))
-    for path in sorted(_roots()):
+def userland_key(userland: Userland = SUITE) -> str:
+    """A key that changes when a packed file changes (by path, size and modification time; of packages, by version)."""
+    sources = (GUEST, *userland.beside.values(), Path(__file__), Path(modules.__file__))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    digest.update(repr((userland.packages, userland.etc, userland.preload)).encode() if userland.packages else b"")
+    for path in sorted(_roots(userland)):
         status = os.stat(path)
         digest.update(f"{path} {status.st_size} {status.st_mtime_ns}\n".encode())
+    if userland.packages:
+        digest.update(_dpkg("-W", *userland.packages).encode())
     return digest.hexdigest()[:16]
 
 
-def build_image(target: Path, kernel: Kernel, userland: Path) -> None:
-    """Write `initrd` for one kernel: the userland, its modules, its settings and process 1."""
+def build_image(target: Path, kernel: Kernel, place: Path, userland: Userland = SUITE) -> None:
+    """Write `initrd` for one kernel: the userland in `place`, its modules, its settings and process 1."""
     stage = target / "stage"
     stage_modules(stage, kernel)
     (stage / "etc").mkdir(parents=True, exist_ok=True)
-    (stage / "etc/kdrift.json").write_text(json.dumps({"env": ENVIRONMENT, "preload": PRELOAD}))
-    (stage / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n"
-                                      "tcpdump:x:100:65534:tcpdump:/:/bin/sh\n")
+    settings = {"env": userland.environment, "preload": userland.preload, "command": userland is not SUITE}
+    (stage / "etc/kdrift.json").write_text(json.dumps(settings))
+    for name, text in userland.etc.items():
+        (stage / "etc" / name).write_text(text)
+    if not userland.python and (python := os.path.realpath(sys.executable)) != "/usr/bin/python3":
+        (stage / "usr/bin").mkdir(parents=True, exist_ok=True)
+        (stage / "usr/bin/python3").symlink_to(python)
     shutil.copy(GUEST, stage / INIT.lstrip("/"))
-    for name, source in BESIDE.items():
+    for name, source in userland.beside.items():
         shutil.copy(source, stage / name)
     for directory in ("proc", "sys", "dev", "tmp", "run", "root", "sbin"):
         if not os.path.islink(f"/{directory}"):
             (stage / directory).mkdir(exist_ok=True)
     paths = [os.path.relpath(os.path.join(top, name), stage) for top, directories, files in os.walk(stage) for name in directories + files]
     cpio(target / "kernel.cpio", stage, paths)
-    join(target / "initrd", userland / "userland.cpio", target / "kernel.cpio")
+    join(target / "initrd", place / "userland.cpio", target / "kernel.cpio")
     (target / "kernel.cpio").unlink()
     shutil.rmtree(stage)
 
 
-def boot_image(cache: Cache, kernel: Kernel, building: Callable[[], object] = lambda: None) -> Path:
-    """The initramfs of a kernel, cached or newly built.  Raises ImageError."""
-    base = userland_key()
+def packed_userland(cache: Cache, userland: Userland) -> Path:
+    """The directory with `userland.cpio` and `names`, cached or newly made.  Raises ImageError."""
+    return cache.build("images", f"{userland.name}-{userland_key(userland)}", lambda target: build_userland(target, userland),
+                       {"group": f"{userland.name} {sys.prefix}"})
 
+
+def boot_image(cache: Cache, kernel: Kernel, building: Callable[[], object] = lambda: None, userland: Userland = SUITE) -> Path:
+    """The initramfs of a kernel, cached or newly built.  Raises ImageError."""
     def build(target: Path) -> None:
         building()
-        userland = cache.build("images", f"userland-{base}", build_userland, {"group": f"userland {sys.prefix}"})
-        build_image(target, kernel, userland)
+        build_image(target, kernel, packed_userland(cache, userland), userland)
 
-    return cache.build("images", f"{kernel.key}-{base}", build, {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}"}) / "initrd"
+    of_wide = "" if userland is SUITE else f" {userland.name}"
+    facts = {"kernel": kernel.key, "group": f"{kernel.key} {sys.prefix}{of_wide}"}
+    return cache.build("images", f"{kernel.key}-{userland_key(userland)}", build, facts) / "initrd"
 
 
-def _roots() -> list[str]:
+def _roots(userland: Userland) -> list[str]:
     """The files and directories that make up the userland, few enough to check at every start."""
     site = sysconfig.get_path("purelib")
-    found = [path for name in TOOLS if (path := tool(name))] + [site] + [os.path.join(site, name) for name in os.listdir(site)]
+    found = [path for name in userland.tools if (path := tool(name))]
+    if userland.python:
+        found += [site] + [os.path.join(site, name) for name in os.listdir(site)]
     return found + [os.path.realpath(sys.executable)] + [path for pattern in DATA for path in glob.glob(pattern)]
 
 
-def _userland_files() -> list[str]:
+def _userland_files(userland: Userland) -> list[str]:
     stdlib = sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix})
-    site = sysconfig.get_path("purelib")
     files = [python_command(), os.path.realpath(sys.executable), os.path.join(sys.prefix, "pyvenv.cfg")]
-    files += tree(stdlib, STDLIB_LEFT_OUT) + tree(site, SITE_LEFT_OUT)
+    files += tree(stdlib, STDLIB_LEFT_OUT) + (tree(sysconfig.get_path("purelib"), SITE_LEFT_OUT) if userland.python else [])
     files += [path for pattern in DATA for place in glob.glob(pattern) for path in tree(place, set())]
-    files += [path for name in TOOLS if (path := tool(name))]
+    files += [path for name in userland.tools if (path := tool(name))]
+    if userland.packages:
+        files += [path for path in _dpkg("-L", *userland.packages).splitlines() if _is_of_use(path)]
     binaries = [path for path in files if is_elf(path)]
     return files + libraries(binaries) + [path for path in FIXED if os.path.exists(path)]
+
+
+def _dpkg(*words: str) -> str:
+    """What dpkg-query(1) says of installed packages.  Raises ImageError if one is not installed."""
+    done = subprocess.run(["dpkg-query", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise ImageError(f"dpkg-query: {done.stderr.strip().splitlines()[0]}")
+    return done.stdout
+
+
+def _is_of_use(path: str) -> bool:
+    """Whether a package's file is wanted: not its documentation, nor a file that was removed or is secret."""
+    return not path.startswith(DOCUMENTATION) and os.path.isfile(path) and os.access(path, os.R_OK)
 
 
 def tree(top: str, left_out: set[str]) -> list[str]:

@@ -2,11 +2,12 @@
 import json
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from kernels.extract import Kernel
+from vm.image import SUITE
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Job:
     libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
     tests: str = ""                         # archive with the sources of the tests; without, the saved states are made and nothing runs
     seed: int = 1                           # of the guest's random numbers
+    userland: str = SUITE.name              # vm.wide.USERLANDS
+    order: dict[str, Any] = field(default_factory=dict)     # of a machine that runs a command (vm.command.run), whose files are `tests`
 
     @classmethod
     def read(cls, path: Path) -> "Job":

@@ -34,24 +34,27 @@ from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
 from vm.state import console_end, kernel_parameters, start, warm_state
+from vm.wide import USERLANDS
 
 LOOK = 20                                   # milliseconds between checks of the guest's output
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
+Serve = Callable[[Machine, Job, Events], None]
 
 
 class SessionOver(Exception):
     """The session no longer wants the machine, or is gone."""
 
 
-def main(job_file: str, bootstrap: Callable[[], None] | None = None) -> None:
+def main(job_file: str, bootstrap: Callable[[], None] | None = None, serve: Serve | None = None) -> None:
+    """`serve` does with the machine what the session wants of it, by default run tests."""
     job = Job.read(Path(job_file))
     events = Events(job.events)
     try:
         end_with_session(job.owner)
         (bootstrap or answer_bootstrap)()
         with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
-            run(job, events, Path(directory))
+            run(job, events, Path(directory), serve or run_tests)
     except SessionOver as over:
         if over.args[0] == OWNER_GONE:      # it was killed, so this process removes its directory
             shutil.rmtree(job.session, ignore_errors=True)
@@ -120,9 +123,10 @@ def slot(directory: Path, slots: int, events: Events) -> Iterator[None]:
             file.close()
 
 
-def run(job: Job, events: Events, directory: Path) -> None:
+def run(job: Job, events: Events, directory: Path, serve: Serve) -> None:
     with Cache(say=lambda line: events.add(note=line)) as cache:
-        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel, lambda: events.add(state="image"))
+        initrd = Path(job.initrd) if job.initrd else boot_image(cache, job.kernel, lambda: events.add(state="image"),
+                                                                       USERLANDS[job.userland])
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
@@ -140,14 +144,18 @@ def run(job: Job, events: Events, directory: Path) -> None:
                     events.add(note=f"KVM cannot run this kernel ({str(error).splitlines()[0]}): falling back to emulation")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
-                machine.order(Path(job.tests).read_bytes(), directory="/", cwd=job.cwd, id="guest", seed=job.seed,
-                              env={CLOCK: job.clock, "KDRIFT_SEED": str(job.seed)})
                 try:
-                    supervise(machine, job, events)
+                    serve(machine, job, events)
                 finally:
                     if peak := machine.peak_mb():
                         events.add(peak_mb=peak)
                 return
+
+
+def run_tests(machine: Machine, job: Job, events: Events) -> None:
+    machine.order(Path(job.tests).read_bytes(), directory="/", cwd=job.cwd, id="guest", seed=job.seed,
+                  env={CLOCK: job.clock, "KDRIFT_SEED": str(job.seed)})
+    supervise(machine, job, events)
 
 
 def supervise(machine: Machine, job: Job, events: Events) -> None:
@@ -186,15 +194,20 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
             patience.renew()                    # the guest waits for the session
             machine.line.answer()
         if patience.is_over():
-            try:
-                machine.force_panic()
-                words = ["backtrace after an injected NMI:", *console_end(machine)]
-            except VMError as error:
-                words = [str(error)]
-            events.add(end="lost", hung=True, why=f"hang: no output from the guest for {job.deadline:.0f} s", console=words)
+            give_up(machine, job, events)
             return
     machine.wait()
     events.add(**ending(machine, done))
+
+
+def give_up(machine: Machine, job: Job, events: Events) -> None:
+    """End a machine that has been silent for too long, and record where its kernel was."""
+    try:
+        machine.force_panic()
+        words = ["backtrace after an injected NMI:", *console_end(machine)]
+    except VMError as error:
+        words = [str(error)]
+    events.add(end="lost", hung=True, why=f"hang: no output from the guest for {job.deadline:.0f} s", console=words)
 
 
 def ending(machine: Machine, done: str | None) -> Event:

@@ -17,7 +17,7 @@ from fixtures.oops import PANIC
 from kernels.cache import Cache, Meta
 from kernels.extract import Kernel
 from vm.exact import RECORDED
-from vm.image import INIT, python_command
+from vm.image import INIT, SUITE, python_command
 from vm.job import Events, Job
 from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
 from vm.qemu import VMError, qemu_version
@@ -41,7 +41,8 @@ def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
     if job.fresh_boot:
         events.add(state="booting")
         note_missing_features(boot(machine, job.deadline), events)
-        import_libraries(machine, job)
+        if job.libraries:
+            import_libraries(machine, job)
     else:
         restore(machine, cache, job, events)
 
@@ -82,9 +83,9 @@ def note_missing_features(lacks: list[str], events: Events) -> None:
 
 
 def restore(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
-    """Start from the saved state in which the tests' libraries are imported.  Raises VMError."""
+    """Start from the saved state in which the tests' libraries are imported, or from the first if there are none.  Raises VMError."""
     def ready() -> Path:
-        state = warm_state(machine, cache, job, events)
+        state = (warm_state if job.libraries else saved_state)(machine, cache, job, events)
         events.add(state="restoring")
         return state
 
@@ -169,7 +170,8 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
             first.save(target)
             return {"lacks": lacks}
 
-    facts = {"kernel": job.kernel.key, "group": f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    group = f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"
+    facts = {"kernel": job.kernel.key, "group": group if job.userland == SUITE.name else f"{job.userland} {group}"}
     return cache.build("states", state_key(machine, job), save, facts)
 
 

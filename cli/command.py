@@ -1,0 +1,138 @@
+"""`./kdrift run -- COMMAND` and `./kdrift shell`: any command on any kernel, in time that skips what is idle."""
+import argparse
+import os
+import select
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cli.refusal import refuse
+from cli.run import absolute
+from command.files import STDIN, Account, Luggage, account, working_directory
+from command.results import name_of, results_of, status_of_runs
+from command.session import CommandSession, Task, unpack_kept
+from common.errors import FetchError, SpecError
+from common.status import Exit
+from kernels.cache import Cache
+from report.chance import ChanceError
+from report.expected import ExpectedError
+from report.files import write_files
+from report.results import KernelResult, Run
+from report.status import exit_status
+from report.table import kernel_lines, outcome_table, render
+from report.verdict import compare_all, fail_on
+from session.runs import find_kernels, name_columns
+from vm.image import ImageError, packed_userland
+from vm.shell import terminal_missing
+from vm.wide import WIDE
+
+PATIENCE = 2                                # seconds without input until it is said that some is expected
+SHELL = ("/bin/bash", "--login")
+DEFAULT_KERNEL = "6.12"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Returns the exit status: the command's; with --validate, or when there is none to have, one of common.status.Exit."""
+    here = Path.cwd()
+    options.terminal = not options.words
+    try:
+        check(options)
+        owner = account(options.user)
+        environment = dict(read_variable(word) for word in options.env)
+        kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options)
+        name_columns(kernels, options.labels)
+        with CommandSession(options, kernels, owner, environment) as session:
+            began = time.time()
+            runs = session.run([prepare(options, owner, here, session.directory)])
+            results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed) for kernel in kernels]
+            if options.out:
+                for each in runs:
+                    unpack_kept(each, options.out if len(kernels) == 1 else options.out / each.kernel.label)
+        status = status_of_runs(runs)
+        return report(options, results, began, status)
+    except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
+        return refuse(error)
+    except (FetchError, ImageError) as error:
+        return refuse(error, Exit.NOT_BOOTED if isinstance(error, ImageError) else Exit.LOST)
+    except OSError as error:
+        return refuse(f"{error.filename or 'files'}: {error.strerror}", Exit.LOST)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises SpecError for what does not go together."""
+    if options.terminal and terminal_missing():
+        raise SpecError("a shell needs a terminal, and there is none; -- COMMAND runs a command")
+    if options.terminal and len(options.kernels) > 1:
+        raise SpecError("a shell runs on one kernel at a time")
+    if options.validate and len(options.kernels) < 2:
+        raise SpecError("--validate compares kernels: give --kernel at least twice")
+    try:
+        options.failing = fail_on(options.fail_on)
+    except ValueError as error:
+        raise SpecError(f"--fail-on: {error}") from None
+    for directory in filter(None, (options.out, options.report)):
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpecError(f"{directory}: {error.strerror}") from None
+
+
+def read_variable(word: str) -> tuple[str, str]:
+    """NAME=VALUE, or the name of a variable of this environment.  Raises SpecError."""
+    name, equals, value = word.partition("=")
+    if not name or not equals and name not in os.environ:
+        raise SpecError(f"--env {word}: expected NAME=VALUE, or NAME of a variable that is set here")
+    return name, value if equals else os.environ[name]
+
+
+def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: Path) -> Task:
+    """Pack what the command needs.  Raises SpecError, ImageError, CacheError."""
+    with Cache() as cache:
+        luggage = Luggage((packed_userland(cache, WIDE) / "names").read_text().splitlines())
+    if options.dir:
+        if not options.dir.is_dir():
+            raise SpecError(f"--dir {options.dir}: no such directory")
+        luggage.add(options.dir)
+    for path in options.add:
+        luggage.add(path)
+    for name in options.tool:
+        luggage.add_tool(name)
+    cwd = working_directory(options.dir, here)
+    words = list(options.words) or list(SHELL)
+    luggage.add_command(words, cwd)
+    stdin = None if options.terminal else read_input()
+    luggage.pack(directory / "files.tar", owner, stdin)
+    return Task(name_of(words), tuple(words), str(cwd), directory / "files.tar", options.timeout or 0, STDIN if stdin is not None else "",
+                options.terminal)
+
+
+def read_input() -> bytes | None:
+    """Standard input to its end, so that it is there when the command begins; None if it is a terminal, or nothing."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return None
+    if not select.select([sys.stdin], [], [], PATIENCE)[0]:
+        print("kdrift: reading standard input until it ends (</dev/null: there is none)", file=sys.stderr, flush=True)
+    return sys.stdin.buffer.read() or None
+
+
+def report(options: argparse.Namespace, kernels: list[KernelResult], began: float, status: int) -> int:
+    """Print and write what several kernels, or the user, call for; returns the exit status."""
+    comparisons = compare_all(kernels, options.failing, options.exact) if options.validate else []
+    if options.validate:
+        status = exit_status(kernels, comparisons)
+    if options.report:
+        whole: Run = {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
+                      "duration_s": round(time.time() - began, 3), "arguments": ["run", "--", *options.words],
+                      "python": sys.version.split()[0], "exit_status": int(status)}
+        write_files(options.report, whole, kernels, comparisons)
+    if len(kernels) > 1 or options.report:
+        if any(kernel.tests for kernel in kernels):
+            print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")
+        for line in kernel_lines(kernels):
+            print(line)
+    for comparison in comparisons:
+        print("\n".join(comparison.lines()))
+    return int(status)
