@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.parser import Commands, CommandParser, Parser, PytestParser, WordsParser, add_archive_options
+from cli.parser import CommandParser, Commands, Parser, PytestParser, WordsParser, add_archive_options
 from common.project import PROJECT
 from fixtures.options import add_options, positive
 

@@ -11,7 +11,7 @@ from report.results import Measurement
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # The runner of kselftest puts "# " before the lines of a test of its own.
-TAP = re.compile(r"(?P<margin>(?:# |[ \t])*)(?P<bad>not )?ok\b(?: (?P<number>\d+))?(?:\s+-)?\s*(?P<name>[^#]*?)\s*"
+TAP = re.compile(r"(?P<margin>(?:# |[ \t])*)(?P<bad>not )?ok (?P<number>\d+)(?:\s+-)?(?=\s|$)\s*(?P<name>[^#]*?)\s*"
                  r"(?:#\s*(?P<directive>SKIP|TODO|XFAIL|TIMEOUT|ERROR)\b\s*(?P<why>.*))?(?:#.*)?", re.IGNORECASE)
 SCRIPT = re.compile(r"\s*(?:# )*\s*TEST: (?P<name>.*?)\s*\[\s*(?P<outcome>OK|PASS|FAIL|SKIP|XFAIL|XPASS|WARN)\s*\]\s*")
 MEASURE = re.compile(r"\s*(?:# )*# ?kdrift-measure: (?P<name>\S+) (?P<value>[-+.\deE]+) (?P<unit>\S+)(?: (?P<tolerance>[.\deE]+))?\s*")
@@ -45,7 +45,7 @@ def read_lines(lines: Iterable[str]) -> Findings:
             measurements += measurement_of(measure)
         elif script := SCRIPT.fullmatch(line):
             found.append(SubTest((script["name"],), OUTCOMES[script["outcome"]]))
-        elif (tap := TAP.fullmatch(line)) and (tap["number"] or tap["name"]):
+        elif tap := TAP.fullmatch(line):
             margin, result = len(tap["margin"].expandtabs(4)), tap_result(tap)
             inner = [each for depth, each in nested if depth > margin]
             nested = [(depth, each) for depth, each in nested if depth <= margin]

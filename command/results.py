@@ -25,11 +25,11 @@ def results_of(kernel: KernelRun, runs: Sequence[CommandRun], seed: int, selftes
         result.peak_mb = kernel.peak_mb()
     for run in runs:
         if not kernel.error:
-            result.tests += tests_of(run, selftests)
+            result.tests += run_results(run, selftests)
     return result
 
 
-def tests_of(run: CommandRun, selftests: bool) -> list[TestResult]:
+def run_results(run: CommandRun, selftests: bool) -> list[TestResult]:
     """The results of one command, and one of the whole where they do not say how it ended."""
     text = run.output[OUTPUT].decode(errors="replace").splitlines()
     found = read_lines([*text, *run.output[ERRORS].decode(errors="replace").splitlines()])

@@ -61,7 +61,7 @@ def make_world() -> None:
 
 
 def static_nodes(listing: str) -> list[tuple[str, int, int, int]]:
-    """Path, type, major and minor number of the device nodes in modules.devname (kmod-static-nodes, systemd): opening one loads its module."""
+    """Path, type, major and minor number of the device nodes in modules.devname, as kmod makes them: opening one loads its module."""
     lines = re.findall(r"(?m)^\S+ (\S+) ([bc])(\d+):(\d+)$", listing)
     return [(f"/dev/{name}", stat.S_IFBLK if kind == "b" else stat.S_IFCHR, int(major), int(minor)) for name, kind, major, minor in lines]
 

@@ -24,9 +24,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:                           # vm/look.py, processor.py and inlet.py are packed beside this file; in the wide image all
-    from fixtures import console as kdrift_console
-    from vm import command as kdrift_command, look as kdrift_look, processor as kdrift_processor
+if TYPE_CHECKING:                           # vm/look.py, processor.py and inlet.py are packed beside this file
+    from vm import look as kdrift_look, processor as kdrift_processor
     from vm.inlet import GatewayIO, Inlet
 else:
     import kdrift_look
@@ -191,16 +190,15 @@ def import_libraries(directory: str) -> None:
 
 def run_command(control: Control) -> None:
     """In the wide image: run the user's command in a world that hides the tests' one."""
-    import kdrift_command
-    import kdrift_console
-    kdrift_command.make_world()
+    command = importlib.import_module("kdrift_command")
+    console = importlib.import_module("kdrift_console").Console(control.file.fileno())
+    command.make_world()
     control.send(event="ready", release=os.uname().release, lacks=[])
-    order = kdrift_command.receive(control.inlet)
+    order = command.receive(control.inlet)
     begin(order["seed"])
     subprocess.run(["ip", "link", "set", "lo", "up"], check=False)
-    console = kdrift_console.Console(control.file.fileno())
-    stream = kdrift_command.Stream(os.open(port("kdrift.gateway"), os.O_RDWR))
-    kdrift_command.run(order, stream, lambda command, environment: console.run(command, environment, order["introduction"]))
+    stream = command.Stream(os.open(port("kdrift.gateway"), os.O_RDWR))
+    command.run(order, stream, lambda words, environment: console.run(words, environment, order["introduction"]))
 
 
 def main() -> None:

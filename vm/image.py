@@ -46,7 +46,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
                "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
                # Reading the metadata of all packages to find pytest's plugins takes a quarter of the time to the first test.
                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin,pytest_timeout"}
-DOCUMENTATION = tuple(f"/usr/share/{name}/" for name in ("doc", "man", "info", "locale", "lintian", "bash-completion", "bug", "zsh", "apport"))
+DOCUMENTATION = tuple(f"/usr/share/{name}/" for name in ("doc", "man", "info", "locale", "lintian", "bash-completion", "bug"))
 LIBRARY = re.compile(r"^\t(?:.* => )?(/.*) \(0x[0-9a-f]+\)$", re.MULTILINE)        # a line of ldd(1)
 GUEST = Path(__file__).with_name("guest.py")
 BESIDE = {f"kdrift_{name}.py": Path(__file__).with_name(f"{name}.py") for name in ("look", "processor", "inlet")}     # for process 1
