@@ -65,6 +65,8 @@ def check(options: argparse.Namespace) -> None:
     """Raises SpecError for what does not go together."""
     if options.terminal and terminal_missing():
         raise SpecError("a shell needs a terminal, and there is none; -- COMMAND runs a command")
+    if options.gdb and options.fresh_boot:
+        raise SpecError("--gdb: waits where a saved state is restored, and --fresh restores none")
     if options.terminal and len(options.kernels) > 1:
         raise SpecError("a shell runs on one kernel at a time")
     if options.validate and len(options.kernels) < 2:
@@ -125,7 +127,7 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
         status = exit_status(kernels, comparisons)
     if options.report:
         whole: Run = {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-                      "duration_s": round(time.time() - began, 3), "arguments": ["run", "--", *options.words],
+                      "duration_s": round(time.time() - began, 3), "arguments": sys.argv[1:],
                       "python": sys.version.split()[0], "exit_status": int(status)}
         write_files(options.report, whole, kernels, comparisons)
     if len(kernels) > 1 or options.report:

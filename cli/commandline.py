@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.parser import CommandParser, Commands, Parser, PytestParser, WordsParser, add_archive_options
 from common.project import PROJECT
-from fixtures.options import add_options, positive
+from fixtures.options import add_knobs, add_options, positive
 
 DESCRIPTION = """
 Does a new Linux kernel still behave, on the wire and at the socket, as its users expect?
@@ -104,6 +104,7 @@ def add_command_options(command: CommandParser) -> None:
     add("--user", metavar="NAME", default="root", help="run as this user: root, user, nobody, or one of this machine (default: root)")
     add("--fresh", action="store_true", dest="fresh_boot", help="boot the kernel instead of restoring its saved state")
     add("--device", metavar="NAME", action="append", dest="devices", default=[], help="add this QEMU device to the machine; repeatable")
+    add_knobs(add)
     add("--deadline", metavar="SECONDS", type=positive, default=900,
         help="give up a machine that is silent for this long, not counting waits for a CPU (default: %(default)s)")
     add("--seed", metavar="N", type=positive, default=1, help="seed for what is random (default: 1)")
@@ -120,7 +121,7 @@ def seconds(text: str) -> float:
 
 def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
-                           needs=lambda options: (MACHINES, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
+                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
                            usage="kdrift selftest [--vagrant | --docs] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
     command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")

@@ -27,6 +27,10 @@ def find_session(config: pytest.Config) -> KernelSession:
         raise pytest.UsageError("--builder: boots the kernels of --kernel, and none is given for it")
     if option.kernels and option.vagrant is None and not option.builders and not option.slots:
         raise pytest.UsageError("--slots 0: boots no kernel on this machine, and no --builder is given")
+    if option.builders and (option.console or option.gdb):
+        raise pytest.UsageError("--console and --gdb are for machines here, not on a --builder")
+    if option.gdb and option.fresh_boot:
+        raise pytest.UsageError("--gdb: waits where a saved state is restored, and --fresh-boot restores none")
     if option.ssh_config:
         check_readable("--ssh-config", option.ssh_config)
     names, labels = split_hosts("--ssh", option.hosts)

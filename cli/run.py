@@ -29,7 +29,7 @@ from vm.own import TooMuch, own_arguments, own_directories, own_files
 DEFAULT_PAIR = ["6.1", "6.12"]
 DEFAULT_TESTS = "keepalive"                 # a first verdict within a minute; naming kernels runs everything
 OF_A_TREE = ("arch", ".config", "Kbuild")   # what a directory has that is a kernel's
-PATHS = ("baseline", "report", "bug_report", "ssh_config")
+PATHS = ("baseline", "report", "bug_report", "ssh_config", "console")
 NOTHING_TO_COMPARE = "validate compares kernels: name an old and a new one, or none; with --baseline, the new one"
 
 

@@ -19,7 +19,7 @@ from common.errors import FetchError
 from common.project import PROJECT
 from fixtures.oops import COMPLAINT
 from session.progress import in_words
-from session.runs import KernelRun
+from session.runs import KernelRun, knobs
 from vm.command import END, ERRORS, KEPT, LOG, OUTPUT
 from vm.image import python_command
 from vm.job import Event, Events, Job
@@ -144,8 +144,8 @@ class CommandSession:
         """Run them all, and print what they print.  Kernels that could not be had are among the results, too."""
         option = self.options
         self.job = partial(Job, clock=option.clock, accel="tcg", slots=option.slots, fresh_boot=option.fresh_boot, devices=option.devices,
-                           deadline=option.deadline, python=python_command(), cwd="/", session=str(self.directory), owner=os.getpid(),
-                           seed=option.seed, userland=WIDE.name)
+                           python=python_command(), cwd="/", session=str(self.directory), owner=os.getpid(), seed=option.seed,
+                           userland=WIDE.name, **knobs(option))
         width = max(len(kernel.label) for kernel in self.kernels)
         waiting = [self._planned(kernel, task, number, width, len(tasks)) for number, task in enumerate(tasks) for kernel in self.kernels]
         done: list[CommandRun] = []

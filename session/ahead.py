@@ -11,6 +11,7 @@ from common.errors import CacheError
 from common.project import PROJECT
 from kernels.cache import Cache
 from kernels.extract import Kernel
+from session.runs import knobs
 from vm.image import python_command
 from vm.job import Job
 from vm.payload import libraries_key, pack_libraries
@@ -43,9 +44,9 @@ class Ahead:
             self.directory = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
         at = self.directory.name
         Path(at, "libraries.tar").write_bytes(pack_libraries(cache))
-        job = Job(kernel, option.clock, accel="tcg", slots=1, fresh_boot=False, devices=option.devices, deadline=option.deadline,
+        job = Job(kernel, option.clock, accel="tcg", slots=1, fresh_boot=False, devices=option.devices,
                   python=python_command(), cwd=at, session=at, owner=os.getpid(), events=f"{at}/events", project=str(PROJECT),
-                  libraries=libraries_key())
+                  libraries=libraries_key(), **knobs(option))
         job.write(Path(at, "job"))
         self.launcher = subprocess.Popen([sys.executable, "-m", "vm.launcher", f"{at}/job"], cwd=PROJECT, stdin=subprocess.DEVNULL,
                                          stdout=subprocess.DEVNULL, process_group=0)        # out of reach of Ctrl-C

@@ -18,6 +18,7 @@ from report.verdict import compare_all
 from session.progress import Progress
 from session.runs import KernelRun
 from session.session import KernelSession
+from vm.machine import MEMORY_MB
 
 RUNNING = "running"
 
@@ -151,6 +152,9 @@ class Report:
         option = self.config.option
         regressions = sum(len(comparison.regressions) for comparison in self.comparisons)
         if not regressions or not option.confirm or self.interrupted:
+            return
+        if option.append or option.memory != MEMORY_MB:
+            self.config.get_terminal_writer().line("regressions are not retried with --append or --memory: the verdict stands on one run")
             return
         from rerun.regressions import Settings, confirm_regressions
         write = self.config.get_terminal_writer().line

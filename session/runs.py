@@ -1,9 +1,11 @@
 """The kernels of a session, one column each: what is known of them before and while their machines run."""
 import argparse
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from session.places import HERE
 from vm.job import Event, Events
 from vm.qemu import VMError, check_device, qemu
 
+DEBUGGED = 1e9                             # seconds that a machine may be silent while it is debugged
 STATES = ("waiting", "image", "sending", "booting", "importing", "restoring", "running")      # of a machine, one after the other
 
 
@@ -104,6 +107,15 @@ def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool
     except (SpecError, VMError, FetchError) as error:
         raise pytest.UsageError(str(error)) from None
     return runs
+
+
+def knobs(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options change of every machine, as fields of a Job.  Raises OSError if the directory for consoles cannot be made."""
+    if options.console:
+        Path(options.console).mkdir(parents=True, exist_ok=True)
+    return {"append": [word for text in options.append for word in shlex.split(text)], "memory_mb": options.memory,
+            "console": str(options.console or ""), "debugged": options.gdb,
+            **({"deadline": DEBUGGED} if options.gdb else {"deadline": options.deadline})}
 
 
 def name_columns(runs: Sequence[KernelRun], labels: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from kernels.cache import Cache
 from report.labels import same_kernels
 from session import durations, worker
 from session.places import HERE, Place
-from session.runs import KernelRun
+from session.runs import KernelRun, knobs
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
 from session.view import guest_view
 from vm.image import python_command
@@ -99,9 +99,9 @@ class KernelSession(DSession):
         if option.shell and option.slots > 1:
             self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
         self.job = partial(Job, clock=option.clock, accel=accel, slots=self.slots(), fresh_boot=option.fresh_boot, devices=option.devices,
-                           deadline=option.deadline, python=python_command(), cwd=str(self.config.invocation_params.dir),
+                           python=python_command(), cwd=str(self.config.invocation_params.dir),
                            session=str(self.directory), owner=os.getpid(), seed=option.seed, project=str(PROJECT),
-                           libraries=libraries_key())
+                           libraries=libraries_key(), **knobs(option))
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
         self.archives: dict[tuple[str, ...], Path] = {}

@@ -12,8 +12,8 @@ from common.project import PROJECT
 
 # Options whose value a guest does not need, and options whose presence alone matters to it.
 HOST_OPTIONS = ("--good", "--kernel", "--builder", "--slots", "--deadline", "--mirror", "--device", "--ssh", "--ssh-config", "--seed",
-                  "--confirm", "--tables", "--fail-on", "--label", "--shuffle")
-HOST_PATHS = ("--report", "--bug-report", "--baseline")
+                  "--confirm", "--tables", "--fail-on", "--label", "--shuffle", "--append", "--memory")
+HOST_PATHS = ("--report", "--bug-report", "--baseline", "--console")
 
 
 @contextmanager

@@ -31,6 +31,10 @@ class Job:
     libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
     tests: str = ""                         # archive with the sources of the tests; without, the saved states are made and nothing runs
     seed: int = 1                           # of the guest's random numbers
+    append: list[str] = field(default_factory=list)         # kernel parameters
+    memory_mb: int = 512
+    console: str = ""                       # directory for the whole console of each machine
+    debugged: bool = False                  # it waits for a debugger
     userland: str = SUITE.name              # vm.wide.USERLANDS
     order: dict[str, Any] = field(default_factory=dict)     # of a machine that runs a command (vm.command.run), whose files are `tests`
 

@@ -130,8 +130,8 @@ def run(job: Job, events: Events, directory: Path, serve: Serve) -> None:
         without_kvm = Path(job.session, "without-kvm")
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
-            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python), directory, job.clock, accel,
-                         job.devices) as machine:
+            with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python, job.append), directory, job.clock, accel,
+                         job.devices, job.memory_mb, job.debugged) as machine, kept_console(machine, job):
                 if not job.tests:               # session.ahead
                     warm_state(machine, cache, job, events)
                     return
@@ -144,12 +144,31 @@ def run(job: Job, events: Events, directory: Path, serve: Serve) -> None:
                     events.add(note=f"KVM cannot run this kernel ({str(error).splitlines()[0]}): falling back to emulation")
                     continue
                 events.add(state="running", boot_s=round(time.monotonic() - began, 3), accel=accel, qemu=qemu_version())
+                if job.debugged:
+                    print(debugger_line(machine, job), file=sys.stderr, flush=True)
                 try:
                     serve(machine, job, events)
                 finally:
                     if peak := machine.peak_mb():
                         events.add(peak_mb=peak)
                 return
+
+
+@contextmanager
+def kept_console(machine: Machine, job: Job) -> Iterator[None]:
+    """Keep the machine's console in the end, if that is wanted."""
+    try:
+        yield
+    finally:
+        if job.console and machine.console.exists():
+            shutil.copy(machine.console, Path(job.console, f"{job.kernel.release}-{Path(job.events).stem}.log"))
+
+
+def debugger_line(machine: Machine, job: Job) -> str:
+    """What to type for a debugger, for which the machine waits; with the kernel's symbols if it is a built tree's."""
+    symbols = next((path for top in list(job.kernel.vmlinuz.parents)[:4] if (path := top / "vmlinux").is_file()), "")
+    file = f" {symbols}" if symbols else ""
+    return f"kdrift: the machine waits for: gdb -ex 'target remote {machine.directory}/gdb'{file}"
 
 
 def run_tests(machine: Machine, job: Job, events: Events) -> None:

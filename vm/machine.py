@@ -60,13 +60,14 @@ class Machine:
 
     `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 reports,
     `line` carries its orders and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are
-    arguments of QEMU's -device.
+    arguments of QEMU's -device.  With `debugged` QEMU's gdb stub listens on the socket `gdb`, and a restored machine waits for it.
     """
 
     def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
-                 devices: Sequence[str] = ()):
+                 devices: Sequence[str] = (), memory_mb: int = MEMORY_MB, debugged: bool = False):
         self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
         self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
+        self.memory_mb, self.debugged = memory_mb, debugged
         self.console = directory / "console.log"
         self.memory: Path | None = None     # file for the guest's memory, if the machine is to be saved
         self.line = Line(directory)
@@ -74,7 +75,7 @@ class Machine:
 
     def arguments(self) -> list[str]:
         """The arguments that define the machine; a saved state fits only the same ones."""
-        arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(MEMORY_MB), "-smp", "1",
+        arguments = ["-M", "q35,usb=off,vmport=off,hpet=off,memory-backend=ram", "-m", str(self.memory_mb), "-smp", "1",
                      "-nodefaults", "-display", "none", "-no-user-config", "-no-reboot", "-seed", str(SEED)]
         arguments += [word for device in self.devices for word in ("-device", device)]
         if self.clock == "virtual":
@@ -98,17 +99,18 @@ class Machine:
         return ["-serial", f"file:{self.console}", "-qmp", f"unix:{at}/qmp,server=on,wait=off",
                 "-device", "virtio-serial-pci,ioeventfd=off",
                 "-chardev", f"socket,id=control,path={at}/control,server=on,wait=off",
-                "-device", "virtserialport,chardev=control,name=kdrift.control", *self.line.devices()]
+                "-device", "virtserialport,chardev=control,name=kdrift.control", *self.line.devices(),
+                *(["-gdb", f"unix:{at}/gdb,server=on,wait=off"] if self.debugged else [])]
 
     def memory_backend(self) -> str:
         """The memory of a booting machine.  Raises VMError if its file has no room: QEMU would die of SIGBUS half-way."""
         if self.memory is None:
-            return f"memory-backend-ram,id=ram,size={MEMORY_MB}M"
+            return f"memory-backend-ram,id=ram,size={self.memory_mb}M"
         free = shutil.disk_usage(self.memory.parent).free >> 20
-        if free < MEMORY_MB:
-            raise VMError(f"no space left for a saved state: it needs up to {MEMORY_MB} MB, {free} MB are free: free some space, for "
+        if free < self.memory_mb:
+            raise VMError(f"no space left for a saved state: it needs up to {self.memory_mb} MB, {free} MB are free: free some space, for "
                           "example with `./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
-        return f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(self.memory)},share=on"
+        return f"memory-backend-file,id=ram,size={self.memory_mb}M,mem-path={as_value(self.memory)},share=on"
 
     def check_directory(self) -> None:
         """Raise VMError where its path leaves too little room for the names of the sockets."""
@@ -124,7 +126,7 @@ class Machine:
         self.stack.callback(self.line.close)
         command = [*DIES_WITH_PARENT, qemu(), *self.arguments(), *self.recorded(), *self.inputs(), *self.ports()]
         if state is not None:
-            private = f"memory-backend-file,id=ram,size={MEMORY_MB}M,mem-path={as_value(state)}/ram,share=off"
+            private = f"memory-backend-file,id=ram,size={self.memory_mb}M,mem-path={as_value(state)}/ram,share=off"
             command += ["-object", self.memory_backend() if self.memory else private, "-incoming", "defer"]
         else:
             line = " ".join([*COMMAND_LINE, *self.parameters])
@@ -243,9 +245,10 @@ class Machine:
         self.go_on()
 
     def go_on(self) -> None:
-        """Deliver the input that the guest has asked for, and resume the machine if it was restored.  Raises VMError."""
+        """Deliver the input that the guest has asked for, and resume the machine if it was restored; a debugger resumes it itself.
+        Raises VMError."""
         self.line.answer()
-        if self.state is not None:
+        if self.state is not None and not self.debugged:
             with self.monitor("starting the restored machine") as monitor:
                 monitor.cmd("cont")
 

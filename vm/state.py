@@ -8,7 +8,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,9 +31,9 @@ BESIDE_MB = 90                              # MB that the kernel and Python need
 ASKING_DEADLINE = 20                        # seconds from `ready` until the guest asks for its orders
 
 
-def kernel_parameters(kernel: Kernel, python: str | None = None) -> list[str]:
-    """This kernel's additional parameters: process 1, and whether unsigned modules are refused."""
-    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), f'rdinit="{python or python_command()}"', "--", INIT]
+def kernel_parameters(kernel: Kernel, python: str | None = None, append: Sequence[str] = ()) -> list[str]:
+    """This kernel's additional parameters: the user's own, process 1, and whether unsigned modules are refused."""
+    return [*(["module.sig_enforce=1"] if kernel.check_modules else []), *append, f'rdinit="{python or python_command()}"', "--", INIT]
 
 
 def start(machine: Machine, cache: Cache, job: Job, events: Events) -> None:
@@ -52,7 +52,7 @@ def boot(machine: Machine, deadline: float) -> list[str]:
 
     Raises VMError with process 1's reason, or with the console's last lines.
     """
-    check_room(machine.initrd)
+    check_room(machine.initrd, machine.memory_mb)
     machine.start()
     event = machine.event(KVM_BOOT_DEADLINE if machine.accel == "kvm" else max(BOOT_DEADLINE, deadline))
     if event is None:
@@ -69,12 +69,13 @@ def boot(machine: Machine, deadline: float) -> list[str]:
     return lacks
 
 
-def check_room(initrd: Path) -> None:
+def check_room(initrd: Path, memory_mb: int) -> None:
     """Raises VMError if the machine's memory cannot hold the boot image: QEMU's or the kernel's own message would not say so."""
     size = initrd.stat().st_size >> 20
-    if UNPACKING * size + BESIDE_MB > MEMORY_MB:
-        raise VMError(f"the boot image is {size} MB; a machine with {MEMORY_MB} MB can unpack at most "
-                      f"{(MEMORY_MB - BESIDE_MB) // UNPACKING} MB: strip the modules (make INSTALL_MOD_STRIP=1 modules_install)")
+    if UNPACKING * size + BESIDE_MB > memory_mb:
+        raise VMError(f"the boot image is {size} MB; a machine with {memory_mb} MB can unpack at most "
+                      f"{(memory_mb - BESIDE_MB) // UNPACKING} MB: give it more (--memory), or strip the modules (make INSTALL_MOD_STRIP=1 "
+                      "modules_install)")
 
 
 def note_missing_features(lacks: list[str], events: Events) -> None:
@@ -125,7 +126,7 @@ def warm_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Path
             first.save(target)
         return {"lacks": cache.meta(booted)["lacks"]}
 
-    facts = {"kernel": job.kernel.key, "group": f"warm {job.kernel.key} {job.clock} {machine.accel} {job.python}"}
+    facts = {"kernel": job.kernel.key, "group": " ".join(["warm", job.kernel.key, job.clock, machine.accel, job.python, *knobs_of(job)])}
     return cache.build("states", f"{state_key(machine, job)}-{job.libraries}", save, facts)
 
 
@@ -156,7 +157,8 @@ def import_libraries(machine: Machine, job: Job) -> None:
 def another(machine: Machine, job: Job) -> Iterator[Machine]:
     """A machine like this one, to be saved."""
     with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
-            Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices) as first:
+            Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices,
+                    machine.memory_mb) as first:
         yield first
 
 
@@ -170,9 +172,14 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
             first.save(target)
             return {"lacks": lacks}
 
-    group = f"{job.kernel.key} {job.clock} {machine.accel} {job.python}"
-    facts = {"kernel": job.kernel.key, "group": group if job.userland == SUITE.name else f"{job.userland} {group}"}
+    words = [job.kernel.key, job.clock, machine.accel, job.python, *knobs_of(job), *([job.userland] if job.userland != SUITE.name else [])]
+    facts = {"kernel": job.kernel.key, "group": " ".join(words)}
     return cache.build("states", state_key(machine, job), save, facts)
+
+
+def knobs_of(job: Job) -> list[str]:
+    """What the user has changed of the machine, such that it has saved states of its own."""
+    return [*job.append, *([f"{job.memory_mb} MB"] if job.memory_mb != MEMORY_MB else [])]
 
 
 def state_key(machine: Machine, job: Job) -> str:

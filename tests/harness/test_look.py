@@ -52,7 +52,7 @@ def test_what_is_listed_is_there_whatever_its_spelling(modules):
 class Ended(SimpleNamespace):
     """A machine whose guest has ended before it was ready, with these lines on its console."""
 
-    accel, process = "tcg", SimpleNamespace(returncode=0)
+    accel, process, memory_mb = "tcg", SimpleNamespace(returncode=0), MEMORY_MB
     start = wait = event = lambda *_: None
 
 

@@ -117,4 +117,4 @@ def test_known_runs_machines_where_it_checks(started, capsys):
 
 
 def test_all_that_commands_need_can_be_installed(starter):
-    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.SELFTEST, commandline.VAGRANT}
+    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.COMMAND, commandline.SELFTEST, commandline.VAGRANT}

@@ -19,6 +19,7 @@ FORM = re.compile(r"\.\.\.| \[[A-Za-z]|\b(?:DIR|FILE|SPEC|TEST|VERSION)\b")
 
 NAMES = "names the command and does not ask to type it"
 BUILT = "needs kernels that the reader has built; test_specs.py boots such"
+OWN = "needs a file of the reader's; test_any_command.py runs such"
 TERMINAL = "needs a terminal; test_shell.py has one"
 SELFTEST = "is the selftest, or would run it within itself"
 VAGRANT = "needs Vagrant, libvirt and root; ./kdrift selftest --vagrant does the same"
@@ -42,6 +43,16 @@ NOT_TYPED = {
     "./kdrift export --all": "takes most of a minute; test_reproduce.py checks every test as it does, and what it prints",
     "./kdrift pytest --kernel 6.12.90-2 -k invalid_ihl --shell": TERMINAL,
     './kdrift pytest -k "advmss and ipv4" --shell': TERMINAL,
+    "./kdrift run --kernel 6.1 --kernel 6.12 -- ./my-test.sh": OWN,
+    "./kdrift run --kernel ~/linux -- ./my-test.sh": BUILT,
+    "./kdrift run --kernel 6.12 -- jq length < results.json": OWN,
+    "./kdrift run --kernel 6.12 --timeout 60 -- ./hangs": OWN,
+    "./kdrift run --kernel 6.1 --kernel 6.12 --kernel 7.2 --dir linux/tools/testing/selftests --validate -- bash -c 'cd net && ./icmp.sh'":
+        "needs the kernel's source, with its selftests built",
+    "./kdrift run --kernel 6.12 --kernel ~/linux --validate --report out -- ./my-test.sh": BUILT,
+    "./kdrift run --kernel 6.12 --timeout 600 --user nobody -- ./repro": OWN,
+    "./kdrift shell --kernel 6.12": TERMINAL,
+    "./kdrift shell --kernel 6.12 --dir ~/tests": TERMINAL,
     "./kdrift known --record bad/results.json": "writes known_signatures.json of the project; test_known_issues.py records in a copy",
 }
 # Before the command, in the same directory: what the page has the reader do first.
@@ -62,7 +73,8 @@ WHOLE_SUITE = {
     "./kdrift pytest --kernel 6.1 --report old", "./kdrift pytest --kernel 6.12 --report new",
 }
 # Of the project, not of a directory of the reader's.
-IN_PROJECT = {".venv-selftest/bin/ruff check"}
+IN_PROJECT = {".venv-selftest/bin/ruff check",
+              "./kdrift run --kernel 6.1 --kernel 6.12 --validate --out report-out -- examples/neighbour.sh"}
 # It may not clear the reader's cache here.
 OWN_CACHE = {"./kdrift kernels --prune"}
 # Those without a machine, and quick.
