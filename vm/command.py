@@ -120,6 +120,7 @@ def run(order: dict[str, Any], stream: Stream, shell: Callable[[list[str], dict[
     os.makedirs(OUT, exist_ok=True)
     os.chown(OUT, uid, gid)
     os.makedirs(order["cwd"], exist_ok=True)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, MOST_FILES))
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
     os.lseek(log, 0, os.SEEK_END)
     environment = {**order["env"], "KDRIFT_OUT": OUT}
@@ -172,7 +173,7 @@ class Errand:
         try:
             with open(given, "rb") as stdin:
                 child = subprocess.Popen(order["command"], cwd=order["cwd"], env=self.environment, stdin=stdin, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE, bufsize=0, start_new_session=True, preexec_fn=more_files,
+                                         stderr=subprocess.PIPE, bufsize=0, start_new_session=True,
                                          **({"user": uid, "group": gid, "extra_groups": []} if uid else {}))
         except OSError as error:
             what = f"{order['command'][0]}: {error.strerror}\n"
@@ -238,7 +239,3 @@ class Errand:
         if data:
             self.stream.send(name, data)
         return bool(data)
-
-
-def more_files() -> None:
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, MOST_FILES))
