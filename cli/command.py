@@ -12,8 +12,9 @@ import pytest
 from cli.refusal import refuse
 from cli.run import absolute
 from command.files import STDIN, Account, Luggage, account, working_directory
+from command.kselftest import installed_tree, tasks_of
 from command.results import name_of, results_of, status_of_runs
-from command.session import CommandSession, Task, unpack_kept
+from command.session import CommandSession, Task, say, unpack_kept
 from common.errors import FetchError, SpecError
 from common.status import Exit
 from kernels.cache import Cache
@@ -37,7 +38,7 @@ DEFAULT_KERNEL = "6.12"
 def run(options: argparse.Namespace) -> int:
     """Returns the exit status: the command's; with --validate, or when there is none to have, one of common.status.Exit."""
     here = Path.cwd()
-    options.terminal = not options.words
+    options.terminal = not options.words and not options.kselftest
     try:
         check(options)
         owner = account(options.user)
@@ -46,13 +47,15 @@ def run(options: argparse.Namespace) -> int:
         name_columns(kernels, options.labels)
         with CommandSession(options, kernels, owner, environment) as session:
             began = time.time()
-            runs = session.run([prepare(options, owner, here, session.directory)])
-            results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed) for kernel in kernels]
+            tasks = prepare(options, owner, here, session.directory)
+            runs = session.run(tasks)
+            results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
+                       for kernel in kernels]
             if options.out:
                 for each in runs:
-                    unpack_kept(each, options.out if len(kernels) == 1 else options.out / each.kernel.label)
-        status = status_of_runs(runs)
-        return report(options, results, began, status)
+                    label, name = each.kernel.label, each.task.name.replace("/", "_")
+                    unpack_kept(each, options.out.joinpath(*[label] * (len(kernels) > 1), *[name] * (len(tasks) > 1)))
+        return report(options, results, began, exit_status(results) if options.kselftest else status_of_runs(runs))
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
         return refuse(error)
     except (FetchError, ImageError) as error:
@@ -90,8 +93,8 @@ def read_variable(word: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
-def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: Path) -> Task:
-    """Pack what the command needs.  Raises SpecError, ImageError, CacheError."""
+def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: Path) -> list[Task]:
+    """Pack what the command, or each selftest, needs.  Raises SpecError, ImageError, CacheError."""
     with Cache() as cache:
         luggage = Luggage((packed_userland(cache, WIDE) / "names").read_text().splitlines())
     if options.dir:
@@ -102,13 +105,19 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
         luggage.add(path)
     for name in options.tool:
         luggage.add_tool(name)
+    archive = directory / "files.tar"
+    if options.kselftest:
+        tree = installed_tree(options.kselftest, options.words, directory, say)
+        luggage.add(tree)
+        luggage.pack(archive, owner, None)
+        return tasks_of(tree, options.words, archive, options.timeout)
     cwd = working_directory(options.dir, here)
     words = list(options.words) or list(SHELL)
     luggage.add_command(words, cwd)
     stdin = None if options.terminal else read_input()
-    luggage.pack(directory / "files.tar", owner, stdin)
-    return Task(name_of(words), tuple(words), str(cwd), directory / "files.tar", options.timeout or 0, STDIN if stdin is not None else "",
-                options.terminal)
+    luggage.pack(archive, owner, stdin)
+    given = STDIN if stdin is not None else ""
+    return [Task(name_of(words), tuple(words), str(cwd), archive, options.timeout or 0, given, options.terminal)]
 
 
 def read_input() -> bytes | None:
@@ -116,7 +125,7 @@ def read_input() -> bytes | None:
     if sys.stdin is None or sys.stdin.isatty():
         return None
     if not select.select([sys.stdin], [], [], PATIENCE)[0]:
-        print("kdrift: reading standard input until it ends (</dev/null: there is none)", file=sys.stderr, flush=True)
+        say("reading standard input until it ends (</dev/null: there is none)")
     return sys.stdin.buffer.read() or None
 
 
@@ -130,7 +139,7 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
                       "duration_s": round(time.time() - began, 3), "arguments": sys.argv[1:],
                       "python": sys.version.split()[0], "exit_status": int(status)}
         write_files(options.report, whole, kernels, comparisons)
-    if len(kernels) > 1 or options.report:
+    if len(kernels) > 1 or options.report or options.kselftest:
         if any(kernel.tests for kernel in kernels):
             print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")
         for line in kernel_lines(kernels):

@@ -75,6 +75,9 @@ def run(commands: Commands) -> None:
         needs=(MACHINES, COMMAND), usage="kdrift run [--kernel SPEC ...] [options] -- COMMAND [ARG ...]")
     add_command_options(command)
     command.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end the command after this much of the guest's time")
+    command.add_argument("--kselftest", metavar="DIR", type=Path,
+                         help="run the kernel's selftests: DIR has them installed, or is the source of a kernel; COMMAND names some, such as "
+                         "net:icmp.sh, or a collection, such as net")
     command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
     command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
     command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
@@ -87,7 +90,7 @@ def shell(commands: Commands) -> None:
     command = commands.add("shell", "open a shell on a kernel, whose clock stands still while nobody types", kind=CommandParser,
                            module="cli.command", needs=(MACHINES, COMMAND))
     add_command_options(command)
-    command.set_defaults(words=(), timeout=None, report=None, validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
+    command.set_defaults(words=(), timeout=None, kselftest=None, report=None, validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
 
 
 def add_command_options(command: CommandParser) -> None:

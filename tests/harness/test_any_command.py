@@ -10,6 +10,7 @@ import pytest
 from cli import command as front, commandline
 from command.files import Account, Luggage, account, needed_libraries, read_dynamic, working_directory
 from command.frames import FrameReader
+from command.kselftest import failures, installed_tree, tasks_of
 from command.lines import read_lines
 from command.results import results_of, run_results, status_of_runs
 from command.session import CommandRun, Task
@@ -171,7 +172,7 @@ def test_files_that_the_command_line_names_are_sent_with_their_interpreter(tmp_p
     (tmp_path / "t.sh").write_text("#!/usr/bin/env readelf\n")
     (tmp_path / "t.sh").chmod(0o755)
     (tmp_path / "data").write_text("1")
-    luggage = Luggage(["usr/bin/env", "etc/passwd"])
+    luggage = Luggage(["usr/bin/env"])
     luggage.add_command(["./t.sh", "data", "absent", "/etc/passwd"], tmp_path)
     sent = packed(tmp_path, luggage)
     top = str(tmp_path).lstrip("/")
@@ -226,6 +227,35 @@ def test_wrong_use_is_one_line_and_status_2(words, complaint, monkeypatch, capsy
     assert front.run(commandline.parse(["run", "--offline", *words])) == 2
     said = capsys.readouterr().err
     assert said.startswith("kdrift: ") and said.count("\n") == 1 and complaint in said
+
+
+@pytest.fixture
+def selftests(tmp_path):
+    """An installed tree."""
+    (tmp_path / "net/lib").mkdir(parents=True)
+    (tmp_path / "kselftest-list.txt").write_text("net:icmp.sh\nnet:pmtu.sh\nnet/lib:csum.py\n")
+    (tmp_path / "net/settings").write_text("timeout=3600\n")
+    return tmp_path
+
+
+def test_each_selftest_is_a_task_with_the_timeout_of_its_collection(selftests):
+    tasks = tasks_of(selftests, ["net:pmtu.sh", "net/lib"], selftests / "tar", None)
+    assert [(task.name, task.words, task.cwd, task.timeout) for task in tasks] == [
+        ("net:pmtu.sh", ("./pmtu.sh",), str(selftests / "net"), 3600), ("net/lib:csum.py", ("./csum.py",), str(selftests / "net/lib"), 45)]
+    assert [task.timeout for task in tasks_of(selftests, [], selftests / "tar", 5)] == [5, 5, 5]
+
+
+def test_a_selftest_that_is_not_listed_is_refused(selftests):
+    with pytest.raises(SpecError, match="net:absent.sh"):
+        tasks_of(selftests, ["net:absent.sh"], selftests / "tar", None)
+    with pytest.raises(SpecError, match="neither installed selftests"):
+        installed_tree(selftests / "net", [], selftests, print)
+
+
+def test_what_could_not_be_built_is_said_once():
+    output = ("tls.c:12:10: fatal error: openssl/ssl.h: No such file or directory\ntls.c:13:1: error: expected\n"
+              "make[1]: *** [../lib.mk:147: /b/net/tls] Error 1\nmake[1]: *** [/b/net/other] Error 1\n")
+    assert failures(output) == ["not built: tls (openssl/ssl.h: No such file or directory)", "not built: other"]
 
 
 def test_a_machine_runs_a_command_as_an_ordinary_system_would(tmp_path):

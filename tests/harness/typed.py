@@ -47,8 +47,8 @@ NOT_TYPED = {
     "./kdrift run --kernel ~/linux -- ./my-test.sh": BUILT,
     "./kdrift run --kernel 6.12 -- jq length < results.json": OWN,
     "./kdrift run --kernel 6.12 --timeout 60 -- ./hangs": OWN,
-    "./kdrift run --kernel 6.1 --kernel 6.12 --kernel 7.2 --dir linux/tools/testing/selftests --validate -- bash -c 'cd net && ./icmp.sh'":
-        "needs the kernel's source, with its selftests built",
+    "./kdrift run --kernel 6.1 --kernel 6.12 --kernel 7.2 --validate --kselftest linux -- net:icmp.sh net:traceroute.sh":
+        "needs the kernel's source",
     "./kdrift run --kernel 6.12 --kernel ~/linux --validate --report out -- ./my-test.sh": BUILT,
     "./kdrift run --kernel 6.12 --timeout 600 --user nobody -- ./repro": OWN,
     "./kdrift shell --kernel 6.12": TERMINAL,
