@@ -76,7 +76,7 @@ def run(commands: Commands) -> None:
     add_command_options(command)
     command.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end the command after this much of the guest's time")
     command.add_argument("--kselftest", metavar="DIR", type=Path,
-                         help="run the kernel's selftests: DIR has them installed, or is the source of a kernel; COMMAND names some, such as "
+                         help="run the kernel's selftests: DIR has them installed, or is a kernel's source; COMMAND names some, such as "
                          "net:icmp.sh, or a collection, such as net")
     command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
     command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
