@@ -30,6 +30,7 @@ from vm.image import ImageError, packed_userland
 from vm.shell import terminal_missing
 from vm.wide import WIDE
 
+BESIDE_MB = 300                             # MB of a machine's memory that its system and a command need besides the command's files
 PATIENCE = 2                                # seconds without input until it is said that some is expected
 SHELL = ("/bin/bash", "--login")
 DEFAULT_KERNEL = "6.12"
@@ -109,15 +110,23 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
     if options.kselftest:
         tree = installed_tree(options.kselftest, options.words, directory, say)
         luggage.add(tree)
-        luggage.pack(archive, owner, None)
+        check_room(luggage.pack(archive, owner, None), options.memory)
         return tasks_of(tree, options.words, archive, options.timeout)
     cwd = working_directory(options.dir, here)
     words = list(options.words) or list(SHELL)
     luggage.add_command(words, cwd)
     stdin = None if options.terminal else read_input()
-    luggage.pack(archive, owner, stdin)
+    check_room(luggage.pack(archive, owner, stdin), options.memory)
     given = STDIN if stdin is not None else ""
     return [Task(name_of(words), tuple(words), str(cwd), archive, options.timeout or 0, given, options.terminal)]
+
+
+def check_room(size: int, memory_mb: int) -> None:
+    """Raises SpecError if the machine's memory, in which all files are, has no room for so many bytes."""
+    room = memory_mb - BESIDE_MB
+    if size >> 20 > room:
+        raise SpecError(f"the files for the command take {size >> 20} MB; a machine with {memory_mb} MB has room for {room} MB: --memory "
+                        "gives it more")
 
 
 def read_input() -> bytes | None:

@@ -179,7 +179,7 @@ class CommandSession:
         order = {"command": task.words, "cwd": task.cwd, "env": {**self.environment, "PWD": task.cwd}, "stdin": task.stdin,
                  "timeout": task.timeout, "user": [owner.uid, owner.gid], "accounts": {"/etc/passwd": owner.line} if owner.line else {},
                  "terminal": task.terminal, "introduction": f"{run.kernel.kernel.release}; its clock stands still until you type; "
-                                                            "Ctrl-D leaves\r\n"}
+                                                            "Ctrl-D leaves\n"}
         file = run.events.path.with_suffix(".job")
         self.job(kernel=run.kernel.kernel, events=str(run.events.path), tests=str(task.archive), order=order).write(file)
         run.wall_s = -time.monotonic()

@@ -16,9 +16,13 @@ from command.results import results_of, run_results, status_of_runs
 from command.session import CommandRun, Task
 from common.errors import SpecError
 from common.project import PROJECT
+from kernels.extract import Kernel
 from session.runs import KernelRun
+from session.view import guest_arguments
 from vm.command import HEAD, OUTPUT, static_nodes
 from vm.job import Events
+from vm.machine import Machine
+from vm.state import kernel_parameters
 
 ROOT = Account("root", 0, 0, "/root")
 NESTED = """\
@@ -99,6 +103,44 @@ def finished(tmp_path, output="", status=0, end=None, log=(), timeout=0.0, error
     else:
         run.outcome = {"status": status, "seconds": 2.0, "idle": 1.0}
     return run
+
+
+def test_lines_of_several_kernels_begin_with_the_kernels_name(tmp_path, capfdbinary):
+    run = finished(tmp_path)
+    run.prefix = "6.12  "
+    run.show(OUTPUT, b"first\nsec")
+    assert capfdbinary.readouterr().out == b"6.12  first\n"
+    run.show(OUTPUT, b"ond\nlast")
+    run.finish()
+    said = capfdbinary.readouterr()
+    assert said.out == b"6.12  second\n6.12  last\n"
+    assert said.err.startswith(b"kdrift: 6.12  2.000 s of the guest's time")
+
+
+@pytest.mark.parametrize("idle, busy", [(0.0, True), (1.9, False)])
+def test_a_guest_that_was_busy_all_the_time_is_told(tmp_path, idle, busy):
+    run = finished(tmp_path)
+    run.outcome["idle"] = idle
+    assert ("there was nothing to skip" in run.verdict()[-1]) == busy
+
+
+def test_files_that_a_machine_has_no_room_for_are_refused():
+    front.check_room(200 << 20, 512)
+    with pytest.raises(SpecError, match="--memory"):
+        front.check_room(300 << 20, 512)
+
+
+def test_what_the_user_changes_of_a_machine_reaches_qemu_and_the_kernel(tmp_path):
+    machine = Machine(Path("bzImage"), Path("initrd"), [], tmp_path, "virtual", "tcg", memory_mb=1024)
+    assert "-m 1024 " in " ".join(machine.arguments())
+    kernel = Kernel("6.12", "6.12", None, None, Path("bzImage"), None, "key")
+    parameters = kernel_parameters(kernel, append=["loglevel=7"])
+    assert parameters.index("loglevel=7") < parameters.index("--")
+
+
+def test_a_guest_is_not_told_how_its_machine_was_changed():
+    words = ["-x", "--append", "quiet", "--memory=1024", "--console", "/here"]
+    assert guest_arguments(words) == ("-x", "--console=there")
 
 
 @pytest.mark.parametrize("what, status", [
