@@ -104,6 +104,8 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
         luggage.add(options.dir)
     for path in options.add:
         luggage.add(path)
+    for number, package in enumerate(options.package):
+        luggage.add_package(package, directory / f"package-{number}")
     for name in options.tool:
         luggage.add_tool(name)
     archive = directory / "files.tar"

@@ -2,6 +2,7 @@
 
 A library that the image has is never sent: replacing the C library of running processes would end process 1.
 """
+import io
 import os
 import pwd
 import re
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import SpecError
-from vm.image import is_elf, with_links
+from vm.image import DOCUMENTATION, is_elf, with_links
 from vm.wide import ETC
 
 # What an argument of the command does not name: these places are the guest's own.
@@ -63,6 +64,7 @@ class Luggage:
         self.image_libraries = {os.path.basename(name) for name in self.names if ".so" in name}
         self.trees: list[str] = []
         self.files: list[str] = []
+        self.roots: list[Path] = []         # of unpacked packages
 
     def add(self, path: Path) -> None:
         """A file with what it needs, or a tree with what its programs need.  Raises SpecError."""
@@ -87,6 +89,19 @@ class Luggage:
             raise SpecError(f"--tool {name}: no such program on this machine")
         if not self._in_image(found):
             self.add(Path(found))
+
+    def add_package(self, package: Path, root: Path) -> None:
+        """A .deb, which is unpacked below `root`, without its scripts and dependencies, but with its programs' libraries.
+
+        Raises SpecError.
+        """
+        root.mkdir()
+        done = subprocess.run(["dpkg-deb", "-x", package, root], capture_output=True, text=True)
+        if done.returncode:
+            raise SpecError(f"--package {package}: {(done.stderr.strip().splitlines() or ['not a package'])[0]}")
+        self.roots.append(root)
+        self.image_libraries |= {path.name for path in root.rglob("*.so*")}
+        self._add_needs([str(path) for path in root.rglob("*")])
 
     def add_command(self, words: Sequence[str], here: Path) -> None:
         """The program that is to run, and its arguments that name files of the user."""
@@ -125,7 +140,16 @@ class Luggage:
             entry.uid, entry.gid, entry.uname, entry.gname = owner.uid, owner.gid, "", ""
             return entry
 
+        def rooted(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+            entry.uid = entry.gid = 0
+            return entry
+
         with tarfile.open(target, "w") as tar:
+            for root in self.roots:
+                for file in sorted(root.rglob("*")):
+                    name = str(file.relative_to(root))
+                    if name not in self.names and (file.is_symlink() or file.is_file()) and not f"/{name}".startswith(DOCUMENTATION):
+                        tar.add(file, name, filter=rooted)
             for tree in self.trees:
                 self._pack_links(tar, tree)
                 place = os.path.realpath(tree)
@@ -138,10 +162,7 @@ class Luggage:
             if stdin is not None:
                 entry = tarfile.TarInfo(STDIN.lstrip("/"))
                 entry.size, entry.mode, entry.uid, entry.gid = len(stdin), 0o600, owner.uid, owner.gid
-                with (target.parent / "stdin").open("w+b") as file:
-                    file.write(stdin)
-                    file.seek(0)
-                    tar.addfile(entry, file)
+                tar.addfile(entry, io.BytesIO(stdin))
         return target.stat().st_size
 
     def _pack_links(self, tar: tarfile.TarFile, tree: str) -> None:

@@ -236,6 +236,21 @@ def test_a_directory_is_sent_whole_and_belongs_to_the_user(tmp_path):
     assert sent["run/kdrift-stdin"].size == 5
 
 
+def test_a_package_brings_its_files_but_none_that_the_image_has(tmp_path):
+    root = tmp_path / "root"
+    for name in ("usr/bin/own", "usr/bin/env", "usr/share/doc/own/copyright"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("#!/bin/sh\n")
+    (root / "DEBIAN").mkdir()
+    (root / "DEBIAN/control").write_text("Package: own\nVersion: 1\nArchitecture: all\nMaintainer: A <a@example.org>\nDescription: own\n")
+    subprocess.run(["dpkg-deb", "-b", root, tmp_path / "own.deb"], check=True, capture_output=True)
+    luggage = Luggage(["usr/bin/env"])
+    luggage.add_package(tmp_path / "own.deb", tmp_path / "unpacked")
+    assert packed(tmp_path, luggage, Account("me", 1234, 99, "/")).keys() == {"usr/bin/own"}
+    with pytest.raises(SpecError, match="--package"):
+        luggage.add_package(tmp_path / "absent.deb", tmp_path / "other")
+
+
 @pytest.mark.parametrize("directory, here, begins", [(None, "/a", "/a"), ("/a", "/a/b", "/a/b"), ("/c", "/a", "/c")])
 def test_the_command_begins_in_its_directory_or_deeper_where_the_user_is(directory, here, begins):
     assert working_directory(directory and Path(directory), Path(here)) == Path(begins)
