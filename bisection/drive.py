@@ -58,7 +58,7 @@ class Found:
         yield f"last kernel {self.question.which(OLD)}: {old}{self._share(old)}"
         yield f"first kernel {self.question.which(NEW)}{'' if self.at.exact else ' that was judged'}: {new}{self._share(new)}"
         if self.at.skipped:
-            yield (f"the first one may also be one of {_count(len(self.at.skipped), 'kernel')} between them that say nothing:")
+            yield "the first one may also be one of these, which say nothing:"
             yield from (f"  {self.steps[number].version}: {self.said[number]}" for number in self.at.skipped)
         if self.at.back:
             yield (f"it changes more than once: {', '.join(self.steps[number].version for number in self.at.back)} "
@@ -104,7 +104,6 @@ class Bisection:
         tried = [self.state.steps[self.steps[number].version] for number in ends]
         for number, each in zip(ends, tried, strict=True):
             if each.trouble:
-                del self.state.steps[self.steps[number].version]        # the next time it is tried again
                 raise EndUnusable(f"{self.steps[number].version}: {each.trouble}")
         old, new = (each.result for each in tried)
         assert old and new

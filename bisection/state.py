@@ -38,15 +38,16 @@ class State:
 
 
 def opened(directory: Path, asked: dict[str, Any]) -> State:
-    """The state in a directory, which is made; new if there is none.  Raises StateError if it is of another bisection, OSError."""
+    """The state in a directory, which is made; new if there is none.  Kernels that could not be had or booted are not in it: they are tried
+    again.  Raises StateError if it is of another bisection, OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / NAME
     if not path.exists():
         return State(path, asked)
     try:
         document = json.loads(path.read_bytes())
-        steps = {name: Tried(TestResult(**each["result"]) if each["result"] else None, each["trouble"], each["took_s"])
-                 for name, each in document["steps"].items()}
+        steps = {name: Tried(TestResult(**each["result"]), "", each["took_s"]) for name, each in document["steps"].items()
+                 if each["result"]}
         found = State(path, document["asked"], steps, {name: list(sides) for name, sides in document["confirmed"].items()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StateError(f"{path}: not written by ./kdrift bisect") from None

@@ -10,7 +10,7 @@ from kernels.extract import deb_fields
 from kernels.packages import debian_version_key
 
 # The package with the image: Debian, Ubuntu; Fedora, SUSE, Oracle.
-_WITH_IMAGE = re.compile(r"linux-(image|binary)-(unsigned-)?\d.*|kernel(-\w+)?-core|kernel|kernel-(default|vanilla|uek)")
+_WITH_IMAGE = re.compile(r"linux-(image|binary)-(unsigned-)?\d.*|kernel(-(?!modules)\w+)?-core|kernel|kernel-(default|vanilla|uek)")
 _WITH_MODULES = re.compile(r"linux-(main-)?modules-(extra-)?\d.*|kernel(-\w+)?-modules(-core|-extra)?")
 _RPM = re.compile(r"(?P<name>.+)-(?P<version>\d[^-]*-[^-]+)\.x86_64\.rpm")
 _RELEASE = re.compile(r"-(\d\S*)$")          # of a kernel, in the name of Debian's and Ubuntu's packages
