@@ -38,9 +38,8 @@ class State:
 
 
 def opened(directory: Path, asked: dict[str, Any]) -> State:
-    """The state in a directory, which is made; new if there is none.  Kernels that could not be had or booted are not in it: they are tried
+    """The state in a directory; new if there is none.  Kernels that could not be had or booted are not in it: they are tried
     again.  Raises StateError if it is of another bisection, OSError."""
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / NAME
     if not path.exists():
         return State(path, asked)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bisection.drive import Bisection, EndUnusable, Found
-from bisection.machines import NO_SPACE, Machines
+from bisection.machines import Machines
 from bisection.question import FAILS, NoDifference, ask
 from bisection.state import State, StateError, opened
 from cli.refusal import refuse
@@ -34,6 +34,10 @@ class Unnamed(Exception):
 
 def run(options: argparse.Namespace) -> int:
     try:
+        options.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    try:
         test, file = one_test(options.test)
         qemu()
         for device in options.devices:
@@ -48,8 +52,7 @@ def run(options: argparse.Namespace) -> int:
     except (EndUnusable, FetchError) as error:
         return refuse(error, Exit.NOT_BOOTED)
     except OSError as error:
-        full = error.errno in NO_SPACE
-        return refuse(f"{error.filename or options.report}: {error.strerror}", Exit.LOST if full else Exit.USAGE)
+        return refuse(f"{error.filename or options.report}: {error.strerror}", Exit.LOST)
     except KeyboardInterrupt:
         return refuse(f"interrupted; the same command goes on from {options.report}", Exit.INTERRUPTED)
 
