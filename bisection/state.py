@@ -37,10 +37,10 @@ class State:
         write_whole(self.path, json.dumps(document, indent=1) + "\n")
 
 
-def opened(directory: Path, asked: dict[str, Any]) -> State:
+def opened(directory: Path, asked: dict[str, Any], name: str = NAME) -> State:
     """The state in a directory; new if there is none.  Kernels that could not be had or booted are not in it: they are tried
     again.  Raises StateError if it is of another bisection, OSError."""
-    path = directory / NAME
+    path = directory / name
     if not path.exists():
         return State(path, asked)
     try:
@@ -51,6 +51,6 @@ def opened(directory: Path, asked: dict[str, Any]) -> State:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise StateError(f"{path}: not written by ./kdrift bisect") from None
     if found.asked != asked:
-        others = ", ".join(name for name in asked if found.asked.get(name) != asked[name])
+        others = ", ".join(each for each in asked if found.asked.get(each) != asked[each])
         raise StateError(f"{path} is of another bisection ({others}): choose another directory with --report")
     return found

@@ -1,13 +1,17 @@
 """`./kdrift bisect TEST GOOD BAD`: the first kernel that behaves differently."""
 import argparse
 import hashlib
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from bisection.commits import TreeBisection, mail
 from bisection.drive import Bisection, EndUnusable, Found
 from bisection.machines import Machines
-from bisection.question import FAILS, NoDifference, ask
+from bisection.question import FAILS, NoDifference, Question, ask
 from bisection.state import State, StateError, opened
+from bisection.tree import Tree, TreeError, build_command, tag_of
 from cli.refusal import refuse
 from cli.run import absent_names, absolute, found
 from common.errors import FetchError, NoSpaceError, SpecError
@@ -25,7 +29,7 @@ from report.results import TestResult, write_whole
 from reproduce.collect import CannotExport, collect, is_outside
 from vm.qemu import VMError, check_device, qemu
 
-RESULT = "result.txt"                       # beside bisection.state.NAME
+RESULT, LOG = "result.txt", "git-bisect.log"        # beside bisection.state.NAME; the second is for git bisect replay
 
 
 class Unnamed(Exception):
@@ -42,8 +46,9 @@ def run(options: argparse.Namespace) -> int:
         qemu()
         for device in options.devices:
             check_device(device)
-        return bisect(options, test, file)
-    except (Unnamed, SpecError, StateError, VMError) as error:
+        with Search(options, test, file) as search:
+            return search.run()
+    except (Unnamed, SpecError, StateError, TreeError, VMError) as error:
         return refuse(str(error).partition("\n")[0])
     except NoDifference as error:
         return refuse(error, Exit.NOTHING_JUDGED)
@@ -57,35 +62,93 @@ def run(options: argparse.Namespace) -> int:
         return refuse(f"interrupted; the same command goes on from {options.report}", Exit.INTERRUPTED)
 
 
-def bisect(options: argparse.Namespace, test: str, file: Path) -> int:
-    """Raises what run() refuses."""
-    progress = Reporter()
-    with Cache(say=progress.say) as cache:
-        def kernel(spec: str, held: Cache) -> Kernel:
-            return resolve(spec, held, offline=options.offline, progress=progress, mirror=options.mirror)
+class Search:
+    """One bisection, over packages, commits, or first one and then the other.  Raises what run() refuses."""
 
+    def __init__(self, options: argparse.Namespace, test: str, file: Path) -> None:
+        self.options, self.test = options, test
+        self.progress = Reporter()
+        self.asked = {"test": test, "good": options.good, "bad": options.bad, "measurement": options.measurement, "change": options.change,
+                      "directory": options.dir and str(options.dir.absolute()), "tree": options.git and str(options.git.absolute()),
+                      "the test's file": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+        build = options.build or build_command(options.config.absolute(), os.cpu_count() or 1)
+        self.tree = Tree(options.git, options.report / "tree", build) if options.git else None
+
+    def __enter__(self) -> "Search":
+        self._stack = ExitStack()
+        self.cache = self._stack.enter_context(Cache(say=self.progress.say))
+        directory = self._stack.enter_context(self.cache.scratch())
+        self.machines = Machines(self.test, directory, self.kernel, self.options.devices, ["--tables=all"])
+        self._stack.callback(self.machines.end)
+        if self.tree:
+            self._stack.callback(self.tree.close)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def kernel(self, spec: str, held: Cache) -> Kernel:
+        option = self.options
+        return resolve(spec, held, offline=option.offline, progress=self.progress, mirror=option.mirror)
+
+    def ask(self, old: TestResult, new: TestResult) -> Question:
+        return ask(self.options.measurement, self.options.change, old, new)
+
+    def run(self) -> int:
+        """The exit status."""
+        options = self.options
+        if not self.tree:
+            return self.finish(*self.packages())
+        self.tree.check()
+        if self.tree.changed():
+            say(f"{options.git}: changes that are in no commit are not tested")
+        if self.tree.has(options.good) and self.tree.has(options.bad):
+            return self.finish(*self.commits(options.good, options.bad))
+        lines, certain, found_ = self.packages()
+        if not certain:
+            return self.finish(lines, certain)
+        print("\n".join(lines), flush=True)
+        more, certain = self.commits(*map(tag_of, found_))
+        return self.finish([*lines, "", *more], certain)
+
+    def finish(self, lines: list[str], certain: bool, _found: object = None) -> int:
+        write_whole(self.options.report / RESULT, "\n".join([self.test, *lines]) + "\n")
+        print("\n".join(lines))
+        return Exit.OK if certain else Exit.REGRESSION
+
+    def packages(self) -> tuple[list[str], bool, tuple[str, str]]:
+        """The result in words, whether it is certain, and the last two versions."""
+        options = self.options
         specs = [absolute(spec) for spec in (options.good, options.bad)]
-        kernels = [kernel(spec, cache) for spec in specs]
+        kernels = [self.kernel(spec, self.cache) for spec in specs]
         check_ends(*kernels)
         ends = [Available(each.version or each.release, spec) for each, spec in zip(kernels, specs, strict=True)]
-        steps = all_steps(ends, options.dir, Archive(cache, offline=options.offline, progress=progress, mirror=options.mirror))
-        asked = {"test": test, "good": ends[0].version, "bad": ends[1].version, "measurement": options.measurement,
-                 "change": options.change, "directory": options.dir and str(options.dir.absolute()),
-                 "the test's file": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
-        state = opened(options.report, asked)
-        print(f"{test}: {len(steps) - 2} kernels between {steps[0].version} and {steps[-1].version}", flush=True)
-        with cache.scratch() as directory:
-            machines = Machines(test, directory, kernel, options.devices, ["--tables=all"])
-            bisection = Bisection(steps, machines, state, lambda old, new: ask(options.measurement, options.change, old, new),
-                                  options.slots, options.confirm, lambda line: print(line, flush=True))
-            try:
-                result = bisection.run()
-            finally:
-                machines.end()
-    lines = [*direction(result, ends, state), *result.lines(), *known(test, result, state)]
-    write_whole(options.report / RESULT, "\n".join([test, *lines]) + "\n")
-    print("\n".join(lines))
-    return Exit.OK if result.certain else Exit.REGRESSION
+        for each in ends if self.tree else ():
+            self.tree.commit(tag_of(each.version))
+        archive = Archive(self.cache, offline=options.offline, progress=self.progress, mirror=options.mirror)
+        steps = all_steps(ends, options.dir, archive)
+        state = opened(options.report, {**self.asked, "good": ends[0].version, "bad": ends[1].version})
+        say(f"{self.test}: {len(steps) - 2} kernels between {steps[0].version} and {steps[-1].version}")
+        found_ = Bisection(steps, self.machines, state, self.ask, options.slots, options.confirm, say).run()
+        lines = [*direction(ends, state), *found_.lines(), *known(self.test, found_, state)]
+        return lines, found_.certain, (steps[found_.at.old].version, steps[found_.at.new].version)
+
+    def commits(self, good: str, bad: str) -> tuple[list[str], bool]:
+        """The result in words, and whether it is certain."""
+        tree = self.tree
+        assert tree
+        commits = {name: tree.commit(name) for name in (good, bad)}
+        if commits[good] == commits[bad]:
+            raise TreeError(f"{good} and {bad} are the same commit, {commits[good][:12]}")
+        old, new = (bad, good) if tree.is_ancestor(bad, good) else (good, bad)
+        state = opened(self.options.report, {**self.asked, "commits": commits}, "commits.json")
+        found_ = TreeBisection(tree, commits[old], commits[new], self.machines, state, self.ask, self.options.confirm, say).run()
+        write_whole(self.options.report / LOG, tree.bisect("log"))
+        return mail(self.test, found_, (old, new), {commit: tree.subject(commit) for commit in found_.first}), found_.certain
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
 
 
 def one_test(word: str) -> tuple[str, Path]:
@@ -121,7 +184,7 @@ def all_steps(ends: Sequence[Available], directory: Path | None, archive: Archiv
     return [old, *between(others, old.version, new.version), new]
 
 
-def direction(result: Found, ends: Sequence[Available], state: State) -> list[str]:
+def direction(ends: Sequence[Available], state: State) -> list[str]:
     """A line if the kernel that was called good fails and the other does not."""
     good, bad = (state.steps[each.version].result for each in ends)
     assert good and bad

@@ -159,7 +159,8 @@ def sensitivity(commands: Commands) -> None:
 def bisect(commands: Commands) -> None:
     command = commands.add("bisect", "find the first kernel that behaves differently, among those between two", """
         TEST is one test as pytest names it, GOOD and BAD are kernels on which it does not do the same; if BAD is the older one, the fix is
-        searched for. Between them are all versions of the archive and of the cache. The same command goes on where it was broken off.
+        searched for. Between them are all versions of the archive and of the cache. With --git they may be commits of the tree; between
+        packages the search then goes on from tag to tag. The same command goes on where it was broken off.
 
         Exit status 1: only a range can be named, or not every seed agrees; 6: the ends do not differ.""",
         module="cli.bisect", needs=(MACHINES,), usage="kdrift bisect TEST GOOD BAD [options]")
@@ -170,7 +171,12 @@ def bisect(commands: Commands) -> None:
     what.add_argument("--measurement", metavar="NAME", help="search where this measurement of the test moves beyond its tolerance")
     what.add_argument("--change", metavar="TEXT", help="search where the test begins to show this change, in the words of a verdict")
     command.add_argument("--dir", metavar="DIR", type=Path, help="also the kernels in .deb and .rpm files there")
-    command.add_argument("--confirm", metavar="N", type=positive, default=8, help="seeds for the last two kernels (default: %(default)s)")
+    command.add_argument("--git", metavar="TREE", type=Path, help="go on among the commits of this tree, in a worktree of its own")
+    command.add_argument("--config", metavar="FILE", type=Path, default=PROJECT / "bisection/small.config",
+                         help="with --git: the configuration, over allnoconfig (default: %(default)s)")
+    command.add_argument("--build", metavar="COMMAND", help="with --git: makes arch/x86/boot/bzImage, instead of make with --config")
+    command.add_argument("--confirm", metavar="N", type=positive, default=8,
+                         help="seeds for the last two kernels, and for a commit's certificate (default: %(default)s)")
     command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
     command.add_argument("--device", metavar="NAME", action="append", dest="devices", default=[],
                          help="add this QEMU device to the machines; repeatable")
