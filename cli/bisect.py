@@ -123,8 +123,9 @@ class Search:
         kernels = [self.kernel(spec, self.cache) for spec in specs]
         check_ends(*kernels)
         ends = [Available(each.version or each.release, spec) for each, spec in zip(kernels, specs, strict=True)]
-        for each in ends if self.tree else ():
-            self.tree.commit(tag_of(each.version))
+        if self.tree:
+            for each in ends:
+                self.tree.commit(tag_of(each.version))
         archive = Archive(self.cache, offline=options.offline, progress=self.progress, mirror=options.mirror)
         steps = all_steps(ends, options.dir, archive)
         state = opened(options.report, {**self.asked, "good": ends[0].version, "bad": ends[1].version})
