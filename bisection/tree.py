@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from bisection.machines import Unusable
@@ -14,7 +15,7 @@ IMAGE = "arch/x86/boot/bzImage"
 SMALL = Path(__file__).with_name("small.config")        # over allnoconfig: what the tests need, everything built in
 # The tree's state is as after a clone; what was built before stays, so that make builds only what differs.
 CONFIGURE = 'make -s KCONFIG_ALLCONFIG="{config}" allnoconfig'
-BUILD = "make -s -j{jobs} bzImage"
+BUILD = "make -s -j{jobs}"
 WITH_CCACHE = ' CC="ccache gcc"'
 
 
@@ -104,28 +105,33 @@ class Tree:
     def built(self, commit: str) -> str:
         """The specification of this commit's kernel, built in the worktree.  Raises Unusable, NoSpaceError."""
         image = self.images / commit / "bzImage"
+        modules = image.with_name("modules")
         if image.exists():
-            return str(image)
+            return f"{image},modules={modules}" if modules.exists() else str(image)
         if self.head() != commit:
             self.checkout(commit)
         with contextlib.suppress(OSError):
             (self.place / IMAGE).unlink()
-        log = self._run_build()
+        log = self._run(["sh", "-c", self.build])
         if not (self.place / IMAGE).is_file():
             if "No space left" in log:
                 raise NoSpaceError(f"no space left for the build in {self.place}")
             raise Unusable(f"does not build: {_reason(log)}")
         image.parent.mkdir(parents=True, exist_ok=True)
+        if (self.place / "modules.order").is_file():
+            shutil.rmtree(modules, ignore_errors=True)
+            log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
+            if not modules.is_dir():
+                raise Unusable(f"its modules cannot be installed: {_reason(log)}")
         part = image.with_suffix(".part")
         shutil.copy(self.place / IMAGE, part)
-        part.replace(image)
-        return str(image)
+        part.replace(image)                 # last: what is there is whole
+        return f"{image},modules={modules}" if modules.exists() else str(image)
 
-    def _run_build(self) -> str:
-        """The build's output.  It is ended with this thread's."""
-        # Whatever ends this process ends make, and with it its jobs.
-        words = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", self.build]
-        process = subprocess.Popen(words, cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    def _run(self, words: Sequence[str]) -> str:
+        """The output of a command in the worktree, which ends with this process."""
+        line = ["setpriv", "--pdeathsig", "TERM", *words]
+        process = subprocess.Popen(line, cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                    text=True, errors="replace", start_new_session=True)
         try:
             return process.communicate()[0]
@@ -151,7 +157,7 @@ class Tree:
 
 
 def build_command(config: Path, jobs: int) -> str:
-    """Configure over allnoconfig, and make bzImage with all processors."""
+    """Configure over allnoconfig, and make bzImage and modules, if there are any, with all processors."""
     ccache = WITH_CCACHE if shutil.which("ccache") else ""
     return f"{CONFIGURE.format(config=config)}{ccache} && {BUILD.format(jobs=jobs)}{ccache}"
 

@@ -174,7 +174,8 @@ def bisect(commands: Commands) -> None:
     command.add_argument("--git", metavar="TREE", type=Path, help="go on among the commits of this tree, in a worktree of its own")
     command.add_argument("--config", metavar="FILE", type=Path, default=PROJECT / "bisection/small.config",
                          help="with --git: the configuration, over allnoconfig (default: %(default)s)")
-    command.add_argument("--build", metavar="COMMAND", help="with --git: makes arch/x86/boot/bzImage, instead of make with --config")
+    command.add_argument("--build", metavar="COMMAND",
+                         help="with --git: makes arch/x86/boot/bzImage, and modules if need be, instead of make with --config")
     command.add_argument("--confirm", metavar="N", type=positive, default=8,
                          help="seeds for the last two kernels, and for a commit's certificate (default: %(default)s)")
     command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")

@@ -162,6 +162,11 @@ def test_one_change_is_followed_whatever_else_changes(tmp_path):
     assert list(found.lines())[1].startswith("first kernel that shows: more packets are sent: udp: 6.12.3-1")
 
 
+def test_a_kernel_between_both_ends_in_this_change_is_skipped(tmp_path):
+    found, _kernels, said = search(numbered(sends(udp=1), sends(udp=2), sends(udp=3)), tmp_path, change="more packets are sent: udp")
+    assert any(line.startswith("6.12.1-1: skipped: like neither end in this change") for line in said) and not found.certain
+
+
 @pytest.mark.parametrize("old, new, options, why", [
     (PASSES, PASSES, {}, "the test passes on both ends"),
     (fails(), fails(), {}, "the test fails on both ends: assert 0 == #"),
@@ -202,21 +207,24 @@ def test_what_was_found_is_kept_when_it_ends_early_and_the_next_goes_on_from_the
 
 def test_machines_are_ended_while_their_threads_still_run(tmp_path):
     """The pool waits for its threads, and these for their machines."""
-    ended = threading.Event()
+    began, ended = threading.Event(), threading.Event()
 
     class Slow(Kernels):
         def attempt(self, spec, seed):
             if spec == "6.12.0-1":
+                began.wait(20)
                 raise NoSpaceError("full")
-            assert ended.wait(60)
+            began.set()
+            waited.append(ended.wait(20))
             raise KeyboardInterrupt
 
         def end(self):
             ended.set()
 
-    kernels = Slow(numbered(PASSES, fails()))
+    waited, kernels = [], Slow(numbered(PASSES, fails()))
     with pytest.raises(NoSpaceError):
         Bisection(steps_of(kernels.results), kernels, opened(tmp_path, {}), lambda old, new: None, 2, 1, lambda line: None).run()
+    assert waited == [True]
 
 
 def test_only_the_machines_that_may_be_needed_again_are_kept(tmp_path):
