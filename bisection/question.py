@@ -2,6 +2,7 @@
 
 A question is made from what the test did on both ends, and tells of another kernel's result which of the two it is like.
 """
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from report.results import KernelResult, Measurement, TestResult
 from report.signature import matches
 
 FAILS = ("failed", "crashed")
+NEAR = 10                                   # a measurement is like an end if the other end is so many times as far
 
 
 class NoDifference(Exception):
@@ -103,10 +105,14 @@ class Measuring:
         seen = _named(result, self.name)
         if not seen:
             return SKIP, f"not measured, {result.outcome}: {_first(result.message)}"
-        as_old, as_new = not moved(self.first, seen), not moved(self.last, seen)
+        as_old, as_new = self._like(self.first, seen), self._like(self.last, seen)
         if as_old == as_new:
             return SKIP, f"{_values(seen)}, like {'both ends' if as_old else 'neither end'}"
         return (OLD if as_old else NEW), _values(seen)
+
+    def _like(self, end: list[Measurement], seen: list[Measurement]) -> bool:
+        """Within the tolerance, which is one run's; or so near that the other end is no match."""
+        return not moved(end, seen) or NEAR * _distance(end, seen) <= _distance(self.first, self.last) < math.inf
 
     def which(self, side: str) -> str:
         return f"with {self.name} {self.old if side == OLD else self.new}"
@@ -166,6 +172,13 @@ def _kinds(old: TestResult, new: TestResult) -> list[str]:
 
 def _named(result: TestResult, name: str) -> list[Measurement]:
     return [one for one in result.measurements if one["name"] == name]
+
+
+def _distance(one: list[Measurement], other: list[Measurement]) -> float:
+    """The largest difference of two values in the same place; infinite if the measurements are not the same."""
+    if [each["unit"] for each in one] != [each["unit"] for each in other]:
+        return math.inf
+    return max(abs(this["value"] - that["value"]) for this, that in zip(one, other, strict=True))
 
 
 def _values(measurements: list[Measurement]) -> str:

@@ -155,6 +155,12 @@ def test_a_measurement_is_followed_to_where_it_leaves_its_tolerance(tmp_path):
     assert lines[1].startswith("first kernel with dead_after 20.5 s that was judged: 6.12.3-1")
 
 
+def test_a_measurement_beyond_its_tolerance_is_like_the_end_that_is_ten_times_nearer(tmp_path):
+    found, _kernels, _said = search(numbered(measures(3.88, 0.01), measures(3.96, 0.01), measures(0.004, 0.01)), tmp_path,
+                                    measurement="dead_after")
+    assert found.certain and found.at.new == 2
+
+
 def test_one_change_is_followed_whatever_else_changes(tmp_path):
     old, other, both = sends(udp=1), sends(udp=1, esp=2), sends(udp=3, esp=2)
     found, _kernels, _said = search(numbered(old, other, other, both, both), tmp_path, change="more packets are sent: udp")
