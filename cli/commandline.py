@@ -215,6 +215,36 @@ def sensitivity(commands: Commands) -> None:
     add_archive_options(command)
 
 
+def bisect(commands: Commands) -> None:
+    command = commands.add("bisect", "find the first kernel that behaves differently, among those between two", """
+        TEST is one test as pytest names it, GOOD and BAD are kernels on which it does not do the same; if BAD is the older one, the fix is
+        searched for. Between them are all versions of the archive and of the cache. With --git they may be commits of the tree; between
+        packages the search then goes on from tag to tag. The same command goes on where it was broken off.
+
+        Exit status 1: only a range can be named, or not every seed agrees; 6: the ends do not differ.""",
+        module="cli.bisect", needs=(MACHINES,), usage="kdrift bisect TEST GOOD BAD [options]")
+    command.add_argument("test", metavar="TEST")
+    command.add_argument("good", metavar="GOOD", help="a kernel: 6.12, 6.1.187-1, a .deb, a bzImage, a build tree")
+    command.add_argument("bad", metavar="BAD")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--measurement", metavar="NAME", help="search where this measurement of the test moves beyond its tolerance")
+    what.add_argument("--change", metavar="TEXT", help="search where the test begins to show this change, in the words of a verdict")
+    command.add_argument("--dir", metavar="DIR", type=Path, help="also the kernels in .deb and .rpm files there")
+    command.add_argument("--git", metavar="TREE", type=Path, help="go on among the commits of this tree, in a worktree of its own")
+    command.add_argument("--config", metavar="FILE", type=Path, default=PROJECT / "bisection/small.config",
+                         help="with --git: the configuration, over allnoconfig (default: %(default)s)")
+    command.add_argument("--build", metavar="COMMAND",
+                         help="with --git: makes arch/x86/boot/bzImage, and modules if need be, instead of make with --config")
+    command.add_argument("--confirm", metavar="N", type=positive, default=8,
+                         help="seeds for the last two kernels, and for a commit's certificate (default: %(default)s)")
+    command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+    command.add_argument("--device", metavar="NAME", action="append", dest="devices", default=[],
+                         help="add this QEMU device to the machines; repeatable")
+    command.add_argument("--report", metavar="DIR", type=Path, default=Path("bisect-report"),
+                         help="where the state and the result are kept (default: %(default)s)")
+    add_archive_options(command)
+
+
 def export(commands: Commands) -> None:
     command = commands.add("export", "write a test as one file that needs neither kdrift nor pytest", """
         TEST is as pytest names it. With kernels the file is also run there, on empty machines. Exit status 1: with --all, a test cannot be
@@ -237,4 +267,6 @@ def bench(commands: Commands) -> None:
     command.add_argument("--against", metavar="FILE", type=Path, help="show the ratio to figures that --json has printed")
 
 
-COMMANDS = (validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, export, bench)
+COMMANDS = (
+    validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, bisect, export, bench,
+)

@@ -15,3 +15,7 @@ class AbsentError(FetchError):
 
 class CacheError(FetchError):
     """The cache cannot be written or read."""
+
+
+class NoSpaceError(CacheError):
+    """The disk is full."""

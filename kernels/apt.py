@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from common.errors import AbsentError, FetchError
+from common.errors import AbsentError, FetchError, NoSpaceError
 from kernels.cache import sha256_of
 from kernels.sources import LARGE, Source
 
@@ -204,8 +204,8 @@ class Apt:
                                      "check the network or the proxy, or choose another mirror with --mirror")
             output += status()
         if b"No space left" in output:
-            raise FetchError("no space left on device: free some space, for example with `./kdrift kernels --prune`, "
-                             "or set KDRIFT_CACHE to another directory")
+            raise NoSpaceError("no space left on device: free some space, for example with `./kdrift kernels --prune`, "
+                               "or set KDRIFT_CACHE to another directory")
         return output.decode(errors="replace")
 
 

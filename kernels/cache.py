@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import CacheError
+from common.errors import CacheError, NoSpaceError
 from kernels.flock import flocked
 
 AREAS = ("kernels", "images", "states")
@@ -286,8 +286,8 @@ def _readable_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise CacheError(f"no space left for the cache in {root}: free some space, for example with "
-                             "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
+            raise NoSpaceError(f"no space left for the cache in {root}: free some space, for example with "
+                               "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
         ours = str(error.filename or root).startswith(str(root))
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import FetchError, SpecError
+from common.errors import FetchError, NoSpaceError, SpecError
 
 DOCUMENTATION = ("usr/share", "etc", "boot/System.map*")
 
@@ -122,7 +122,7 @@ def _check(result: subprocess.CompletedProcess[bytes], what: Path) -> None:
         return
     words = result.stderr.decode(errors="replace").strip().splitlines()
     if "No space left" in " ".join(words):
-        raise FetchError(f"no space left on device while unpacking {what.name}: free some space, for example with "
-                         "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
+        raise NoSpaceError(f"no space left on device while unpacking {what.name}: free some space, for example with "
+                           "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory")
     reason = words[0] if words else f"status {result.returncode}"
     raise FetchError(f"{what.name} is truncated or damaged ({reason})")

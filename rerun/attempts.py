@@ -7,14 +7,14 @@ from pathlib import Path
 from common.project import PROJECT
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from rerun.bench import Bench
+from rerun.bench import Bench, Seen
 from rerun.confirm import Attempt
 from rerun.conversation import Gone
 from vm.image import python_command
 from vm.job import Events, Job
 from vm.machine import Machine
 from vm.own import own_arguments, own_directories
-from vm.state import kernel_parameters, saved_state
+from vm.state import kernel_parameters, saved_state, state_key
 
 
 class Collected(Bench[Machine]):
@@ -29,11 +29,11 @@ class Attempts:
     bench: Collected | None = None
 
     def __init__(self, kernel: Kernel, tests: Sequence[str], directory: Path, devices: Sequence[str] = (), deadline: float = 120,
-                 options: Sequence[str] = ()) -> None:
-        """`options` are pytest's in the guest."""
+                 options: Sequence[str] = (), for_once: bool = False) -> None:
+        """`options` are pytest's in the guest.  A kernel that is tried `for_once` gets no saved state of its own in the cache (400 MB)."""
         self._kernel, self._directory = kernel, directory
         self._arguments = [*options, *own_arguments(own_directories(tests)), *tests]
-        self._devices, self._deadline = devices, deadline
+        self._devices, self._deadline, self._for_once = devices, deadline, for_once
 
     @property
     def tests(self) -> list[str]:
@@ -52,7 +52,8 @@ class Attempts:
         machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg",
                           self._devices)
         with Cache(say=lambda line: None) as cache:
-            self.bench.prepare(booted=saved_state(machine, cache, job, Events(job.events)))
+            known = cache.entry("states", state_key(machine, job)) if self._for_once else None
+            self.bench.prepare(booted=known if self._for_once else saved_state(machine, cache, job, Events(job.events)))
 
     def end(self) -> None:
         """Kill its machines."""
@@ -61,14 +62,18 @@ class Attempts:
 
     def attempt(self, test: str, seed: int) -> Attempt:
         """Run the test in a restored machine.  Raises VMError."""
-        assert self.bench
-        index = self.bench.tests.index(test)
         try:
-            with self.bench.restored([index], seed) as (_machine, conversation):
-                seen = next(self.bench.results(conversation, [index]))
+            seen = self.seen(test, seed)
         except Gone as gone:
             return Attempt(gone.end, str(gone), str(gone))
         return Attempt(seen.outcome, seen.message, seen.exactly)
+
+    def seen(self, test: str, seed: int) -> Seen:
+        """Likewise, all that the test did.  Raises VMError, Gone."""
+        assert self.bench
+        index = self.bench.tests.index(test)
+        with self.bench.restored([index], seed) as (_machine, conversation):
+            return next(self.bench.results(conversation, [index]))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ M = TypeVar("M", bound=Machine)
 @dataclass(frozen=True)
 class Seen:
     """What one test did. `traffic` is report.traffic.numbers(), `cost_s` QEMU's processor time in seconds; `exactly` is the guest's
-    whole answer, with the packets' bytes and the times on its own clock."""
+    whole answer, with the packets' bytes and the times on its own clock; `statement` is the line of the traceback that failed."""
 
     outcome: str
     message: str = ""
@@ -38,6 +38,7 @@ class Seen:
     traffic: dict[str, float] = field(default_factory=dict)
     cost_s: float = 0.0
     exactly: object = None
+    statement: str = ""
 
 
 class Bench(Generic[M]):
@@ -104,8 +105,9 @@ class Bench(Generic[M]):
             if expected:
                 limit += SLOWER * expected[index]
             exactly = conversation.answer(limit - began if expected else COLLECTED)
-            outcome, message, measurements, traffic, _times = exactly
-            yield Seen(outcome, message, tuple(measurements), numbers(**traffic), conversation.machine.computed_s() - began, exactly)
+            outcome, message, measurements, traffic, _times, statement = exactly
+            cost = conversation.machine.computed_s() - began
+            yield Seen(outcome, message, tuple(measurements), numbers(**traffic), cost, exactly, statement)
 
     def end(self) -> None:
         """Kill all machines and let none begin anymore: later requests raise Gone."""

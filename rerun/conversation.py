@@ -1,4 +1,5 @@
 """The host's side of the channel to the tests' process in a guest: what it asks, and how long it waits for an answer."""
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,11 +20,11 @@ _LONGEST_IDLE = 15.0                        # seconds without work for QEMU (vm.
 
 
 class Gone(Exception):
-    """The guest crashed, or fell silent.  `end` is how: crashed or lost."""
+    """The guest crashed, or fell silent.  `end` is how: crashed or lost; `console` has the last lines of one that crashed."""
 
-    def __init__(self, why: str, end: str = "lost") -> None:
+    def __init__(self, why: str, end: str = "lost", console: Sequence[str] = ()) -> None:
         super().__init__(why)
-        self.end = end
+        self.end, self.console = end, console
 
 
 class NeverBegan(Gone):
@@ -80,4 +81,4 @@ class Conversation:
             done = self.machine.event(5)
         self.machine.wait(5)
         end = ending(self.machine, f"status {done['status']}" if done else None)
-        return Gone(end["why"], end["end"])
+        return Gone(end["why"], end["end"], end["console"])

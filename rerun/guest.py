@@ -36,15 +36,15 @@ def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay
                     channel.send(answer)
 
         def run(self, session: pytest.Session, order: tuple[list[int], int]) -> Iterator[object]:
-            """Yield None when it begins, then for each test the outcome, message, measurements, traffic, and its beginning and end on the
-            guest's clock (ns). When within a tick a test begins decides over delayed ACKs and timer rounding: the seed sets this, and the
-            kernel's random numbers."""
+            """Yield None when it begins, then for each test the outcome, message, measurements, traffic, its beginning and end on the
+            guest's clock (ns), and the statement that failed, as pytest marks it. When within a tick a test begins decides over delayed
+            ACKs and timer rounding: the seed sets this, and the kernel's random numbers."""
             indexes, seed = order
             __main__.begin(seed)
             yield None
             for index in indexes:
                 await_phase(seed, session.items[index].nodeid)
-                self.outcome, self.message = "passed", ""
+                self.outcome, self.message, self.statement = "passed", "", ""
                 self.measurements: list[Any] = []
                 self.traffic: Any = {}
                 item = session.items[index]
@@ -53,12 +53,14 @@ def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay
                 began = time.monotonic_ns()
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
                 session.shouldstop = session.shouldfail = False
-                yield self.outcome, self.message, self.measurements, self.traffic, (began, time.monotonic_ns())
+                yield self.outcome, self.message, self.measurements, self.traffic, (began, time.monotonic_ns()), self.statement
 
         def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
             if report.outcome != "passed" and self.outcome == "passed":
                 self.outcome = str(report.outcome)
-                self.message = str(getattr(getattr(report.longrepr, "reprcrash", None), "message", report.longrepr))[:500]
+                why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr         # of a skip
+                self.message = str(getattr(getattr(why, "reprcrash", None), "message", why))[:500]
+                self.statement = next((line for line in str(report.longrepr).splitlines() if line.startswith(">")), "")
             if report.when == "teardown":
                 self.measurements = [value for name, value in report.user_properties if name == "measurement"]
                 self.traffic = next((value for name, value in report.user_properties if name == "traffic"), {})

@@ -54,7 +54,7 @@ def refused(capsys):
     """refused(*words, naming): the command says no more than one line, in which these words stand."""
     def check(*words, naming):
         words = [str(word) for word in words]
-        if words[0] == "export":            # it runs pytest, which would find this pytest's modules
+        if words[0] in ("export", "bisect"):        # it runs pytest, which would find this pytest's modules
             done = subprocess.run([sys.executable, "-m", "cli", *words], capture_output=True, text=True,
                                   env={**os.environ, "PYTHONPATH": str(PROJECT)})
             status, said = done.returncode, done.stderr
@@ -76,7 +76,8 @@ def test_a_file_that_chance_did_not_make(refused, results, bad_file):
     refused("chance", "--add", results, results, "-o", bad_file, naming=bad_file.name)
 
 
-@pytest.mark.parametrize("words", [["merge", "{results}"], ["known", "--check"], ["sensitivity", "tcp"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["merge", "{results}"], ["known", "--check"], ["sensitivity", "tcp"], ["bisect", TEST, "6.1", "6.12"]],
+                         ids=lambda words: words[0])
 def test_a_directory_for_reports_that_cannot_be_made(refused, results, words, bad_directory):
     words = [word.format(results=results) for word in words]
     refused(*words, "--report", bad_directory, naming=f"--report {bad_directory}: ")
@@ -92,8 +93,8 @@ def test_an_output_that_cannot_be_written(refused, results, words, bad_output):
     refused(*words, "-o", bad_output, naming=f"--output {bad_output}: ")
 
 
-@pytest.mark.parametrize("words", [["export", TEST, "-o", "{here}/a.pyz", "--kernel"], ["bench", "--kernel"], ["sensitivity", "--kernel"]],
-                         ids=lambda words: words[0])
+@pytest.mark.parametrize("words", [["export", TEST, "-o", "{here}/a.pyz", "--kernel"], ["bench", "--kernel"], ["sensitivity", "--kernel"],
+                                   ["bisect", TEST, "--report", "{here}/out", "6.12.90-2"]], ids=lambda words: words[0])
 @pytest.mark.parametrize("spec", ["banana", "{here}/bzImage", "{here}"])
 def test_a_kernel_that_is_none(refused, tmp_path, monkeypatch, words, spec):
     monkeypatch.chdir(tmp_path)
@@ -107,6 +108,10 @@ def test_a_kernel_that_is_none(refused, tmp_path, monkeypatch, words, spec):
     (["export", "tests/tcp/test_advmss.py"], "means 2 tests"), (["export", TEST, "--all"], "name a test, or --all"),
     (["export"], "name a test, or --all"), (["merge", "a", "--fail-on", "banana"], "--fail-on: unknown class 'banana'"),
     (["sensitivity", "banana"], "no family banana"), (["bench", "--runs", "4"], "--runs 4"),
+    (["bisect", "tests/none.py::test_x", "6.1", "6.12"], "tests/none.py: No such file or directory"),
+    (["bisect", "tests/tcp/test_advmss.py::test_none", "6.1", "6.12"], "test_advmss.py::test_none: the file has no test_none"),
+    (["bisect", "tests/tcp/test_advmss.py", "6.1", "6.12"], "means 2 tests: name one of them, such as tests/tcp/test_advmss.py::"),
+    (["bisect", "6.1", "6.12"], "the following arguments are required: BAD"),
     (["bench", "--against", "/nonexistent/file"], "--against /nonexistent/file: No such file or directory"),
 ], ids=str)
 def test_words_that_mean_nothing(refused, words, naming):

@@ -1,0 +1,175 @@
+"""A kernel tree as a bisection uses it: one worktree beside the user's checkout, which builds one commit after the other."""
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from bisection.machines import Unusable
+from common.errors import NoSpaceError
+
+IMAGE = "arch/x86/boot/bzImage"
+SMALL = Path(__file__).with_name("small.config")        # over allnoconfig: what the tests need, everything built in
+# The tree's state is as after a clone; what was built before stays, so that make builds only what differs.
+CONFIGURE = 'make -s KCONFIG_ALLCONFIG="{config}" allnoconfig'
+BUILD = "make -s -j{jobs}"
+WITH_CCACHE = ' CC="ccache gcc"'
+
+
+class TreeError(Exception):
+    """The tree cannot be bisected; one line says why."""
+
+
+class Tree:
+    """The repository of `source`, of which the worktree is `place`; `build` is a shell command, run there, that makes bzImage.
+
+    The bisection is the worktree's own (git-worktree(1), refs/bisect): the user's checkout, index, branches and bisection stay as they
+    are.  close() removes the worktree, and so does the next Tree after a kill.
+    """
+
+    def __init__(self, source: Path, place: Path, build: str) -> None:
+        self.source, self.place, self.build = source, place.absolute(), build
+        self.images = self.place.parent / "images"
+
+    def check(self) -> None:
+        """Raises TreeError if it is no repository."""
+        if not self.source.is_dir() or self._git(self.source, "rev-parse", "--git-dir").returncode:
+            raise TreeError(f"{self.source} is no git repository")
+
+    def commit(self, name: str) -> str:
+        """The hash of a commit.  Raises TreeError."""
+        done = self._git(self.source, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
+        if done.returncode:
+            raise TreeError(f"{self.source}: {done.stderr.strip() or f'no commit or tag {name}'}")
+        return done.stdout.strip()
+
+    def has(self, name: str) -> bool:
+        """Whether it is the name of a commit."""
+        try:
+            return bool(self.commit(name))
+        except TreeError:
+            return False
+
+    def is_ancestor(self, one: str, other: str) -> bool:
+        return self._git(self.source, "merge-base", "--is-ancestor", one, other).returncode == 0
+
+    def changed(self) -> bool:
+        """Whether the user's checkout has changes that are in no commit."""
+        return bool(self._git(self.source, "status", "--porcelain", "--untracked-files=no").stdout.strip())
+
+    def open(self, commit: str) -> None:
+        """Make the worktree anew.  Raises TreeError."""
+        self.close()
+        self._must(self.source, "worktree", "add", "--quiet", "--detach", str(self.place), commit)
+
+    def close(self) -> None:
+        """Remove the worktree and what git knows of it."""
+        self._git(self.source, "worktree", "remove", "--force", str(self.place))
+        shutil.rmtree(self.place, ignore_errors=True)
+        self._git(self.source, "worktree", "prune")
+
+    def bisect(self, *words: str) -> str:
+        """What git bisect says.  Raises TreeError, but not when only skipped commits are left."""
+        done = self._git(self.place, "bisect", *words)
+        if done.returncode not in (0, 2):
+            raise TreeError(f"git bisect {words[0]}: {(done.stderr or done.stdout).strip().partition(chr(10))[0]}")
+        return done.stdout
+
+    def head(self) -> str:
+        return self._must(self.place, "rev-parse", "HEAD").strip()
+
+    def subject(self, commit: str) -> str:
+        """Hash and subject as changelogs give them: `9d6c2a1b0c3d ("tcp: ...")`."""
+        return self._must(self.source, "show", "-s", '--format=%h ("%s")', "--abbrev=12", commit).strip()
+
+    def parent(self, commit: str) -> str:
+        """The first parent.  Raises TreeError if there is none."""
+        return self.commit(f"{commit}^")
+
+    def checkout(self, commit: str) -> None:
+        self._must(self.place, "checkout", "--quiet", "--force", "--detach", commit)
+
+    def revert(self, commit: str, top: str) -> str | None:
+        """A commit on `top` that takes `commit` back; None where it does not apply."""
+        self.checkout(top)
+        author = ["-c", "user.name=kdrift", "-c", "user.email=kdrift@localhost", "-c", "commit.gpgsign=false"]
+        done = self._git(self.place, *author, "revert", "--no-edit", commit)
+        if done.returncode:
+            self._git(self.place, "revert", "--abort")
+            return None
+        return self.head()
+
+    def built(self, commit: str) -> str:
+        """The specification of this commit's kernel, built in the worktree.  Raises Unusable, NoSpaceError."""
+        image = self.images / commit / "bzImage"
+        modules = image.with_name("modules")
+        if image.exists():
+            return f"{image},modules={modules}" if modules.exists() else str(image)
+        if self.head() != commit:
+            self.checkout(commit)
+        with contextlib.suppress(OSError):
+            (self.place / IMAGE).unlink()
+        log = self._run(["sh", "-c", self.build])
+        if not (self.place / IMAGE).is_file():
+            if "No space left" in log:
+                raise NoSpaceError(f"no space left for the build in {self.place}")
+            raise Unusable(f"does not build: {_reason(log)}")
+        image.parent.mkdir(parents=True, exist_ok=True)
+        if (self.place / "modules.order").is_file():
+            shutil.rmtree(modules, ignore_errors=True)
+            log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
+            if not modules.is_dir():
+                raise Unusable(f"its modules cannot be installed: {_reason(log)}")
+        part = image.with_suffix(".part")
+        shutil.copy(self.place / IMAGE, part)
+        part.replace(image)                 # last: what is there is whole
+        return f"{image},modules={modules}" if modules.exists() else str(image)
+
+    def _run(self, words: Sequence[str]) -> str:
+        """The output of a command in the worktree, which ends with this process."""
+        line = ["setpriv", "--pdeathsig", "TERM", *words]
+        process = subprocess.Popen(line, cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True, errors="replace", start_new_session=True)
+        try:
+            return process.communicate()[0]
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait()
+
+    def _must(self, place: Path, *words: str) -> str:
+        done = self._git(place, *words)
+        if done.returncode:
+            full = "No space left" in done.stderr
+            line = f"git {words[0]}: {done.stderr.strip().rpartition(chr(10))[2]}"
+            raise NoSpaceError(line) if full else TreeError(line)
+        return done.stdout
+
+    @staticmethod
+    def _git(place: Path, *words: str) -> subprocess.CompletedProcess[str]:
+        # Hooks of the user's repository are about the user's work.
+        line = ["git", "-C", str(place), "-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false", *words]
+        return subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                              env={**{name: value for name, value in os.environ.items() if not name.startswith("GIT_")}, "LC_ALL": "C"})
+
+
+def build_command(config: Path, jobs: int) -> str:
+    """Configure over allnoconfig, and make bzImage and modules, if there are any, with all processors."""
+    ccache = WITH_CCACHE if shutil.which("ccache") else ""
+    return f"{CONFIGURE.format(config=config)}{ccache} && {BUILD.format(jobs=jobs)}{ccache}"
+
+
+def tag_of(version: str) -> str:
+    """The tag of the upstream version of a package: v6.12.90 of 6.12.90-2~bpo12+1, v7.3-rc7 of 7.3~rc7-1~exp1."""
+    upstream = re.match(r"(\d+(?:\.\d+)*)(?:~rc(\d+))?", version.rpartition(":")[2])
+    if not upstream:
+        raise TreeError(f"{version} has no upstream version")
+    return f"v{upstream[1]}" + (f"-rc{upstream[2]}" if upstream[2] else "")
+
+
+def _reason(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in lines if " error: " in line or "Error " in line), (lines or ["no output"])[-1])[:200]

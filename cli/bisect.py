@@ -1,0 +1,208 @@
+"""`./kdrift bisect TEST GOOD BAD`: the first kernel that behaves differently."""
+import argparse
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from bisection.commits import TreeBisection, mail
+from bisection.drive import Bisection, EndUnusable, Found
+from bisection.machines import Machines
+from bisection.question import FAILS, NoDifference, Question, ask
+from bisection.state import State, StateError, opened
+from bisection.tree import Tree, TreeError, build_command, tag_of
+from cli.refusal import refuse
+from cli.run import absent_names, absolute, found
+from common.errors import FetchError, NoSpaceError, SpecError
+from common.status import Exit
+from kernels.cache import Cache
+from kernels.debian import Archive
+from kernels.extract import Kernel
+from kernels.modules import build_of
+from kernels.packages import debian_version_key
+from kernels.progress import Reporter
+from kernels.spec import resolve
+from kernels.versions import Available, between, in_archive, in_directory
+from report.known import KnownIssuesError, listed
+from report.results import TestResult, write_whole
+from reproduce.collect import CannotExport, collect, is_outside
+from vm.qemu import VMError, check_device, qemu
+
+RESULT, LOG = "result.txt", "git-bisect.log"        # beside bisection.state.NAME; the second is for git bisect replay
+
+
+class Unnamed(Exception):
+    """What was named is no single test; one line says so."""
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        options.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    try:
+        test, file = one_test(options.test)
+        qemu()
+        for device in options.devices:
+            check_device(device)
+        with Search(options, test, file) as search:
+            return search.run()
+    except (Unnamed, SpecError, StateError, TreeError, VMError) as error:
+        return refuse(str(error).partition("\n")[0])
+    except NoDifference as error:
+        return refuse(error, Exit.NOTHING_JUDGED)
+    except NoSpaceError as error:
+        return refuse(error, Exit.LOST)
+    except (EndUnusable, FetchError) as error:
+        return refuse(error, Exit.NOT_BOOTED)
+    except OSError as error:
+        return refuse(f"{error.filename or options.report}: {error.strerror}", Exit.LOST)
+    except KeyboardInterrupt:
+        return refuse(f"interrupted; the same command goes on from {options.report}", Exit.INTERRUPTED)
+
+
+class Search:
+    """One bisection, over packages, commits, or first one and then the other.  Raises what run() refuses."""
+
+    def __init__(self, options: argparse.Namespace, test: str, file: Path) -> None:
+        self.options, self.test = options, test
+        self.progress = Reporter()
+        self.asked = {"test": test, "good": options.good, "bad": options.bad, "measurement": options.measurement, "change": options.change,
+                      "directory": options.dir and str(options.dir.absolute()), "tree": options.git and str(options.git.absolute()),
+                      "the test's file": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
+        build = options.build or build_command(options.config.absolute(), os.cpu_count() or 1)
+        self.tree = Tree(options.git, options.report / "tree", build) if options.git else None
+
+    def __enter__(self) -> "Search":
+        self._stack = ExitStack()
+        self.cache = self._stack.enter_context(Cache(say=self.progress.say))
+        directory = self._stack.enter_context(self.cache.scratch())
+        self.machines = Machines(self.test, directory, self.kernel, self.options.devices, ["--tables=all"])
+        self._stack.callback(self.machines.end)
+        if self.tree:
+            self._stack.callback(self.tree.close)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def kernel(self, spec: str, held: Cache) -> Kernel:
+        option = self.options
+        return resolve(spec, held, offline=option.offline, progress=self.progress, mirror=option.mirror)
+
+    def ask(self, old: TestResult, new: TestResult) -> Question:
+        return ask(self.options.measurement, self.options.change, old, new)
+
+    def run(self) -> int:
+        """The exit status."""
+        options = self.options
+        if not self.tree:
+            return self.finish(*self.packages())
+        self.tree.check()
+        if self.tree.changed():
+            say(f"{options.git}: changes that are in no commit are not tested")
+        if self.tree.has(options.good) and self.tree.has(options.bad):
+            return self.finish(*self.commits(options.good, options.bad))
+        lines, certain, found_ = self.packages()
+        if not certain:
+            return self.finish(lines, certain)
+        print("\n".join(lines), flush=True)
+        more, certain = self.commits(*map(tag_of, found_))
+        return self.finish([*lines, "", *more], certain)
+
+    def finish(self, lines: list[str], certain: bool, _found: object = None) -> int:
+        write_whole(self.options.report / RESULT, "\n".join([self.test, *lines]) + "\n")
+        print("\n".join(lines))
+        return Exit.OK if certain else Exit.REGRESSION
+
+    def packages(self) -> tuple[list[str], bool, tuple[str, str]]:
+        """The result in words, whether it is certain, and the last two versions."""
+        options = self.options
+        specs = [absolute(spec) for spec in (options.good, options.bad)]
+        kernels = [self.kernel(spec, self.cache) for spec in specs]
+        check_ends(*kernels)
+        ends = [Available(each.version or each.release, spec) for each, spec in zip(kernels, specs, strict=True)]
+        if self.tree:
+            for each in ends:
+                self.tree.commit(tag_of(each.version))
+        archive = Archive(self.cache, offline=options.offline, progress=self.progress, mirror=options.mirror)
+        steps = all_steps(ends, options.dir, archive)
+        state = opened(options.report, {**self.asked, "good": ends[0].version, "bad": ends[1].version})
+        say(f"{self.test}: {len(steps) - 2} kernels between {steps[0].version} and {steps[-1].version}")
+        found_ = Bisection(steps, self.machines, state, self.ask, options.slots, options.confirm, say).run()
+        lines = [*direction(ends, state), *found_.lines(), *known(self.test, found_, state)]
+        return lines, found_.certain, (steps[found_.at.old].version, steps[found_.at.new].version)
+
+    def commits(self, good: str, bad: str) -> tuple[list[str], bool]:
+        """The result in words, and whether it is certain."""
+        tree = self.tree
+        assert tree
+        commits = {name: tree.commit(name) for name in (good, bad)}
+        if commits[good] == commits[bad]:
+            raise TreeError(f"{good} and {bad} are the same commit, {commits[good][:12]}")
+        old, new = (bad, good) if tree.is_ancestor(bad, good) else (good, bad)
+        state = opened(self.options.report, {**self.asked, "commits": commits}, "commits.json")
+        found_ = TreeBisection(tree, commits[old], commits[new], self.machines, state, self.ask, self.options.confirm, say).run()
+        write_whole(self.options.report / LOG, tree.bisect("log"))
+        return mail(self.test, found_, (old, new), {commit: tree.subject(commit) for commit in found_.first}), found_.certain
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def one_test(word: str) -> tuple[str, Path]:
+    """The id of the test that a word names, and its file.  Raises Unnamed."""
+    place = found(word, Path.cwd())
+    if not place:
+        raise Unnamed(f"{Path(word.partition('::')[0]).absolute()}: No such file or directory")
+    if absent := absent_names(place):
+        raise Unnamed(f"{word}: the file has no {absent[0]}")
+    if is_outside(place):                   # only a machine's pytest collects it
+        return place, Path(place.partition("::")[0])
+    try:
+        tests = collect([place])
+    except CannotExport as error:
+        raise Unnamed(error) from None
+    if len(tests) > 1:
+        raise Unnamed(f"{word} means {len(tests)} tests: name one of them, such as {tests[0].nodeid}")
+    return tests[0].nodeid, tests[0].path
+
+
+def check_ends(good: Kernel, bad: Kernel) -> None:
+    """Raises SpecError for two that are the same."""
+    if build_of(good) == build_of(bad):
+        raise SpecError(f"{good.spec} and {bad.spec} are the same kernel, {good.version or good.release}")
+
+
+def all_steps(ends: Sequence[Available], directory: Path | None, archive: Archive) -> list[Available]:
+    """The kernels from the older end to the newer one.  Raises SpecError, FetchError."""
+    old, new = sorted(ends, key=lambda each: debian_version_key(each.version))
+    if old.version == new.version:
+        raise SpecError(f"both ends have the version {old.version}: nothing is between them")
+    others = [*in_archive(archive), *(in_directory(directory) if directory else [])]
+    return [old, *between(others, old.version, new.version), new]
+
+
+def direction(ends: Sequence[Available], state: State) -> list[str]:
+    """A line if the kernel that was called good fails and the other does not."""
+    good, bad = (state.steps[each.version].result for each in ends)
+    assert good and bad
+    if good.outcome in FAILS and bad.outcome == "passed":
+        return [f"{ends[0].version} was called good, but fails, and {ends[1].version} passes"]
+    return []
+
+
+def known(test: str, result: Found, state: State) -> list[str]:
+    """What known_issues.toml has for a failure on one of the last two."""
+    for number in (result.at.old, result.at.new):
+        version = result.steps[number].version
+        shown: TestResult | None = state.steps[version].result
+        try:
+            issues = listed(test, version) if shown and shown.outcome in FAILS else []
+        except (KnownIssuesError, ValueError):
+            issues = []
+        if issues:
+            return [f"known issue: {issue}" for issue in issues]
+    return []

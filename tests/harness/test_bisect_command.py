@@ -1,0 +1,151 @@
+"""./kdrift bisect as a command: its lines, its exit statuses and what it leaves behind, with stand-ins for kernels and machines."""
+from pathlib import Path
+
+import pytest
+
+from bisection.machines import Unusable
+from cli.__main__ import main
+from common.errors import FetchError, NoSpaceError
+from kernels.extract import Kernel
+from kernels.versions import Available
+from report.results import TestResult
+from report.signature import signature
+from tests.harness.test_bisect_tree import BUILD, git, looked_at, repository
+
+TEST = "tests/tcp/test_a.py::test_b"
+VERSIONS = [f"6.12.{number}-1" for number in range(10, 20)]
+FAILS = TestResult(TEST, "failed", message="assert 0 == 1", signatures=[signature("assert 0 == 1")])
+
+
+class Stage:
+    """What the kernels do, by version, or by the text of an image."""
+
+    def __init__(self):
+        self.results = {version: TestResult(TEST) if version < "6.12.15-1" else FAILS for version in VERSIONS}
+        self.tried = []
+        self.ended = 0
+
+    def __call__(self, test, directory, resolve, devices, options):
+        return self
+
+    def attempt(self, spec, seed):
+        self.tried.append(spec)
+        if spec.endswith("bzImage"):
+            return FAILS if "bug" in Path(spec).read_text() else TestResult(TEST)
+        result = self.results[spec]
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    def ahead(self, specs):
+        pass
+
+    def keep(self, specs):
+        pass
+
+    def end(self):
+        self.ended += 1
+
+
+@pytest.fixture
+def stage(monkeypatch, tmp_path):
+    found = Stage()
+    (tmp_path / "test_a.py").write_text("def test_b(): pass\n")
+
+    def resolve(spec, *_arguments, **_options):
+        if spec == "6.12.99-1":
+            raise FetchError("no Debian kernel 6.12.99-1")
+        return Kernel(spec, spec, None, spec, tmp_path / spec, None, spec)
+
+    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("cli.bisect.one_test", lambda word: (TEST, tmp_path / "test_a.py"))
+    monkeypatch.setattr("cli.bisect.qemu", lambda: None)
+    monkeypatch.setattr("cli.bisect.build_of", lambda kernel: kernel.key)
+    monkeypatch.setattr("cli.bisect.resolve", resolve)
+    monkeypatch.setattr("cli.bisect.in_archive", lambda archive: [Available(version, version) for version in VERSIONS])
+    monkeypatch.setattr("cli.bisect.Machines", found)
+    return found
+
+
+@pytest.fixture
+def bisect(stage, tmp_path, capsys):
+    """bisect(GOOD, BAD, options...): exit status, standard output, standard error."""
+    def run(*words):
+        status = main(["bisect", TEST, *words, "--report", str(tmp_path / "report")])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def test_the_first_package_is_named_and_the_result_is_kept(bisect, stage, tmp_path):
+    status, said, complained = bisect("6.12.10-1", "6.12.19-1")
+    lines = ["last kernel that passes: 6.12.14-1 (under 8 of 8 seeds)", "first kernel that fails: 6.12.15-1 (under 8 of 8 seeds)"]
+    assert (status, said.splitlines()[-2:], complained) == (0, lines, "")
+    assert (tmp_path / "report/result.txt").read_text().splitlines() == [TEST, *lines]
+    assert stage.ended and list((tmp_path / "cache/tmp").iterdir()) == []
+
+
+def test_good_and_bad_may_be_swapped_and_a_wrong_name_is_said(bisect, stage):
+    status, said, _complained = bisect("6.12.19-1", "6.12.10-1")
+    assert status == 0 and "6.12.19-1 was called good, but fails, and 6.12.10-1 passes" in said
+    assert said.endswith("first kernel that fails: 6.12.15-1 (under 8 of 8 seeds)\n")
+
+
+def test_a_range_is_status_1(bisect, stage):
+    stage.results["6.12.14-1"] = Unusable("the kernel did not boot")
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1")
+    assert status == 1 and said.endswith("which say nothing:\n  6.12.14-1: the kernel did not boot\n")
+
+
+@pytest.mark.parametrize("words, results, status, why", [
+    (["6.12.10-1", "6.12.11-1"], {}, 6, "the test passes on both ends"),
+    (["6.12.10-1", "6.12.10-1"], {}, 2, "6.12.10-1 and 6.12.10-1 are the same kernel, 6.12.10-1"),
+    (["6.12.10-1", "6.12.99-1"], {}, 125, "no Debian kernel 6.12.99-1"),
+    (["6.12.10-1", "6.12.19-1"], {"6.12.19-1": Unusable("the kernel did not boot")}, 125, "6.12.19-1: the kernel did not boot"),
+    (["6.12.10-1", "6.12.19-1"], {"6.12.16-1": NoSpaceError("no space left")}, 3, "no space left"),
+    (["6.12.10-1", "6.12.19-1"], {"6.12.16-1": KeyboardInterrupt()}, 130, "interrupted; the same command goes on from "),
+    (["6.12.10-1", "6.12.19-1", "--dir", "/nonexistent"], {}, 2, "/nonexistent: No such file or directory"),
+    (["6.12.10-1", "6.12.19-1", "--measurement", "x"], {}, 6, "the test does not measure x on the old and the new end; it measures "),
+    (["6.12.10-1", "6.12.19-1", "--git", "/nonexistent"], {}, 2, "/nonexistent is no git repository"),
+], ids=lambda value: "")
+def test_what_ends_a_bisection_is_one_line_with_its_status(bisect, stage, words, results, status, why):
+    stage.results |= results
+    found, _said, complained = bisect(*words, "--slots", "1")
+    assert found == status and complained.startswith(f"kdrift: {why}") and complained.count("\n") == 1
+
+
+def test_after_ctrl_c_the_same_command_goes_on_and_another_is_refused(bisect, stage):
+    middle = stage.results["6.12.16-1"]
+    stage.results["6.12.16-1"] = KeyboardInterrupt()
+    assert bisect("6.12.10-1", "6.12.19-1", "--slots", "2")[0] == 130
+    stage.results["6.12.16-1"], stage.tried[:] = middle, []
+    status, _said, complained = bisect("6.12.10-1", "6.12.18-1")
+    assert status == 2 and "is of another bisection (bad): choose another directory with --report" in complained
+    assert bisect("6.12.10-1", "6.12.19-1", "--slots", "2")[0] == 0
+    assert not {"6.12.10-1", "6.12.19-1"} & set(stage.tried)
+
+
+def test_commits_are_searched_between_two_of_them(bisect, stage, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    before = looked_at(source)
+    status, said, complained = bisect("c0", "c13", "--git", str(source), "--build", BUILD, "--confirm", "2")
+    assert (status, complained) == (0, "") and said.endswith(f"#regzbot introduced: {git(source, 'rev-parse', 'c7')}")
+    assert looked_at(source) == before
+    assert (tmp_path / "report/git-bisect.log").read_text().startswith("git bisect start")
+
+
+def test_between_packages_the_search_goes_on_from_tag_to_tag(bisect, stage, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    for number, commit in ((10, "c0"), (14, "c4"), (15, "c9"), (19, "c13")):
+        git(source, "tag", f"v6.12.{number}", commit)
+    (source / "kernel").write_text("work\n")
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1", "--git", str(source), "--build", BUILD, "--confirm", "1")
+    assert status == 0 and f"{source}: changes that are in no commit are not tested\n" in said
+    assert "first kernel that fails: 6.12.15-1" in said and "git bisect between v6.12.14 (that passes) and v6.12.15 (that fails)" in said
+    assert (tmp_path / "report/result.txt").read_text().endswith(f"#regzbot introduced: {git(source, 'rev-parse', 'c7')}")
+
+
+def test_a_tree_without_the_tags_is_refused_before_anything_runs(bisect, stage, tmp_path):
+    status, _said, complained = bisect("6.12.10-1", "6.12.19-1", "--git", str(repository(tmp_path / "linux", 7)))
+    assert (status, complained) == (2, f"kdrift: {tmp_path}/linux: no commit or tag v6.12.10\n")
+    assert stage.tried == []
