@@ -20,6 +20,7 @@ _FAMILY = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 _NETWORKS = (("192.0.2.0/24", "2001:db8:1::/64"), ("198.51.100.0/24", "2001:db8:2::/64"))
 _MTU = 1500
 _ALONE = "client"
+_PINNED = {"net.ipv4.ping_group_range": "0 2147483647"}     # ping sockets for everyone: icmp(7)
 # Of TCP_INFO, what does not tell how fast the machine is.
 _INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss", "unacked", "sacked", "lost",
          "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering", "rcv_space", "total_retrans")
@@ -37,6 +38,8 @@ def observe(scenario: dict, log: KernelLog | None = None) -> dict:
     if log:
         log.skip()
     with _built(scenario["hosts"], tuple(scenario.get("mtus", ()))) as network:
+        for host in network.hosts.values():
+            host.pin(_PINNED)
         stage = Stage(network, family)
         try:
             steps = []
