@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         with Cache() as cache:
             kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror) for spec in (options.old, options.new)]
-        findings = Findings(options.report, _key(kernels, options.seed))
+        findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except SpecError as error:
         return refuse(str(error).partition("\n")[0])
     except (FetchError, CacheError) as error:
@@ -59,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
     return Exit.REGRESSION if unexplained else Exit.OK
 
 
-def _key(kernels: Sequence[Kernel], seed: int) -> str:
-    """Identifies an exploration: the kernels, the seed, and the language."""
-    digest = hashlib.sha256(repr([*(kernel.key for kernel in kernels), seed]).encode())
+def _key(kernels: Sequence[Kernel], seed: int, batch: int) -> str:
+    """Identifies an exploration: the kernels, the scenarios, and their language."""
+    digest = hashlib.sha256(repr([*(kernel.key for kernel in kernels), seed, batch]).encode())
     for pattern in _SOURCES:
         for file in sorted(PROJECT.glob(pattern)):
             digest.update(file.read_bytes())
