@@ -287,10 +287,11 @@ class Stage:
         return known.get(address, "another address")
 
     def _held(self, name: str) -> tuple[Host, socket.socket]:
-        """The host and the socket of this name. Raises OSError, EBADF, where an accept() before gave none."""
-        if name not in self.sockets:
+        """The host and the socket of this name. Raises OSError, EBADF, where it was closed, or an accept() gave none."""
+        host, sock = self.sockets.get(name, (None, None))
+        if sock is None or sock.fileno() < 0:
             raise OSError(errno.EBADF, "no socket")
-        return self.sockets[name]
+        return host, sock
 
     def _socket(self, name: str) -> socket.socket:
         return self._held(name)[1]
