@@ -1,4 +1,4 @@
-"""Scenarios made up by seed. Near-legal sequences come first: a small grammar knows TCP's states, so that most connections get somewhere."""
+"""Scenarios made up by seed. Near-legal sequences come first: a small grammar knows TCP's states, so most connections get somewhere."""
 import random
 from collections.abc import Callable
 
@@ -122,7 +122,7 @@ class _Maker:
         if self.chance.random() < 0.9:
             self.add("accept", socket="listener", name="peer")
             self.made["peer"], self.place["peer"] = "tcp", self.far
-        ends = [name for name in ("conn", "peer") if name in self.made]
+        ends = [name for name in self.made if name != "listener"]
         for _ in range(self.chance.randrange(5)):
             self.exchange(ends)
             self.maybe(0.25, self.disturb)
@@ -229,7 +229,8 @@ class _Maker:
         if connected:
             self.add("connect", socket="sender", address=self.target(), port=5000)
         for _ in range(self.chance.randint(1, 4)):
-            where = {} if connected and self.chance.random() < 0.8 else {"address": self.target(), "port": self.chance.choice((5000, 81, 0))}
+            elsewhere = not connected or self.chance.random() < 0.2
+            where = {"address": self.target(), "port": self.chance.choice((5000, 81, 0))} if elsewhere else {}
             self.add("send", socket="sender", size=self.size(), **where)
             self.maybe(0.6, self.wait)
             self.maybe(0.2, lambda: self.disturb_datagrams("sender"))
@@ -270,7 +271,8 @@ class _Maker:
             lambda: self.add("shutdown", socket=name, how=self.chance.choice(("read", "write", "both"))),
             lambda: self.add("connect", socket=name, address=self.target(), port=80),
             lambda: self.add("disconnect", socket=name), lambda: self.add("listen", socket=name, backlog=1),
-            lambda: self.add("bind", socket=name, address=self.chance.choice(("any", self.near, "spare")), port=self.chance.choice((80, 81))),
+            lambda: self.add("bind", socket=name, address=self.chance.choice(("any", self.near, "spare")),
+                             port=self.chance.choice((80, 81))),
             lambda: self.add("close", socket=name))
         self.chance.choice(steps)()
 

@@ -46,13 +46,13 @@ SYSCTLS: Mapping[str, Sequence[int]] = {
 OPTIONS: Mapping[str, Sequence[int]] = {
     "SO_REUSEADDR": (0, 1), "SO_REUSEPORT": (0, 1), "SO_KEEPALIVE": (0, 1), "SO_OOBINLINE": (0, 1), "SO_BROADCAST": (0, 1),
     "SO_RCVLOWAT": (1, 1000, 100000), "SO_RCVBUF": (0, 4096, 65536), "SO_SNDBUF": (0, 4096, 65536), "SO_LINGER": (-1, 0, 1, 5),
-    "SO_PRIORITY": (0, 6), "SO_DONTROUTE": (0, 1), "SO_MARK": (0, 1), "TCP_NODELAY": (0, 1), "TCP_CORK": (0, 1), "TCP_MAXSEG": (88, 536, 1400),
-    "TCP_KEEPIDLE": (1, 10, 32767), "TCP_KEEPINTVL": (1, 10, 32767), "TCP_KEEPCNT": (1, 3, 127), "TCP_SYNCNT": (1, 3, 127),
-    "TCP_LINGER2": (-1, 0, 3, 120), "TCP_DEFER_ACCEPT": (0, 1, 10), "TCP_WINDOW_CLAMP": (0, 1000, 30000), "TCP_QUICKACK": (0, 1),
-    "TCP_USER_TIMEOUT": (0, 100, 3000, 60000), "TCP_FASTOPEN": (0, 5), "TCP_NOTSENT_LOWAT": (0, 1000), "TCP_THIN_LINEAR_TIMEOUTS": (0, 1),
-    "TCP_INQ": (0, 1), "IP_TTL": (1, 2, 64, 255), "IP_TOS": (0, 3, 16, 46 << 2), "IP_RECVERR": (0, 1), "IP_MTU_DISCOVER": (0, 1, 2, 3, 4, 5),
-    "IP_FREEBIND": (0, 1), "IP_TRANSPARENT": (0, 1), "IP_BIND_ADDRESS_NO_PORT": (0, 1), "UDP_SEGMENT": (0, 100, 1400), "UDP_GRO": (0, 1),
-    "UDP_CORK": (0, 1),
+    "SO_PRIORITY": (0, 6), "SO_DONTROUTE": (0, 1), "SO_MARK": (0, 1), "TCP_NODELAY": (0, 1), "TCP_CORK": (0, 1),
+    "TCP_MAXSEG": (88, 536, 1400), "TCP_KEEPIDLE": (1, 10, 32767), "TCP_KEEPINTVL": (1, 10, 32767), "TCP_KEEPCNT": (1, 3, 127),
+    "TCP_SYNCNT": (1, 3, 127), "TCP_LINGER2": (-1, 0, 3, 120), "TCP_DEFER_ACCEPT": (0, 1, 10), "TCP_WINDOW_CLAMP": (0, 1000, 30000),
+    "TCP_QUICKACK": (0, 1), "TCP_USER_TIMEOUT": (0, 100, 3000, 60000), "TCP_FASTOPEN": (0, 5), "TCP_NOTSENT_LOWAT": (0, 1000),
+    "TCP_THIN_LINEAR_TIMEOUTS": (0, 1), "TCP_INQ": (0, 1), "IP_TTL": (1, 2, 64, 255), "IP_TOS": (0, 3, 16, 46 << 2),
+    "IP_RECVERR": (0, 1), "IP_MTU_DISCOVER": (0, 1, 2, 3, 4, 5), "IP_FREEBIND": (0, 1), "IP_TRANSPARENT": (0, 1),
+    "IP_BIND_ADDRESS_NO_PORT": (0, 1), "UDP_SEGMENT": (0, 100, 1400), "UDP_GRO": (0, 1), "UDP_CORK": (0, 1),
 }
 ICMP_ERRORS = ("net-unreachable", "host-unreachable", "protocol-unreachable", "port-unreachable", "frag-needed", "source-route-failed",
                "admin-prohibited", "time-exceeded", "parameter-problem", "source-quench")
@@ -73,6 +73,7 @@ def _number(least: float, most: float, kind: str = "integer") -> dict[str, Any]:
 
 _NAME = {"type": "string", "pattern": "^[a-z][a-z0-9]{0,15}$"}
 _HOST = _choice(HOSTS[-1])
+_DISTANCE = _number(-1 << 31, 1 << 31)
 _ADDRESS, _PORT, _SIZE = _choice(ADDRESSES), _number(0, 65535), _number(0, 1 << 20)
 # By what a step does: the fields that it must have, and those that it may have.
 STEPS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -103,10 +104,10 @@ STEPS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "errors": ({"socket": _NAME}, {}),
     # A segment to the socket, as its peer would send it. `seq` and `ack` are bytes from what the socket expects next and has sent.
     "segment": ({"socket": _NAME, "flags": {"type": "string", "pattern": "^[FSRPAUEC]{0,8}$"}},
-                {"seq": _number(-1 << 31, 1 << 31), "ack": _number(-1 << 31, 1 << 31), "window": _number(0, 65535), "size": _number(0, 1400),
+                {"seq": _DISTANCE, "ack": _DISTANCE, "window": _number(0, 65535), "size": _number(0, 1400),
                  "bad_checksum": {"type": "boolean"}, "ttl": _number(1, 255)}),
     # An ICMP error to the socket about the last packet that it sent.
-    "icmp": ({"socket": _NAME, "error": _choice(ICMP_ERRORS)}, {"mtu": _number(0, 65535), "seq": _number(-1 << 31, 1 << 31)}),
+    "icmp": ({"socket": _NAME, "error": _choice(ICMP_ERRORS)}, {"mtu": _number(0, 65535), "seq": _DISTANCE}),
     "wait": ({"seconds": _number(0, 7 * DAY, "number")}, {}),
 }
 

@@ -5,7 +5,7 @@ A text stands where the cell of a table would, so that the verdict's kinds (repo
 """
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from explore.bench import Observed
 from explore.language import Scenario, sockets
@@ -95,9 +95,8 @@ def kinds_of(pairs: Iterable[Pair], old: KernelResult, new: KernelResult) -> lis
         for side, values in zip(sides, (pair.old, pair.new), strict=True):
             cells = {f"{CELL}{TABLE}, {place}: {values.texts.get(key, 'nothing')}": 1.0 for place, key in first.items()}
             side.append(TestResult(TEST + pair.name, traffic={**cells, **_plain(values.numbers)}))
-    results = [KernelResult(kernel.spec, kernel.label, kernel.release, version=kernel.version, counters=kernel.counters, tests=tests)
-               for kernel, tests in zip((old, new), sides, strict=True)]
-    return changes(*results, expected=explain(*results))
+    was, now = (replace(kernel, tests=tests) for kernel, tests in zip((old, new), sides, strict=True))
+    return changes(was, now, expected=explain(was, now))
 
 
 def _first(pair: Pair) -> dict[str, str]:

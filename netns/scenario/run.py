@@ -22,8 +22,9 @@ _MTU = 1500
 _ALONE = "client"
 _PINNED = {"net.ipv4.ping_group_range": "0 2147483647"}     # ping sockets for everyone: icmp(7)
 # Of TCP_INFO, what does not tell how fast the machine is.
-_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss", "unacked", "sacked", "lost",
-         "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering", "rcv_space", "total_retrans")
+_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
+         "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
+         "rcv_space", "total_retrans")
 _IP_MTU, _IPV6_MTU = 14, 24
 
 

@@ -91,16 +91,18 @@ def test_echo_is_answered_and_raw_packets_arrive(family):
         family, {"do": "socket", "host": "client", "name": "echo", "kind": "ping"},
         {"do": "send", "socket": "echo", "size": 56, "address": "server"}, {"do": "wait", "seconds": 0.05},
         {"do": "receive", "socket": "echo", "size": 1000}, {"do": "socket", "host": "server", "name": "taker", "kind": "raw"},
-        {"do": "socket", "host": "client", "name": "plain", "kind": "raw"}, {"do": "send", "socket": "plain", "size": 5, "address": "server"},
+        {"do": "socket", "host": "client", "name": "plain", "kind": "raw"},
+        {"do": "send", "socket": "plain", "size": 5, "address": "server"},
         {"do": "wait", "seconds": 0.05}, {"do": "receive", "socket": "taker", "size": 1000})
     assert found[3] == "64 bytes from server" and found[-1] == f"{25 if family == 'ipv4' else 5} bytes from client"
 
 
 def test_every_end_of_a_connection_shows_its_state(family):
     found, seen = results(family, *CONNECTED, {"do": "shutdown", "socket": "conn", "how": "write"}, {"do": "wait", "seconds": 0.05},
-                          {"do": "receive", "socket": "peer", "size": 10}, {"do": "option", "socket": "peer", "option": "SO_LINGER",
-                           "value": 0}, {"do": "close", "socket": "peer"}, {"do": "wait", "seconds": 0.05}, {"do": "errors", "socket": "conn"},
-                          {"do": "disconnect", "socket": "conn"}, {"do": "poll", "socket": "peer"})
+                          {"do": "receive", "socket": "peer", "size": 10},
+                          {"do": "option", "socket": "peer", "option": "SO_LINGER", "value": 0}, {"do": "close", "socket": "peer"},
+                          {"do": "wait", "seconds": 0.05}, {"do": "errors", "socket": "conn"}, {"do": "disconnect", "socket": "conn"},
+                          {"do": "poll", "socket": "peer"})
     assert found[7:] == ["done", "done", "0 bytes", "done", "done", "done", "ECONNRESET", "done", "EBADF"]
     assert "peer" not in seen["sockets"]
 
