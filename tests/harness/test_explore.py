@@ -1,6 +1,7 @@
 """./kdrift explore without machines: the language, the generator, the comparison, shrinking, and what is kept."""
 import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,10 @@ from explore.language import STEPS, ScenarioError, check, read, without
 from explore.observation import ENDED, Pair, Seen, differing, kinds_of, seen, steady
 from explore.shrink import shrink
 from explore.study import Exploration, Side
+from kernels.extract import Kernel
 from report.results import KernelResult
+from rerun.conversation import Gone
+from vm.qemu import VMError
 
 CONNECT = {"version": 1, "family": "ipv4", "hosts": 2, "steps": [
     {"do": "socket", "host": "server", "name": "listener", "kind": "tcp"},
@@ -212,6 +216,70 @@ def test_exploration_continues_with_the_batch_after_the_last_one(tmp_path):
     explored(tmp_path, plain, plain, 50)
     findings, _said = explored(tmp_path, plain, plain, 150)
     assert sorted(findings.batches) == [0, 1, 2]
+
+
+class Booted(StandIn):
+    """The same, as the command makes one of a kernel."""
+
+    results, boots, ends = {"old": plain, "new": plain}, None, None
+    counters = ("Tcp.InSegs",)
+
+    def __init__(self, kernel, directory):
+        super().__init__(self.results[kernel.spec])
+        self.kernel = kernel
+
+    def boot(self):
+        if self.boots:
+            raise self.boots
+
+    def observe(self, scenarios, seed):
+        if self.ends:
+            raise self.ends
+        return super().observe(scenarios, seed)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Types the command; kernels are stand-ins with these traits."""
+    def typed(*words, **traits):
+        for name, value in traits.items():
+            monkeypatch.setattr(Booted, name, value)
+        return main(["explore", "old", "new", "--scenarios", "20", "--batch", "20", "--report", str(tmp_path), *words])
+
+    monkeypatch.setattr("cli.explore.ScenarioBench", Booted)
+    monkeypatch.setattr("cli.explore.resolve", lambda spec, *_, **__: Kernel(spec, spec, None, "6.1.1" if spec == "old" else "6.12.1",
+                                                                            Path(spec), None, spec))
+    return typed
+
+
+@pytest.mark.parametrize("traits, status, said", [
+    ({}, Exit.OK, "20 scenarios: 0 differ, 0 kinds"),
+    ({"results": {"old": plain, "new": lambda step, seed: "EINVAL" if step["do"] == "connect" else "done"}}, Exit.REGRESSION,
+     "explore, connect tcp: done -> EINVAL"),
+    ({"boots": VMError("no boot\nlines")}, Exit.NOT_BOOTED, "kdrift: old: no boot"),
+    ({"ends": Gone("told to end")}, Exit.LOST, "kdrift: told to end"),
+    ({"ends": OSError(28, "No space left on device")}, Exit.LOST, "kdrift: [Errno 28] No space left on device"),
+    ({"ends": KeyboardInterrupt()}, Exit.INTERRUPTED, ""),
+])
+def test_exit_status_says_what_became_of_the_exploration(command, capsys, traits, status, said):
+    assert command(**traits) == status
+    out, err = capsys.readouterr()
+    assert said in out + err and "Traceback" not in out + err
+
+
+def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
+    assert command("--scenarios", "20") == Exit.OK
+    before = (tmp_path / LEDGER).read_text()
+    assert command("--scenarios", "40", ends=KeyboardInterrupt()) == Exit.INTERRUPTED
+    assert (tmp_path / LEDGER).read_text() == before
+    assert command("--scenarios", "40", ends=None) == Exit.OK
+    assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
+
+
+def test_directory_that_cannot_be_made_is_refused(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command("--report", str(tmp_path / "file" / "below")) == Exit.USAGE
+    assert capsys.readouterr().err == f"kdrift: --report {tmp_path}/file/below: Not a directory\n"
 
 
 @pytest.mark.parametrize("words", [["explore"], ["explore", "6.1"], ["explore", "6.1", "6.12", "--minutes", "0"],
