@@ -26,13 +26,15 @@ _INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "sn
          "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
          "rcv_space", "total_retrans")
 _IP_MTU, _IPV6_MTU = 14, 24
+# Steps without which the main table stays as it was: to list it takes a tenth of a scenario's time.
+_ROUTING = {"route", "address", "link"}
 
 
 def observe(scenario: dict, log: KernelLog | None = None) -> dict:
     """Carry out a scenario of explore.language in new namespaces; they are removed afterwards.
 
     Returns what was seen, as data: "steps", for each its result and when it returned (seconds since the first step); "events" of epoll;
-    "sockets" and "routes" that are left; the "hosts" with their footprints (netns.observe.footprint); and the "log". A feature that the
+    "sockets" and "routes" that are left, these if a step may change them; the "hosts" with their footprints (netns.observe.footprint); and the "log". A feature that the
     kernel lacks is an ordinary result.
     """
     family = _FAMILY[scenario["family"]]
@@ -43,7 +45,7 @@ def observe(scenario: dict, log: KernelLog | None = None) -> dict:
             host.pin(_PINNED)
         stage = Stage(network, family)
         try:
-            steps = []
+            steps, done = [], {step["do"] for step in scenario["steps"]}
             for step in scenario["steps"]:
                 result = stage.carry_out(step)
                 steps.append([result, round(stage.now(), 6)])
@@ -51,7 +53,7 @@ def observe(scenario: dict, log: KernelLog | None = None) -> dict:
             return {
                 "steps": steps, "events": [[each.socket, each.events, round(each.at, 6)] for each in stage.events],
                 "sockets": {name: _left(host, sock, family) for name, (host, sock) in stage.sockets.items() if sock.fileno() >= 0},
-                "routes": {role: _routes(host, family) for role, host in network.hosts.items()},
+                "routes": {role: _routes(host, family) for role, host in network.hosts.items()} if _ROUTING & done else {},
                 "hosts": {role: footprint(host) for role, host in network.hosts.items()},
                 "log": [record.text for record in log.records()] if log else [],
             }
