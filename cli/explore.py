@@ -12,10 +12,12 @@ from common.project import PROJECT
 from common.status import Exit
 from explore.bench import ScenarioBench
 from explore.findings import Findings
+from explore.observation import INFO
 from explore.study import Exploration, Side
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.spec import resolve
+from netns.scenario.run import TCP_INFO
 from report.expected import ExpectedError
 from report.results import KernelResult
 from rerun.conversation import Gone
@@ -97,7 +99,7 @@ def _boot(sides: Sequence[Side], slots: int) -> str:
                 bench.end()
             raise
     for side in sides:
-        side.result.counters = side.bench.counters
+        side.result.counters = [*side.bench.counters, *(f"{INFO}{name}" for name in TCP_INFO)]
     return trouble
 
 

@@ -18,6 +18,7 @@ from report.traffic import CELL, SECONDS, differences, numbers
 TEST = "explore::"                          # what precedes a scenario's name where the verdict has a test's id
 TABLE = "explore"
 ENDED = "the machine"
+INFO = "TCP_INFO."                          # precedes a field of a socket that is left, which counts as a counter does
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,11 @@ def seen(scenario: Scenario, observed: Observed) -> Seen:
         texts[what] = events
         values[f"{what}{SECONDS}"] = at
     for name, left in observed["sockets"].items():
-        texts.update((f"{name} {kinds[name]} socket's {what}", str(value)) for what, value in left.items())
+        for what, value in left.items():
+            if isinstance(value, int):
+                values[f"{name} counts {INFO}{what}"] = value
+            else:
+                texts[f"{name} {kinds[name]} socket's {what}"] = str(value)
     for role, listed in observed["routes"].items():
         texts[f"{role} routes"] = "; ".join(sorted(listed)) or "none"
     return Seen(texts, values)

@@ -17,7 +17,7 @@ from explore.observation import Pair, Seen, differing, kinds_of, only, seen, ste
 from explore.shrink import shrink
 from explore.story import story
 from report.changes import Kind
-from report.kinds import words
+from report.kinds import topic, words
 from report.results import KernelResult
 
 OLD_SEEDS, NEW_SEED = (1, 2), 3
@@ -40,11 +40,10 @@ class Exploration:
                  batch: int) -> None:
         self.old, self.new, self.findings, self.seed, self.slots, self.say, self.batch = old, new, findings, seed, slots, say, batch
         self._failed: Counter[str] = Counter()
-        self._began = time.monotonic()
 
     def run(self, minutes: float, most: int | None = None) -> None:
         """Run batches until `minutes` have passed, or `most` scenarios have been judged in all. Raises Gone, VMError, OSError."""
-        until = self._began + 60 * minutes
+        until = time.monotonic() + 60 * minutes
         while time.monotonic() < until and (most is None or sum(each.scenarios for each in self.findings.batches.values()) < most):
             number = self.findings.next_batch
             first = number * self.batch
@@ -107,7 +106,7 @@ class Exploration:
         return lost
 
     def _add(self, finding: Finding, pair: Pair) -> None:
-        finding.story = story(finding.scenario, pair)
+        finding.story = self._story(finding.scenario, pair)
         self.findings.add(finding)
         if not finding.vocabulary:
             self.say(f"    {'explained' if finding.explained else 'unexplained'}  {finding.id}  {finding.text}")
@@ -135,9 +134,16 @@ class Exploration:
         if pair is None or finding.kind not in {kind.key for kind in self.kinds([pair])}:
             self.findings.add(replace(finding, shrunk=True))        # only the whole scenario is certain
             return
-        self.findings.add(replace(finding, scenario=small, shrunk=True, story=story(small, pair)))
+        self.findings.add(replace(finding, scenario=small, shrunk=True, story=self._story(small, pair)))
         self.say(f"    smallest   {finding.id}  {len(finding.scenario['steps'])} steps -> {len(small['steps'])}, "
                  f"{time.monotonic() - began:.0f} s")
+
+    def _story(self, scenario: Scenario, pair: Pair) -> list[str]:
+        """Without the counters and log lines that only one of the kernels has."""
+        unknown = {kind.key.partition(": ")[2] for kind in self.kinds([pair]) if kind.vocabulary}
+        keys = {*pair.old.texts, *pair.new.texts}
+        keys |= {name for name in {*pair.old.numbers, *pair.new.numbers} if topic(name)[1] not in unknown}
+        return story(scenario, Pair(pair.name, only(pair.old, keys), only(pair.new, keys)))
 
     def _keys(self, pair: Pair) -> set[str]:
         keys = differing(pair.old, pair.new)

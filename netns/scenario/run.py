@@ -21,10 +21,10 @@ _NETWORKS = (("192.0.2.0/24", "2001:db8:1::/64"), ("198.51.100.0/24", "2001:db8:
 _MTU = 1500
 _ALONE = "client"
 _PINNED = {"net.ipv4.ping_group_range": "0 2147483647"}     # ping sockets for everyone: icmp(7)
-# Of TCP_INFO, what does not tell how fast the machine is.
-_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
+# Of TCP_INFO, what does not tell how fast the machine is; and the path MTU of any connected socket.
+TCP_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
          "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
-         "rcv_space", "total_retrans")
+         "rcv_space", "total_retrans", "mtu")
 _IP_MTU, _IPV6_MTU = 14, 24
 # Steps without which the main table stays as it was: to list it takes a tenth of a scenario's time.
 _ROUTING = {"route", "address", "link"}
@@ -34,8 +34,8 @@ def observe(scenario: dict, log: KernelLog | None = None) -> dict:
     """Carry out a scenario of explore.language in new namespaces; they are removed afterwards.
 
     Returns what was seen, as data: "steps", for each its result and when it returned (seconds since the first step); "events" of epoll;
-    "sockets" and "routes" that are left, these if a step may change them; the "hosts" with their footprints (netns.observe.footprint); and the "log". A feature that the
-    kernel lacks is an ordinary result.
+    "sockets" and "routes" that are left, these if a step may change them; the "hosts" with their footprints (netns.observe.footprint); and
+    the "log". A feature that the kernel lacks is an ordinary result.
     """
     family = _FAMILY[scenario["family"]]
     if log:
@@ -90,7 +90,7 @@ def _left(host: Host, sock: socket.socket, family: int) -> dict:
     found = {"connected": _outcome(sock.getpeername)}
     if sock.type == socket.SOCK_STREAM:
         info = tcp_info(sock)
-        for name in _INFO:
+        for name in TCP_INFO[:-1]:
             try:
                 found[name] = getattr(info, name)
             except MissingFeature:

@@ -1,6 +1,7 @@
 """./kdrift explore without machines: the language, the generator, the comparison, shrinking, and what is kept."""
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,14 @@ def test_kind_names_the_step_but_not_its_number_or_the_sockets_name():
     assert kind.key == "cell: explore, connect tcp: EINPROGRESS -> EACCES" and kind.tests == ["explore::a", "explore::b"]
 
 
+def test_field_of_a_socket_is_a_kind_by_direction_as_a_counter_is():
+    one, other = (seen(CONNECT, {"steps": [["done", 0.0]] * 6, "events": [], "sockets": {"conn": {"snd_cwnd": value}}, "routes": {},
+                                 "hosts": {}, "log": []}) for value in (10, 20))
+    old, new = (replace(each, counters=["TCP_INFO.snd_cwnd"]) for each in (OLD, NEW))
+    [kind] = kinds_of([Pair("a", one, other)], old, new)
+    assert kind.key == "higher: counter TCP_INFO.snd_cwnd"
+
+
 def test_time_of_an_event_is_a_kind_by_direction():
     name = "2 of conn event at tcp at"
     [kind] = kinds_of([Pair("a", Seen(numbers={name: 3.1}), Seen(numbers={name: 7.2}))], OLD, NEW)
@@ -133,6 +142,16 @@ def test_shrinking_leaves_the_steps_and_values_that_matter():
     assert small == {"version": 1, "family": "ipv4", "hosts": 1, "steps": [
         {"do": "socket", "host": "client", "name": "needed", "kind": "udp"},
         {"do": "send", "socket": "needed", "size": 100, "address": "nowhere", "port": 5000}]}
+
+
+def test_value_made_simpler_lets_further_steps_go():
+    def holds(scenarios):
+        return [any(step["do"] == "send" and (step["size"] == 1 or {"do": "flush", "host": "client"} in each["steps"])
+                    for step in each["steps"]) for each in scenarios]
+
+    small = shrink({**CONNECT, "steps": [*CONNECT["steps"][3:], {"do": "flush", "host": "client"},
+                                         {"do": "send", "socket": "conn", "size": 3000}]}, holds)
+    assert [step["do"] for step in small["steps"]] == ["socket", "send"]
 
 
 def finding(kind="more: tcp S"):
@@ -193,6 +212,7 @@ def plain(step, seed):
 def test_same_kernel_on_both_sides_has_no_difference_whatever_varies_by_seed(tmp_path):
     findings, said = explored(tmp_path, *[lambda step, seed: f"done {seed % 7}" if step["do"] == "send" else "done"] * 2)
     assert not findings.found and sum(each.scenarios for each in findings.batches.values()) == 100
+    assert not any(each.unsteady for each in findings.batches.values())     # nothing had to be confirmed
     assert said[-1].startswith("100 scenarios") and ": 0 differ, 0 kinds" in said[-1]
 
 
