@@ -3,6 +3,7 @@ events and what was left.
 
 A text stands where the cell of a table would, so that the verdict's kinds (report.kinds) and changes.toml apply to both.
 """
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ TEST = "explore::"                          # what precedes a scenario's name wh
 TABLE = "explore"
 ENDED = "the machine"
 INFO = "TCP_INFO."                          # precedes a field of a socket that is left, which counts as a counter does
+_BYTES = re.compile(r"\d+ bytes.*")         # how many is no kind of its own
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,16 @@ def kinds_of(pairs: Iterable[Pair], old: KernelResult, new: KernelResult) -> lis
     sides: tuple[list[TestResult], list[TestResult]] = ([], [])
     for pair in pairs:
         first = _first(pair)
+        amounts = {place for place, key in first.items() if all(_BYTES.fullmatch(each.texts.get(key, "")) for each in (pair.old, pair.new))}
         for side, values in zip(sides, (pair.old, pair.new), strict=True):
-            cells = {f"{CELL}{TABLE}, {place}: {values.texts.get(key, 'nothing')}": 1.0 for place, key in first.items()}
-            side.append(TestResult(TEST + pair.name, traffic={**cells, **_plain(values.numbers)}))
+            traffic = _plain(values.numbers)
+            for place, key in first.items():
+                text = values.texts.get(key, "nothing")
+                if place in amounts:
+                    traffic[f"it counts bytes of {place}"] = float(text.partition(" ")[0])
+                else:
+                    traffic[f"{CELL}{TABLE}, {place}: {text}"] = 1.0
+            side.append(TestResult(TEST + pair.name, traffic=traffic))
     was, now = (replace(kernel, tests=tests) for kernel, tests in zip((old, new), sides, strict=True))
     return changes(was, now, expected=explain(was, now))
 

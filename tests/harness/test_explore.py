@@ -116,6 +116,15 @@ def test_field_of_a_socket_is_a_kind_by_direction_as_a_counter_is():
     assert kind.key == "higher: counter TCP_INFO.snd_cwnd"
 
 
+@pytest.mark.parametrize("was, now, kind", [
+    ("10 bytes", "20 bytes", "higher: counter bytes of send tcp"), ("20 bytes", "0 bytes", "lower: counter bytes of send tcp"),
+    ("20 bytes", "EAGAIN", "cell: explore, send tcp: 20 bytes -> EAGAIN"),
+])
+def test_amount_of_data_is_a_kind_by_direction(was, now, kind):
+    [found] = kinds_of([Pair("a", Seen({"4 send tcp": was}), Seen({"4 send tcp": now}))], OLD, NEW)
+    assert found.key == kind
+
+
 def test_time_of_an_event_is_a_kind_by_direction():
     name = "2 of conn event at tcp at"
     [kind] = kinds_of([Pair("a", Seen(numbers={name: 3.1}), Seen(numbers={name: 7.2}))], OLD, NEW)
