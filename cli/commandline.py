@@ -245,6 +245,26 @@ def bisect(commands: Commands) -> None:
     add_archive_options(command)
 
 
+def explore(commands: Commands) -> None:
+    command = commands.add("explore", "make up scenarios, and find what a new kernel does differently in them", """
+        Scenarios are made up by seed: hosts, sockets, routes, packets made by hand, and time that passes. Each runs on both kernels. What
+        differs is confirmed, explained by changes.toml where it is known, and else shrunk to the smallest scenario that shows it.
+
+        Exit status 1: a difference that nothing explains; 3: a machine was lost; 6: no scenario was judged; 125: a kernel could not be
+        fetched or booted.""", module="cli.explore", needs=(MACHINES,), usage="kdrift explore OLD NEW [options]")
+    command.add_argument("old", metavar="OLD", help="the kernel that shows what is right: a version, a package, a bzImage, a tree")
+    command.add_argument("new", metavar="NEW", help="the kernel to compare with it")
+    command.add_argument("--minutes", metavar="N", type=positive, default=30,
+                         help="begin no batch after this time (default: %(default)s); the same command continues")
+    command.add_argument("--scenarios", metavar="N", type=positive, help="stop after so many scenarios in all")
+    command.add_argument("--seed", metavar="N", type=positive, default=1, help="other scenarios (default: %(default)s)")
+    command.add_argument("--batch", metavar="N", type=positive, default=100, help="scenarios in one machine (default: %(default)s)")
+    command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+    command.add_argument("--report", metavar="DIR", type=Path, default=Path("explore-report"),
+                         help="where findings go (default: %(default)s); an exploration that was broken off continues from there")
+    add_archive_options(command)
+
+
 def export(commands: Commands) -> None:
     command = commands.add("export", "write a test as one file that needs neither kdrift nor pytest", """
         TEST is as pytest names it. With kernels the file is also run there, on empty machines. Exit status 1: with --all, a test cannot be
@@ -268,5 +288,5 @@ def bench(commands: Commands) -> None:
 
 
 COMMANDS = (
-    validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, bisect, export, bench,
+    validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, bisect, explore, export, bench,
 )

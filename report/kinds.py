@@ -16,6 +16,7 @@ MIRRORED = {"more": "fewer", "higher": "lower", "later": "earlier", "new": "gone
 MIRRORED |= {back: there for there, back in MIRRORED.items()}
 # The host and the control plane decide when a test's commands run; the shortest timers that tests wait for are longer.
 SHORTEST = 0.5                              # seconds
+EVENT = "an event at "                      # begins the topic of what epoll reports of a socket (explore.observation)
 _INTERFACE = re.compile(r"\bto-[\w-]+|\b(eth|tun|tap|veth|vxlan|gre|ipip|sit|ip6tnl|lo|dummy|br|bond)#")
 _LAYER = re.compile(r"ipv[46] ttl \d+ tos 0x[0-9a-f]+(?: DF)?")
 _SIZES = re.compile(r",? (?:\d+ bytes|len \d+|seq (?:-?\d+|before it began)|ack (?:-?\d+|before it began)|window \d+"
@@ -87,6 +88,8 @@ def words(kind: str) -> str:
         return _LOGGED[direction].format(what.removeprefix("log "))
     if direction in ("new", "gone"):
         return f"{what} is {direction}"
+    if what.startswith(EVENT):
+        return f"{what} comes {direction}"
     return _WORDS[direction].format(what)
 
 

@@ -1,6 +1,6 @@
 """Attempts at single tests of one kernel, in machines restored to the point where these tests are collected."""
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from kernels.cache import Cache
 from kernels.extract import Kernel
 from rerun.bench import Bench, Seen
 from rerun.confirm import Attempt
-from rerun.conversation import Gone
+from rerun.conversation import Conversation, Gone
 from vm.image import python_command
 from vm.job import Events, Job
 from vm.machine import Machine
@@ -21,6 +21,19 @@ class Collected(Bench[Machine]):
     """The saved machine of a kernel."""
 
     machine_class = Machine
+
+
+def prepare_booted(bench: Bench[Machine], session: Path, deadline: float = 120,
+                   warm: Callable[[Conversation], None] = lambda conversation: None, for_once: bool = False) -> None:
+    """Prepare a bench from the kernel's saved state after boot; `session` is a new directory for the boot. With `for_once` the state is
+    used if the cache has it, and not saved otherwise.  Raises Gone, VMError, ImageError, CacheError."""
+    session.mkdir(parents=True)
+    job = Job(kernel=bench.kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(bench.devices), deadline=deadline,
+              python=python_command(), cwd=str(PROJECT), session=str(session), owner=os.getpid(), events=str(session / "events"))
+    machine = Machine(bench.kernel.vmlinuz, bench.initrd, kernel_parameters(bench.kernel), session, "virtual", "tcg", bench.devices)
+    with Cache(say=lambda line: None) as cache:
+        known = cache.entry("states", state_key(machine, job)) if for_once else saved_state(machine, cache, job, Events(job.events))
+        bench.prepare(warm, booted=known)
 
 
 class Attempts:
@@ -43,17 +56,7 @@ class Attempts:
     def prepare(self) -> None:
         """Boot a machine and have the tests collected.  Raises Gone, VMError, ImageError, CacheError."""
         self.bench = Collected(self._kernel, self._directory, self._directory / "collected", self._arguments, self._devices)
-        session = self._directory / "boot"
-        session.mkdir(parents=True)
-        job = Job(kernel=self._kernel, clock="virtual", accel="tcg", slots=1, fresh_boot=False, devices=list(self._devices),
-                  deadline=self._deadline,
-                  python=python_command(), cwd=str(PROJECT), session=str(session), owner=os.getpid(),
-                  events=str(session / "events"))
-        machine = Machine(self._kernel.vmlinuz, self.bench.initrd, kernel_parameters(self._kernel), session, "virtual", "tcg",
-                          self._devices)
-        with Cache(say=lambda line: None) as cache:
-            known = cache.entry("states", state_key(machine, job)) if self._for_once else None
-            self.bench.prepare(booted=known if self._for_once else saved_state(machine, cache, job, Events(job.events)))
+        prepare_booted(self.bench, self._directory / "boot", self._deadline, for_once=self._for_once)
 
     def end(self) -> None:
         """Kill its machines."""

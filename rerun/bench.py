@@ -45,6 +45,7 @@ class Bench(Generic[M]):
     """The saved machine of one kernel, and what runs in it."""
 
     machine_class: type[M]
+    conversation_class = Conversation
 
     def __init__(self, kernel: Kernel, directory: Path, state: Path, arguments: list[str], devices: Sequence[str] = ()) -> None:
         """`directory` is for what ends with this process, `state` for the saved machine; `arguments` are pytest's."""
@@ -72,21 +73,21 @@ class Bench(Generic[M]):
             elif machine.event(_BOOTED) is None:
                 raise Gone("the kernel did not boot")
             machine.order(self._sources, directory="/", cwd=str(PROJECT), id="guest", env={CLOCK: "virtual"})
-            conversation = Conversation(machine)
+            conversation = self.conversation_class(machine)
             self.tests = conversation.begin(self.arguments, modules_stay)
             warm(conversation)
             machine.await_question(LONGEST)
             machine.save(self.state)
 
     @contextmanager
-    def restored(self, tests: Sequence[int], seed: int = 0, held: Callable[[M], AbstractContextManager[object]] = nullcontext,
+    def restored(self, tests: Sequence[object], seed: int = 0, held: Callable[[M], AbstractContextManager[object]] = nullcontext,
                  **traits: object) -> Iterator[tuple[M, Conversation]]:
         """The machine as it was saved, with these tests to run. The order is sent while it stands still, so that they begin at the same
         instruction each time; `seed` sets when within a tick. `held` is entered meanwhile; `traits` are attributes of the machine."""
         with self.machine(f"m{time.monotonic_ns()}", self.state, **traits) as machine:
             machine.load()
             with held(machine):
-                conversation = Conversation(machine)
+                conversation = self.conversation_class(machine)
                 conversation.resume()
                 conversation.ask("run", (list(tests), seed))
                 machine.line.answer()       # before `held` lets it run

@@ -1,6 +1,7 @@
 """The host's side of the channel to the tests' process in a guest: what it asks, and how long it waits for an answer."""
 from collections.abc import Sequence
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from execnet import Channel, XSpec
@@ -35,6 +36,7 @@ class Conversation:
     """The channel to the tests' process in the guest."""
 
     channel: Channel
+    program: ModuleType = guest             # what runs there
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -42,7 +44,7 @@ class Conversation:
 
     def begin(self, arguments: list[str], modules_stay: bool = False) -> list[str]:
         """Have pytest collect; returns the node ids.  Raises Gone."""
-        self.channel = self._gateway.remote_exec(guest)
+        self.channel = self._gateway.remote_exec(self.program)
         self.channel.send({"arguments": arguments, "directory": str(PROJECT), "modules_stay": modules_stay})
         tests: list[str] = self.answer(COLLECTED)
         return tests

@@ -1,0 +1,117 @@
+"""`./kdrift explore`: find what a new kernel does differently where nobody has written a test."""
+import argparse
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cli.refusal import refuse
+from common.errors import CacheError, FetchError, SpecError
+from common.project import PROJECT
+from common.status import Exit
+from explore.bench import ScenarioBench
+from explore.findings import Findings
+from explore.observation import INFO
+from explore.study import Exploration, Side
+from kernels.cache import Cache
+from kernels.extract import Kernel
+from kernels.spec import resolve
+from netns.scenario.run import TCP_INFO
+from report.expected import ExpectedError
+from report.results import KernelResult
+from rerun.conversation import Gone
+from vm.image import ImageError
+from vm.qemu import VMError
+
+# What decides which scenarios there are, and what is seen of them.
+_SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.py")
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        with Cache() as cache:
+            kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror) for spec in (options.old, options.new)]
+        findings = Findings(options.report, _key(kernels, options.seed, options.batch))
+    except SpecError as error:
+        return refuse(str(error).partition("\n")[0])
+    except (FetchError, CacheError) as error:
+        return refuse(str(error).partition("\n")[0], Exit.NOT_BOOTED)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    if findings.damaged:
+        print(f"{options.report}: {findings.damaged} damaged entries are ignored")
+    with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
+        sides = _sides(kernels, (options.old, options.new), Path(directory))
+        exploration = Exploration(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
+        try:
+            if trouble := _boot(sides, options.slots):
+                return refuse(trouble, Exit.NOT_BOOTED)
+            exploration.run(options.minutes, options.scenarios)
+        except ExpectedError as error:
+            return refuse(error)
+        except (CacheError, ImageError, VMError, Gone, OSError) as error:
+            return refuse(str(error).partition("\n")[0], Exit.LOST)
+        finally:
+            exploration.end()
+    _tell(findings)
+    if not findings.batches:
+        return Exit.NOTHING_JUDGED
+    unexplained = any(not each.explained and not each.vocabulary for each in findings.found.values())
+    return Exit.REGRESSION if unexplained else Exit.OK
+
+
+def _key(kernels: Sequence[Kernel], seed: int, batch: int) -> str:
+    """Identifies an exploration: the kernels, the scenarios, and their language."""
+    digest = hashlib.sha256(repr([*(kernel.key for kernel in kernels), seed, batch]).encode())
+    for pattern in _SOURCES:
+        for file in sorted(PROJECT.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sides(kernels: Sequence[Kernel], specs: Sequence[str], directory: Path) -> tuple[Side, Side]:
+    """One kernel that is on both sides has one machine."""
+    benches: dict[str, ScenarioBench] = {}
+    for number, kernel in enumerate(kernels):
+        benches.setdefault(kernel.key, ScenarioBench(kernel, directory / str(number)))
+    old, new = (Side(benches[kernel.key], KernelResult(spec, spec, kernel.release, kernel.package, kernel.version, clock="virtual"))
+                for kernel, spec in zip(kernels, specs, strict=True))
+    return old, new
+
+
+def _boot(sides: Sequence[Side], slots: int) -> str:
+    """Boot the machines; why one could not be booted, or nothing."""
+    benches = list(dict.fromkeys(side.bench for side in sides))
+
+    def boot(bench: ScenarioBench) -> str:
+        try:
+            bench.boot()
+        except (Gone, VMError, ImageError, CacheError, OSError) as error:
+            return f"{bench.kernel.release}: {str(error).partition(chr(10))[0]}"
+        return ""
+
+    with ThreadPoolExecutor(slots) as pool:
+        try:
+            trouble = next(filter(None, list(pool.map(boot, benches))), "")
+        except BaseException:
+            for bench in benches:
+                bench.end()
+            raise
+    for side in sides:
+        side.result.counters = [*side.bench.counters, *(f"{INFO}{name}" for name in TCP_INFO)]
+    return trouble
+
+
+def _tell(findings: Findings) -> None:
+    counts = findings.counts()
+    found = sorted(findings.found.values(), key=lambda each: (each.vocabulary, bool(each.explained), -counts[each.kind], each.kind))
+    for each in found:
+        if each.vocabulary:
+            continue
+        print(f"{'explained' if each.explained else 'unexplained':11} {each.id}  {each.text} ({counts[each.kind]} scenarios)"
+              + (f": {each.explained}" if each.explained else ""))
+        if not each.explained:
+            print("\n".join(f"    {line}" for line in each.story))
+    print(f"{sum(each.vocabulary for each in found)} counters and log lines that only one of the kernels has; all findings: "
+          f"{findings.directory}")

@@ -1,0 +1,118 @@
+"""The machine of one kernel in which scenarios run: saved once, restored for each batch."""
+import json
+import shutil
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from explore import guest
+from explore.language import Scenario
+from kernels.extract import Kernel
+from rerun.attempts import prepare_booted
+from rerun.bench import Bench
+from rerun.conversation import Conversation, Gone, NeverBegan
+from vm.machine import Machine
+
+LONGEST = 60.0                              # seconds of QEMU's processor time for a scenario, days of waiting included
+CRASHED, LOST = "crashed", "lost"
+Observed = dict[str, Any]                   # of netns.scenario.run.observe()
+
+_FIRST = (                                  # what a machine does before it is saved: modules are loaded, libraries imported
+    {"do": "firewall", "host": "server", "hook": "input", "match": "udp", "verdict": "reject"},
+    {"do": "socket", "host": "server", "name": "listener", "kind": "tcp"},
+    {"do": "option", "socket": "listener", "option": "SO_REUSEADDR", "value": 1},
+    {"do": "bind", "socket": "listener", "address": "any", "port": 80},
+    {"do": "listen", "socket": "listener", "backlog": 5},
+    {"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+    {"do": "connect", "socket": "conn", "address": "server", "port": 80},
+    {"do": "wait", "seconds": 0.1},
+    {"do": "accept", "socket": "listener", "name": "peer"},
+    {"do": "send", "socket": "conn", "size": 100},
+    {"do": "receive", "socket": "peer", "size": 100},
+    {"do": "segment", "socket": "conn", "flags": "A"},
+    {"do": "icmp", "socket": "conn", "error": "host-unreachable"},
+    {"do": "socket", "host": "client", "name": "datagrams", "kind": "udp"},
+    {"do": "option", "socket": "datagrams", "option": "IP_RECVERR", "value": 1},
+    {"do": "send", "socket": "datagrams", "size": 10, "address": "server", "port": 80},
+    {"do": "socket", "host": "client", "name": "echo", "kind": "ping"},
+    {"do": "send", "socket": "echo", "size": 10, "address": "server"},
+    {"do": "socket", "host": "client", "name": "plain", "kind": "raw"},
+    {"do": "send", "socket": "plain", "size": 10, "address": "server"},
+    {"do": "rule", "host": "client", "operation": "add", "action": "prohibit", "priority": 100, "to": "spare"},
+    {"do": "route", "host": "client", "operation": "add", "to": "nowhere", "type": "unreachable"},
+    {"do": "wait", "seconds": 0.1},
+    {"do": "errors", "socket": "datagrams"},
+    {"do": "poll", "socket": "datagrams"},
+    {"do": "shutdown", "socket": "conn", "how": "write"},
+    {"do": "close", "socket": "conn"},
+)
+WARMING = [{"version": 1, "family": family, "hosts": hosts, "steps": [
+    step for step in _FIRST if hosts > 1 or step.get("host") != "server" and step.get("address") != "server"
+    and step.get("socket") not in ("listener", "peer")]} for family in ("ipv4", "ipv6") for hosts in (2, 3, 1)]
+
+
+class Talk(Conversation):
+    """The channel to explore.guest."""
+
+    program = guest
+
+
+class ScenarioBench(Bench[Machine]):
+    """The saved machine of a kernel."""
+
+    machine_class = Machine
+    conversation_class = Talk
+
+    def __init__(self, kernel: Kernel, directory: Path) -> None:
+        """`directory` is new, for what ends with this process."""
+        super().__init__(kernel, directory, directory / "saved", [])
+        self.computed_s = 0.0               # of QEMU's processor time, in machines that have ended
+
+    @property
+    def counters(self) -> list[str]:
+        """The names of the kernel's counters."""
+        return self.tests
+
+    def boot(self) -> None:
+        """Raises Gone, VMError, ImageError, CacheError."""
+        def warm(conversation: Conversation) -> None:
+            conversation.ask("run", (WARMING, 0))
+            for _ in range(1 + len(WARMING)):
+                conversation.answer(LONGEST)
+
+        prepare_booted(self, self.directory / "boot", warm=warm)
+
+    def observe(self, scenarios: Sequence[Scenario], seed: int) -> list[Observed]:
+        """What each scenario shows. One that ends the machine has {"ended": how, "why": the console's line}, and the rest run in another.
+        Raises VMError, and Gone for a machine that never began or was told to end."""
+        found: list[Observed] = []
+        while len(found) < len(scenarios):
+            before = len(found)
+            try:
+                for each in self._run(scenarios[before:], seed):
+                    found.append(each)
+            except NeverBegan:
+                raise
+            except Gone as gone:
+                if self.over:
+                    raise
+                found.append({"ended": gone.end, "why": str(gone).partition("\n")[0]})
+        return found
+
+    def _run(self, scenarios: Sequence[Scenario], seed: int) -> Iterator[Observed]:
+        with self.restored(scenarios, seed) as (machine, conversation):
+            try:
+                try:
+                    conversation.answer(LONGEST)
+                except Gone as gone:
+                    raise NeverBegan(str(gone), gone.end) from None
+                for _ in scenarios:
+                    yield json.loads(zlib.decompress(conversation.answer(LONGEST)))
+            finally:
+                if machine.process.poll() is None:
+                    self.computed_s += machine.computed_s()
+
+    def remove(self) -> None:
+        """Remove the saved machine."""
+        shutil.rmtree(self.state, ignore_errors=True)

@@ -1,0 +1,120 @@
+"""Scenarios carried out on the running kernel: what each step does and reports."""
+
+import pytest
+
+from netns.scenario.run import observe
+
+LISTENING = (
+    {"do": "socket", "host": "server", "name": "listener", "kind": "tcp"},
+    {"do": "bind", "socket": "listener", "address": "any", "port": 80},
+    {"do": "listen", "socket": "listener", "backlog": 5},
+    {"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+)
+CONNECTED = (
+    *LISTENING, {"do": "connect", "socket": "conn", "address": "server", "port": 80}, {"do": "wait", "seconds": 0.05},
+    {"do": "accept", "socket": "listener", "name": "peer"},
+)
+SENDING = ({"do": "socket", "host": "client", "name": "sender", "kind": "udp"},
+           {"do": "send", "socket": "sender", "size": 10, "address": "server", "port": 5000})
+
+
+@pytest.fixture(params=("ipv4", "ipv6"))
+def family(request):
+    return request.param
+
+
+def results(family, *steps, hosts=2):
+    seen = observe({"version": 1, "family": family, "hosts": hosts, "steps": list(steps)})
+    return [result for result, _at in seen["steps"]], seen
+
+
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_connection_is_made_and_carries_data(family, hosts):
+    found, seen = results(family, *CONNECTED, {"do": "send", "socket": "conn", "size": 1000}, {"do": "wait", "seconds": 0.05},
+                          {"do": "receive", "socket": "peer", "size": 400}, {"do": "poll", "socket": "peer"}, hosts=hosts)
+    assert found[4:] == ["EINPROGRESS", "done", "from client", "1000 bytes", "done", "400 bytes", "IN OUT"]
+    assert seen["sockets"]["conn"]["state"] == "ESTABLISHED" and seen["sockets"]["listener"]["state"] == "LISTEN"
+    assert len(seen["hosts"]) == hosts and seen["hosts"]["client"]["frames"]
+
+
+def test_events_of_sockets_are_noted_while_time_passes(family):
+    refused = ({"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+               {"do": "connect", "socket": "conn", "address": "server", "port": 80}, {"do": "wait", "seconds": 0.05},
+               {"do": "errors", "socket": "conn"})
+    found, seen = results(family, *refused)
+    assert found[-1] == "ECONNREFUSED"
+    assert seen["events"][-1][:2] == ["conn", "IN OUT ERR HUP RDHUP"]
+
+
+@pytest.mark.parametrize("fields, state", [
+    ({"flags": "RA"}, "CLOSE"), ({"flags": "RA", "seq": 1 << 31}, "ESTABLISHED"), ({"flags": "RA", "bad_checksum": True}, "ESTABLISHED"),
+    ({"flags": "FA"}, "CLOSE_WAIT"), ({"flags": "FA", "seq": 100}, "ESTABLISHED"),
+])
+def test_segment_refers_to_what_the_socket_expects(family, fields, state):
+    _found, seen = results(family, *CONNECTED, {"do": "segment", "socket": "conn", **fields}, {"do": "wait", "seconds": 0.05})
+    assert seen["sockets"]["conn"]["state"] == state
+
+
+def test_icmp_error_is_about_the_last_packet(family):
+    found, _seen = results(family, *SENDING, {"do": "option", "socket": "sender", "option": "IP_RECVERR", "value": 1},
+                           {"do": "send", "socket": "sender", "size": 10, "address": "nowhere", "port": 5000},
+                           {"do": "icmp", "socket": "sender", "error": "admin-prohibited"}, {"do": "wait", "seconds": 0.05},
+                           {"do": "errors", "socket": "sender"}, hosts=3)
+    assert found[-3] == "sent" and found[-1].startswith(("EHOSTUNREACH", "EACCES"))
+
+
+def test_configuration_decides_over_packets(family):
+    words = {"do": "send", "socket": "sender", "size": 10, "address": "nowhere", "port": 5000}
+    found, seen = results(
+        family, SENDING[0], {"do": "route", "host": "client", "operation": "add", "to": "nowhere", "type": "prohibit"}, words,
+        {"do": "route", "host": "client", "operation": "add", "to": "nowhere", "type": "prohibit"},
+        {"do": "rule", "host": "client", "operation": "add", "action": "blackhole", "priority": 100, "to": "nowhere"}, words,
+        {"do": "link", "host": "client", "peer": "server", "up": False}, SENDING[1],
+        {"do": "sysctl", "host": "client", "name": "net.ipv4.tcp_ecn", "value": 1},
+        {"do": "address", "host": "server", "address": "spare", "operation": "add"})
+    assert found == ["made", "done", "EACCES", "EEXIST", "done", "EINVAL", "done", "ENETUNREACH", "1", "done"]
+    assert any("type prohibit" in route for route in seen["routes"]["client"])
+
+
+@pytest.mark.parametrize("verdict, error", [("drop", "none"), ("reject", "ECONNREFUSED"), ("reset", "ECONNREFUSED")])
+def test_firewall_drops_or_answers_segments(family, verdict, error):
+    found, _seen = results(family, *LISTENING, {"do": "firewall", "host": "server", "hook": "input", "match": "syn", "verdict": verdict},
+                           {"do": "connect", "socket": "conn", "address": "server", "port": 80}, {"do": "wait", "seconds": 0.05},
+                           {"do": "errors", "socket": "conn"}, {"do": "flush", "host": "server"}, {"do": "wait", "seconds": 1.2},
+                           {"do": "accept", "socket": "listener", "name": "peer"})
+    assert found[4:6] == ["done", "EINPROGRESS"] and found[7].startswith(error) and found[8] == "done"
+    assert verdict != "drop" or found[10] == "from client"      # the SYN that was sent again
+
+
+def test_echo_is_answered_and_raw_packets_arrive(family):
+    found, _seen = results(
+        family, {"do": "socket", "host": "client", "name": "echo", "kind": "ping"},
+        {"do": "send", "socket": "echo", "size": 56, "address": "server"}, {"do": "wait", "seconds": 0.05},
+        {"do": "receive", "socket": "echo", "size": 1000}, {"do": "socket", "host": "server", "name": "taker", "kind": "raw"},
+        {"do": "socket", "host": "client", "name": "plain", "kind": "raw"},
+        {"do": "send", "socket": "plain", "size": 5, "address": "server"},
+        {"do": "wait", "seconds": 0.05}, {"do": "receive", "socket": "taker", "size": 1000})
+    assert found[3] == "64 bytes from server" and found[-1] == f"{25 if family == 'ipv4' else 5} bytes from client"
+
+
+def test_every_end_of_a_connection_shows_its_state(family):
+    found, seen = results(family, *CONNECTED, {"do": "shutdown", "socket": "conn", "how": "write"}, {"do": "wait", "seconds": 0.05},
+                          {"do": "receive", "socket": "peer", "size": 10},
+                          {"do": "option", "socket": "peer", "option": "SO_LINGER", "value": 0}, {"do": "close", "socket": "peer"},
+                          {"do": "wait", "seconds": 0.05}, {"do": "errors", "socket": "conn"}, {"do": "disconnect", "socket": "conn"},
+                          {"do": "poll", "socket": "peer"})
+    assert found[7:] == ["done", "done", "0 bytes", "done", "done", "done", "ECONNRESET", "done", "EBADF"]
+    assert "peer" not in seen["sockets"]
+
+
+def test_one_host_alone_has_its_loopback(family):
+    found, _seen = results(family, {"do": "socket", "host": "client", "name": "taker", "kind": "udp"},
+                           {"do": "bind", "socket": "taker", "address": "loopback", "port": 5000},
+                           {"do": "send", "socket": "taker", "size": 3, "address": "loopback", "port": 5000},
+                           {"do": "receive", "socket": "taker", "size": 10}, hosts=1)
+    assert found == ["made", "done", "3 bytes", "3 bytes from loopback"]
+
+
+def test_socket_that_no_accept_gave_is_an_ordinary_result(family):
+    found, _seen = results(family, *LISTENING, {"do": "accept", "socket": "listener", "name": "peer"}, {"do": "close", "socket": "peer"})
+    assert found[4:] == ["EAGAIN", "EBADF"]

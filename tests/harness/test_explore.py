@@ -1,0 +1,324 @@
+"""./kdrift explore without machines: the language, the generator, the comparison, shrinking, and what is kept."""
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.__main__ import main
+from common.status import Exit
+from explore.bench import WARMING
+from explore.findings import LEDGER, BatchDone, Finding, Findings
+from explore.generator import scenario as generated
+from explore.language import STEPS, ScenarioError, check, read, without
+from explore.observation import ENDED, Pair, Seen, differing, kinds_of, seen, steady
+from explore.shrink import shrink
+from explore.study import Exploration, Side
+from kernels.extract import Kernel
+from report.results import KernelResult
+from rerun.conversation import Gone
+from vm.qemu import VMError
+
+CONNECT = {"version": 1, "family": "ipv4", "hosts": 2, "steps": [
+    {"do": "socket", "host": "server", "name": "listener", "kind": "tcp"},
+    {"do": "bind", "socket": "listener", "address": "any", "port": 80},
+    {"do": "listen", "socket": "listener", "backlog": 5},
+    {"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+    {"do": "connect", "socket": "conn", "address": "server", "port": 80},
+    {"do": "wait", "seconds": 1.5},
+]}
+OLD, NEW = (KernelResult(version, version, version=version, clock="virtual", counters=["Tcp.InSegs"]) for version in ("6.1.1", "6.12.1"))
+
+
+def with_step(**step):
+    return {**CONNECT, "steps": [*CONNECT["steps"], step]}
+
+
+@pytest.mark.parametrize("scenario, complaint", [
+    (3, "3 is not of type 'object'"),
+    ({**CONNECT, "version": 2}, "version: 1 was expected"),
+    ({**CONNECT, "hosts": 4}, "hosts: 4 is greater than the maximum of 3"),
+    ({**CONNECT, "hosts": 1}, "step 1, socket: there is no server"),
+    ({**CONNECT, "mtus": [1500, 1500]}, "mtus: 2 hosts have 1 links"),
+    (with_step(do="fly"), "steps: 7: do: 'fly' is not one of "),
+    (with_step(do="close", socket="nobody"), "step 7, close: there is no socket nobody"),
+    (with_step(do="close", socket="conn", now=1), "step 7, close: Additional properties are not allowed ('now' was unexpected)"),
+    (with_step(do="listen", socket="conn"), "step 7, listen: 'backlog' is a required property"),
+    (with_step(do="socket", host="client", name="conn", kind="udp"), "step 7, socket: there is a socket conn already"),
+    (with_step(do="sysctl", host="client", name="net.ipv4.tcp_ecn", value=9), "step 7, sysctl: net.ipv4.tcp_ecn may be 0, 1, 2"),
+    (with_step(do="option", socket="conn", option="TCP_MAXSEG", value=1), "step 7, option: TCP_MAXSEG may be 88, 536, 1400"),
+    (with_step(do="link", host="client", peer="client", up=True), "step 7, link: client has no link to client"),
+    (with_step(do="send", socket="conn", size=1, address="router"), "step 7, send: there is no router"),
+])
+def test_what_is_no_scenario_is_refused_in_one_line(scenario, complaint):
+    with pytest.raises(ScenarioError) as refused:
+        check(scenario)
+    assert str(refused.value).startswith(complaint) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content, complaint", [(b"{", "not JSON"), (b"\xff", "not JSON"), (b"[]", "[] is not of type 'object'")])
+def test_file_that_is_no_scenario_is_refused_with_its_name(tmp_path, content, complaint):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ScenarioError, match=complaint.replace("[", r"\[")) as refused:
+        read(tmp_path / "a.json")
+    assert str(tmp_path / "a.json") in str(refused.value)
+
+
+def test_generated_scenarios_keep_to_the_language_and_use_every_step():
+    made = [check(generated(f"1-{number}")) for number in range(600)]
+    assert {step["do"] for scenario in made for step in scenario["steps"]} == set(STEPS)
+    assert {scenario["hosts"] for scenario in made} == {1, 2, 3} and {scenario["family"] for scenario in made} == {"ipv4", "ipv6"}
+
+
+def test_scenario_of_a_seed_is_the_same_each_time_and_of_another_seed_another():
+    assert generated("7-1") == generated("7-1")
+    assert len({json.dumps(generated(f"7-{number}")) for number in range(100)}) == 100
+
+
+def test_scenarios_that_warm_a_machine_keep_to_the_language():
+    assert [check(scenario) for scenario in WARMING] == WARMING
+
+
+def test_step_is_removed_with_those_that_need_its_socket():
+    assert [step["do"] for step in without(CONNECT, {0})["steps"]] == ["socket", "connect", "wait"]
+    accepted = with_step(do="accept", socket="listener", name="peer")
+    assert check(without(with_step(do="close", socket="conn"), {5})) and len(without(accepted, {0})["steps"]) == 3
+
+
+def test_value_that_varies_on_one_kernel_is_no_difference():
+    one, other, third = (Seen({"1 connect tcp": text}, {"client sends tcp S": count}) for text, count in (("a", 1), ("b", 2), ("c", 2)))
+    assert differing(one, other) == {"1 connect tcp", "client sends tcp S"}
+    assert steady([one, one], [other, other]) == {"1 connect tcp", "client sends tcp S"}
+    assert steady([one, one], [other, third]) == {"client sends tcp S"}
+    assert steady([one, other], [third, third]) == set()
+
+
+def test_machine_that_ended_differs_in_that_alone():
+    ended = seen(CONNECT, {"ended": "crashed", "why": "BUG: unable to handle page fault for address: ffff888001234567"})
+    assert differing(Seen({"1 socket tcp": "made"}), ended) == {ENDED}
+    [kind] = kinds_of([Pair("a", Seen(), ended)], OLD, NEW)
+    assert kind.key == "cell: explore, the machine: nothing -> crashed: BUG: unable to handle page fault for address: #"
+
+
+def test_kind_names_the_step_but_not_its_number_or_the_sockets_name():
+    pairs = [Pair(name, Seen({f"{number} connect tcp": "EINPROGRESS"}), Seen({f"{number} connect tcp": "EACCES"}))
+             for name, number in (("a", 3), ("b", 11))]
+    [kind] = kinds_of(pairs, OLD, NEW)
+    assert kind.key == "cell: explore, connect tcp: EINPROGRESS -> EACCES" and kind.tests == ["explore::a", "explore::b"]
+
+
+def test_field_of_a_socket_is_a_kind_by_direction_as_a_counter_is():
+    one, other = (seen(CONNECT, {"steps": [["done", 0.0]] * 6, "events": [], "sockets": {"conn": {"snd_cwnd": value}}, "routes": {},
+                                 "hosts": {}, "log": []}) for value in (10, 20))
+    old, new = (replace(each, counters=["TCP_INFO.snd_cwnd"]) for each in (OLD, NEW))
+    [kind] = kinds_of([Pair("a", one, other)], old, new)
+    assert kind.key == "higher: counter TCP_INFO.snd_cwnd"
+
+
+@pytest.mark.parametrize("was, now, kind", [
+    ("10 bytes", "20 bytes", "higher: counter bytes of send tcp"), ("20 bytes", "0 bytes", "lower: counter bytes of send tcp"),
+    ("20 bytes", "EAGAIN", "cell: explore, send tcp: 20 bytes -> EAGAIN"),
+])
+def test_amount_of_data_is_a_kind_by_direction(was, now, kind):
+    [found] = kinds_of([Pair("a", Seen({"4 send tcp": was}), Seen({"4 send tcp": now}))], OLD, NEW)
+    assert found.key == kind
+
+
+def test_time_of_an_event_is_a_kind_by_direction():
+    name = "2 of conn event at tcp at"
+    [kind] = kinds_of([Pair("a", Seen(numbers={name: 3.1}), Seen(numbers={name: 7.2}))], OLD, NEW)
+    assert kind.key == "later: an event at tcp" and kind.text == "an event at tcp comes later (1 test)"
+
+
+def test_additional_syn_retransmissions_are_explained():
+    syn = "client sends ipv4 ttl 64 tos 0x0 DF tcp S seq 0 ack 0 window 64240 len 0 mss 1460"
+    [kind] = kinds_of([Pair("a", Seen(numbers={syn: 3}), Seen(numbers={syn: 5}))], OLD, NEW)
+    assert kind.key == "more: tcp S" and kind.expected and "tcp_syn_linear_timeouts" in str(kind.expected)
+
+
+def test_shrinking_leaves_the_steps_and_values_that_matter():
+    big = generated("3-1")
+    big = {**big, "hosts": 3, "family": "ipv6", "steps": [*big["steps"], *(
+        {"do": "wait", "seconds": 70}, {"do": "socket", "host": "client", "name": "needed", "kind": "udp"},
+        {"do": "send", "socket": "needed", "size": 3000, "address": "nowhere", "port": 5000, "flags": "MSG_DONTROUTE"})]}
+
+    def holds(scenarios):
+        return [any(step["do"] == "send" and step.get("socket") == "needed" and step["size"] >= 100 for step in each["steps"])
+                for each in scenarios]
+
+    small = shrink(big, holds)
+    assert small == {"version": 1, "family": "ipv4", "hosts": 1, "steps": [
+        {"do": "socket", "host": "client", "name": "needed", "kind": "udp"},
+        {"do": "send", "socket": "needed", "size": 100, "address": "nowhere", "port": 5000}]}
+
+
+def test_value_made_simpler_lets_further_steps_go():
+    def holds(scenarios):
+        return [any(step["do"] == "send" and (step["size"] == 1 or {"do": "flush", "host": "client"} in each["steps"])
+                    for step in each["steps"]) for each in scenarios]
+
+    small = shrink({**CONNECT, "steps": [*CONNECT["steps"][3:], {"do": "flush", "host": "client"},
+                                         {"do": "send", "socket": "conn", "size": 3000}]}, holds)
+    assert [step["do"] for step in small["steps"]] == ["socket", "send"]
+
+
+def finding(kind="more: tcp S"):
+    return Finding(kind, "text", CONNECT, "1-1", [11, 12, 13])
+
+
+def test_findings_survive_the_process_and_are_of_one_exploration(tmp_path):
+    kept = Findings(tmp_path, "key")
+    kept.add(finding())
+    kept.end_batch(BatchDone(0, 10, 1, {"more: tcp S": 1}, {}, 1.0, 1.0))
+    again, other = Findings(tmp_path, "key"), Findings(tmp_path, "other")
+    assert again.found == {"more: tcp S": finding()} and again.next_batch == 1 and again.counts() == {"more: tcp S": 1}
+    assert not other.found and other.next_batch == 0
+
+
+@pytest.mark.parametrize("damage", ['{"key": "key", "num', "[]\n", "{}\n", '{"key": "key", "number": 1}\n', "\0\0\0\n"])
+def test_damaged_entry_costs_only_itself(tmp_path, damage):
+    kept = Findings(tmp_path, "key")
+    for number in (0, 1):
+        kept.add(finding(f"more: {number}"))
+        kept.end_batch(BatchDone(number, 10, 0, {}, {}, 1.0, 1.0))
+    with (tmp_path / LEDGER).open("a") as file:
+        file.write(damage)
+    (tmp_path / f"kind-{finding('more: 0').id}.json").write_text(damage)
+    again = Findings(tmp_path, "key")
+    assert again.next_batch == 2 and list(again.found) == ["more: 1"] and again.damaged == 2
+    again.end_batch(BatchDone(2, 10, 0, {}, {}, 1.0, 1.0))
+    assert Findings(tmp_path, "key").next_batch == 3
+
+
+class StandIn:
+    """A kernel: what a scenario's steps show is computed by `result(step, seed)`."""
+
+    def __init__(self, result):
+        self.result, self.computed_s, self.ran = result, 0.0, Counter()
+
+    def observe(self, scenarios, seed):
+        self.ran[seed] += len(scenarios)
+        return [{"steps": [[self.result(step, seed), 0.0] for step in each["steps"]], "events": [], "sockets": {}, "routes": {},
+                 "hosts": {}, "log": []} for each in scenarios]
+
+    def end(self):
+        pass
+
+
+def explored(directory, old, new, scenarios=100):
+    said = []
+    findings = Findings(directory, "key")
+    exploration = Exploration(Side(StandIn(old), OLD), Side(StandIn(new), NEW), findings, 1, 2, said.append, 50)
+    exploration.run(10, scenarios)
+    return findings, said
+
+
+def plain(step, seed):
+    return "done"
+
+
+def test_same_kernel_on_both_sides_has_no_difference_whatever_varies_by_seed(tmp_path):
+    findings, said = explored(tmp_path, *[lambda step, seed: f"done {seed % 7}" if step["do"] == "send" else "done"] * 2)
+    assert not findings.found and sum(each.scenarios for each in findings.batches.values()) == 100
+    assert not any(each.unsteady for each in findings.batches.values())     # nothing had to be confirmed
+    assert said[-1].startswith("100 scenarios") and ": 0 differ, 0 kinds" in said[-1]
+
+
+def test_difference_is_confirmed_and_shrunk_to_the_step_that_shows_it(tmp_path):
+    findings, said = explored(tmp_path, plain, lambda step, seed: "EINVAL" if step["do"] == "route" else "done")
+    [found] = findings.found.values()
+    assert found.kind == "cell: explore, route: done -> EINVAL" and found.seeds == [11, 12, 13] and found.shrunk
+    assert [step["do"] for step in found.scenario["steps"]] == ["route"]
+    assert any("route" in line and "done -> EINVAL" in line for line in found.story)
+    assert findings.counts()[found.kind] == sum(any(step["do"] == "route" for step in generated(f"1-{number}")["steps"])
+                                                for number in range(100))
+
+
+def test_difference_that_does_not_come_each_time_is_none(tmp_path):
+    findings, _said = explored(tmp_path, plain, lambda step, seed: "EINVAL" if step["do"] == "route" and seed != 12 else "done")
+    assert not findings.found
+    assert sum(findings.batches[0].unsteady.values()) == 3
+
+
+def test_exploration_continues_with_the_batch_after_the_last_one(tmp_path):
+    explored(tmp_path, plain, plain, 50)
+    findings, _said = explored(tmp_path, plain, plain, 150)
+    assert sorted(findings.batches) == [0, 1, 2]
+
+
+class Booted(StandIn):
+    """The same, as the command makes one of a kernel."""
+
+    results, boots, ends = {"old": plain, "new": plain}, None, None
+    counters = ("Tcp.InSegs",)
+
+    def __init__(self, kernel, directory):
+        super().__init__(self.results[kernel.spec])
+        self.kernel = kernel
+
+    def boot(self):
+        if self.boots:
+            raise self.boots
+
+    def observe(self, scenarios, seed):
+        if self.ends:
+            raise self.ends
+        return super().observe(scenarios, seed)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Types the command; kernels are stand-ins with these traits."""
+    def typed(*words, **traits):
+        for name, value in traits.items():
+            monkeypatch.setattr(Booted, name, value)
+        return main(["explore", "old", "new", "--scenarios", "20", "--batch", "20", "--report", str(tmp_path), *words])
+
+    monkeypatch.setattr("cli.explore.ScenarioBench", Booted)
+    monkeypatch.setattr("cli.explore.resolve", lambda spec, *_, **__: Kernel(spec, spec, None, "6.1.1" if spec == "old" else "6.12.1",
+                                                                            Path(spec), None, spec))
+    return typed
+
+
+@pytest.mark.parametrize("traits, status, said", [
+    ({}, Exit.OK, "20 scenarios: 0 differ, 0 kinds"),
+    ({"results": {"old": plain, "new": lambda step, seed: "EINVAL" if step["do"] == "connect" else "done"}}, Exit.REGRESSION,
+     "explore, connect tcp: done -> EINVAL"),
+    ({"boots": VMError("no boot\nlines")}, Exit.NOT_BOOTED, "kdrift: old: no boot"),
+    ({"ends": Gone("told to end")}, Exit.LOST, "kdrift: told to end"),
+    ({"ends": OSError(28, "No space left on device")}, Exit.LOST, "kdrift: [Errno 28] No space left on device"),
+    ({"ends": KeyboardInterrupt()}, Exit.INTERRUPTED, ""),
+])
+def test_exit_status_says_what_became_of_the_exploration(command, capsys, traits, status, said):
+    assert command(**traits) == status
+    out, err = capsys.readouterr()
+    assert said in out + err and "Traceback" not in out + err
+
+
+def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
+    assert command("--scenarios", "20") == Exit.OK
+    before = (tmp_path / LEDGER).read_text()
+    assert command("--scenarios", "40", ends=KeyboardInterrupt()) == Exit.INTERRUPTED
+    assert (tmp_path / LEDGER).read_text() == before
+    assert command("--scenarios", "40", ends=None) == Exit.OK
+    assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
+
+
+def test_directory_that_cannot_be_made_is_refused(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert command("--report", str(tmp_path / "file" / "below")) == Exit.USAGE
+    assert capsys.readouterr().err == f"kdrift: --report {tmp_path}/file/below: Not a directory\n"
+
+
+@pytest.mark.parametrize("words", [["explore"], ["explore", "6.1"], ["explore", "6.1", "6.12", "--minutes", "0"],
+                                   ["explore", "6.1", "6.12", "--seed", "x"]])
+def test_wrong_use_is_refused(words):
+    with pytest.raises(SystemExit) as refused:
+        main(words)
+    assert refused.value.code == Exit.USAGE
+
+
+def test_kernel_that_is_none_is_refused(tmp_path, capsys):
+    assert main(["explore", "six", "6.12", "--report", str(tmp_path)]) == Exit.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
