@@ -16,12 +16,13 @@ from pathlib import Path
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, Meta
-from kernels.extract import Kernel, settle, unpack
+from kernels.extract import Kernel
 from kernels.grammar import Spec
 from kernels.lists import read_index, read_packages
 from kernels.packages import Candidate, Index, Package, debian_version_key, in_series
 from kernels.progress import Reporter
 from kernels.sources import LARGE, archives
+from kernels.unpack import settle, unpack
 
 FRESH_FOR = 24 * 3600.0  # seconds until an index is fetched again
 RETRY_AFTER = 3600.0  # seconds after a failed refresh during which an existing index is not refreshed again

@@ -307,5 +307,5 @@ def test_rpm_without_a_tool_names_the_package_to_install(tmp_path, cache, monkey
     (tmp_path / "kernel.rpm").write_bytes(b"\xed\xab\xee\xdb")
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(FetchError, match=r"rpm2cpio is not installed \(Debian package: rpm2cpio\)"):
+    with pytest.raises(FetchError, match=r"bsdtar is not installed \(Debian package: libarchive-tools\)"):
         resolve(str(tmp_path / "kernel.rpm"), cache)
