@@ -15,7 +15,7 @@ class Kernel:
     `modules` is .../lib/modules/RELEASE, None for a kernel with everything built in. `key` identifies the contents: equal
     keys mean identical bytes. With `check_modules` the kernel must refuse modules without a valid signature, because only
     the signature proves that they are its own. `build` tells builds of one release apart, whatever their paths; empty if
-    unknown.
+    unknown. `verified` says by which key its files were verified; empty if by none.
     """
 
     spec: str
@@ -27,6 +27,7 @@ class Kernel:
     key: str
     check_modules: bool = False
     build: str = ""
+    verified: str = ""
 
 
 def image_release(image: Path) -> str:

@@ -110,10 +110,11 @@ def copy(module: Path, target: Path) -> None:
 
 def contents(module: Path) -> bytes:
     """A module's bytes, decompressed from .xz and .gz.  Raises FetchError if it is damaged or too large to be a module."""
-    opened = {".xz": lzma.open, ".gz": gzip.open}.get(module.suffix, open)
     try:
-        with opened(module, "rb") as file:
-            data: bytes = file.read(LARGEST + 1)
+        with module.open("rb") as packed:
+            xz, gz = module.suffix == ".xz", module.suffix == ".gz"
+            unpacked = lzma.LZMAFile(packed) if xz else gzip.GzipFile(fileobj=packed) if gz else packed
+            data: bytes = unpacked.read(LARGEST + 1)
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FetchError(f"{module} is truncated or damaged ({error})") from None
     if len(data) > LARGEST:

@@ -25,6 +25,7 @@ MOST = 200_000                              # files and directories in it
 LONGEST_HEADER = 1 << 20                    # bytes of one extended header, which is read as a whole
 LONGEST_CONTROL = 1 << 16                   # bytes of a .deb's control file
 WANTED = re.compile(r"(?:usr/)?(boot/vmlinu[xz][^/]*|lib/modules/[^/]+/.+)")
+MODULES = re.compile(r"(?:usr/)?(lib/modules/[^/]+/(?:kernel/.+\.ko(?:\.(?:xz|gz|zst))?|modules\.[^/]+))")
 # depmod makes these anew: what a package says of its modules may name any file.
 LISTINGS = re.compile(r"lib/modules/[^/]+/modules\.(?!(?:builtin|builtin\.modinfo|order)$)[^/]*")
 NAME = re.compile(r"[a-z0-9][a-z0-9.+-]+")  # deb-control(5)
@@ -60,8 +61,8 @@ class Limited:
         return data
 
 
-def unpack(package: Path, root: Path) -> None:
-    """Unpack the kernel in a .deb or .rpm below `root`; /usr/lib/modules becomes lib/modules.
+def unpack(package: Path, root: Path, wanted: re.Pattern[str] = WANTED) -> None:
+    """Unpack the kernel in a .deb or .rpm below `root`, or only what is `wanted`; /usr/lib/modules becomes lib/modules.
 
     Raises FetchError if it is damaged or larger than a kernel, has names that lead out, or a tool is missing.
     """
@@ -71,8 +72,17 @@ def unpack(package: Path, root: Path) -> None:
         for number, member in enumerate(members):
             if number == MOST:
                 raise TooLarge(f"more than {MOST} names")
-            if place := _place(member.name, package):
+            if place := _place(member.name, package, wanted):
                 _take(members, member, root, place)
+
+
+def find_image(root: Path) -> Path:
+    """The image that was unpacked there.  Raises SpecError if there is none."""
+    images = [path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))]
+    image = next((path for path in images if path.is_file()), None)
+    if image is None:
+        raise SpecError("no kernel image in the package")
+    return image
 
 
 def settle(root: Path) -> tuple[Path, Path | None, str]:
@@ -80,10 +90,7 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
 
     Returns image, modules directory (None: the kernel has none) and release. Raises SpecError if there is no image, FetchError.
     """
-    images = [path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))]
-    image = next((path for path in images if path.is_file()), None)
-    if image is None:
-        raise SpecError("no kernel image in the package")
+    image = find_image(root)
     release = image_release(image)
     modules = root / "lib/modules" / release
     if not (modules / "kernel").is_dir():
@@ -106,12 +113,12 @@ def deb_fields(package: Path) -> dict[str, str]:
     return fields
 
 
-def _place(name: str, package: Path) -> str | None:
+def _place(name: str, package: Path, pattern: re.Pattern[str]) -> str | None:
     """Where a member belongs below the root; None if a kernel does not need it.  Raises FetchError."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or not name.isprintable():
         raise FetchError(f"{package.name} is no kernel package: it has a file {ascii(name[:100])}")
-    wanted = WANTED.fullmatch("/".join(parts))
+    wanted = pattern.fullmatch("/".join(parts))
     return wanted[1] if wanted and not LISTINGS.fullmatch(wanted[1]) else None
 
 
@@ -120,9 +127,9 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, root: Path, place: 
     target = root / place
     if member.issparse():
         raise tarfile.ReadError("a file has holes")
-    if member.isreg():
+    if member.isreg() and (source := members.extractfile(member)):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file, members.extractfile(member) or contextlib.nullcontext() as source:
+        with source, target.open("xb") as file:
             shutil.copyfileobj(source, file, 1 << 20)
     elif member.islnk():
         other = WANTED.fullmatch("/".join(part for part in member.linkname.split("/") if part not in ("", ".", "..")))
