@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
 def visited(spec: str, case: Manifest, file: Path, options: argparse.Namespace) -> str:
     """What the case prints on an empty machine with this kernel."""
     with Cache() as cache:
-        kernel = resolve(spec, cache, offline=options.offline, mirror=options.mirror)
+        kernel = resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
         words = ["--disposable"] if disposable(case) else []
         seen = visit(cache, kernel, file.read_bytes(), words, case.packages, options.mirror, options.offline)
     return f"\n== {kernel.package or spec} {kernel.version or kernel.release}, {seen.suite}\n{seen.transcript.rstrip()}"

@@ -115,6 +115,7 @@ def _run(batch: Batch, options: argparse.Namespace, stored: dict[str, dict[str, 
     words = [sys.executable, "-m", "cli", "pytest", "-q", f"--kernel={batch.version}", f"--slots={options.slots}",
              f"--report={directory.resolve()}"]
     words += ["--offline"] * options.offline + ([f"--mirror={options.mirror}"] if options.mirror else [])
+    words += ["--allow-unverified"] * options.allow_unverified
     done = subprocess.run([*words, *batch.tests], cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True)
     try:

@@ -137,3 +137,4 @@ def add_archive_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--offline", action="store_true", help="use only what is in the cache")
     command.add_argument("--mirror", metavar="URI", help="use this Debian archive instead of the one that apt is configured for; "
                          "its security archive may follow after a space")
+    command.add_argument("--allow-unverified", action="store_true", help="boot a Debian kernel even if no signature covers its modules")

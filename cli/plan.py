@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import FetchError, SpecError
+from common.errors import CacheError, FetchError, SpecError
 from hosts.boxes import COMMAND_LINE
 from hosts.initramfs import machine_initramfs
 from hosts.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts, split_builders, split_hosts
@@ -41,12 +41,22 @@ def find_session(config: pytest.Config) -> KernelSession:
     builders = find_builders(parse_hosts("--builder", far, option.ssh_config), slots)
     ahead = Ahead(option)
     config.add_cleanup(ahead.close)
-    runs: list[KernelRun] = find_kernels(kernels, option, option.slots > 0, ahead.arrived) if kernels else []
+    runs: list[KernelRun] = find_kernels(kernels, option, open_cache(config), option.slots > 0, ahead.arrived) if kernels else []
     runs += find_hosts(hosts, labels, option.own_machine, first=len(runs))
     runs += find_hosts(vagrant, [""] * len(vagrant), True, first=len(runs))
     runs += [HostRun(str(number), name, clock="real", error=why) for number, (name, why) in enumerate(not_up.items(), len(runs))]
     name_columns(runs, option.labels)
     return FarSession(config, runs, builders) if len(kernels) < len(runs) or builders else KernelSession(config, runs)
+
+
+def open_cache(config: pytest.Config) -> Cache:
+    """The cache, which keeps what it has returned until the session ends: a machine may wait long for a slot.  Raises pytest.UsageError."""
+    try:
+        cache = Cache()
+    except CacheError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.add_cleanup(cache.close)
+    return cache
 
 
 def check_readable(option: str, path: str) -> None:
@@ -103,10 +113,10 @@ def boot_environment(spec: str, config: pytest.Config) -> dict[str, str]:
 
     Raises pytest.UsageError, HostError.
     """
-    cache = Cache()
-    config.add_cleanup(cache.close)
+    cache = open_cache(config)
     try:
-        kernel = resolve(spec, cache, offline=config.option.offline, mirror=config.option.mirror)
+        kernel = resolve(spec, cache, offline=config.option.offline, mirror=config.option.mirror,
+                         allow_unverified=config.option.allow_unverified)
         initrd = machine_initramfs(cache, kernel)
     except (SpecError, FetchError, ImageError) as error:
         raise pytest.UsageError(str(error)) from None

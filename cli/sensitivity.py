@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return refuse(f"--report {options.report}: {error.strerror}")
     try:
-        with Cache() as cache:
-            kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror)
-        with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
+        with Cache() as cache, tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
+            kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror,
+                             allow_unverified=options.allow_unverified)
             selection = [f"tests/{family}" for family in [*(options.families or [*guards, *OTHERS]), AFTERWARDS]]
             selection += ["-k", options.expression] if options.expression else []
             study = Study(MutantBench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)

@@ -47,6 +47,10 @@ end
 """
 
 
+class BoxError(Exception):
+    """A tool failed; the message says which in one line."""
+
+
 def cached(cache: Cache, name: str) -> Path:
     """A box from the cache, or built now."""
     key = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
@@ -54,7 +58,7 @@ def cached(cache: Cache, name: str) -> Path:
 
 
 def build(name: str, directory: Path) -> None:
-    """Write `NAME.box` into `directory`.  Raises CalledProcessError; the tools' complaints go to standard error."""
+    """Write `NAME.box` into `directory`.  Raises BoxError, FetchError; the tools' complaints go to standard error."""
     with tempfile.TemporaryDirectory(prefix="box-", dir=directory) as scratch:
         root, box = Path(scratch, "root"), Path(scratch, "box")
         box.mkdir()
@@ -99,7 +103,10 @@ def settle(root: Path, name: str) -> None:
 
 
 def run(*words: str | Path, text: bytes | None = None) -> None:
-    subprocess.run([str(word) for word in words], input=text, check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([str(word) for word in words], input=text, stdout=subprocess.DEVNULL)
+    if done.returncode:
+        tool = next((word for word in words if word in TOOLS and word != "unshare"), words[0])
+        raise BoxError(f"{tool} failed with status {done.returncode}, for the reason above")
 
 
 def main(target: Path) -> int:
@@ -111,7 +118,7 @@ def main(target: Path) -> int:
         for each in RELEASES:
             build(each, target)
             print(target / f"{each}.box", flush=True)
-    except (subprocess.CalledProcessError, FetchError) as error:
+    except (BoxError, FetchError, OSError) as error:
         print(f"hosts.boxes: {error}", file=sys.stderr)
         return 1
     return 0

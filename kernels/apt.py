@@ -101,6 +101,19 @@ class Apt:
         """The list of the installer's packages that was fetched of a large suite."""
         return _list_in(self._lists, f"_dists_{suite}_main_debian-installer_binary-amd64_Packages")
 
+    def signers(self, suite: str) -> str:
+        """The keys that have signed the suite's list, by fingerprint; by the keyring's name if gpgv cannot say them."""
+        signed_by = self.sources[suite].signed_by or ""
+        keyrings = [word for word in signed_by.split() if word.startswith("/") and Path(word).is_file()]
+        release = next(self._lists_of(suite).glob(f"*_dists_{suite}_InRelease"), None)
+        program = shutil.which("gpgv")
+        if program and release and keyrings:
+            words = [word for keyring in keyrings for word in ("--keyring", keyring)]
+            said = subprocess.run([program, "--status-fd", "1", *words, str(release)], capture_output=True, text=True, errors="replace")
+            if found := sorted(set(re.findall(r"(?m)^\[GNUPG:\] VALIDSIG ([0-9A-F]+) ", said.stdout))):
+                return ", ".join(found)
+        return ", ".join(Path(keyring).name for keyring in keyrings) or "a key that apt trusts"
+
     def read_list(self, path: Path) -> bytes:
         """The text of a package list. Raises FetchError if apt cannot read it."""
         reader = subprocess.run(["/usr/lib/apt/apt-helper", "cat-file", str(path)], capture_output=True)

@@ -16,12 +16,14 @@ from pathlib import Path
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
 from kernels.cache import Cache, Meta
-from kernels.extract import Kernel, settle, unpack
+from kernels.extract import Kernel, image_release
 from kernels.grammar import Spec
 from kernels.lists import read_index, read_packages
 from kernels.packages import Candidate, Index, Package, debian_version_key, in_series
 from kernels.progress import Reporter
+from kernels.signatures import Unverified, check_modules
 from kernels.sources import LARGE, archives
+from kernels.unpack import MODULES, WANTED, find_image, settle, unpack
 
 FRESH_FOR = 24 * 3600.0  # seconds until an index is fetched again
 RETRY_AFTER = 3600.0  # seconds after a failed refresh during which an existing index is not refreshed again
@@ -32,8 +34,9 @@ class Archive:
     """The Debian archive as this machine knows it: the package index and the kernels in `cache`."""
 
     def __init__(self, cache: Cache, *, offline: bool = False, progress: Reporter | None = None,
-                 mirror: str | None = None):
+                 mirror: str | None = None, allow_unverified: bool = False):
         self.cache, self.offline, self.progress, self.mirror = cache, offline, progress or Reporter(), mirror
+        self.allow_unverified = allow_unverified
         self.root = cache.area("apt")
 
     def index(self, wanted: Spec | str | None = None, max_age: float = FRESH_FOR) -> Index:
@@ -80,18 +83,44 @@ class Archive:
                 raise FetchError(f"{head.name} {head.version} is not in the cache, and --offline forbids fetching it")
             with self.cache.lock("apt", shared=True):
                 debs = [self._download(package) for package in candidate.packages]
-                for deb in debs:
-                    unpack(deb, root)
+                for package, deb in zip(candidate.packages, debs, strict=True):
+                    unpack(deb, root, WANTED if package.listed else MODULES)
+            verified = self._verify(candidate, root)
             vmlinuz, modules, release = settle(root)
             if modules is None:
                 raise FetchError(f"{head.name} {head.version} contains no modules for {release}")
             for deb in debs:
-                shutil.rmtree(deb.parent)
+                shutil.rmtree(deb.parent, ignore_errors=True)
             return {"vmlinuz": str(vmlinuz.relative_to(root)), "modules": str(modules.relative_to(root)),
-                    "release": release, "check_modules": not candidate.listed}
+                    "release": release, "check_modules": not candidate.listed, "verified": verified}
 
-        meta = {"package": head.name, "version": head.version, "suite": head.suite}
-        return self.cache.build("kernels", key_of(candidate), build, meta)
+        key, meta = key_of(candidate), {"package": head.name, "version": head.version, "suite": head.suite}
+        if (known := self.cache.entry("kernels", key)) and not self.may_boot(self.cache.meta(known)):
+            if self.offline:
+                raise FetchError(f"{head.name} {head.version} in the cache is not verified, and --offline forbids fetching it anew: "
+                                 "--allow-unverified boots it all the same")
+            self.cache.discard(known)
+        return self.cache.build("kernels", key, build, meta)
+
+    def may_boot(self, meta: Meta) -> bool:
+        """Whether a cached kernel is verified, or need not be. An earlier kdrift left no record; what was listed then was verified."""
+        return bool(meta.get("verified")) or not meta.get("check_modules") or self.allow_unverified
+
+    def _verify(self, candidate: Candidate, root: Path) -> str:
+        """By which keys the unpacked files are verified; empty if they need not be.  Raises FetchError."""
+        head = candidate.head
+        index = f"the index of {head.suite}, signed by {self._apt().signers(head.suite)}"
+        if candidate.listed:
+            return index
+        try:
+            image = find_image(root)
+            keys = check_modules(image, root / "lib/modules" / image_release(image))
+        except (Unverified, SpecError) as error:
+            if self.allow_unverified:
+                self.progress.say(f"{head.name} {head.version} is not verified: {error}")
+                return ""
+            raise FetchError(f"{head.name} {head.version} cannot be verified: {error}; --allow-unverified boots it all the same") from None
+        return f"{index}; the modules by {keys}, a key in the kernel's image"
 
     def fetch_userland(self, packages: list[str], suite: str, directory: Path) -> list[Path]:
         """Fetch packages of a release with all their dependencies into `directory`. Raises FetchError."""
@@ -172,7 +201,7 @@ class Archive:
         directory.mkdir(parents=True, exist_ok=True)
         if not package.listed:
             self.progress.say(f"{package.name} {package.version} is in the archive's pool but not in its signed index: "
-                              "booting with module.sig_enforce=1, so that the kernel checks each module's signature")
+                              "checking each module's signature, here and in the kernel (module.sig_enforce=1)")
         with self.progress.transfer(package.name, package.size or None) as advance:
             return apt.download(f"{package.name} {package.version}", package.pool_path, package.suite, directory, package.sha256, advance)
 
@@ -243,15 +272,16 @@ def _from_cache(spec: Spec, archive: Archive, flavour: str = "") -> Kernel | Non
         else:
             fits = spec.text in (meta["package"], meta["release"]) or (
                 spec.text == meta["version"] and flavour in meta["package"])
-        if fits and (path := archive.cache.entry("kernels", key)):
+        if fits and archive.may_boot(meta) and (path := archive.cache.entry("kernels", key)):
             return _kernel(spec, archive, path)
     return None
 
 
 def _kernel(spec: Spec, archive: Archive, path: Path) -> Kernel:
     meta = archive.cache.meta(path)
+    verified = meta.get("verified", "" if meta.get("check_modules") else f"the index of {meta['suite']}, signed")
     return Kernel(spec.text, meta["release"], meta["package"], meta["version"], path / meta["vmlinuz"],
-                  path / meta["modules"], path.name, meta.get("check_modules", False))
+                  path / meta["modules"], path.name, meta.get("check_modules", False), verified=verified)
 
 
 def _architecture() -> str:

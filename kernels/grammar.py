@@ -38,7 +38,10 @@ def parse(text: str) -> Spec:
     """Parse a specification without using the network or the cache. Raises SpecError, one line."""
     if text == "running":
         return LocalSpec(text, "running", _running_image(os.uname().release), ())
-    name, *options = text.split(",")
+    name, *options = [text] if Path(text).expanduser().exists() else re.split(",(?=modules=)", text)
+    if "," in name and not Path(name).expanduser().exists():
+        name, *others = name.split(",")
+        options = [*others, *options]
     path = Path(name).expanduser()
     if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
         return _parse_path(text, path, options)

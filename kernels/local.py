@@ -6,10 +6,11 @@ from pathlib import Path
 
 from common.errors import SpecError
 from kernels.cache import Cache, Meta, sha256_of
-from kernels.extract import Kernel, deb_fields, image_release, packaged_version, settle, unpack
+from kernels.extract import Kernel, image_release, packaged_version
 from kernels.grammar import LocalSpec
 from kernels.modules import files, identity
 from kernels.progress import Reporter
+from kernels.unpack import deb_fields, settle, unpack
 
 
 def resolve(spec: LocalSpec, cache: Cache, progress: Reporter) -> Kernel:

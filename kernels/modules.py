@@ -1,7 +1,7 @@
 """A kernel's modules: their files, their dependencies, and a copy for the boot image of those that tests may need.
 
 They are used in place: installed below lib/modules, or in the tree that built them.  Missing listings, such as
-modules.dep, are made here.
+modules.dep, are made here.  Only regular files below the directory are a kernel's: no link is followed, whatever a listing names.
 """
 import gzip
 import hashlib
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import FetchError
@@ -25,8 +25,9 @@ NET_DRIVERS = ["veth", "tun", "tap", "dummy", "ifb", "vxlan", "geneve", "bareudp
 LEFT_OUT = ["net/bluetooth", "net/mac80211", "net/wireless", "net/sunrpc", "net/ceph", "net/nfc", "net/can", "net/rds",
             "net/tipc", "net/smc", "net/batman-adv", "net/9p", "net/atm", "net/ax25", "net/appletalk", "net/mac802154"]
 ENDINGS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
-# The guest's modprobe may support neither; it does support .zst.
-UNPACK: dict[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress}
+LISTINGS = ("modules.builtin", "modules.builtin.modinfo", "modules.order")     # besides those that depmod makes
+LARGEST = 256 << 20                         # bytes of a module
+DEPMOD_LIMITS = ("--as=4294967296", "--cpu=300")        # prlimit(1): bytes, seconds; it decompresses modules itself
 
 
 def files(directory: Path) -> list[str]:
@@ -38,13 +39,22 @@ def files(directory: Path) -> list[str]:
     for place, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if name not in ("build", "source")]
         found += [os.path.relpath(os.path.join(place, name), directory) for name in names if name.endswith(ENDINGS)]
-    return sorted(found)
+    return sorted(name for name in found if _is_plain(name) and _is_regular(directory / name))
+
+
+def _is_plain(name: str) -> bool:
+    """Whether modules.dep can name it."""
+    return name.isprintable() and not set(name) & {" ", ":"}
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
 
 
 def _built(tree: Path, line: str) -> str | None:
     """The module on a line of a tree's modules.order (net/x.o since 6.2, kernel/net/x.ko before); None if it is not built."""
     name = os.path.splitext(line.strip())[0].removeprefix("kernel/").lstrip("/") + ".ko"
-    return name if ".." not in Path(name).parts and (tree / name).is_file() else None
+    return name if ".." not in Path(name).parts and _is_plain(name) and _is_regular(tree / name) else None
 
 
 def build_of(kernel: Kernel) -> str:
@@ -79,25 +89,37 @@ def stage(root: Path, kernel: Kernel, names: Sequence[str] | None = None) -> Non
     if source is None:
         return
     target = root / "lib/modules" / kernel.release
+    target.mkdir(parents=True, exist_ok=True)
     for name in closure(source, kernel.release) if names is None else names:
         place = target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         copy(source / name, place)
-    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
-        if (source / name).exists():
+    for name in LISTINGS:
+        if _is_regular(source / name):
             shutil.copy(source / name, target / name)
     depmod(root, kernel.release)
 
 
 def copy(module: Path, target: Path) -> None:
-    """Copy a module, decompressing it and dropping that suffix if UNPACK has it.  Raises FetchError if it is damaged."""
-    if not (unpack := UNPACK.get(module.suffix)):
-        shutil.copy(module, target)
-        return
+    """Copy a module, decompressing it and dropping that suffix if the guest's modprobe may not.  Raises FetchError if it is damaged."""
+    if module.suffix in (".xz", ".gz"):
+        target.with_suffix("").write_bytes(contents(module))
+    else:
+        shutil.copyfile(module, target)
+
+
+def contents(module: Path) -> bytes:
+    """A module's bytes, decompressed from .xz and .gz.  Raises FetchError if it is damaged or too large to be a module."""
     try:
-        target.with_suffix("").write_bytes(unpack(module.read_bytes()))
+        with module.open("rb") as packed:
+            xz, gz = module.suffix == ".xz", module.suffix == ".gz"
+            unpacked = lzma.LZMAFile(packed) if xz else gzip.GzipFile(fileobj=packed) if gz else packed
+            data: bytes = unpacked.read(LARGEST + 1)
     except (lzma.LZMAError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FetchError(f"{module} is truncated or damaged ({error})") from None
+    if len(data) > LARGEST:
+        raise FetchError(f"{module} holds more than {LARGEST >> 20} MB, so it is no module")
+    return data
 
 
 def closure(source: Path, release: str) -> list[str]:
@@ -125,7 +147,7 @@ def dependencies(source: Path, release: str) -> dict[str, list[str]]:
     """Each module's dependencies, from modules.dep; depmod makes it if it is missing or of other files.  Raises FetchError."""
     names = files(source)
     listing = source / "modules.dep"
-    found = parse(listing.read_text()) if listing.is_file() else {}
+    found = parse(listing.read_text(errors="replace")) if _is_regular(listing) else {}
     known = set(names)                      # a listing may name any file
     if known <= found.keys() and all(known.issuperset(found[name]) for name in names):
         return {name: found[name] for name in names}
@@ -142,8 +164,8 @@ def dependencies(source: Path, release: str) -> dict[str, list[str]]:
                 place.symlink_to((source / name).absolute())
                 given[name] = name
         depmod(Path(root), release)
-        found = parse((there / "modules.dep").read_text())
-    return {given[name]: [given[need] for need in needs] for name, needs in found.items()}
+        found = parse((there / "modules.dep").read_text(errors="replace"))
+    return {given[name]: [given[need] for need in needs if need in given] for name, needs in found.items() if name in given}
 
 
 def parse(listing: str) -> dict[str, list[str]]:
@@ -157,6 +179,6 @@ def depmod(root: Path, release: str) -> None:
     program = shutil.which("depmod") or shutil.which("depmod", path="/usr/sbin:/sbin")
     if program is None:
         raise FetchError("depmod is not installed (Debian package: kmod)")
-    run = subprocess.run([program, "-b", str(root), release], capture_output=True, text=True, errors="replace")
+    run = subprocess.run(["prlimit", *DEPMOD_LIMITS, program, "-b", str(root), release], capture_output=True, text=True, errors="replace")
     if run.returncode:
         raise FetchError(f"depmod failed on the modules of {release}: {(run.stderr.splitlines() or [f'status {run.returncode}'])[-1]}")

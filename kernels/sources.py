@@ -77,8 +77,10 @@ def _source_files() -> tuple[Path, Path]:
     if not shutil.which("apt-config"):
         raise FetchError("apt is not installed, and Debian kernels cannot be fetched without it: give the path of a kernel instead")
     query = ["apt-config", "shell", "main", "Dir::Etc::sourcelist/f", "parts", "Dir::Etc::sourceparts/d"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
-    found = dict(word.split("=", 1) for word in shlex.split(answer))
+    answer = subprocess.run(query, capture_output=True, text=True, errors="replace")
+    if answer.returncode:
+        raise FetchError(f"apt's configuration cannot be read: {(answer.stderr.strip().splitlines() or ['no reason given'])[0]}")
+    found = dict(word.split("=", 1) for word in shlex.split(answer.stdout))
     return Path(found["main"]), Path(found["parts"])
 
 

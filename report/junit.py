@@ -16,7 +16,7 @@ def write_junit(path: Path, kernels: Iterable[KernelResult]) -> None:
                               skipped=str(kernel.count("skipped", "known") + len(kernel.unrun)),
                               time=f"{sum(test.wall_s for test in kernel.tests):.3f}")
         properties = ET.SubElement(suite, "properties")
-        for name in ("release", "package", "version", "clock", "seed", "accel", "qemu"):
+        for name in ("release", "package", "version", "verified", "clock", "seed", "accel", "qemu"):
             ET.SubElement(properties, "property", name=name, value=_clean(str(getattr(kernel, name) or "")))
         if kernel.error:
             case = ET.SubElement(suite, "testcase", classname=_clean(kernel.label), name="boot")

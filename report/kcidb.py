@@ -23,10 +23,12 @@ def write_kcidb(path: Path, run: Run, kernels: Sequence[KernelResult]) -> None:
     for kernel in kernels:
         build = f"{ORIGIN}:{_digest(kernel.package, kernel.version, kernel.release or kernel.label, kernel.build)}"
         builds.append({"id": build, "checkout_id": f"{build}-source", "origin": ORIGIN, "architecture": platform.machine(),
-                       "comment": " ".join(filter(None, (kernel.package, kernel.version))) or kernel.label, "status": "PASS",
-                       "misc": {"release": kernel.release}})
-        boot = [TestResult(BOOT, "lost", message=kernel.error)] if kernel.error else []
-        for test in (*boot, *kernel.tests, *(TestResult(name, "unrun", message=NOT_RUN) for name in kernel.unrun)):
+                       "comment": " ".join(filter(None, (kernel.package, kernel.version))) or kernel.label,
+                       # Who built it knows how that went; what has run was built.
+                       **({"status": "PASS"} if _has_run(kernel) else {}),
+                       "misc": {"release": kernel.release, "verified": kernel.verified or None}})
+        boot = TestResult(BOOT, "passed") if _has_run(kernel) else TestResult(BOOT, "lost", message=kernel.error or "it did not start")
+        for test in (boot, *kernel.tests, *(TestResult(name, "unrun", message=NOT_RUN) for name in kernel.unrun)):
             entry = _test(run, kernel, build, test)
             tests.append(entry)
             if test.issue and test.outcome == "known":
@@ -43,6 +45,10 @@ def write_kcidb(path: Path, run: Run, kernels: Sequence[KernelResult]) -> None:
         "incidents": incidents,
     }
     write_whole(path, json.dumps(document, indent=1) + "\n")
+
+
+def _has_run(kernel: KernelResult) -> bool:
+    return bool(kernel.tests or kernel.boot_s) and not (kernel.error and not kernel.ran)
 
 
 def _test(run: Run, kernel: KernelResult, build: str, test: TestResult) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def write_ktap(path: Path, kernels: Sequence[KernelResult]) -> None:
 def _kernel(kernel: KernelResult) -> Iterable[str]:
     yield "KTAP version 1"
     yield f"1..{bool(kernel.error) + len(kernel.tests) + len(kernel.unrun)}"
+    yield f"# {_name(kernel.trust)}"
     if kernel.error:
         yield from (f"# {_name(line)}" for line in kernel.error.splitlines())
         yield "not ok 1 boot # ERROR"

@@ -107,6 +107,7 @@ class KernelResult:
     package: str | None = None
     version: str | None = None
     build: str | None = None                # tells builds of one release apart: from the contents, or uname -v
+    verified: str = ""                      # by which key its files were verified; empty if by none
     clock: str = "real"
     seed: int = 1                           # of randomness under the virtual clock
     accel: str = "none"
@@ -126,6 +127,11 @@ class KernelResult:
     def ran(self) -> int:
         """Number of tests that say something about the kernel."""
         return len(self.tests) - self.count("skipped", "lost")
+
+    @property
+    def trust(self) -> str:
+        """By which key its files were verified, in words."""
+        return f"verified by {self.verified}" if self.verified else "not verified"
 
     def by_id(self) -> dict[str, TestResult]:
         return {test.id: test for test in self.tests}

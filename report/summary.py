@@ -24,8 +24,9 @@ def summary(kernels: Sequence[KernelResult], comparisons: Sequence[Comparison]) 
         for kernel in kernels:
             bad = [test for test in kernel.tests if test.outcome in ("failed", "crashed", "lost", "known", "fixed")]
             blocks += _table(kernel.label, ("test", "outcome", "message"), ((test.id, test.outcome, _why(test, kernel)) for test in bad))
-    blocks += _table("Kernels", ("kernel", "release", *SIGNS, "error"), (
-        (kernel.label, kernel.release, *(kernel.count(outcome) for outcome in SIGNS), kernel.error or "") for kernel in kernels))
+    blocks += _table("Kernels", ("kernel", "release", "verified by", *SIGNS, "error"), (
+        (kernel.label, kernel.release, kernel.verified or "not verified", *(kernel.count(outcome) for outcome in SIGNS), kernel.error or "")
+        for kernel in kernels))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -84,10 +85,11 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]],
     lines += [f"| {' | '.join(_cell(each) for each in row)} |" for row in rows[:most]]
     if len(rows) > most:
         lines.append(f"| and {len(rows) - most} more |{' |' * (len(columns) - 1)}")
-    return [f"## {title}", "\n".join(lines)]
+    return [f"## {_cell(title)}", "\n".join(lines)]
 
 
 def _cell(value: object) -> str:
-    """Text that neither ends the cell nor becomes markup."""
-    text = " ".join(str(value).split())
-    return "".join("\\" + char if char in "\\|`*_<>[]" else char for char in text)
+    """Text that neither ends the cell or heading nor becomes markup."""
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in " ".join(str(value).split()))
+    return "".join("\\" + char if char in "\\|`*_<>[]&!" or (char == "#" and place in (0, len(text) - 1)) else char
+                   for place, char in enumerate(text))

@@ -66,6 +66,7 @@ def kernel_lines(kernels: Sequence[KernelResult]) -> list[str]:
         counts = ", ".join(f"{kernel.count(outcome)} {outcome}" for outcome in SIGNS if kernel.count(outcome))
         where = f"{kernel.release} {kernel.clock} clock".lstrip() + (f", seed {kernel.seed}" if kernel.seed != 1 else "")
         where += f", {kernel.accel}, QEMU {kernel.qemu}" if kernel.qemu else ""
+        where += f"; {kernel.trust}"
         left_out = f", {len(kernel.unrun)} not run" if kernel.unrun else ""
         lines.append(f"{kernel.label}: {counts or 'no test ran'}{left_out} ({where})")
         lines += nothing_judged(kernel)

@@ -41,6 +41,7 @@ class Settings:
     mirror: str | None
     private: Private
     replay: bool = False                    # keep the verifying machine too, to run it again
+    allow_unverified: bool = False
 
 
 def write_folders(settings: Settings, kernels: Sequence[KernelResult], sources: dict[str, Kernel], run: Run,
@@ -124,7 +125,8 @@ def _visits(cache: Cache, directory: Path, manifest: Manifest, source: Kernel | 
     found: dict[str, Visit | str] = {"failing": _visit(cache, directory, manifest, source, settings, replay=replay)}
     if settings.good:
         try:
-            good = resolve(settings.good, cache, offline=settings.offline, mirror=settings.mirror)
+            good = resolve(settings.good, cache, offline=settings.offline, mirror=settings.mirror,
+                           allow_unverified=settings.allow_unverified)
             found["good"] = _visit(cache, directory, manifest, good, settings)
         except (SpecError, FetchError) as error:
             found["good"] = str(error)

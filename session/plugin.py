@@ -177,7 +177,7 @@ class Report:
                                   tests=self.collector.of(run.label), counters=self.collector.counters.get(run.label, []))
             if run.kernel:
                 result.release, result.package, result.version = run.kernel.release, run.kernel.package, run.kernel.version
-                result.build = run.kernel.build or None
+                result.build, result.verified = run.kernel.build or None, run.kernel.verified
                 facts = run.running()
                 result.accel, result.qemu, result.boot_s = facts.get("accel", "none"), facts.get("qemu"), facts.get("boot_s")
                 result.first_test_s, result.peak_mb = run.first_test_s(), run.peak_mb()
@@ -196,7 +196,8 @@ class Report:
     def _write_bug_reports(self, status: int) -> None:
         from reproduce.folder import Settings, write_folders
         option = self.config.option
-        settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay)
+        settings = Settings(Path(option.bug_report), option.good, option.offline, option.mirror, self.private, option.replay,
+                            option.allow_unverified)
         sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key}     # a host's own kernel has no file
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 

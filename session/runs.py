@@ -81,12 +81,13 @@ class KernelRun:
         return notes
 
 
-def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool = True,
+def find_kernels(words: list[str], options: argparse.Namespace, cache: Cache, boots_here: bool = True,
                  arrived: Callable[[Kernel, Cache], object] = lambda kernel, cache: None) -> list[KernelRun]:
     """The kernels of the session, fetched.  Raises pytest.UsageError for a specification that names no kernel.
 
     `words` are specifications, with or without a label.  A kernel that exists but cannot be fetched keeps its place with an error; the
-    others still run.  `boots_here`: on this machine's QEMU.  `arrived` is called with each kernel after which others are fetched.
+    others still run.  They are in use until `cache` is closed.  `boots_here`: on this machine's QEMU.  `arrived` is called with each
+    kernel after which others are fetched.
     """
     try:
         found = [split_label(word, parse) for word in words]
@@ -95,15 +96,14 @@ def find_kernels(words: list[str], options: argparse.Namespace, boots_here: bool
             qemu()
             for device in options.devices:
                 check_device(device)
-        with Cache() as cache:
-            for run in runs:
-                try:
-                    kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror)
-                    run.kernel = replace(kernel, build=build_of(kernel))
-                    if boots_here and run is not runs[-1]:
-                        arrived(run.kernel, cache)
-                except FetchError as error:
-                    run.error = str(error)
+        for run in runs:
+            try:
+                kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
+                run.kernel = replace(kernel, build=build_of(kernel))
+                if boots_here and run is not runs[-1]:
+                    arrived(run.kernel, cache)
+            except FetchError as error:
+                run.error = str(error)
     except (SpecError, VMError, FetchError) as error:
         raise pytest.UsageError(str(error)) from None
     return runs

@@ -9,7 +9,7 @@ from contextlib import suppress
 from copy import copy
 from functools import partial
 from pathlib import Path
-from shlex import quote
+from shlex import join
 
 import execnet
 import pytest
@@ -36,6 +36,13 @@ from vm.qemu import kvm_trouble
 
 ENDING = 10                                 # seconds that a launcher may take to end
 MOST_STARTS = 2                             # machines of one shard that may end at one place before a test has run
+
+
+def worker_spec(launcher: list[str], kernel: str, shard: str) -> execnet.XSpec:
+    """The gateway of a worker. The launcher's command is not in the text, which execnet would cut at each "//" of a path."""
+    spec = execnet.XSpec(f"popen//kernel={kernel}//shard={shard}")
+    spec.python = join(launcher)
+    return spec
 
 
 class KernelSession(DSession):
@@ -164,8 +171,7 @@ class KernelSession(DSession):
         run.machines.append(events)
         job = self.directory / f"{name}.job"
         module = self.write_job(run, shard, events, job)
-        launcher = f"{quote(sys.executable)} -m {module} {quote(str(job))}"
-        spec = execnet.XSpec(f"popen//python={launcher}//kernel={run.number}//shard={shard.number}")
+        spec = worker_spec([sys.executable, "-m", module, str(job)], run.number, shard.number)
         self.nodemanager.group.allocate_id(spec)
         with guest_view(self.config, shard.files()):
             shard.node = self.nodemanager.setup_node(spec, self.queue.put)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import CacheError
 from common.project import PROJECT
 from kernels.cache import Cache, Meta
 from vm.inventory import BYTECODE, LIST
@@ -30,6 +32,9 @@ SKIPPED = {"__pycache__", ".pytest_cache"}
 WORD = re.compile(r"\btest_\w+")
 INVENTORY = "inventory.json"                # in the entry of the bytecode, see vm.inventory
 SOURCES = "sources.json"                    # likewise: the state of each source
+# Pytest's statuses where it has read all that it can. Files that cannot be collected interrupt it, and with a conftest.py that cannot be
+# read it ends with a usage error: a guest reports both.
+ENDED = (pytest.ExitCode.OK, pytest.ExitCode.INTERRUPTED, pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED)
 State = dict[str, list[int]]                # of sources: size in bytes and modification time in ns, which bytecode belongs to
 Listed = dict[str, list[list[str]]]
 
@@ -166,13 +171,20 @@ def _are_tests_alone(changed: Collection[str], state: State) -> bool:
 
 
 def _collect(target: Path, places: list[str]) -> Listed | None:
-    """Let pytest collect there and keep its bytecode.  Returns the inventory; None if it could not even begin."""
+    """Let pytest collect there and keep its bytecode.  Returns the inventory; None if it could not even begin.
+
+    Raises CacheError if pytest did not come to its end: what it has left is incomplete.
+    """
     environment = {**os.environ, BYTECODE: str(target), LIST: str(target / INVENTORY)}
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "PYTEST_ADDOPTS", "PYTEST_PLUGINS"):      # the inventory has all tests
         environment.pop(name, None)
     words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "vm.inventory", "--collect-only", "-o", "pythonpath=."]
-    subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    done = subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, errors="replace")
+    if done.returncode not in ENDED:
+        how = f"killed by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"status {done.returncode}"
+        last = (done.stdout.strip().splitlines() or ["no output"])[-1]
+        raise CacheError(f"pytest, which compiles the tests for the machines, failed ({how}): {last}")
     for compiled in target.rglob("*.pyc"):
         if not Path("/", compiled.relative_to(target)).is_relative_to(PROJECT) or ".venv" in compiled.parts:
             compiled.unlink()

@@ -14,6 +14,7 @@ function showEnvironment(section) {
     kernel: (kernel) => kernel.label,
     release: (kernel) => kernel.release,
     package: (kernel) => [kernel.package, kernel.version].filter(Boolean).join(" "),
+    "verified by": (kernel) => kernel.verified || "not verified",
     clock: (kernel) => kernel.clock,
     seed: (kernel) => kernel.seed,
     accelerator: (kernel) => kernel.accel,

@@ -10,7 +10,7 @@ import pytest
 from cli.merge import merge
 from hosts.session import HostRun
 from hosts.ssh import Host
-from kernels.cache import default_root
+from kernels.cache import Cache, default_root
 from kernels.grammar import parse
 from report.labels import LONGEST, LabelError, Named, check_label, labels_of, same_kernels, split_label
 from report.reading import ResultsError, read
@@ -125,9 +125,11 @@ def test_links_to_one_image_are_one_kernel(tmp_path, monkeypatch):
     write_image(tmp_path / "C/bzImage", RELEASE, seed=1)
     (tmp_path / "newest").symlink_to("A")
     monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
-    options = Namespace(clock="virtual", offline=True, mirror=None)
+    options = Namespace(clock="virtual", offline=True, mirror=None, allow_unverified=False)
 
-    runs = find_kernels([f"{tmp_path}/{name}/bzImage" for name in ("A", "B", "C", "newest")], options, boots_here=False)
+    with Cache() as cache:
+        runs = find_kernels([f"{tmp_path}/{name}/bzImage" for name in ("A", "B", "C", "newest")], options, cache, boots_here=False)
+        assert len(cache.prune()[1]) == 2, "what waits for a slot stays"
     name_columns(runs, [])
 
     assert [run.label for run in runs] == ["A/bzImage", "B/bzImage", "C/bzImage", "newest/bzImage"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import CacheError
 from kernels.cache import Cache
 from vm import payload
 
@@ -120,3 +121,13 @@ def test_all_sources_of_tests_have_bytecode(project, tmp_path):
     inside = {name.removeprefix(f"{project.relative_to('/')}/") for name in sent}
     compiled = {name.replace("__pycache__/", "").partition(".cpython-")[0] + ".py" for name in inside if name.endswith(".pyc")}
     assert compiled == {name for name in FILES if name.endswith(".py")} - {"tests/b/test_broken.py", "tests/harness/test_own.py"}
+
+
+@pytest.mark.parametrize("end, said", [("os.kill(os.getpid(), signal.SIGKILL)", "killed by SIGKILL"), ("os._exit(3)", "status 3")])
+def test_what_a_killed_pytest_has_left_is_not_kept(project, tmp_path, end, said):
+    write(project, {"tests/b/test_three.py": f"import os, signal\n{end}\n"})
+    with pytest.raises(CacheError, match=rf"^pytest, which compiles the tests for the machines, failed \({said}\): "):
+        made(tmp_path / "cache")
+
+    write(project, {"tests/b/test_three.py": FILES["tests/b/test_three.py"]})
+    assert made(tmp_path / "cache") == made(tmp_path / "fresh")

@@ -13,6 +13,7 @@ from cli.merge import merge
 from report.files import write_files
 from report.reading import SCHEMA_FILE, ResultsError, read
 from report.results import KernelResult, TestResult
+from report.table import kernel_lines
 from report.verdict import compare_all
 
 PROJECT = Path(__file__).parents[2]
@@ -83,7 +84,7 @@ def test_kcidb_refers_only_to_what_it_holds(written):
 
     assert document["version"] == {"major": 5, "minor": 3}
     builds, tests = ({entry["id"] for entry in document[kind]} for kind in ("builds", "tests"))
-    assert len(builds) == 2 and len(tests) == 8
+    assert len(builds) == 2 and len(tests) == 10
     assert {test["build_id"] for test in document["tests"]} == builds
     assert {build["checkout_id"] for build in document["builds"]} == {each["id"] for each in document["checkouts"]}
     [incident] = document["incidents"]
@@ -111,7 +112,10 @@ def test_what_did_not_run_is_in_every_file(early):
     assert all(line.isprintable() for line in lines)
     assert [line for line in lines if not line.startswith("  ")][2:] == ["not ok 1 6.1", "not ok 2 6.12", "not ok 3 6.18"]
 
-    tests = json.loads((early / "kcidb.json").read_text())["tests"]
+    document = json.loads((early / "kcidb.json").read_text())
+    tests = document["tests"]
+    assert [build.get("status") for build in document["builds"]] == ["PASS", "PASS", None]
+    assert [test["status"] for test in tests if test["path"] == "boot"] == ["PASS", "PASS", "ERROR"]
     assert [(test["comment"], test["status"]) for test in tests if test["status"] == "ERROR"] == [
         ("t.py::test_b[ipv4-x]", "ERROR"), (HOSTILE, "ERROR"), ("boot", "ERROR")]
 
@@ -179,3 +183,26 @@ def test_tests_of_one_kernel_from_several_jobs_come_together(tmp_path, old):
 def test_a_test_in_two_files_is_refused(written):
     with pytest.raises(ResultsError, match=r"6\.1 has t\.py::test_a in another file as well"):
         merge([written / "results.json", written / "results.json"])
+
+
+def test_a_label_is_no_markup_in_the_summary(tmp_path):
+    """It heads a table where nothing is compared."""
+    label = "</h2> <script> [a](b) `c` &lt; #"
+    write_files(tmp_path, RUN, [KernelResult(label, label, tests=[TestResult("t.py::test_a", "failed", message="x")])], [])
+
+    [heading] = [line for line in (tmp_path / "summary.md").read_text().splitlines() if "h2" in line and line.startswith("## ")]
+    assert heading == r"## \</h2\> \<script\> \[a\](b) \`c\` \&lt; \#"
+
+
+def test_every_file_says_how_each_kernel_was_verified(tmp_path):
+    kernels = [KernelResult("6.1", "6.1", verified="key ABC"), KernelResult("mine", "mine")]
+    write_files(tmp_path, RUN, kernels, [])
+
+    assert [each.verified for each in read(tmp_path / "results.json")[1]] == ["key ABC", ""]
+    assert [each["misc"]["verified"] for each in json.loads((tmp_path / "kcidb.json").read_text())["builds"]] == ["key ABC", None]
+    for name, first, second in (("summary.md", "key ABC", "not verified"), ("results.ktap", "verified by key ABC", "not verified"),
+                                ("junit.xml", 'name="verified" value="key ABC"', 'name="verified" value=""'),
+                                ("index.html", '"verified":"key ABC"', '"verified":""')):
+        text = (tmp_path / name).read_text()
+        assert 0 <= text.find(first) < text.rfind(second), name
+    assert [line.rpartition("; ")[2] for line in kernel_lines(kernels)] == ["verified by key ABC)", "not verified)"]

@@ -211,6 +211,16 @@ def test_modules_of_an_image_are_found(tmp_path, cache, given):
     assert resolve(f"{image}{option}", cache).modules == modules
 
 
+def test_paths_may_have_commas(tmp_path, cache):
+    image, modules = write_image(tmp_path / "a,b/bz,Image", RELEASE), write_modules(tmp_path / "c,d", RELEASE)
+    (modules / "modules.dep").write_text("")
+
+    assert resolve(f"{image},modules={tmp_path}/c,d", cache).modules == modules
+    assert resolve(str(image), cache).modules is None
+    with pytest.raises(SpecError, match="unknown option 'module=x'"):
+        parse(f"{tmp_path}/a,module=x")
+
+
 def test_modules_of_another_release_are_refused(tmp_path, cache):
     image, modules = write_image(tmp_path / "bzImage", RELEASE), write_modules(tmp_path / "other", "6.12.1-other")
     (modules / "modules.dep").write_text("")
@@ -307,5 +317,5 @@ def test_rpm_without_a_tool_names_the_package_to_install(tmp_path, cache, monkey
     (tmp_path / "kernel.rpm").write_bytes(b"\xed\xab\xee\xdb")
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(FetchError, match=r"rpm2cpio is not installed \(Debian package: rpm2cpio\)"):
+    with pytest.raises(FetchError, match=r"bsdtar is not installed \(Debian package: libarchive-tools\)"):
         resolve(str(tmp_path / "kernel.rpm"), cache)
