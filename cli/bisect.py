@@ -89,7 +89,8 @@ class Search:
 
     def kernel(self, spec: str, held: Cache) -> Kernel:
         option = self.options
-        return resolve(spec, held, offline=option.offline, progress=self.progress, mirror=option.mirror)
+        return resolve(spec, held, offline=option.offline, progress=self.progress, mirror=option.mirror,
+                       allow_unverified=option.allow_unverified)
 
     def ask(self, old: TestResult, new: TestResult) -> Question:
         return ask(self.options.measurement, self.options.change, old, new)

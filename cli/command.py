@@ -44,18 +44,19 @@ def run(options: argparse.Namespace) -> int:
         check(options)
         owner = account(options.user)
         environment = dict(read_variable(word) for word in options.env)
-        kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options)
-        name_columns(kernels, options.labels)
-        with CommandSession(options, kernels, owner, environment) as session:
-            began = time.time()
-            tasks = prepare(options, owner, here, session.directory)
-            runs = session.run(tasks)
-            results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
-                       for kernel in kernels]
-            if options.out:
-                for each in runs:
-                    label, name = each.kernel.label, each.task.name.replace("/", "_")
-                    unpack_kept(each, options.out.joinpath(*[label] * (len(kernels) > 1), *[name] * (len(tasks) > 1)))
+        with Cache() as cache:              # kernels are in use, and not pruned, until the end
+            kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options, cache)
+            name_columns(kernels, options.labels)
+            with CommandSession(options, kernels, owner, environment) as session:
+                began = time.time()
+                tasks = prepare(options, owner, here, session.directory)
+                runs = session.run(tasks)
+                results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
+                           for kernel in kernels]
+                if options.out:
+                    for each in runs:
+                        label, name = each.kernel.label, each.task.name.replace("/", "_")
+                        unpack_kept(each, options.out.joinpath(*[label] * (len(kernels) > 1), *[name] * (len(tasks) > 1)))
         return report(options, results, began, exit_status(results) if options.kselftest else status_of_runs(runs))
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
         return refuse(error)

@@ -31,7 +31,8 @@ _SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.
 def run(options: argparse.Namespace) -> int:
     try:
         with Cache() as cache:
-            kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror) for spec in (options.old, options.new)]
+            kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
+                       for spec in (options.old, options.new)]
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except SpecError as error:
         return refuse(str(error).partition("\n")[0])

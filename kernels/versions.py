@@ -6,8 +6,8 @@ from pathlib import Path
 
 from common.errors import FetchError, SpecError
 from kernels.debian import Archive
-from kernels.extract import deb_fields
 from kernels.packages import debian_version_key
+from kernels.unpack import deb_fields
 
 # The package with the image: Debian, Ubuntu; Fedora, SUSE, Oracle.
 _WITH_IMAGE = re.compile(r"linux-(image|binary)-(unsigned-)?\d.*|kernel(-(?!modules)\w+)?-core|kernel|kernel-(default|vanilla|uek)")
