@@ -257,6 +257,8 @@ def explore(commands: Commands) -> None:
     command.add_argument("--minutes", metavar="N", type=positive, default=30,
                          help="begin no batch after this time (default: %(default)s); the same command continues")
     command.add_argument("--scenarios", metavar="N", type=positive, help="stop after so many scenarios in all")
+    command.add_argument("--scenario", metavar="FILE", type=Path,
+                         help="run this one alone: a scenario as JSON, or a kind-ID.json of an exploration")
     command.add_argument("--seed", metavar="N", type=positive, default=1, help="other scenarios (default: %(default)s)")
     command.add_argument("--batch", metavar="N", type=positive, default=100, help="scenarios in one machine (default: %(default)s)")
     command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")

@@ -12,13 +12,16 @@ from common.project import PROJECT
 from common.status import Exit
 from explore.bench import ScenarioBench
 from explore.findings import Findings
+from explore.language import ScenarioError, read
 from explore.observation import INFO
 from explore.study import Exploration, Side
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.spec import resolve
 from netns.scenario.run import TCP_INFO
+from report.changes import Kind
 from report.expected import ExpectedError
+from report.kinds import words
 from report.results import KernelResult
 from rerun.conversation import Gone
 from vm.image import ImageError
@@ -30,10 +33,13 @@ _SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.
 
 def run(options: argparse.Namespace) -> int:
     try:
+        scenario = read(options.scenario) if options.scenario else None
         with Cache() as cache:
             kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
                        for spec in (options.old, options.new)]
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
+    except ScenarioError as error:
+        return refuse(error)
     except SpecError as error:
         return refuse(str(error).partition("\n")[0])
     except (FetchError, CacheError) as error:
@@ -48,6 +54,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             if trouble := _boot(sides, options.slots):
                 return refuse(trouble, Exit.NOT_BOOTED)
+            if scenario:
+                return _tell_one(*exploration.judge_one(scenario))
             exploration.run(options.minutes, options.scenarios)
         except ExpectedError as error:
             return refuse(error)
@@ -102,6 +110,16 @@ def _boot(sides: Sequence[Side], slots: int) -> str:
     for side in sides:
         side.result.counters = [*side.bench.counters, *(f"{INFO}{name}" for name in TCP_INFO)]
     return trouble
+
+
+def _tell_one(kinds: Sequence[Kind], lines: Sequence[str]) -> Exit:
+    print("\n".join(lines))
+    behaviour = [kind for kind in kinds if not kind.vocabulary]
+    for kind in behaviour:
+        print(f"{'explained' if kind.expected else 'unexplained':11} {words(kind.key)}" + (f": {kind.expected}" if kind.expected else ""))
+    if not behaviour:
+        print("no difference")
+    return Exit.REGRESSION if any(not kind.expected for kind in behaviour) else Exit.OK
 
 
 def _tell(findings: Findings) -> None:

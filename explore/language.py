@@ -191,9 +191,10 @@ def seconds(scenario: Scenario) -> float:
 
 
 def read(path: Path) -> Scenario:
-    """A scenario from a file.  Raises ScenarioError."""
+    """The scenario in a file, which is one or a finding (explore.findings).  Raises ScenarioError."""
     try:
-        return check(json.loads(path.read_bytes()))
+        found = json.loads(path.read_bytes())
+        return check(found["scenario"] if isinstance(found, dict) and "scenario" in found else found)
     except OSError as error:
         raise ScenarioError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

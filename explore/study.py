@@ -52,6 +52,12 @@ class Exploration:
                 if not (finding.explained or finding.vocabulary or finding.shrunk) and time.monotonic() < until:
                     self._shrink(finding)
 
+    def judge_one(self, scenario: Scenario) -> tuple[list[Kind], list[str]]:
+        """The kinds of difference that this scenario shows under every seed, and its story. Raises Gone, VMError."""
+        [pair] = self.confirmed(["given"], [scenario])
+        kinds = self.kinds([pair]) if pair else []
+        return kinds, self._story(scenario, pair or Pair("given", Seen(), Seen()))
+
     def _judge(self, number: int, names: Sequence[str]) -> None:
         began, computed = time.monotonic(), self._computed()
         scenarios = [generated(name) for name in names]

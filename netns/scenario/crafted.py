@@ -26,7 +26,7 @@ ERRORS = {
 }
 
 
-class SeenFlow(NamedTuple):
+class SentFlow(NamedTuple):
     """What a socket has sent: its last packet, and for TCP the next sequence number of either side as the socket sees it."""
 
     last: Frame
@@ -36,7 +36,7 @@ class SeenFlow(NamedTuple):
     expected: int                           # of its peer
 
 
-def flow(host: Host, sock: socket.socket) -> SeenFlow | None:
+def flow(host: Host, sock: socket.socket) -> SentFlow | None:
     """The flow of a socket's own packets in the host's ring; None if it has sent none."""
     protocol = {socket.SOCK_STREAM: "tcp", socket.SOCK_DGRAM: "udp"}.get(sock.type)
     try:
@@ -56,17 +56,17 @@ def flow(host: Host, sock: socket.socket) -> SeenFlow | None:
             after = segment.seq + segment.payload + ("S" in segment.flags) + ("F" in segment.flags)
             remote = (packet.destination, int.from_bytes(segment.destination[-2:], "big"))
             expected = segment.ack if "A" in segment.flags else found.expected if found and found.remote == remote else _FIRST_SEQ
-            found = SeenFlow(frame, (packet.source, port), remote, after, expected)
+            found = SentFlow(frame, (packet.source, port), remote, after, expected)
         elif protocol == "udp" and packet.protocol in ("udp", "icmp", "icmpv6") and packet.fragment is None:
             at = _ETHERNET + (20 if frame.data[_ETHERNET] >> 4 == 4 else 40)
             # A ping socket's port is the identifier of its echo requests.
             own, = struct.unpack_from("!H", frame.data, at if packet.protocol == "udp" else at + 4)
             if own == port:
-                found = SeenFlow(frame, (packet.source, port), (packet.destination, 0), 0, 0)
+                found = SentFlow(frame, (packet.source, port), (packet.destination, 0), 0, 0)
     return found
 
 
-def send_segment(sender: Host, seen: SeenFlow, flags: str, seq: int = 0, ack: int = 0, window: int = 1000, size: int = 0,
+def send_segment(sender: Host, seen: SentFlow, flags: str, seq: int = 0, ack: int = 0, window: int = 1000, size: int = 0,
                  bad_checksum: bool = False, ttl: int = 64) -> None:
     """Send a segment to the socket of the flow. `seq` and `ack` are bytes from what it expects next and has sent last. Raises OSError."""
     source, destination = seen.remote, seen.local
@@ -79,7 +79,7 @@ def send_segment(sender: Host, seen: SeenFlow, flags: str, seq: int = 0, ack: in
     _send_packet(sender, source[0], destination[0], socket.IPPROTO_TCP, segment, ttl)
 
 
-def send_icmp(sender: Host, seen: SeenFlow, error: str, mtu: int = 0, seq: int = 0) -> None:
+def send_icmp(sender: Host, seen: SentFlow, error: str, mtu: int = 0, seq: int = 0) -> None:
     """Send an ICMP error about the socket's last packet from the sender's own address; `mtu` is its parameter, and `seq` is added to the
     sequence number that it quotes. Raises OSError."""
     quoted = bytearray(seen.last.data[_ETHERNET:_ETHERNET + _QUOTED])

@@ -40,7 +40,7 @@ _WATCHED = 0x1 | 0x2 | 0x4 | 0x2000
 _MOST_ERRORS = 4
 
 
-class Readiness(NamedTuple):
+class EpollEvent(NamedTuple):
     """What epoll(7) reported of a socket, in seconds since the first step."""
 
     socket: str
@@ -55,7 +55,7 @@ class Stage:
         self.network, self.family = network, family
         self.sockets: dict[str, tuple[Host, socket.socket]] = {}
         self.kinds: dict[str, str] = {}
-        self.events: list[Readiness] = []
+        self.events: list[EpollEvent] = []
         self._chains = 0
         self._epoll = select.epoll()
         self._names: dict[int, str] = {}
@@ -84,7 +84,7 @@ class Stage:
         while True:
             left = until - time.monotonic()
             for descriptor, bits in self._epoll.poll(max(left, 0)):
-                self.events.append(Readiness(self._names[descriptor], _named(bits), self.now()))
+                self.events.append(EpollEvent(self._names[descriptor], _named(bits), self.now()))
             if left <= 0:
                 return
 

@@ -305,6 +305,26 @@ def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
     assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
 
 
+@pytest.mark.parametrize("content", [CONNECT, {"key": "k", "kind": "x", "scenario": CONNECT}])
+@pytest.mark.parametrize("new, status, said", [
+    (plain, Exit.OK, "no difference"),
+    (lambda step, seed: "EINVAL" if step["do"] == "connect" else "done", Exit.REGRESSION,
+     "unexplained explore, connect tcp: done -> EINVAL"),
+])
+def test_one_scenario_is_judged_alone(command, tmp_path, capsys, content, new, status, said):
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    assert command("--scenario", str(tmp_path / "one.json"), results={"old": plain, "new": new}) == status
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "ipv4: client -- server" and out.splitlines()[-1] == said
+    assert not (tmp_path / LEDGER).exists()
+
+
+def test_scenario_that_is_none_is_refused(command, tmp_path, capsys):
+    (tmp_path / "one.json").write_text("{}")
+    assert command("--scenario", str(tmp_path / "one.json")) == Exit.USAGE
+    assert capsys.readouterr().err == f"kdrift: {tmp_path}/one.json: 'version' is a required property\n"
+
+
 def test_directory_that_cannot_be_made_is_refused(command, tmp_path, capsys):
     (tmp_path / "file").touch()
     assert command("--report", str(tmp_path / "file" / "below")) == Exit.USAGE
