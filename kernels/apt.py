@@ -76,7 +76,7 @@ class Apt:
         """
         for area in self.root.glob("whole-*"):
             if area != self._whole:
-                shutil.rmtree(area)
+                shutil.rmtree(area, ignore_errors=True)
         failed = self._update({suite: "Installer" if suite in LARGE else "Packages" for suite in self.sources},
                               self._lists, advance)
         if len(failed) == len(self.sources):

@@ -205,7 +205,11 @@ class Cache:
         return {name: tree_size(self.root / name) for name in (*AREAS, "apt", "tmp")}
 
     def prune(self) -> tuple[int, list[str]]:
-        """Remove everything that no process uses; returns the bytes freed and the names of what is in use."""
+        """Remove everything that no process uses; returns the bytes freed and the names of what is in use.  Raises CacheError."""
+        with _readable_errors(self.root):
+            return self._prune()
+
+    def _prune(self) -> tuple[int, list[str]]:
         freed, busy = 0, []
         for entry in self.entries():
             try:
@@ -292,6 +296,8 @@ def _readable_errors(root: Path) -> Iterator[None]:
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "
                              "set KDRIFT_CACHE to another directory") from error
+        if error.filename and ours and not isinstance(error, BlockingIOError):
+            raise CacheError(f"cannot use the cache in {root}: {os.fsdecode(error.filename)}: {error.strerror}") from error
         raise
 
 

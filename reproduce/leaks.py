@@ -54,12 +54,23 @@ def of_this_machine() -> Private:
 
     A name that the suite itself uses (root, client, vm) identifies nobody and is left out.
     """
-    names = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), getpass.getuser(),
+    places = {str(PROJECT), os.path.realpath(PROJECT)} | {home for home in (os.path.expanduser("~"),) if home not in ("/", "/root")}
+    return Private(frozenset(own_names() | _addresses()), frozenset(places))
+
+
+def own_names() -> set[str]:
+    """The names of this machine and its user, without those that the suite itself uses."""
+    names = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn(), _user(),
              os.environ.get("SUDO_USER", ""), os.environ.get("LOGNAME", "")}
     common = _words_of_the_suite()
-    words = {name for name in names if len(name) >= _SHORTEST and name.lower() not in common}
-    places = {str(PROJECT), os.path.realpath(PROJECT)} | {home for home in (os.path.expanduser("~"),) if home not in ("/", "/root")}
-    return Private(frozenset(words | _addresses()), frozenset(places))
+    return {name for name in names if len(name) >= _SHORTEST and name.lower() not in common}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):             # a number without a name
+        return ""
 
 
 def _words_of_the_suite() -> set[str]:

@@ -1,4 +1,5 @@
 """Paths and tools as hosts may have them: what separates words elsewhere is part of a path here, and a failed tool is one line."""
+import errno
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ import sys
 import pytest
 from execnet.gateway_io import shell_split_path
 
+from cli.__main__ import main
 from common.errors import FetchError
 from common.project import PROJECT
 from kernels.sources import archives
@@ -27,6 +29,19 @@ def test_a_configuration_that_apt_cannot_read_is_one_line(tmp_path, monkeypatch)
 
     with pytest.raises(FetchError, match="^apt's configuration cannot be read: .+$"):
         archives()
+
+
+def test_what_cannot_be_removed_from_the_cache_is_one_line(tmp_path, monkeypatch, capsys):
+    """Such as a mount point."""
+    monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path))
+    (tmp_path / "apt/lists").mkdir(parents=True)
+
+    def busy(path):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+
+    monkeypatch.setattr("kernels.cache.shutil.rmtree", busy)
+    assert main(["kernels", "--prune"]) == 3
+    assert capsys.readouterr().err == f"kdrift: cannot use the cache in {tmp_path}: {tmp_path}/apt/lists: Device or resource busy\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gets as far as the tools")

@@ -11,6 +11,7 @@ import pytest
 
 from cli.merge import merge
 from report.files import write_files
+from report.private import Hidden
 from report.reading import SCHEMA_FILE, ResultsError, read
 from report.results import KernelResult, TestResult
 from report.table import kernel_lines
@@ -206,3 +207,35 @@ def test_every_file_says_how_each_kernel_was_verified(tmp_path):
         text = (tmp_path / name).read_text()
         assert 0 <= text.find(first) < text.rfind(second), name
     assert [line.rpartition("; ")[2] for line in kernel_lines(kernels)] == ["verified by key ABC)", "not verified)"]
+
+
+def test_what_is_shared_says_nothing_of_the_machine(tmp_path):
+    """What stands in messages, arguments and specifications; a comparison has the same."""
+    old, new = (kernel(label, TestResult("tests/tcp/test_a.py::test_a", outcome,
+                                         message="/home/jane/kdrift/.venv/lib/x.py: no /proc/net/snmp on secretbox"),
+                       error="/home/jane/linux/bzImage is truncated") for label, outcome in (("6.1", "passed"), ("6.12", "failed")))
+    old.spec = "/home/jane/linux/bzImage,modules=/home/jane/mods"
+    run = {**RUN, "arguments": ["--kernel=/srv/jane's/bzImage,modules=/srv/m/lib=new", "--report", "/tmp/x/out", "--ssh=jane@lab1:22",
+                                "tests/tcp/test_a.py"]}
+    hidden = Hidden({"/home/jane/kdrift": "kdrift", "/home/jane": "~"}, {"jane", "secretbox"})
+
+    write_files(tmp_path, hidden.run(run), *hidden.copied(([old, new], compare_all([old, new]))))
+
+    for file in tmp_path.iterdir():
+        assert not [word for word in ("/home", "/srv", "/tmp", "jane", "secretbox") if word in file.read_text()], file.name
+    found, kernels = read(tmp_path / "results.json")
+    assert found["arguments"] == ["--kernel=bzImage,modules=lib=new", "--report", "out", "--ssh=lab1:22", "tests/tcp/test_a.py"]
+    assert kernels[0].spec == "bzImage,modules=mods"
+    assert kernels[1].tests[0].message == "kdrift/.venv/lib/x.py: no /proc/net/snmp on HIDDEN"
+    assert old.tests[0].message.startswith("/home/jane"), "what is printed stays as it is"
+
+
+@pytest.mark.parametrize("more, kept", [([], False), (["--with-paths"], True)], ids=["", "--with-paths"])
+def test_a_report_holds_no_path_unless_asked(tmp_path, more, kept):
+    words = ["./kdrift", "pytest", "-q", "tests/tcp/test_advmss.py", "--report", str(tmp_path / "out"), *more]
+    subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+
+    texts = "".join(file.read_text() for file in (tmp_path / "out").iterdir())
+    assert (str(tmp_path) in texts) is kept
+    assert kept or str(PROJECT) not in texts
+    assert '"arguments"' in texts
