@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
+from netns.attempt import errno_of
 from netns.netlink.audit import AUDIT_ADD_RULE, AUDIT_DEL_RULE, AuditSocket, Record
 from netns.syscall import Argument, Caller
 
@@ -62,7 +63,8 @@ class Rule:
             operators.append(OPERATORS[operator])
         unused = [0] * (64 - len(numbers))
         words = *self._mask(), *numbers, *unused, *values, *unused, *operators, *unused
-        return struct.pack("=259I", LISTS[self.filter_list], ACTIONS[self.action], len(numbers), *words) + struct.pack("=I", len(texts)) + texts
+        start = LISTS[self.filter_list], ACTIONS[self.action], len(numbers)
+        return struct.pack("=260I", *start, *words, len(texts)) + texts
 
     def _mask(self) -> list[int]:
         bits = [*self.syscalls, *(_LAST_BIT - number for number in self.classes)]
@@ -86,11 +88,10 @@ def delete(control: AuditSocket, rule: Rule) -> None:
 
 @dataclass(frozen=True)
 class Trial:
-    """A system call that is made while this rule is the last of its list."""
+    """System calls, each a number and its arguments, that are made while these rules are the last of their list."""
 
-    rule: Rule
-    number: int
-    arguments: tuple[Argument, ...]
+    rules: tuple[Rule, ...]
+    calls: tuple[tuple[int, tuple[Argument, ...]], ...]
     compat: bool = False
 
 
@@ -106,17 +107,22 @@ class Trier(AuditSocket):
         self._caller.require_compat()
 
     def make(self, trials: Sequence[Trial]) -> list[str]:
-        """The name of the errno of each call, "" if it has succeeded. Raises OSError of the rules, MissingFeature for ENOSYS."""
+        """Make each trial and delete its rules: the name of the errno that the first deletion failed with, "" if none has.
+
+        Raises OSError if a rule cannot be added, MissingFeature for a system call that the kernel lacks."""
         return [self._make(trial) for trial in trials]
 
     def _make(self, trial: Trial) -> str:
-        prepared = self._caller.prepare(trial.arguments, trial.compat)
-        add(self, trial.rule)
+        prepared = [(number, self._caller.prepare(arguments, trial.compat)) for number, arguments in trial.calls]
+        for rule in trial.rules:
+            add(self, rule)
         try:
-            return self._caller.call(trial.number, prepared, trial.compat)
+            for number, arguments in prepared:
+                self._caller.call(number, arguments, trial.compat)
         finally:
-            delete(self, trial.rule)
+            failed = [errno_of(delete, self, rule) for rule in trial.rules]
             self._caller.release()
+        return next((name for name in failed if isinstance(name, str)), "")
 
 
 @dataclass(frozen=True)

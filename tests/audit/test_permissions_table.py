@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 
 import pytest
 
@@ -236,7 +235,7 @@ def test_permission_of_a_watch_takes_the_system_calls_of_its_kind(audit, base, r
     trials = {}
     for index, column in enumerate(PERMISSIONS.columns(row)):
         place = made(base, index, call.before)
-        trials[column] = Trial(rule(column, place, trier.pid, compat), number, call.arguments(place), compat)
+        trials[column] = Trial((rule(column, place, trier.pid, compat),), ((number, call.arguments(place)),), compat)
 
     with audit.only_calls():
         trier.call("make", list(trials.values()))
