@@ -1,9 +1,9 @@
 """What a rule about files records of each operation on them.
 
 Source: auditctl(8), -w, -a and -F: the fields of a rule are joined by "and", and the first rule that matches decides. A path means the
-Source: auditctl(8), -w, -a and -F: the fields of a rule are joined by "and", and the first rule that matches decides. A path means the file
-system object that has this name when the call is made, by whatever name the call finds it: one that replaces the watched file is watched, and
-one that was moved away is not. A directory is watched with all below it.
+file system object that has this name when the call is made, by whatever name the call finds it: one that replaces the watched file is
+watched, and one that was moved away is not. A directory is watched with all below it.
+"""
 
 import errno
 import os
