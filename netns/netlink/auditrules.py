@@ -39,7 +39,7 @@ Condition = tuple[str, str, Value]
 
 
 @dataclass(frozen=True)
-class Rule:
+class AuditRule:
     """Fields that must all match, each a name of FIELDS, an operator and a number or text; `perm` takes letters, such as "rw".
     `syscalls` are numbers, `classes` numbers of AUDIT_CLASS_*; with neither it is for all system calls."""
 
@@ -76,12 +76,12 @@ class Rule:
         return mask
 
 
-def add(control: AuditSocket, rule: Rule) -> None:
+def add(control: AuditSocket, rule: AuditRule) -> None:
     """Add a rule behind the others of its list. Raises OSError: EINVAL, EEXIST."""
     control.request(AUDIT_ADD_RULE, rule.pack())
 
 
-def delete(control: AuditSocket, rule: Rule) -> None:
+def delete(control: AuditSocket, rule: AuditRule) -> None:
     """Delete the rule with the same fields. Raises OSError: ENOENT."""
     control.request(AUDIT_DEL_RULE, rule.pack())
 
@@ -90,7 +90,7 @@ def delete(control: AuditSocket, rule: Rule) -> None:
 class Trial:
     """System calls, each a number and its arguments, that are made while these rules are the last of their list."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[AuditRule, ...]
     calls: tuple[tuple[int, tuple[Argument, ...]], ...]
     compat: bool = False
 
@@ -126,7 +126,7 @@ class Trier(AuditSocket):
 
 
 @dataclass(frozen=True)
-class Event:
+class AuditEvent:
     """The records of one event: the fields of its SYSCALL record, and of each PATH and OBJ_PID record."""
 
     syscall: dict[str, str] = field(default_factory=dict)
@@ -134,11 +134,11 @@ class Event:
     targets: list[dict[str, str]] = field(default_factory=list)
 
 
-def events(records: Iterable[Record]) -> list[Event]:
+def events(records: Iterable[Record]) -> list[AuditEvent]:
     """The events that have a SYSCALL record, in order."""
-    found: dict[int, Event] = {}
+    found: dict[int, AuditEvent] = {}
     for record in records:
-        event = found.setdefault(record.serial, Event())
+        event = found.setdefault(record.serial, AuditEvent())
         if record.kind == AUDIT_SYSCALL:
             event.syscall.update(fields(record.text))
         elif record.kind == AUDIT_PATH:

@@ -11,7 +11,7 @@ import pytest
 
 from fixtures.table import Table
 from netns.named import NamedList
-from netns.netlink.auditrules import Rule, add, delete, fields
+from netns.netlink.auditrules import AuditRule, add, delete, fields
 
 CAPSET, RECORD = 126, 1322
 VERSION_3 = 0x20080522
@@ -33,7 +33,7 @@ CAPSETS = Table("audit.capset", "capabilities", "field", "include/uapi/linux/aud
                 {case: {field: f"the {name} ones" for name, field in SETS.items()} for case in CASES})
 
 
-class Capable:
+class CapsetProcess:
     """A process that sets its capabilities by capset(2)."""
 
     def __init__(self):
@@ -70,8 +70,8 @@ class Capable:
 def test_capset_record_shows_each_set_of_capabilities(audit, row, table):
     """The last call sets all at once. Kernels without "audit: fix incorrect inheritable capability in CAPSET records" show the effective
     ones for the inheritable ones."""
-    daemon, process = audit.daemon(1 << 20), audit.actor(Capable)
-    rule = Rule((("pid", "=", process.pid),), syscalls=(CAPSET,))
+    daemon, process = audit.daemon(1 << 20), audit.actor(CapsetProcess)
+    rule = AuditRule((("pid", "=", process.pid),), syscalls=(CAPSET,))
     add(audit.control, rule)
     try:
         wanted = process.call("set", *CASES[row])

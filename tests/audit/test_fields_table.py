@@ -15,7 +15,7 @@ import pytest
 from fixtures.table import Measured, Table
 from netns import libc
 from netns.attempt import errno_of
-from netns.netlink.auditrules import ARCH_64, OPERATORS, Rule, add, delete, events
+from netns.netlink.auditrules import ARCH_64, OPERATORS, AuditRule, add, delete, events
 
 # A system call that takes more arguments than it looks at, and returns 20 - nice: getpriority(PRIO_USER, 0).
 GETPRIORITY, RETURNED, ARGUMENTS = 140, 20, (2, 0, 0x5A, 0xA5)
@@ -137,7 +137,7 @@ def test_field_of_a_rule_matches_as_its_operator_says(audit, row, table):
         for index, value in enumerate(choices):
             # A key is a field of its own already.
             key = [] if row == "key" else [("key", "=", f"{columns.index(sign)}-{index}")]
-            rules[sign, index] = Rule(((row, sign, value), *([] if row == "pid" else [pid]), *key), syscalls=(GETPRIORITY,))
+            rules[sign, index] = AuditRule(((row, sign, value), *([] if row == "pid" else [pid]), *key), syscalls=(GETPRIORITY,))
     with audit.only_calls():
         seen, keys = recorded(audit.control, daemon, subject, list(rules.values()))
     answers = dict(zip(rules, seen))

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.table import Table
-from netns.netlink.auditrules import ARCH_32, ARCH_64, Rule, Trial, Trier, events
+from netns.netlink.auditrules import ARCH_32, ARCH_64, AuditRule, Trial, Trier, events
 from netns.syscall import Argument, Array, Opened
 
 CWD, FIFO = -100, 0o010600
@@ -49,7 +49,7 @@ Made = tuple[int, tuple[Argument, ...]]
 
 
 @dataclass(frozen=True)
-class Operation:
+class Deed:
     """Calls with their numbers, the last of which is the cell's. `about` says what it is about: the "file", something in the "dir", or
     "" for neither; `kinds` are those of -F perm, `error` is its errno, 0 for none."""
 
@@ -59,13 +59,13 @@ class Operation:
     error: int = 0
 
 
-def opening(about: str, name: str, flags: int, error: int = 0) -> Operation:
+def opening(about: str, name: str, flags: int, error: int = 0) -> Deed:
     kinds = {os.O_RDONLY: R, os.O_WRONLY: W, os.O_RDWR: R + W}[flags & os.O_ACCMODE]
-    return Operation(about, kinds, lambda files: [(OPENAT, (CWD, getattr(files, name), flags, 0o600))], error)
+    return Deed(about, kinds, lambda files: [(OPENAT, (CWD, getattr(files, name), flags, 0o600))], error)
 
 
-def calling(about: str, kinds: str, number: int, *names: str, rest: "tuple[Argument, ...]" = (), error: int = 0) -> Operation:
-    return Operation(about, kinds, lambda files: [(number, (*(getattr(files, name) for name in names), *rest))], error)
+def calling(about: str, kinds: str, number: int, *names: str, rest: "tuple[Argument, ...]" = (), error: int = 0) -> Deed:
+    return Deed(about, kinds, lambda files: [(number, (*(getattr(files, name) for name in names), *rest))], error)
 
 
 NEW = os.O_CREAT | os.O_WRONLY
@@ -75,9 +75,9 @@ OPERATIONS = {
     "open as a directory": opening("file", "name", os.O_DIRECTORY, errno.ENOTDIR),
     "create what exists": opening("file", "name", NEW | os.O_EXCL, errno.EEXIST),
     "open by its hard link": opening("file", "alias", os.O_RDONLY), "open by a symbolic link": opening("file", "pointer", os.O_RDONLY),
-    "open by a relative path": Operation("file", R, lambda files: [
+    "open by a relative path": Deed("file", R, lambda files: [
         (CHDIR, (os.fsencode(files.directory),)), (OPENAT, (CWD, b"below/../file", os.O_RDONLY, 0))]),
-    "open by the directory's descriptor": Operation("file", R, lambda files: [
+    "open by the directory's descriptor": Deed("file", R, lambda files: [
         (OPENAT, (Opened(str(files.directory)), b"file", os.O_RDONLY, 0))]),
     "open its sibling": opening("dir", "sibling", os.O_RDONLY), "open a file further below": opening("dir", "deep", os.O_RDONLY),
     "open a stranger": opening("", "stranger", os.O_RDONLY),
@@ -96,24 +96,24 @@ OPERATIONS = {
     "unlink its sibling": calling("dir", W, UNLINK, "sibling"), "unlink a stranger": calling("", W, UNLINK, "stranger"),
     "chmod": calling("file", A, CHMOD, "name", rest=(0o700,)), "chmod its hard link": calling("file", A, CHMOD, "alias", rest=(0o700,)),
     "chmod by a symbolic link": calling("file", A, CHMOD, "pointer", rest=(0o700,)),
-    "chmod by descriptor": Operation("file", A, lambda files: [(FCHMOD, (Opened(str(files.file)), 0o700))]),
+    "chmod by descriptor": Deed("file", A, lambda files: [(FCHMOD, (Opened(str(files.file)), 0o700))]),
     "chmod its sibling": calling("dir", A, CHMOD, "sibling", rest=(0o700,)),
     "chown": calling("file", A, CHOWN, "name", rest=(1, 1)), "chown a symbolic link": calling("", A, LCHOWN, "pointer", rest=(1, 1)),
     "truncate": calling("file", W, TRUNCATE, "name", rest=(0,)),
     "execute": calling("file", X, EXECVE, "name", rest=(Array((b"x",)), Array(())), error=errno.ENOEXEC),
     "execute its sibling": calling("dir", X, EXECVE, "sibling", rest=(Array((b"x",)), Array(())), error=errno.ENOEXEC),
     "make a directory": calling("dir", W, MKDIR, "free", rest=(0o700,)), "make a fifo": calling("dir", W, MKNOD, "free", rest=(FIFO, 0)),
-    "make a symbolic link": Operation("dir", W, lambda files: [(SYMLINK, (b"file", files.free))]),
-    "remove a directory": Operation("dir", W, lambda files: [(MKDIR, (files.free, 0o700)), (RMDIR, (files.free,))]),
-    "open what has replaced it": Operation("file", R, lambda files: [
+    "make a symbolic link": Deed("dir", W, lambda files: [(SYMLINK, (b"file", files.free))]),
+    "remove a directory": Deed("dir", W, lambda files: [(MKDIR, (files.free, 0o700)), (RMDIR, (files.free,))]),
+    "open what has replaced it": Deed("file", R, lambda files: [
         (RENAME, (files.stranger, files.name)), (OPENAT, (CWD, files.name, os.O_RDONLY, 0))]),
-    "create it anew": Operation("file", W, lambda files: [(UNLINK, (files.name,)), (CREAT, (files.name, 0o600))]),
-    "open what was created anew": Operation("file", R, lambda files: [
+    "create it anew": Deed("file", W, lambda files: [(UNLINK, (files.name,)), (CREAT, (files.name, 0o600))]),
+    "open what was created anew": Deed("file", R, lambda files: [
         (UNLINK, (files.name,)), (CREAT, (files.name, 0o600)), (OPENAT, (CWD, files.name, os.O_RDONLY, 0))]),
-    "chmod it after it was moved away": Operation("", A, lambda files: [(RENAME, (files.name, files.away)), (CHMOD, (files.away, 0o700))]),
-    "chmod it after it has come back": Operation("file", A, lambda files: [
+    "chmod it after it was moved away": Deed("", A, lambda files: [(RENAME, (files.name, files.away)), (CHMOD, (files.away, 0o700))]),
+    "chmod it after it has come back": Deed("file", A, lambda files: [
         (RENAME, (files.name, files.away)), (LINK, (files.away, files.name)), (CHMOD, (files.name, 0o700))]),
-    "unlink what has replaced it": Operation("file", W, lambda files: [(RENAME, (files.sibling, files.name)), (UNLINK, (files.name,))]),
+    "unlink what has replaced it": Deed("file", W, lambda files: [(RENAME, (files.sibling, files.name)), (UNLINK, (files.name,))]),
 }
 
 
@@ -123,7 +123,7 @@ class Watch:
     Before it there may be a rule with the action "never"."""
 
     where: str
-    takes: Callable[[Operation], bool] = lambda operation: True
+    takes: Callable[[Deed], bool] = lambda operation: True
     more: "Callable[[int, Files], list[tuple]]" = lambda pid, files: []
     syscalls: "tuple[int, ...]" = ()
     never: str = ""
@@ -195,8 +195,8 @@ def place(where, files):
 
 
 def trial(watch, operation, files, pid, key):
-    rules = [Rule((place(watch.never, files),), action="never")] if watch.never else []
-    rules.append(Rule((place(watch.where, files), *watch.more(pid, files), ("key", "=", key)), syscalls=watch.syscalls))
+    rules = [AuditRule((place(watch.never, files),), action="never")] if watch.never else []
+    rules.append(AuditRule((place(watch.where, files), *watch.more(pid, files), ("key", "=", key)), syscalls=watch.syscalls))
     return Trial(tuple(rules), tuple(operation.calls(files)))
 
 

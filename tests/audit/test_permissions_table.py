@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fixtures.table import Measured, Table
-from netns.netlink.auditrules import ARCH_32, ARCH_64, CLASSES, Rule, Trial, Trier, events
+from netns.netlink.auditrules import ARCH_32, ARCH_64, CLASSES, AuditRule, Trial, Trier, events
 from netns.syscall import Argument, Array, Opened, UnixSocket
 
 CWD = -100                                  # AT_FDCWD
@@ -208,18 +208,18 @@ def key_of(column: str) -> str:
     return column.replace(" ", "-")
 
 
-def rule(column: str, place: Place, pid: int, compat: bool) -> Rule:
+def rule(column: str, place: Place, pid: int, compat: bool) -> AuditRule:
     """What a column says, with the column as its key."""
     key = ("key", "=", key_of(column))
     if column.startswith("class"):
         arch = ("arch", "=", ARCH_32 if compat else ARCH_64)
-        return Rule((arch, ("pid", "=", pid), key), classes=(CLASSES[column.partition(" ")[2]] + compat,))
+        return AuditRule((arch, ("pid", "=", pid), key), classes=(CLASSES[column.partition(" ")[2]] + compat,))
     watch, _, kinds = column.partition(" ")
     path = os.fsdecode(place.file)
     where = (watch, "=", path if watch == "path" else str(Path(path).parent))
     negated, _, kind = kinds.rpartition("not ")
     perm = [("perm", "!=" if negated or kinds.startswith("not ") else "=", kind)] if kinds else []
-    return Rule((where, *perm, key))
+    return AuditRule((where, *perm, key))
 
 
 @pytest.mark.table(PERMISSIONS)

@@ -16,12 +16,12 @@ from netns.attempt import errno_of
 from netns.hosts.user import User
 from netns.libc import CLONE_NEWNET, CLONE_NEWPID
 from netns.netlink.audit import AUDIT_ADD_RULE, AUDIT_DEL_RULE, AUDIT_GET, AUDIT_MAKE_EQUIV, AUDIT_SET, AUDIT_TRIM, AuditSocket
-from netns.netlink.auditrules import Rule
+from netns.netlink.auditrules import AuditRule
 
 CONTROL, WRITE, READ = "CAP_AUDIT_CONTROL", "CAP_AUDIT_WRITE", "CAP_AUDIT_READ"
 USER_AVC = 1107
 # A rule that matches nothing: of the list "user", for a type that nobody sends.
-RULE = Rule((("msgtype", "=", 2998),), filter_list="user", action="never").pack()
+RULE = AuditRule((("msgtype", "=", 2998),), filter_list="user", action="never").pack()
 
 COMMANDS = {
     "GET": (AUDIT_GET, b""), "SET": (AUDIT_SET, AuditSocket.set_payload({"rate_limit": 0})), "LIST_RULES": (1013, b""),
@@ -40,7 +40,7 @@ OTHERS = {"LOGIN": 1006, "WATCH_INS": 1007, "WATCH_REM": 1008, "WATCH_LIST": 100
 
 
 @dataclass(frozen=True)
-class Sender:
+class MessageSender:
     """Who sends: a user, in new namespaces, by a socket that an earlier self of these rights opened. `may` are the rights that count."""
 
     user: User
@@ -54,25 +54,25 @@ class Sender:
 EVERYTHING, NOTHING = User(0, (), but=True), User(1000)
 ALL = (CONTROL, WRITE)
 SENDERS = {
-    "root": Sender(EVERYTHING, ALL, reader=True),
-    "root without CAP_AUDIT_CONTROL": Sender(User(0, (CONTROL,), but=True), (WRITE,), reader=True),
-    "root without CAP_AUDIT_WRITE": Sender(User(0, (WRITE,), but=True), (CONTROL,), reader=True),
-    "root without CAP_AUDIT_READ": Sender(User(0, (READ,), but=True), ALL),
-    "a user": Sender(NOTHING, ()),
-    "a user with CAP_AUDIT_CONTROL": Sender(User(1000, (CONTROL,)), (CONTROL,)),
-    "a user with CAP_AUDIT_WRITE": Sender(User(1000, (WRITE,)), (WRITE,)),
-    "a user with CAP_AUDIT_READ": Sender(User(1000, (READ,)), (), reader=True),
-    "a user with CAP_AUDIT_CONTROL and CAP_AUDIT_WRITE": Sender(User(1000, ALL), ALL),
-    "a user, by root's socket": Sender(NOTHING, (), opener=EVERYTHING),
-    "a user with CAP_AUDIT_WRITE, by root's socket": Sender(User(1000, (WRITE,)), (WRITE,), opener=EVERYTHING),
-    "root, in another network namespace": Sender(EVERYTHING, ALL, CLONE_NEWNET, reader=True),
-    "a user, in another network namespace": Sender(NOTHING, (), CLONE_NEWNET),
-    "root, in another PID namespace": Sender(EVERYTHING, (WRITE,), CLONE_NEWPID, reader=True),
-    "a user with CAP_AUDIT_WRITE, in another PID namespace": Sender(User(1000, (WRITE,)), (WRITE,), CLONE_NEWPID),
-    "root of a user namespace": Sender(User(1000, (), but=True, namespace=True), ()),
-    "root of a user namespace with its network": Sender(User(1000, (), but=True, namespace=True, network=True), ()),
-    "root, without a daemon": Sender(EVERYTHING, ALL, reader=True, daemon="none"),
-    "root, with a daemon whose buffer is full": Sender(EVERYTHING, ALL, reader=True, daemon="full"),
+    "root": MessageSender(EVERYTHING, ALL, reader=True),
+    "root without CAP_AUDIT_CONTROL": MessageSender(User(0, (CONTROL,), but=True), (WRITE,), reader=True),
+    "root without CAP_AUDIT_WRITE": MessageSender(User(0, (WRITE,), but=True), (CONTROL,), reader=True),
+    "root without CAP_AUDIT_READ": MessageSender(User(0, (READ,), but=True), ALL),
+    "a user": MessageSender(NOTHING, ()),
+    "a user with CAP_AUDIT_CONTROL": MessageSender(User(1000, (CONTROL,)), (CONTROL,)),
+    "a user with CAP_AUDIT_WRITE": MessageSender(User(1000, (WRITE,)), (WRITE,)),
+    "a user with CAP_AUDIT_READ": MessageSender(User(1000, (READ,)), (), reader=True),
+    "a user with CAP_AUDIT_CONTROL and CAP_AUDIT_WRITE": MessageSender(User(1000, ALL), ALL),
+    "a user, by root's socket": MessageSender(NOTHING, (), opener=EVERYTHING),
+    "a user with CAP_AUDIT_WRITE, by root's socket": MessageSender(User(1000, (WRITE,)), (WRITE,), opener=EVERYTHING),
+    "root, in another network namespace": MessageSender(EVERYTHING, ALL, CLONE_NEWNET, reader=True),
+    "a user, in another network namespace": MessageSender(NOTHING, (), CLONE_NEWNET),
+    "root, in another PID namespace": MessageSender(EVERYTHING, (WRITE,), CLONE_NEWPID, reader=True),
+    "a user with CAP_AUDIT_WRITE, in another PID namespace": MessageSender(User(1000, (WRITE,)), (WRITE,), CLONE_NEWPID),
+    "root of a user namespace": MessageSender(User(1000, (), but=True, namespace=True), ()),
+    "root of a user namespace with its network": MessageSender(User(1000, (), but=True, namespace=True, network=True), ()),
+    "root, without a daemon": MessageSender(EVERYTHING, ALL, reader=True, daemon="none"),
+    "root, with a daemon whose buffer is full": MessageSender(EVERYTHING, ALL, reader=True, daemon="full"),
 }
 
 
@@ -107,7 +107,7 @@ RIGHTS = Table("audit.rights", "sender", "message", "capabilities(7); include/ua
 class Program(AuditSocket):
     """A sender's process."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: MessageSender) -> None:
         if sender.opener is None:
             sender.user.become()
             super().__init__()

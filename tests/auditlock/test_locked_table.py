@@ -12,14 +12,14 @@ from fixtures.table import Measured, OneOf, Table
 from netns import eventually
 from netns.attempt import errno_of
 from netns.netlink.audit import AUDIT_ADD_RULE, AUDIT_DEL_RULE, AUDIT_GET, AUDIT_MAKE_EQUIV, AUDIT_SET, AUDIT_TRIM, AUDIT_USER, AuditSocket
-from netns.netlink.auditrules import Rule
+from netns.netlink.auditrules import AuditRule
 
-KEPT = Rule((("msgtype", "=", 2998),), filter_list="user", action="never")
+KEPT = AuditRule((("msgtype", "=", 2998),), filter_list="user", action="never")
 EXE, DIRECTORY, PATH = ("exe", "=", "/bin/sh"), ("dir", "=", "/tmp"), ("path", "=", "/tmp/kdrift")
 NEW_RULES = {
-    "user": Rule((("uid", "=", 4321),), filter_list="user"), "task": Rule((("uid", "=", 4321),), filter_list="task"),
-    "exit": Rule((("uid", "=", 4321),)), "exclude": Rule((("msgtype", "=", 2998),), filter_list="exclude"),
-    "filesystem": Rule((("fstype", "=", 0x74726163),), filter_list="filesystem", action="never"),
+    "user": AuditRule((("uid", "=", 4321),), filter_list="user"), "task": AuditRule((("uid", "=", 4321),), filter_list="task"),
+    "exit": AuditRule((("uid", "=", 4321),)), "exclude": AuditRule((("msgtype", "=", 2998),), filter_list="exclude"),
+    "filesystem": AuditRule((("fstype", "=", 0x74726163),), filter_list="filesystem", action="never"),
 }
 SET_TO = {"enabled": (0, LOCKED), "failure": (1, 0), "rate_limit": (7, 0), "backlog_limit": (77, 64), "backlog_wait_time": (77, None)}
 
@@ -35,7 +35,7 @@ def requests(before):
         found[f"{name}, a new value"] = setting(**{name: new})
         found[f"{name}, the same value"] = setting(**{name: getattr(before, name) if same is None else same})
     found.update((f"a new rule of the list {name}", (AUDIT_ADD_RULE, rule.pack())) for name, rule in NEW_RULES.items())
-    found.update((f"a new rule with {field[0]}", (AUDIT_ADD_RULE, Rule((field,)).pack())) for field in (EXE, DIRECTORY, PATH))
+    found.update((f"a new rule with {field[0]}", (AUDIT_ADD_RULE, AuditRule((field,)).pack())) for field in (EXE, DIRECTORY, PATH))
     found.update({
         "a rule that is there, again": (AUDIT_ADD_RULE, KEPT.pack()), "deleting a rule": (AUDIT_DEL_RULE, KEPT.pack()),
         "deleting a rule that is not there": (AUDIT_DEL_RULE, NEW_RULES["exit"].pack()),

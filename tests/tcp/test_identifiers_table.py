@@ -22,7 +22,7 @@ NEAR = {"ISN": 1 << 26, "timestamp": 1 << 20, "port": 256, "identification": 409
 PORTS = (40_000, 49_999)
 
 
-class Case:
+class Numbered:
     """The client and the server, with COUNT addresses more; listening where connections must be accepted."""
 
     def __init__(self, net, family, listening):
@@ -163,7 +163,7 @@ def span(case, name, seen):
 def test_number_is_unrelated_between_connections(net, family, row, table):
     """Eight connections that differ in one word: a counter that all share would put them next to each other."""
     kind, _read, _flags, listening, cookies = NUMBERS[row]
-    case = Case(net, family, listening)
+    case = Numbered(net, family, listening)
     case.server.pin({"net.ipv4.tcp_syncookies": cookies})
     seen = []
     for column in table:
