@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from fixtures.table import LeftOut, Measured, Table
+from fixtures.table import LeftOut, Measured, Must, Table
 from fixtures.topologies import LAN
 from netns.traffic.closing import fence
 
@@ -106,12 +106,17 @@ NUMBERS = {
 }
 
 
+RANDOM = "Documentation/networking/ip-sysctl.rst, tcp_timestamps 1: \"use random offset for each connection\""
+
+
 def cells(name):
     kind = NUMBERS[name][0]
     row = {"of connections to other ports": "unrelated", "of connections to other addresses": "unrelated",
            "of the same pair, later": "ahead, by less than half of all", "range": "32 bits"}
     if "cookie" in name:
         row["of the same pair, later"] = Measured("a cookie holds no clock that RFC 6528 or RFC 7323 asks for")
+    if kind == "timestamp":
+        row["of connections to other ports"] = Must("unrelated", RANDOM)
     if kind == "port":
         row.update({"of connections to other ports": Measured("RFC 6056, 3.3: some of its algorithms hash the target's port"),
                     "of the same pair, later": LeftOut("the port is part of the pair"), "range": "in ip_local_port_range"})
