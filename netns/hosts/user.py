@@ -11,7 +11,8 @@ from pathlib import Path
 from netns import libc
 from netns.errors import MissingOnHost
 
-CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21}
+CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_AUDIT_WRITE": 29,
+                "CAP_AUDIT_CONTROL": 30, "CAP_AUDIT_READ": 37}
 _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 4, 8
 
 
