@@ -101,10 +101,15 @@ def migrated(peer: Peer) -> Case:
     case = listening(peer, reuseport=True)
     case.line.open()
     case.outstanding = 1
-    heir = _listener(peer, reuseport=True, port=case.line.port)
+    heir = group_member(case)
     case.listener.close()
     case.listener = heir
     return case
+
+
+def group_member(case: Case) -> socket.socket:
+    """Another listener of the SO_REUSEPORT group of the case's one."""
+    return _listener(case.line.peer, reuseport=True, port=case.line.port)
 
 
 def crossed(peer: Peer) -> Case:

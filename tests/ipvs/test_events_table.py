@@ -51,6 +51,8 @@ def expected(method, service, family, outer) -> dict[str, Union[str, Must, Measu
         else Must("both servers, then ECONNREFUSED", f"{ADMIN}, --u-threshold"),
         "both of weight 0": "ECONNREFUSED",
         "MTU": Must(f"delivered, path MTU {mtu}", f"RFC 1191, RFC 8201; {SYSCTL}, pmtu_disc"),
+        "MTU, segmentation offload": Must(f"delivered, path MTU {mtu}",
+                                          f"RFC 1191, RFC 8201; {SYSCTL}, pmtu_disc: the segments of a large packet count"),
         "large datagram": Must("echoed" if family == V4 else f"too big for {mtu}, then echoed", "RFC 791, 3.2; RFC 8200, 5"),
         "error from inside": Must("ECONNREFUSED", "RFC 1122, 4.1.3.3"),
         "error from outside": Must(f"server learns {SAID_BY_SERVER}", "RFC 1191, 6; RFC 8201, 4"),
@@ -81,7 +83,8 @@ class Clients:
         ways = {
             "four connections": self.four, "weight 0": self.quiesced, "weight 0, templates expire": self.quiesced_expiring,
             "server gone": self.gone, "server gone and back": self.back, "server gone, connections expire": self.expired,
-            "one connection each": self.overloaded, "both of weight 0": self.none_left, "MTU": self.mtu, "large datagram": self.large,
+            "one connection each": self.overloaded, "both of weight 0": self.none_left, "MTU": self.mtu,
+            "MTU, segmentation offload": self.mtu_of_large_packets, "large datagram": self.large,
             "error from inside": self.inside, "error from outside": self.outside, "no route to the server": self.no_route,
             "client on the director": self.local,
         }
@@ -154,6 +157,14 @@ class Clients:
     def mtu(self, service: BalancedService) -> str:
         made = service.connect(self.client)
         deliver(made.conn, made.peer, 5000)
+        return f"delivered, path MTU {tcp_info(made.conn).pmtu}"
+
+    def mtu_of_large_packets(self, service: BalancedService) -> str:
+        """All that is sent at once is one packet for the director."""
+        offload.segment_in_software(self.client, on=False)
+        made = service.connect(self.client)
+        deliver(made.conn, made.peer, 20_000)
+        offload.segment_in_software(self.client)
         return f"delivered, path MTU {tcp_info(made.conn).pmtu}"
 
     def echoing(self, port: int) -> list[socket.socket]:

@@ -1,17 +1,12 @@
 """Routes whose MTU has no room for data: a fragment carries at least eight bytes, RFC 791 (3.2)."""
 
-import os
-import re
 import socket
 import struct
-import time
-from pathlib import Path
 
 import pytest
 
 from fixtures.topologies import ROUTED
-from netns.hosts.actor import Actor
-from netns.hosts.sysctl import global_sysctl
+from fixtures.watchdog import ends_the_machine
 from netns.traffic.closing import fence
 
 pytestmark = [
@@ -24,28 +19,10 @@ HEADER, DATA = 20, 80
 WITHIN = 5                                  # seconds for the packet to be dropped or cut
 
 
-class Guard:
-    def end_the_machine_in(self, seconds):
-        """The last words are what hangs and where: the panic itself is ours, and tells nothing of the kernel."""
-        time.sleep(seconds)
-        Path("/dev/kmsg").write_text(f"<0>kdrift: BUG: the test hung for {seconds} s in {whereabouts(os.getppid())}\n")
-        Path("/proc/sysrq-trigger").write_text("c")
-
-
-def whereabouts(pid):
-    """The innermost function of that process that cuts packets, else the one that it stands in."""
-    stack = re.findall(r"(\w+)[\w.]*\+0x", Path(f"/proc/{pid}/stack").read_text())
-    return next((each for each in stack if "fragment" in each), next(iter(stack), "no function of the kernel"))
-
-
 @pytest.fixture(autouse=True)
 def loop_ends_the_machine():
-    """A kernel that loops is not noticed only when the machine has been silent for minutes: its watchdog panics after two seconds,
-    and where others run beside the loop (PREEMPT_LAZY), so that there is no lockup, one of them does when the test has no more to wait
-    for."""
-    with global_sysctl("kernel.watchdog_thresh", 1), global_sysctl("kernel.softlockup_panic", 1), global_sysctl("kernel.watchdog", 1), \
-            Actor(Guard) as guard:
-        guard.start("end_the_machine_in", WITHIN + 1)
+    """When the test has no more to wait for."""
+    with ends_the_machine(WITHIN + 1):
         yield
 
 

@@ -74,6 +74,8 @@ COLUMNS = {
     "allow and block of one priority": (lambda case: [case.all, case.select(case.block, sport=0)], "measured"),
     "block marked packets": (lambda case: [dataclasses.replace(case.block, mark=(1, 0xFF))], "pass"),
     "block unmarked packets": (lambda case: [dataclasses.replace(case.block, mark=(0, 0xFF))], "block"),
+    "block marked packets, with bits beyond the mask": (lambda case: [dataclasses.replace(case.block, mark=(0xF01, 0xFF))], "pass"),
+    "block unmarked packets, with bits beyond the mask": (lambda case: [dataclasses.replace(case.block, mark=(0xF00, 0xFF))], "block"),
     "block packets of an xfrm interface": (lambda case: [dataclasses.replace(case.block, interface=7)], "pass"),
     "ESP required": (lambda case: [case.esp()], "ESP"),
     "ESP in tunnel mode required": (lambda case: [case.esp(mode="tunnel")], "ESP"),
