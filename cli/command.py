@@ -20,12 +20,12 @@ from common.status import Exit
 from kernels.cache import Cache
 from report.chance import ChanceError
 from report.expected import ExpectedError
-from report.files import write_files
 from report.results import KernelResult, Run
 from report.status import exit_status
 from report.table import kernel_lines, outcome_table, render
 from report.verdict import compare_all, fail_on
 from session.runs import find_kernels, name_columns
+from session.shared import hidden_here, write_shared
 from vm.image import ImageError, packed_userland
 from vm.shell import terminal_missing
 from vm.wide import WIDE
@@ -150,7 +150,8 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
         whole: Run = {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
                       "duration_s": round(time.time() - began, 3), "arguments": sys.argv[1:],
                       "python": sys.version.split()[0], "exit_status": int(status)}
-        write_files(options.report, whole, kernels, comparisons)
+        write_shared(options.report, whole, kernels, comparisons,
+                     None if options.with_paths else hidden_here(map(Path, options.kernels)))
     if len(kernels) > 1 or options.report or options.kselftest:
         if any(kernel.tests for kernel in kernels):
             print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")

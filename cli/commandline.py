@@ -79,6 +79,7 @@ def run(commands: Commands) -> None:
                          help="run the kernel's selftests: DIR has them installed, or is a kernel's source; COMMAND names some, such as "
                          "net:icmp.sh, or a collection, such as net")
     command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
+    command.add_argument("--with-paths", action="store_true", help="keep paths and the names of this machine and its user in the reports")
     command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
     command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
                          help="with --validate: what makes the exit status 1 (default: %(default)s)")

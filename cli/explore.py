@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from cli.refusal import refuse
@@ -32,11 +33,17 @@ _SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.
 
 
 def run(options: argparse.Namespace) -> int:
+    with ExitStack() as held:
+        return _run(options, held)
+
+
+def _run(options: argparse.Namespace, held: ExitStack) -> int:
+    """The kernels are in use until `held` is closed."""
     try:
         scenario = read(options.scenario) if options.scenario else None
-        with Cache() as cache:
-            kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
-                       for spec in (options.old, options.new)]
+        cache = held.enter_context(Cache())
+        kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
+                   for spec in (options.old, options.new)]
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except ScenarioError as error:
         return refuse(error)

@@ -239,7 +239,7 @@ def unpack_kept(run: CommandRun, target: Path) -> None:
     if not run.kept.exists():
         return
     target.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(["tar", "-x", "-f", run.kept, "-C", target, "--no-same-owner", "--no-overwrite-dir"], capture_output=True,
-                          text=True)
+    safely = ["--no-same-owner", "--no-same-permissions", "--no-overwrite-dir"]     # no set-uid files of a guest's
+    done = subprocess.run(["tar", "-x", "-f", run.kept, "-C", target, *safely], capture_output=True, text=True)
     if done.returncode:
         raise FetchError(f"--out {target}: {done.stderr.strip().splitlines()[-1]}")

@@ -1,7 +1,5 @@
 """The pytest plugin that gathers results, prints them and writes the report."""
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
@@ -9,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.project import PROJECT
 from common.status import Exit
-from kernels.cache import default_root
-from report.files import write_files
 from report.labels import numbered
-from report.private import Hidden
 from report.reading import ResultsError, read
 from report.results import WORST, Collector, KernelResult, Run, outcome_of
 from report.status import exit_status, of_pytest
@@ -23,6 +17,7 @@ from report.verdict import compare_all
 from session.progress import Progress
 from session.runs import KernelRun
 from session.session import KernelSession
+from session.shared import hidden_here, write_shared
 from vm.machine import MEMORY_MB
 
 RUNNING = "running"
@@ -44,20 +39,13 @@ class Report:
             self._check_directory("--report", Path(config.option.report))
         self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
         self.folders: list[str] = []
-        self.hidden = self._hidden() if config.option.report and not config.option.with_paths else None
+        self.hidden = None
+        if config.option.report and not config.option.with_paths:
+            self.hidden = hidden_here(path for run in runs if (path := run.path()))
         if config.option.bug_report:
             self._check_directory("--bug-report", Path(config.option.bug_report))
             from reproduce.leaks import of_this_machine
             self.private = of_this_machine()
-
-    def _hidden(self) -> Hidden:
-        """What the reports leave out; found before the process enters private namespaces."""
-        from reproduce.leaks import own_names
-        here = self.config.invocation_params.dir
-        kernels = [path.parent for run in self.runs if run.error is None or run.kernel for path in [run.path()] if path]
-        places = {str(each): "." for each in [*kernels, here]} | {os.path.expanduser("~"): "~", str(default_root()): "cache"}
-        session = Path(tempfile.gettempdir())
-        return Hidden({**places, str(session): "tmp", str(PROJECT): "kdrift", os.path.realpath(PROJECT): "kdrift"}, own_names())
 
     @staticmethod
     def _check_directory(option: str, directory: Path) -> None:
@@ -206,10 +194,7 @@ class Report:
         return result
 
     def _write(self, directory: Path, status: int) -> None:
-        run, results = self._run(status), (self.kernels, self.comparisons)
-        if self.hidden:
-            run, results = self.hidden.run(run), self.hidden.copied(results)
-        write_files(directory, run, *results)
+        write_shared(directory, self._run(status), self.kernels, self.comparisons, self.hidden)
 
     def _write_bug_reports(self, status: int) -> None:
         from reproduce.folder import Settings, write_folders
