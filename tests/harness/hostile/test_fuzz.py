@@ -3,6 +3,9 @@
 import functools
 import json
 import math
+import random
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -28,6 +31,7 @@ TEXTS = ["", "\n", "../../etc/passwd", "/etc/passwd", "a\0b", "\x1b[2J", "<scrip
          "6.12", "tests/a.py::test_a[x]", "‮", "NaN", "~nobody-of-that-name"]
 NUMBERS = [0, -1, 1.5, 1 << 80, float("inf"), float("nan"), True]
 VALUES = [None, [], {}, [[]], [None], {"": {}}, *NUMBERS, *TEXTS]
+chances = st.integers(0, 1 << 32).map(random.Random)
 leaves = st.sampled_from(VALUES) | st.text(max_size=20)
 values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
 
@@ -81,20 +85,18 @@ def encoded(document):
 
 def variants(*documents):
     """Files of the shape of one of these documents, damaged as bytes, of any other shape, or of no shape at all."""
-    seeds = st.randoms(use_true_random=False, note_method_calls=False)
-    shaped = st.builds(lambda document, chance: encoded(changed(document, chance)), st.sampled_from(documents), seeds)
-    broken = st.builds(lambda document, chance: damaged(encoded(document), chance), st.sampled_from(documents), seeds)
+    shaped = st.builds(lambda document, chance: encoded(changed(document, chance)), st.sampled_from(documents), chances)
+    broken = st.builds(lambda document, chance: damaged(encoded(document), chance), st.sampled_from(documents), chances)
     return shaped | shaped | broken | values.map(encoded) | st.binary(max_size=100) | st.just(b"[" * 100_000)
 
 
 def toml(name, entry):
     lines = [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
-    return "\n".join([f"[[{name}]]", *lines]).encode()
+    return "\n".join([f"[[{name}]]", *lines]).encode(errors="surrogatepass")
 
 
 def texts(*seeds):
     """Damaged forms of these texts, and any other."""
-    chances = st.randoms(use_true_random=False, note_method_calls=False)
     return st.builds(damaged, st.sampled_from(seeds), chances) | st.binary(max_size=200) | st.text(max_size=100).map(
         lambda text: text.encode(errors="surrogatepass"))
 
@@ -143,7 +145,7 @@ def results_json(path):
     read(path)
 
 
-@Parser(st.randoms(use_true_random=False, note_method_calls=False).map(lambda chance: encoded(changed(results(), chance))), ResultsError, 0.3)
+@Parser(chances.map(lambda chance: encoded(changed(results(), chance))), ResultsError, 0.3)
 def reports_of_results(path):
     """What is read can be compared and written."""
     run, kernels = read(path)
@@ -153,7 +155,7 @@ def reports_of_results(path):
     read(path)
 
 
-@Parser(texts(toml("issue", ISSUE)) | st.randoms(use_true_random=False).map(lambda chance: toml("issue", changed(ISSUE, chance))),
+@Parser(texts(toml("issue", ISSUE)) | chances.map(lambda chance: toml("issue", changed(ISSUE, chance))),
         known.KnownIssuesError)
 def known_issues_toml(path):
     for issue in known.load.__wrapped__(path, with_signatures=False):
@@ -165,7 +167,7 @@ def known_signatures_json(path):
     known.read_signatures(path)
 
 
-@Parser(texts(toml("change", CHANGE)) | st.randoms(use_true_random=False).map(lambda chance: toml("change", changed(CHANGE, chance))),
+@Parser(texts(toml("change", CHANGE)) | chances.map(lambda chance: toml("change", changed(CHANGE, chance))),
         expected.ExpectedError)
 def changes_toml(path):
     for each in expected.load.__wrapped__(path):
@@ -208,8 +210,6 @@ def manifest_json(path):
 
 @functools.cache
 def image():
-    import tempfile
-    from pathlib import Path
     with tempfile.TemporaryDirectory() as directory:
         return write_image(Path(directory, "bzImage"), "6.12.0-<b>").read_bytes()[:0x800]
 
