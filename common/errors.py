@@ -1,5 +1,14 @@
 """Errors before a kernel runs; each message is one line for the user."""
 
+LONGEST = 600                               # characters of a message that has a stranger's words
+
+
+def one_line(text: str) -> str:
+    """A message with a stranger's words as one line that any terminal and encoding takes: control characters and bytes that are no
+    UTF-8 as escapes, a long one cut."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:LONGEST])
+    return shown + "..." * (len(text) > LONGEST)
+
 
 class SpecError(ValueError):
     """The kernel specification names no kernel: a usage error."""

@@ -160,10 +160,12 @@ class Cache:
         Compares sizes and times; hashes a file only if its time differs, or always if `deep`.
         """
         try:
-            files = json.loads((path / MANIFEST).read_bytes())["files"]
-        except (OSError, ValueError, KeyError, TypeError):
+            files = [(Path(name), *map(int, state[:2]), str(state[2])) for name, state in _manifest(path)["files"].items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
             return "no manifest"
-        for name, (size, mtime_ns, sha256) in files.items():
+        if any(name.is_absolute() or ".." in name.parts for name, *_ in files):
+            return "the manifest names files outside"
+        for name, size, mtime_ns, sha256 in files:
             try:
                 now = os.lstat(path / name)
             except OSError:
@@ -177,9 +179,9 @@ class Cache:
     def meta(self, path: Path) -> Meta:
         """The metadata recorded when the entry was built. Raises CacheError if it cannot be read."""
         try:
-            meta: Meta = json.loads((path / MANIFEST).read_bytes())["meta"]
+            meta: Meta = _manifest(path)["meta"]
             return meta
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise CacheError(f"cache entry {path.parent.name}/{path.name} has no readable manifest") from error
 
     def discard(self, path: Path) -> None:
@@ -193,7 +195,7 @@ class Cache:
         for area in areas or AREAS:
             for path in sorted((self.root / area).iterdir()):
                 try:
-                    manifest = json.loads((path / MANIFEST).read_bytes())
+                    manifest = _manifest(path)
                     used = (path / MANIFEST).stat().st_mtime
                 except (OSError, ValueError):
                     manifest, used = {}, 0.0
@@ -271,6 +273,17 @@ def tree_size(path: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(directory, name)).st_blocks * 512
     return total
+
+
+def _manifest(entry: Path) -> dict[str, Any]:
+    """Raises OSError, ValueError."""
+    try:
+        found = json.loads((entry / MANIFEST).read_bytes())
+    except RecursionError as error:
+        raise ValueError(str(error)) from None
+    if not isinstance(found, dict) or not isinstance(found.get("meta", {}), dict):
+        raise ValueError("no manifest")
+    return found
 
 
 def _write_manifest(entry: Path, meta: Meta) -> None:

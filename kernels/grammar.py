@@ -13,8 +13,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import SpecError
+from common.errors import SpecError, one_line
 
+LONGEST_NAME = 255                          # of a package, its version or a release
 RUNNING_IMAGES = ("/boot/vmlinuz-{release}", "/lib/modules/{release}/vmlinuz")
 
 
@@ -36,6 +37,15 @@ class LocalSpec(Spec):
 
 def parse(text: str) -> Spec:
     """Parse a specification without using the network or the cache. Raises SpecError, one line."""
+    try:
+        return _parse(text)
+    except SpecError as error:
+        raise SpecError(one_line(str(error))) from None
+    except (OSError, RuntimeError, ValueError) as error:        # no path: too long, of a user who does not exist, with a null byte
+        raise SpecError(one_line(f"{text[:200]!r} is not a kernel: {getattr(error, 'strerror', '') or error}")) from None
+
+
+def _parse(text: str) -> Spec:
     if text == "running":
         return LocalSpec(text, "running", _running_image(os.uname().release), ())
     name, *options = [text] if Path(text).expanduser().exists() else re.split(",(?=modules=)", text)
@@ -47,9 +57,11 @@ def parse(text: str) -> Spec:
         return _parse_path(text, path, options)
     if options:
         raise SpecError(f"{text}: only a path may be followed by ,modules=PATH")
+    if len(name) > LONGEST_NAME:
+        raise SpecError(f"{text[:200]!r}... is not a kernel: it has {len(name)} characters")
     if re.fullmatch(r"\d+(\.\d+)*(~rc\d+)?", name):
         return Spec(text, "series")
-    if re.fullmatch(r"(\d+\.[^\s=]*-|linux-(image|binary|modules)-)[^\s=]+", name):
+    if re.fullmatch(r"(\d+\.[\w.+~:-]*-|linux-(image|binary|modules)-)[\w.+~:-]+", name, re.ASCII):
         return Spec(text, "exact")
     if path.exists():
         return _parse_path(text, path, options)

@@ -8,6 +8,7 @@ from kernels.apt import Apt, is_absence
 from kernels.packages import NAME, Index, Package
 from kernels.sources import LARGE
 
+NEEDED = {"Version", "Size", "SHA256", "Filename"}
 STANZA = re.compile(rb"(?m)^Package: linux-(?:image|binary|modules)-\d.*\n(?:.+\n)*")
 
 
@@ -23,8 +24,8 @@ def read_packages(apt: Apt, suite: str) -> list[Package]:
     """The kernel packages in the list of one suite; none if it was not fetched."""
     packages = []
     for match in STANZA.finditer(_text(apt, apt.list_of(suite))):
-        fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", match[0].decode()))
-        if NAME.fullmatch(fields["Package"]):
+        fields = dict(re.findall(r"(?m)^([\w-]+): (.*)$", match[0].decode(errors="replace")))
+        if NAME.fullmatch(fields.get("Package", "")) and fields.keys() >= NEEDED and fields["Size"].isdecimal():
             depends = tuple(re.findall(r"\blinux-(?:image|binary|modules)-[^\s,|(]+", fields.get("Depends", "")))
             packages.append(Package(fields["Package"], fields["Version"], suite, int(fields["Size"]), fields["SHA256"], depends,
                                     fields["Filename"]))
@@ -39,7 +40,7 @@ def _installer_kernels(apt: Apt, suite: str) -> list[tuple[str, str]]:
     found = set()
     for stanza in _text(apt, apt.installer_list_of(suite)).decode(errors="replace").split("\n\n"):
         fields = dict(re.findall(r"(?m)^(Kernel-Version|Version): (.*)$", stanza))
-        if "Kernel-Version" in fields:
+        if fields.keys() >= {"Kernel-Version", "Version"}:
             found.add((fields["Kernel-Version"], fields["Version"]))
     return sorted(found)
 

@@ -34,7 +34,7 @@ def files(directory: Path) -> list[str]:
     """The modules below an installed directory or a built tree, as sorted relative paths."""
     order = directory / "modules.order"
     if (directory / "Makefile").exists() and order.is_file():   # a tree has more .ko files than it installs: those of its samples
-        return sorted(name for line in order.read_text().splitlines() if (name := _built(directory, line)))
+        return sorted(name for line in order.read_text(errors="replace").splitlines() if (name := _built(directory, line)))
     found = []
     for place, directories, names in os.walk(directory):
         directories[:] = [name for name in directories if name not in ("build", "source")]

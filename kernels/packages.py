@@ -197,8 +197,12 @@ class Index:
             saved = json.loads(path.read_bytes())
             packages = [Package(**{**entry, "depends": tuple(entry["depends"])}) for entry in saved["packages"]]
             unread = {suite: [(release, version) for release, version in kernels] for suite, kernels in saved["unread"].items()}
+            words = [word for each in packages for word in (each.name, each.version, each.suite, each.sha256, each.path, *each.depends)]
+            words += [word for kernels in unread.values() for kernel in kernels for word in kernel]
+            if not all(isinstance(word, str) for word in words) or not all(NAME.fullmatch(each.name) for each in packages):
+                return None
             return cls(packages, saved["updated"], saved["failed"], saved["origin"], unread)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
 

@@ -102,7 +102,10 @@ def _one_line(text: str) -> Iterable[Source]:
         words = match["rest"].split() if match else []
         if not match or len(words) < 2:
             continue
-        options = dict(word.split("=", 1) for word in shlex.split(match["options"] or "") if "=" in word)
+        try:
+            options = dict(word.split("=", 1) for word in shlex.split(match["options"] or "") if "=" in word)
+        except ValueError:                  # a quotation without an end: apt refuses the line too
+            continue
         signed_by = options.get("signed-by")
         yield Source((words[0],), (words[1],), tuple(words[2:]), signed_by and signed_by.replace(",", " "))
 

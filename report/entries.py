@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from common.errors import one_line
+
 TEXT = {"type": "string", "minLength": 1}
 TEXTS = {"type": "array", "items": TEXT, "minItems": 1}
 COMMIT = {"type": "string", "pattern": "^[0-9a-f]{12,40}$"}     # a commit's hash
@@ -38,7 +40,7 @@ def read_entries(path: Path, name: str, schema: Draft202012Validator, make: Call
     try:
         entries = tomllib.loads(path.read_text()).get(name, [])
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as trouble:
-        raise error(f"{path.name}: {trouble}") from None
+        raise error(one_line(f"{path.name}: {trouble}")) from None
     if not isinstance(entries, list):
         raise error(f"{path.name}: {name!r} is not an array of tables")
     found = []
@@ -50,8 +52,8 @@ def read_entries(path: Path, name: str, schema: Draft202012Validator, make: Call
             found.append(make(entry))
         except ValueError as trouble:
             identity = entry.get("id", "without an id") if isinstance(entry, dict) else "not a table"
-            raise error(f"{path.name}: {name} {number} ({identity}): {trouble}") from None
+            raise error(one_line(f"{path.name}: {name} {number} ({identity}): {trouble}")) from None
     names = [each.id for each in found]
     if twice := {each for each in names if names.count(each) > 1}:
-        raise error(f"{path.name}: duplicate {name} id {min(twice)}")
+        raise error(one_line(f"{path.name}: duplicate {name} id {min(twice)}"))
     return found

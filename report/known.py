@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from common.errors import one_line
 from common.project import PROJECT
 from report.entries import COMMIT, TEXT, TEXTS, read_entries, table
 from report.signature import matches
@@ -123,7 +124,7 @@ def read_signatures(path: Path) -> dict[str, dict[str, list[str]]]:
     for name, signatures in found.items():
         if not isinstance(signatures, dict) or not all(isinstance(versions, list) and all(isinstance(each, str) for each in versions)
                                                        for versions in signatures.values()):
-            raise KnownIssuesError(f"{path.name}: {name}: not written by ./kdrift known --record")
+            raise KnownIssuesError(f"{path.name}: {one_line(name)}: not written by ./kdrift known --record")
     return found
 
 

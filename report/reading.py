@@ -1,5 +1,6 @@
 """Read results files of earlier runs."""
 import json
+import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from common.errors import one_line
 from report.results import SCHEMA, KernelResult, Run, TestResult
 
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")        # half a character, which no other file could have
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 
@@ -24,7 +27,9 @@ def _validator() -> Draft202012Validator:
 def read(path: Path) -> tuple[Run, list[KernelResult]]:
     """The run and the kernels of a results.json.  Raises ResultsError if it is damaged, foreign, or of another schema."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(data := path.read_bytes())
+        if SURROGATE.search(data):
+            json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
         raise ResultsError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -40,13 +45,13 @@ def read(path: Path) -> tuple[Run, list[KernelResult]]:
     kernels = [KernelResult(**{**kernel, "tests": [TestResult(**test) for test in kernel["tests"]]}) for kernel in document["kernels"]]
     labels = [kernel.label for kernel in kernels]
     if twice := {label for label in labels if labels.count(label) > 1}:
-        raise ResultsError(f"{path}: duplicate kernel label {min(twice)}")
+        raise ResultsError(one_line(f"{path}: duplicate kernel label {min(twice)}"))
     for kernel in kernels:
         names = Counter([*(test.id for test in kernel.tests), *kernel.unrun])
         if twice := {name for name, count in names.items() if count > 1}:
-            raise ResultsError(f"{path}: duplicate test {_short(min(twice))} of kernel {kernel.label}")
+            raise ResultsError(one_line(f"{path}: duplicate test {_short(min(twice))} of kernel {kernel.label}"))
     return document["run"], kernels
 
 
 def _short(message: str) -> str:
-    return " ".join(message.split())[:200]
+    return one_line(" ".join(message.split())[:200])

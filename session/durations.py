@@ -1,5 +1,6 @@
 """How long each test took when it last ran, so that a session begins with what takes longest.  Results do not depend on it."""
 import json
+import math
 from collections.abc import Mapping
 
 from kernels.cache import default_root
@@ -12,8 +13,8 @@ def read() -> dict[str, float]:
     """Seconds of wall time by node id; empty if there is no such file, or no valid one."""
     try:
         found = json.loads((default_root() / NAME).read_bytes())
-        return {test: float(seconds) for test, seconds in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {test: float(seconds) for test, seconds in found.items() if math.isfinite(float(seconds))}
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return {}
 
 
