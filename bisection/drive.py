@@ -100,7 +100,8 @@ class Bisection:
     def _ends(self) -> Question:
         ends = [0, len(self.steps) - 1]
         self.runner.ahead([self.steps[number].spec for number in (*ends, *probes(list(range(1, ends[1])), self.machines))])
-        self._try(ends, lambda number: None)
+        self.say("trying both ends")
+        self._try(ends, lambda number: self.say(f"{self.steps[number].version}: tried ({self._tried_s(number):.0f} s)"))
         tried = [self.state.steps[self.steps[number].version] for number in ends]
         for number, each in zip(ends, tried, strict=True):
             if each.trouble:
@@ -133,11 +134,14 @@ class Bisection:
             result, trouble = None, str(why)
         return Tried(result, trouble, round(time.monotonic() - began, 1))
 
+    def _tried_s(self, number: int) -> float:
+        return self.state.steps[self.steps[number].version].took_s
+
     def _judge(self, number: int) -> None:
         tried = self.state.steps[self.steps[number].version]
         side, words = self.question.side(tried.result) if tried.result else (SKIP, tried.trouble)
         self.known[number], self.said[number] = side, words
-        self.say(f"{self.steps[number].version}: {'skipped: ' * (side == SKIP)}{words} ({tried.took_s:.0f} s)")
+        self.say(f"{self.steps[number].version}: {'skipped: ' * (side == SKIP)}{words} ({self._tried_s(number):.0f} s)")
 
     def _progress(self, at: Bracket) -> None:
         took = [tried.took_s for tried in self.state.steps.values()]

@@ -118,7 +118,8 @@ class Tree:
                 raise NoSpaceError(f"no space left for the build in {self.place}")
             raise Unusable(f"does not build: {_reason(log)}")
         image.parent.mkdir(parents=True, exist_ok=True)
-        if (self.place / "modules.order").is_file():
+        order = self.place / "modules.order"        # empty if everything is built in
+        if order.is_file() and order.read_text().strip():
             shutil.rmtree(modules, ignore_errors=True)
             log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
             if not modules.is_dir():

@@ -130,7 +130,8 @@ class Search:
         archive = Archive(self.cache, offline=options.offline, progress=self.progress, mirror=options.mirror)
         steps = all_steps(ends, options.dir, archive)
         state = opened(options.report, {**self.asked, "good": ends[0].version, "bad": ends[1].version})
-        say(f"{self.test}: {len(steps) - 2} kernels between {steps[0].version} and {steps[-1].version}")
+        inner = len(steps) - 2
+        say(f"{self.test}: {inner} kernel{'s' * (inner != 1)} between {steps[0].version} and {steps[-1].version}")
         found_ = Bisection(steps, self.machines, state, self.ask, options.slots, options.confirm, say).run()
         lines = [*direction(ends, state), *found_.lines(), *known(self.test, found_, state)]
         return lines, found_.certain, (steps[found_.at.old].version, steps[found_.at.new].version)

@@ -172,6 +172,8 @@ def test_modules_are_installed_beside_the_image_without_root(tmp_path):
     image, modules = tree.built(tree.commit("HEAD")).split(",modules=")
     assert Path(image).is_file() and (Path(modules) / "lib/modules/6.12.0").is_dir()
     assert tree.built(tree.commit("HEAD")) == f"{image},modules={modules}"
+    tree.build = f"{{ {BUILD}; }} && : > modules.order"
+    assert tree.built(tree.commit("HEAD^")).endswith("/bzImage")
     tree.close()
 
 
