@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from execnet.gateway_io import shell_split_path
+from xdist.workermanage import NodeManager
 
 from cli.__main__ import main
 from common.errors import FetchError
@@ -15,10 +16,16 @@ from session.session import worker_spec
 
 
 @pytest.mark.parametrize("path", ["//tmp/a//b/job", "/tmp/two words/job", "/tmp/o'brien/\"$HOME\"/job", "/tmp/python=x//id=y/job"])
-def test_a_workers_command_keeps_its_paths(path):
-    words = [f"{path}/python3", "-m", "vm.launcher", path]
-    spec = worker_spec(words, "0", "3")
+def test_a_workers_command_keeps_its_paths(path, monkeypatch, request):
+    """On its way through xdist, which makes a specification anew if that lacks something."""
+    words, given = [f"{path}/python3", "-m", "vm.launcher", path], []
+    manager = NodeManager(request.config, specs=[])
+    monkeypatch.setattr(manager.group, "makegateway", lambda spec: given.append(spec) or 1 / 0)
 
+    with pytest.raises(ZeroDivisionError):
+        manager.setup_node(worker_spec(words, "0", "3"), print)
+
+    [spec] = given
     assert shell_split_path(spec.python) == words
     assert (spec.popen, spec.kernel, spec.shard, spec.id) == (True, "0", "3", None)
 
