@@ -123,7 +123,7 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
         with tarfile.open(directory / name) as sources:
             for member in sources.getmembers():
                 member.name = member.name.removeprefix(f"{settings['project'].lstrip('/')}/")
-            sources.extractall(project)
+            extract(sources, project)
     importlib.invalidate_caches()
     from execnet.gateway_base import get_execmodel, init_popen_io, serve
 
@@ -144,6 +144,14 @@ def work_for_pytest(settings: dict[str, Any]) -> None:
     say(state="running")
     io = init_popen_io(get_execmodel("main_thread_only"))
     serve(io, id="far-worker")              # type: ignore[arg-type]  # execnet's Popen2IO lacks what serve() does not call
+
+
+def extract(archive: tarfile.TarFile, target: Path) -> None:
+    """Unpack regular files, below the target (tarfile has filters only since 3.11.4).  Raises Unusable."""
+    for member in archive.getmembers():
+        if not member.isreg() or member.name.startswith("/") or ".." in member.name.split("/"):
+            raise Unusable(f"{member.name!r} was sent, which is no file of the session's")
+        archive.extract(member, target)
 
 
 def run_machine(settings: dict[str, Any]) -> None:
@@ -185,7 +193,7 @@ def receive_image(target: Path) -> None:
                 raise Unusable("the connection closed while the boot image was transferred")
             size -= file.write(data)
     with tarfile.open(archive) as tar:
-        tar.extractall(target)
+        extract(tar, target)
     archive.unlink()
 
 

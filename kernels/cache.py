@@ -160,7 +160,7 @@ class Cache:
         Compares sizes and times; hashes a file only if its time differs, or always if `deep`.
         """
         try:
-            files = [(Path(name), *map(int, state[:2]), str(state[2])) for name, state in _manifest(path)["files"].items()]
+            files = [(Path(name), int(state[0]), int(state[1]), str(state[2])) for name, state in _manifest(path)["files"].items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
             return "no manifest"
         if any(name.is_absolute() or ".." in name.parts for name, *_ in files):

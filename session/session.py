@@ -39,8 +39,11 @@ MOST_STARTS = 2                             # machines of one shard that may end
 
 
 def worker_spec(launcher: list[str], kernel: str, shard: str) -> execnet.XSpec:
-    """The gateway of a worker. The launcher's command is not in the text, which execnet would cut at each "//" of a path."""
-    spec = execnet.XSpec(f"popen//kernel={kernel}//shard={shard}")
+    """The gateway of a worker. The launcher's command is not in the text, which execnet would cut at each "//" of a path.
+
+    Without an execmodel xdist would make another specification of the text.
+    """
+    spec = execnet.XSpec(f"execmodel=main_thread_only//popen//kernel={kernel}//shard={shard}")
     spec.python = join(launcher)
     return spec
 

@@ -1,24 +1,35 @@
 """Paths and tools as hosts may have them: what separates words elsewhere is part of a path here, and a failed tool is one line."""
 import errno
+import io
 import os
 import subprocess
 import sys
+import tarfile
 
 import pytest
 from execnet.gateway_io import shell_split_path
+from xdist.workermanage import NodeManager
 
 from cli.__main__ import main
 from common.errors import FetchError
 from common.project import PROJECT
+from hosts.remote import Unusable, extract
 from kernels.sources import archives
 from session.session import worker_spec
+from tests.harness.hostile_packages import link, member, tar
 
 
 @pytest.mark.parametrize("path", ["//tmp/a//b/job", "/tmp/two words/job", "/tmp/o'brien/\"$HOME\"/job", "/tmp/python=x//id=y/job"])
-def test_a_workers_command_keeps_its_paths(path):
-    words = [f"{path}/python3", "-m", "vm.launcher", path]
-    spec = worker_spec(words, "0", "3")
+def test_a_workers_command_keeps_its_paths(path, monkeypatch, request):
+    """On its way through xdist, which makes a specification anew if that lacks something."""
+    words, given = [f"{path}/python3", "-m", "vm.launcher", path], []
+    manager = NodeManager(request.config, specs=[])
+    monkeypatch.setattr(manager.group, "makegateway", lambda spec: given.append(spec) or 1 / 0)
 
+    with pytest.raises(ZeroDivisionError):
+        manager.setup_node(worker_spec(words, "0", "3"), print)
+
+    [spec] = given
     assert shell_split_path(spec.python) == words
     assert (spec.popen, spec.kernel, spec.shard, spec.id) == (True, "0", "3", None)
 
@@ -54,3 +65,11 @@ def test_a_tool_that_makes_no_box_is_one_line(tmp_path):
 
     assert done.returncode == 1
     assert done.stderr == "no room\nhosts.boxes: mmdebstrap failed with status 3, for the reason above\n"
+
+
+@pytest.mark.parametrize("hostile", [link("a", "/tmp"), member("../a", b"x"), member("/a", b"x"), member("a", kind=tarfile.FIFOTYPE)],
+                         ids=["link", "above", "absolute", "fifo"])
+def test_another_machine_unpacks_files_alone(tmp_path, hostile):
+    with tarfile.open(fileobj=io.BytesIO(tar([member("below/b", b"b"), hostile]))) as archive, pytest.raises(Unusable, match="was sent"):
+        extract(archive, tmp_path / "project")
+    assert [path.name for path in tmp_path.rglob("*")] == ["project", "below", "b"]
