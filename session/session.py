@@ -10,8 +10,8 @@ from copy import copy
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
 from shlex import join
+from typing import Any
 
 import execnet
 import pytest
@@ -33,8 +33,8 @@ from session.view import guest_view
 from vm.image import python_command
 from vm.inventory import Skim
 from vm.job import Event, Events, Job
-from vm.own import own_directories
 from vm.outlet import Misbehaved
+from vm.own import own_directories
 from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
 

@@ -58,7 +58,8 @@ def plain(text: str) -> str:
 
 def event_of(line: bytes) -> dict[str, Any]:
     """What process 1 reports, as vm/guest.py sends it.  Raises Misbehaved for anything else."""
-    wanted: dict[str, dict[str, type]] = {"ready": {"lacks": list}, "wrong": {"name": str, "flags": int, "right": int}, "done": {"status": int}}
+    wanted: dict[str, dict[str, type]] = {
+        "ready": {"lacks": list}, "wrong": {"name": str, "flags": int, "right": int}, "done": {"status": int}}
     with suppress(ValueError, RecursionError):
         event = json.loads(line)
         fields = wanted.get(str(event.get("event"))) if isinstance(event, dict) else None

@@ -1,5 +1,6 @@
 """A guest is a stranger: what no worker sends costs its kernel the run, and the host nothing."""
 
+import marshal
 import sys
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -12,8 +13,7 @@ from session.places import HERE, Place
 from session.runs import KernelRun
 from session.scheduler import KernelScheduling, Shard
 from session.session import KernelSession
-from vm import line as lines
-from vm import machine as machines
+from vm import line as lines, machine as machines
 from vm.job import Events
 from vm.line import Line
 from vm.machine import Machine, event_of
@@ -79,7 +79,8 @@ def test_a_guest_that_floods_its_console_is_stopped_and_its_end_is_read_alone(tm
 
 
 @pytest.mark.parametrize("said", [
-    b"", b"\xff\n", b"[]\n", b'{"event": "ready"}\n', b'{"event": "ready", "lacks": [1]}\n', b'{"event": "ready", "lacks": ["\\u001b[2J"]}\n',
+    b"", b"\xff\n", b"[]\n", b'{"event": "ready"}\n', b'{"event": "ready", "lacks": [1]}\n',
+    b'{"event": "ready", "lacks": ["\\u001b[2J"]}\n',
     b'{"event": "wrong", "name": "x", "flags": "0", "right": 0}\n', b'{"event": []}\n', b'{"shell": 1}\n', b"[" * 100_000 + b"\n"])
 def test_an_event_of_process_1_has_its_form(said):
     with pytest.raises(Misbehaved) as refused:
@@ -101,19 +102,21 @@ def guest():
 
 def test_a_worker_is_believed(guest):
     for name, details in [("workerready", {}), ("logstart", {"nodeid": TEST, "location": ()}),
-                          ("testreport", {"data": REPORT, "item_index": 1}),
+                          ("testreport", {"data": {**REPORT, "item_index": 1}}),
                           ("collectreport", {"data": {**REPORT, "$report_type": "CollectReport", "nodeid": "tests/a.py"}}),
                           ("runtest_protocol_complete", {"item_index": 1, "duration": 1.0}), ("workerfinished", {"workeroutput": {}})]:
         assert guest.checked(name, details) == (name, details)
 
 
 @pytest.mark.parametrize("name, details", [
-    ("testreport", {"data": {**REPORT, "nodeid": OTHER}, "item_index": 0}), ("testreport", {"data": REPORT, "item_index": 0}),
-    ("testreport", {"data": REPORT, "item_index": 7}), ("testreport", {"data": REPORT}), ("testreport", {"data": REPORT, "item_index": -1}),
-    ("testreport", {"data": {**REPORT, "nodeid": "tests/none.py::test_x"}, "item_index": 1}),
-    ("testreport", {"data": {**REPORT, "kernel": "x"}, "item_index": 1}), ("testreport", {"data": {**REPORT, "issue": 1}, "item_index": 1}),
-    ("testreport", {"data": {**REPORT, "outcome": "perfect"}, "item_index": 1}), ("testreport", {"data": [], "item_index": 1}),
-    ("testreport", {"data": {**REPORT, "$report_type": "os.system"}, "item_index": 1}),
+    ("testreport", {"data": {**REPORT, "nodeid": OTHER, "item_index": 0}}), ("testreport", {"data": {**REPORT, "item_index": 0}}),
+    ("testreport", {"data": {**REPORT, "item_index": 7}}), ("testreport", {"data": REPORT}), ("testreport", {"data": {**REPORT,
+            "item_index": -1}}),
+    ("testreport", {"data": {**REPORT, "nodeid": "tests/none.py::test_x", "item_index": 1}}),
+    ("testreport", {"data": {**REPORT, "kernel": "x", "item_index": 1}}), ("testreport", {"data": {**REPORT, "issue": 1, "item_index": 1}}),
+    ("testreport", {"data": {**REPORT, "outcome": "perfect", "item_index": 1}}), ("testreport", {"data": [], "item_index": 1}),
+            ("testreport", {"data": {**REPORT, "item_index": 1}, "item_index": 0}),
+    ("testreport", {"data": {**REPORT, "$report_type": "os.system", "item_index": 1}}),
     ("collectreport", {"data": {**REPORT, "$report_type": "CollectReport", "nodeid": "tests/b.py"}}),
     ("logstart", {"nodeid": OTHER}), ("logfinish", {"nodeid": None}), ("runtest_protocol_complete", {"item_index": 0, "duration": 0}),
     ("collectionfinish", {"ids": [1]}), ("errordown", {"error": 1}), ("__init__", {}), (1, {}), ("workerready", []),
@@ -142,9 +145,19 @@ def test_a_warning_imports_and_calls_nothing(module, name):
 
 
 def test_terminal_escapes_of_a_report_are_text(guest):
-    _name, found = guest.checked("testreport", {"data": {**REPORT, "longrepr": "a\n\x1b[31mb\tc", "sections": [["t\x9b", "\x07"]]},
-                                                "item_index": 1})
+    _name, found = guest.checked("testreport", {"data": {**REPORT, "longrepr": "a\n\x1b[31mb\tc", "sections": [["t\x9b", "\x07"]],
+                                                         "item_index": 1}})
     assert (found["data"]["longrepr"], found["data"]["sections"]) == ("a\n\\x1b[31mb\tc", [["t\\x9b", "\\x07"]])
+
+
+def test_a_report_in_one_piece_is_checked_too(guest):
+    """As fixtures.transport sends it."""
+    _name, found = guest.checked("testreport", {"data": {"kdrift": marshal.dumps(REPORT), "item_index": 1}})
+    assert found["data"]["nodeid"] == TEST
+    for data in (b"", b"\xff", marshal.dumps(1), marshal.dumps({**REPORT, "nodeid": OTHER}), marshal.dumps({**REPORT, "item_index": 0}),
+            "x"):
+        with pytest.raises(Misbehaved):
+            guest.checked("testreport", {"data": {"kdrift": data, "item_index": 1}})
 
 
 def test_a_kernel_whose_guest_misbehaves_loses_its_run_and_no_other(tmp_path):
