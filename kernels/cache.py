@@ -160,8 +160,9 @@ class Cache:
         Compares sizes and times; hashes a file only if its time differs, or always if `deep`.
         """
         try:
-            files = [(Path(name), int(state[0]), int(state[1]), str(state[2])) for name, state in _manifest(path)["files"].items()]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError):
+            files = [(Path(name), int(size), int(mtime_ns), str(sha256))
+                     for name, (size, mtime_ns, sha256) in _manifest(path)["files"].items()]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return "no manifest"
         if any(name.is_absolute() or ".." in name.parts for name, *_ in files):
             return "the manifest names files outside"

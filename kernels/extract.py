@@ -33,8 +33,8 @@ class Kernel:
 def image_release(image: Path) -> str:
     """The release of a bzImage.  Raises SpecError if the file is no x86 bzImage or is truncated."""
     release = _image_version(image).split()[0]
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]*", release):     # becomes a directory name
-        raise SpecError(f"{image}: invalid kernel release {release!r}")
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]{0,63}", release):        # becomes a directory name; uname(2)
+        raise SpecError(f"{image}: invalid kernel release {release[:80]!r}")
     return release
 
 

@@ -3,6 +3,7 @@ import json
 import re
 from collections import Counter
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
@@ -12,6 +13,7 @@ from common.errors import one_line
 from report.results import SCHEMA, KernelResult, Run, TestResult
 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")        # half a character, which no other file could have
+MOST_ERRORS = 50                            # among which the one is sought that says most: a file may have a million
 SCHEMA_FILE = Path(__file__).with_name("results.schema.json")
 
 
@@ -31,18 +33,20 @@ def read(path: Path) -> tuple[Run, list[KernelResult]]:
         if SURROGATE.search(data):
             json.dumps(document, ensure_ascii=False).encode()
     except OSError as error:
-        raise ResultsError(f"{path}: {error.strerror}") from None
+        raise ResultsError(one_line(f"{path}: {error.strerror}")) from None
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path}: not JSON: {error}") from None
+        raise ResultsError(one_line(f"{path}: not JSON: {error}")) from None
     version = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise ResultsError(f"{path}: not a kdrift results file")
     if version != SCHEMA:
         advice = "update kdrift" if version > SCHEMA else "run the kernel again"
         raise ResultsError(f"{path}: schema {version}, but this kdrift reads schema {SCHEMA}: {advice}")
-    if wrong := best_match(_validator().iter_errors(document)):
+    if wrong := best_match(islice(_validator().iter_errors(document), MOST_ERRORS)):
         raise ResultsError(f"{path}: {wrong.json_path}: {_short(wrong.message)}")
     kernels = [KernelResult(**{**kernel, "tests": [TestResult(**test) for test in kernel["tests"]]}) for kernel in document["kernels"]]
+    for kernel in kernels:
+        kernel.label = one_line(kernel.label)
     labels = [kernel.label for kernel in kernels]
     if twice := {label for label in labels if labels.count(label) > 1}:
         raise ResultsError(one_line(f"{path}: duplicate kernel label {min(twice)}"))

@@ -7,9 +7,11 @@ import time
 from collections.abc import Generator
 from contextlib import suppress
 from copy import copy
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from shlex import join
+from typing import Any
 
 import execnet
 import pytest
@@ -23,6 +25,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from report.labels import same_kernels
 from session import durations, worker
+from session.guests import Guest
 from session.places import HERE, Place
 from session.runs import KernelRun, knobs
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
@@ -30,6 +33,7 @@ from session.view import guest_view
 from vm.image import python_command
 from vm.inventory import Skim
 from vm.job import Event, Events, Job
+from vm.outlet import Misbehaved
 from vm.own import own_directories
 from vm.payload import inventory, libraries_key, pack_libraries, pack_tests
 from vm.qemu import kvm_trouble
@@ -71,6 +75,7 @@ class KernelSession(DSession):
         self.uncollected: set[tuple[str, str]] = set()
         self.unreadable: list[pytest.CollectReport] = []
         self.events: dict[WorkerController, Events] = {}
+        self.misbehaved: dict[WorkerController, str] = {}       # guests that are believed no more, and why
         self.took: dict[str, float] = {}    # seconds of wall time, by test
         self.ended: set[tuple[str, str]] = set()            # likewise, what has been torn down
         self.launchers: list[subprocess.Popen[bytes]] = []
@@ -110,7 +115,7 @@ class KernelSession(DSession):
             self.config.get_terminal_writer().line("--shell runs one machine at a time (--slots 1)")
         self.job = partial(Job, clock=option.clock, accel=accel, slots=self.slots(), fresh_boot=option.fresh_boot, devices=option.devices,
                            python=python_command(), cwd=str(self.config.invocation_params.dir),
-                           session=str(self.directory), owner=os.getpid(), seed=option.seed, project=str(PROJECT),
+                           session=str(self.directory), owner=os.getpid(), seed=option.seed, shell=option.shell, project=str(PROJECT),
                            libraries=libraries_key(), **knobs(option))
         os.environ["PYTHONPATH"] = str(PROJECT)     # for the launchers; execnet would wait for an `env:` in the gateway's specification
         self.wanted = [run for run in self.runs.values() if run.kernel]
@@ -254,6 +259,19 @@ class KernelSession(DSession):
         """The same for every machine that runs the same tests, so that guests behave the same."""
         node.workerinput.update(workerid="guest", mainargv=["kdrift"], restorable=self.restorable(self.run_of(node)),
                                 tests=list(self.sched.of(node).left))
+        believe = node.process_from_remote
+        guest = Guest(self.sched.of(node).left)
+
+        def process(said: Any) -> None:
+            """Called by execnet's thread with each event, and with xdist's mark at the end, which no guest can send."""
+            try:
+                believe(guest.checked(*said) if isinstance(said, tuple) and len(said) == 2 else said if isinstance(said, Enum)
+                        else guest.checked(said, None))
+            except Misbehaved as error:
+                self.misbehaved.setdefault(node, str(error))
+                node.gateway._io.popen.terminate()
+
+        node.process_from_remote = process
 
     def worker_workerfinished(self, node: WorkerController) -> None:
         """A machine's tests are done, or one has left something there (fixtures/remains.py): then the other tests go on in a restored
@@ -325,6 +343,11 @@ class KernelSession(DSession):
         assert place
         shard = self.leave(node)
         end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        if why := self.misbehaved.get(node):
+            end = {"end": "lost", "why": why, "misbehaved": True}
+        if end.get("misbehaved"):           # no other machine: it would do the same
+            self.sched.give_up(run.number)
+            test = test or next(iter(shard.left), None)
         if self.shouldstop:
             return
         given_up = run.number in self.sched.given_up

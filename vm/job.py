@@ -30,6 +30,7 @@ class Job:
     project: str = ""                       # the session's
     libraries: str = ""                     # the key of libraries.tar (vm.payload), which is in the session's directory
     tests: str = ""                         # archive with the sources of the tests; without, the saved states are made and nothing runs
+    shell: bool = False                     # whether its tests may ask for the user's terminal
     seed: int = 1                           # of the guest's random numbers
     append: list[str] = field(default_factory=list)         # kernel parameters
     memory_mb: int = 512
@@ -67,6 +68,7 @@ class Event(TypedDict, total=False):
     why: str
     console: list[str]                      # the guest's last lines
     hung: bool
+    misbehaved: bool                        # the guest broke a rule (vm.outlet): its kernel gets no other machine
     host_lost: bool                         # the connection to the other machine ended
 
 

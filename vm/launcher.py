@@ -29,7 +29,8 @@ from vm import shell
 from vm.image import ImageError, boot_image
 from vm.job import Event, Events, Job
 from vm.line import Frames
-from vm.machine import Machine
+from vm.machine import Machine, plain
+from vm.outlet import Misbehaved
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
@@ -37,6 +38,7 @@ from vm.state import console_end, kernel_parameters, start, warm_state
 from vm.wide import USERLANDS
 
 LOOK = 20                                   # milliseconds between checks of the guest's output
+LONGEST_WORDS = 200                         # characters of what a guest says of its end
 OWNER_GONE = signal.SIGUSR1
 ENDS = (signal.SIGTERM, OWNER_GONE)
 Serve = Callable[[Machine, Job, Events], None]
@@ -58,6 +60,8 @@ def main(job_file: str, bootstrap: Callable[[], None] | None = None, serve: Serv
     except SessionOver as over:
         if over.args[0] == OWNER_GONE:      # it was killed, so this process removes its directory
             shutil.rmtree(job.session, ignore_errors=True)
+    except Misbehaved as error:
+        events.add(end="lost", misbehaved=True, why=str(error))
     except (VMError, ImageError, CacheError, OSError) as error:
         events.add(end="lost" if events.first("running") else "boot", why=str(error))
     except BaseException:
@@ -200,13 +204,14 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
                     machine.line.put(frame)
             elif not data:
                 poller.unregister(descriptor)
-            elif shell.wanted(data):
+            elif job.shell and shell.wanted(data):
                 with suppress(VMError):         # this loop sees what became of the machine
                     shell.serve(machine, job.owner)
                 patience.renew()
             else:
-                done = data.decode(errors="replace").strip()
-        if data := machine.line.received():
+                done = plain(data.decode(errors="replace").strip())[:LONGEST_WORDS]
+        machine.check_console()
+        if data := machine.line.received():     # whole messages: part of one is no sign of life
             patience.renew()
             write_all(1, data)
         if machine.line.asked:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vm.inlet import BELL, ENDED, FRAME, GATE, HEADER, TABLE
+from vm.outlet import Misbehaved, Outgoing
 from vm.process import as_value
 
 if TYPE_CHECKING:
     from execnet.gateway_base import ExecModel
 
+MOST_WRITTEN = 1 << 30                      # bytes by one guest; a run of all tests writes some tens of MB
 SIZE = 4 << 20                              # bytes of the memory
 PAUSE = 0.01                                # seconds between two looks at what the guest has written
 
@@ -52,6 +54,7 @@ class Line:
         self.asked = False                  # the guest waits for the next piece
         self.parked = False                 # it does so by looking at the memory all the time, and its clock runs on
         self._position = 0
+        self._outgoing = Outgoing()
         self.pieces.clear()
         self._table = open(os.memfd_create("ssdt"), "wb", buffering=0)
         self._table.write(TABLE)
@@ -148,12 +151,12 @@ class Line:
                 self.gate.recv(1)
 
     def received(self) -> bytes:
-        """What the guest has written since the last call."""
-        data = b""
-        while more := os.pread(self.output, 1 << 20, self._position):
-            self._position += len(more)
-            data += more
-        return data
+        """Whole messages that the guest has written.  Raises Misbehaved for what no worker writes, and for too much of it."""
+        data = os.pread(self.output, 1 << 20, self._position)
+        self._position += len(data)
+        if self._position > MOST_WRITTEN:
+            raise Misbehaved(f"the guest wrote more than {MOST_WRITTEN >> 20} MB to its gateway")
+        return self._outgoing.cut(data)
 
 
 class Frames:

@@ -18,11 +18,14 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from vm.exact import RECORDED, SHIFT, count_from_zero
 from vm.line import Line
+from vm.outlet import Misbehaved
 from vm.patience import Patience, processor_time
 from vm.process import DIES_WITH_PARENT, as_value
 from vm.qemu import VMError, qemu, qemu_version
 
 MEMORY_MB = 512
+MOST_CONSOLE = 64 << 20                     # bytes; a kernel that prints a warning for each packet has some MB
+LONGEST_EVENT = 1 << 16                     # bytes
 MONITOR_DEADLINE = 120                      # seconds of wall time for a QMP command; on a busy host it may take several
 OPENING = 20                                # seconds (vm.patience) until QEMU has opened its sockets
 LONGEST_SOCKET = 107                        # bytes in the path of a socket (unix(7))
@@ -46,6 +49,24 @@ COMMAND_LINE = [
     # So are those of processes: QEMU translates code again for each new address, which took 4/5 of the time of a command.
     "norandmaps",
 ]
+
+
+def plain(text: str) -> str:
+    """A guest's words with control characters as escapes: it may print them, and a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\t" else ascii(char)[1:-1] for char in text)
+
+
+def event_of(line: bytes) -> dict[str, Any]:
+    """What process 1 reports, as vm/guest.py sends it.  Raises Misbehaved for anything else."""
+    wanted: dict[str, dict[str, type]] = {
+        "ready": {"lacks": list}, "wrong": {"name": str, "flags": int, "right": int}, "done": {"status": int}}
+    with suppress(ValueError, RecursionError):
+        event = json.loads(line)
+        fields = wanted.get(str(event.get("event"))) if isinstance(event, dict) else None
+        if fields and all(isinstance(event.get(name), kind) for name, kind in fields.items()):
+            if all(isinstance(each, str) and each.isprintable() for each in (*event.get("lacks", []), event.get("name", ""))):
+                return dict(event)
+    raise Misbehaved(f"process 1 sent no event, but {ascii(line[:80])}")
 
 
 def status_of(monitor: QEMUMonitorProtocol, query: str) -> object:
@@ -213,14 +234,25 @@ class Machine:
         """The last lines of the guest's console."""
         if not self.console.exists():
             return []
-        text = self.console.read_bytes()[-64000:].decode(errors="replace")
-        return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+        with self.console.open("rb") as file:
+            file.seek(max(0, self.console.stat().st_size - 64000))
+            text = file.read().decode(errors="replace")
+        return [plain(line.rstrip()) for line in text.splitlines() if line.strip()][-lines:]
+
+    def check_console(self) -> None:
+        """Raises Misbehaved if the guest floods its console, whose log is on the host's disk."""
+        with suppress(FileNotFoundError):
+            if self.console.stat().st_size > MOST_CONSOLE:
+                raise Misbehaved(f"the guest wrote more than {MOST_CONSOLE >> 20} MB to its console")
 
     def event(self, timeout: float) -> dict[str, Any] | None:
         """The next event of process 1; None if the machine ended first.  Raises VMError after `timeout` seconds (vm.patience), and
         if the processor is wrong."""
         line, patience = b"", Patience(self.process.pid, timeout)
         while not line.endswith(b"\n"):
+            self.check_console()
+            if len(line) > LONGEST_EVENT:
+                raise Misbehaved("process 1 sent no event, but a line without an end")
             ready, _, _ = select.select([self.control], [], [], 0.2)
             if ready:
                 data = self.control.recv(1)
@@ -233,7 +265,7 @@ class Machine:
                 raise VMError("KVM internal error: the host's KVM cannot run this guest")
             elif patience.is_over():
                 raise VMError(f"no response from the guest within {timeout:.0f} s")
-        event: dict[str, Any] = json.loads(line)
+        event = event_of(line)
         if event.get("event") == "wrong":   # from processor.probe(): no kernel can be judged here
             raise VMError(f"QEMU {qemu_version()} executes {event['name']} wrongly: EFLAGS is {event['flags']:#x}, expected "
                           f"{event['right']:#x}; no kernel can be judged with it: try another version of QEMU")
@@ -257,6 +289,7 @@ class Machine:
         (vm.patience)."""
         patience = Patience(self.process.pid, timeout)
         while not self.line.asked:
+            self.check_console()
             if not self.line.check_bell():
                 raise VMError(f"QEMU exited: {self.last_message()}")
             if patience.is_over():

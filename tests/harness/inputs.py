@@ -6,10 +6,8 @@ INPUTS = pytest.StashKey[dict[str, int]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hostile input")
-    group.addoption("--fuzz", type=int, default=10_000, metavar="N", help="cases that the fuzzer tries, of all parsers (default: %(default)s)")
-    group.addoption("--kills", type=int, default=4, metavar="N", help="moments at which a session is killed (default: %(default)s)")
-    group.addoption("--pairs", type=int, default=2, metavar="N", help="times that two sessions share a cache (default: %(default)s)")
-    group.addoption("--machines", action="store_true", help="for --kills and --pairs: real machines instead of stand-ins")
+    group.addoption("--fuzz", type=int, default=10_000, metavar="N",
+                    help="cases that the fuzzer tries, of all parsers (default: %(default)s)")
 
 
 @pytest.fixture

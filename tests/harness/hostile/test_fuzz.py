@@ -27,13 +27,15 @@ from tests.harness.debian_archive import write_image
 hypothesis = pytest.importorskip("hypothesis", reason="./kdrift selftest installs it")
 st = hypothesis.strategies
 
-TEXTS = ["", "\n", "../../etc/passwd", "/etc/passwd", "a\0b", "\x1b[2J", "<script>alert(1)</script>", "]]>", "\ud800", "x" * 5000, "9" * 5000,
+TEXTS = ["", "\n", "../../etc/passwd", "/etc/passwd", "a\0b", "\x1b[2J", "<script>alert(1)</script>", "]]>", "\ud800", "x" * 5000,
+        "9" * 5000,
          "6.12", "tests/a.py::test_a[x]", "‮", "NaN", "~nobody-of-that-name"]
 NUMBERS = [0, -1, 1.5, 1 << 80, float("inf"), float("nan"), True]
 VALUES = [None, [], {}, [[]], [None], {"": {}}, *NUMBERS, *TEXTS]
 chances = st.integers(0, 1 << 32).map(random.Random)
 leaves = st.sampled_from(VALUES) | st.text(max_size=20)
-values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=6)
+values = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6)
 
 
 def changed(document, chance):
@@ -103,16 +105,19 @@ def texts(*seeds):
 
 TEST = TestResult("tests/keepalive/test_a.py::test_a[x]", "passed", promise="it holds", traffic={"a sent ipv4 tcp S seq 0 len 0": 1.0},
                   measurements=[{"name": "m", "value": 1.0, "unit": "s", "tolerance": 0.1}],
-                  cells=[{"table": "t", "row": "x", "rows": "r", "column": "c", "columns": "cs", "seen": "s", "expected": [], "began": 0.0}])
+                  cells=[{"table": "t", "row": "x", "rows": "r", "column": "c", "columns": "cs", "seen": "s", "expected": [],
+                          "began": 0.0}])
 FAILED = TestResult("tests/keepalive/test_a.py::test_b", "failed", message="assert 1 == 2", traceback=">   assert 1 == 2\nE  assert",
                     evidence=[{"title": "t", "text": "x"}], captures=[{"host": "a", "base64": "AAAA", "cut": 0}], attempts=["lost"],
-                    signatures=["assert # == #"], confirmation={"seeds": [1], "new": [1], "old": None, "deterministic": True, "trouble": ""})
+                    signatures=["assert # == #"], confirmation={"seeds": [1], "new": [1], "old": None, "deterministic": True,
+                            "trouble": ""})
 RUN = {"started": "2026-01-01T00:00:00+00:00", "duration_s": 1.0, "arguments": ["-q"], "python": "3.11", "exit_status": 0}
 
 
 @functools.cache
 def results():
-    kernels = [KernelResult(name, name, release=f"{name}.1", version=f"{name}.1-1", counters=["Tcp.X"], tests=[TEST, FAILED], unrun=["t.py::c"])
+    kernels = [KernelResult(name, name, release=f"{name}.1", version=f"{name}.1-1", counters=["Tcp.X"], tests=[TEST, FAILED],
+            unrun=["t.py::c"])
                for name in ("6.1", "6.12")]
     return {"schema": 3, "run": RUN, "kernels": json.loads(json.dumps([vars(kernel) for kernel in kernels], default=vars))}
 
@@ -231,7 +236,8 @@ def modules_dep(path):
     assert modules.files(tree) == []
 
 
-@Parser(texts(b"deb [signed-by=/a.gpg arch=amd64] http://a/debian bookworm main\n", b"Types: deb\nURIs: http://a\nSuites: sid\nComponents: main\n"
+@Parser(texts(b"deb [signed-by=/a.gpg arch=amd64] http://a/debian bookworm main\n",
+        b"Types: deb\nURIs: http://a\nSuites: sid\nComponents: main\n"
               b"Signed-By:\n -----BEGIN\n .\n", b'deb [a="b] http://a sid main\n'), ())
 def sources_list(path):
     for suffix in (".list", ".sources"):
@@ -250,7 +256,8 @@ def package_list(path):
     index.candidates, index.needs(grammar.parse("6.1"))
 
 
-@Parser(texts(b"6.12", b"6.1.187-1", b"/a/b,modules=/c", b"linux-image-6.1", *(text.encode(errors="ignore") for text in TEXTS)), (SpecError, LabelError))
+@Parser(texts(b"6.12", b"6.1.187-1", b"/a/b,modules=/c", b"linux-image-6.1", *(text.encode(errors="ignore") for text in TEXTS)),
+        (SpecError, LabelError))
 def specification(path):
     word = path.read_bytes().decode(errors="surrogateescape").replace("\0", "")
     try:
@@ -262,7 +269,8 @@ def specification(path):
         packages.Index([packages.Package(**INDEX["packages"][0] | {"depends": ()})], 1.0, {}).find(spec)
 
 
-@Parser(texts(b"a sent ipv4 tcp S seq 0 len 0", b"the kernel logs: x", b"a counts X on y", b"[Errno 5] x", b"the kernel crashed: RIP: 0010:f+0x"), ())
+@Parser(texts(b"a sent ipv4 tcp S seq 0 len 0", b"the kernel logs: x", b"a counts X on y", b"[Errno 5] x",
+        b"the kernel crashed: RIP: 0010:f+0x"), ())
 def words_of_a_kernel(path):
     text = path.read_bytes().decode(errors="replace")
     assert "\n" not in signature.signature(text, text)
