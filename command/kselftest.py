@@ -15,7 +15,9 @@ LIST = "kselftest-list.txt"
 SOURCE = Path("tools/testing/selftests")
 COLLECTION = "net"                          # what is built of a source tree if no entry names another
 TIMEOUT = 45.0                              # seconds of a collection without settings (tools/testing/selftests/kselftest/runner.sh)
-ERROR = re.compile(r"(?m)^make.*\*\*\* \[[^]]*?([^/\]:]+)\] Error|^(?:.*/)?([\w.-]+\.c):\d+:\d+: (?:fatal )?error: (.*)$")
+# What make says of a target of ours, not of its own rules for whole directories.
+ERROR = re.compile(r"(?m)^make.*?: (?:\*\*\* )?\[(?:[^]]*[:/] ?)?(?!all\]|install\])([^/\]: ]+)\] Error|"
+                   r"^(?:.*/)?([\w.-]+\.c):\d+:\d+: (?:fatal )?error: (.*)$")
 
 
 def installed_tree(tree: Path, wanted: Sequence[str], build: Path, say: Callable[[str], None]) -> Path:
@@ -28,8 +30,9 @@ def installed_tree(tree: Path, wanted: Sequence[str], build: Path, say: Callable
     jobs = f"-j{os.cpu_count()}"
     target = build / "installed"
     say(f"building the selftests of {', '.join(collections)} in {tree}")
-    options = [jobs, f"O={build}", f"TARGETS={' '.join(collections)}", f"INSTALL_PATH={target}"]
-    words = (["make", "-s", jobs, "-C", tree, f"O={build}", "headers"], ["make", "-k", "-C", tree / SOURCE, *options, "install"])
+    # -i: what cannot be built must not keep the rest from being installed.
+    options = ["-i", jobs, f"O={build}", f"TARGETS={' '.join(collections)}", f"INSTALL_PATH={target}"]
+    words = (["make", "-s", jobs, "-C", tree, f"O={build}", "headers"], ["make", "-C", tree / SOURCE, *options, "install"])
     for command in words:
         done = subprocess.run(list(map(str, command)), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
         for line in failures(done.stdout + done.stderr):

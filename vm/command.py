@@ -35,8 +35,8 @@ LINKS = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdo
          "/dev/core": "/proc/kcore", "/etc/mtab": "/proc/self/mounts", "/var/run": "/run", "/var/lock": "/run/lock"}
 # A tmpfs; message queues, which not every kernel has.
 MOUNTS = (("tmpfs", "/dev/shm", "mode=1777"), ("mqueue", "/dev/mqueue", ""))
-# Housekeeping that process 1 has changed for tests, and that a command may look at: back as the kernel has it.
-KERNELS_OWN = {"/proc/sys/net/core/fb_tunnels_only_for_init_net": "0"}
+# What process 1 has changed for tests, back as the kernel has it; and what Debian changes: every user may ping.
+SYSCTLS = {"/proc/sys/net/core/fb_tunnels_only_for_init_net": "0", "/proc/sys/net/ipv4/ping_group_range": "0 2147483647"}
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -52,7 +52,7 @@ def make_world() -> None:
     for kind, place, options in MOUNTS:
         os.makedirs(place, exist_ok=True)
         libc.mount(kind.encode(), place.encode(), kind.encode(), 0, options.encode() or None)
-    for name, value in KERNELS_OWN.items():
+    for name, value in SYSCTLS.items():
         if os.path.exists(name):
             Path(name).write_text(value)
     listing = Path("/lib/modules", os.uname().release, "modules.devname")
