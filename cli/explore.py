@@ -1,10 +1,12 @@
 """`./kdrift explore`: find what a new kernel does differently where nobody has written a test."""
 import argparse
+import fcntl
 import hashlib
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cli.refusal import refuse
@@ -13,7 +15,7 @@ from common.project import PROJECT
 from common.status import Exit
 from explore.bench import ScenarioBench
 from explore.findings import Findings
-from explore.language import ScenarioError, read
+from explore.language import Scenario, ScenarioError, read
 from explore.observation import INFO
 from explore.study import Exploration, Side
 from kernels.cache import Cache
@@ -28,6 +30,8 @@ from rerun.conversation import Gone
 from vm.image import ImageError
 from vm.qemu import VMError
 
+LOCK = "lock"                               # in the directory of the findings
+_PREFIX = "kdrift-"
 # What decides which scenarios there are, and what is seen of them.
 _SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.py")
 
@@ -55,21 +59,47 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
         return refuse(f"--report {options.report}: {error.strerror}")
     if findings.damaged:
         print(f"{options.report}: {findings.damaged} damaged entries are ignored")
-    with tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
-        sides = _sides(kernels, (options.old, options.new), Path(directory))
-        exploration = Exploration(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
-        try:
-            if trouble := _boot(sides, options.slots):
-                return refuse(trouble, Exit.NOT_BOOTED)
-            if scenario:
-                return _tell_one(*exploration.judge_one(scenario))
-            exploration.run(options.minutes, options.scenarios)
-        except ExpectedError as error:
-            return refuse(error)
-        except (CacheError, ImageError, VMError, Gone, OSError) as error:
-            return refuse(str(error).partition("\n")[0], Exit.LOST)
-        finally:
-            exploration.end()
+    try:
+        with _place_for_machines(options.report) as directory:
+            return _explore(kernels, findings, directory, options, scenario)
+    except BlockingIOError:
+        return refuse(f"--report {options.report}: another exploration uses it")
+    except ExpectedError as error:
+        return refuse(error)
+    except (CacheError, ImageError, VMError, Gone, OSError) as error:
+        return refuse(str(error).partition("\n")[0], Exit.LOST)
+
+
+@contextmanager
+def _place_for_machines(report: Path) -> Iterator[Path]:
+    """A directory for this process alone. It is written down in `report`, so that the next exploration there removes it if this one is
+    killed. Raises BlockingIOError if there is one already, OSError."""
+    with (report / LOCK).open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.seek(0)
+        left = Path(file.read().strip())
+        if left.parent == Path(tempfile.gettempdir()) and left.name.startswith(_PREFIX):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as directory:
+            file.truncate(0)
+            file.write(directory)
+            file.flush()
+            yield Path(directory)
+
+
+def _explore(kernels: Sequence[Kernel], findings: Findings, directory: Path, options: argparse.Namespace,
+             scenario: Scenario | None) -> Exit:
+    """Raises ExpectedError, CacheError, ImageError, VMError, Gone, OSError."""
+    sides = _sides(kernels, (options.old, options.new), directory)
+    exploration = Exploration(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
+    try:
+        if trouble := _boot(sides, options.slots):
+            return refuse(trouble, Exit.NOT_BOOTED)
+        if scenario:
+            return _tell_one(*exploration.judge_one(scenario))
+        exploration.run(options.minutes, options.scenarios)
+    finally:
+        exploration.end()
     _tell(findings)
     if not findings.batches:
         return Exit.NOTHING_JUDGED

@@ -1,4 +1,5 @@
 """./kdrift explore without machines: the language, the generator, the comparison, shrinking, and what is kept."""
+import fcntl
 import json
 from collections import Counter
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli.__main__ import main
+from cli.explore import LOCK
 from common.status import Exit
 from explore.bench import WARMING
 from explore.findings import LEDGER, BatchDone, Finding, Findings
@@ -303,6 +305,23 @@ def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
     assert (tmp_path / LEDGER).read_text() == before
     assert command("--scenarios", "40", ends=None) == Exit.OK
     assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
+
+
+def test_directory_belongs_to_one_exploration_at_a_time(command, tmp_path, capsys):
+    with (tmp_path / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert command() == Exit.USAGE
+    assert capsys.readouterr().err == f"kdrift: --report {tmp_path}: another exploration uses it\n"
+
+
+@pytest.mark.parametrize("name, removed", [("kdrift-left", True), ("other", False)])
+def test_machines_of_a_killed_exploration_are_removed_and_nothing_else(command, tmp_path, monkeypatch, name, removed):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / name / "ram").mkdir(parents=True)
+    (tmp_path / LOCK).write_text(str(tmp_path / name))
+    assert command() == Exit.OK
+    assert (tmp_path / name).exists() is not removed
+    assert not list(tmp_path.glob("kdrift-*"))
 
 
 @pytest.mark.parametrize("content", [CONNECT, {"key": "k", "kind": "x", "scenario": CONNECT}])
