@@ -39,8 +39,9 @@ MOST_STARTS = 2                             # machines of one shard that may end
 
 
 def worker_spec(launcher: list[str], kernel: str, shard: str) -> execnet.XSpec:
-    """The gateway of a worker. The launcher's command is not in the text, which execnet would cut at each "//" of a path."""
-    spec = execnet.XSpec(f"popen//kernel={kernel}//shard={shard}")
+    """The gateway of a worker. The launcher's command is not in the text, which execnet would cut at each "//" of a path. The execution
+    model is: without it xdist makes another specification from the text, and the worker would be a Python of this machine."""
+    spec = execnet.XSpec(f"popen//execmodel=main_thread_only//kernel={kernel}//shard={shard}")
     spec.python = join(launcher)
     return spec
 

@@ -3,9 +3,12 @@ import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from execnet import Group
 from execnet.gateway_io import shell_split_path
+from xdist.workermanage import NodeManager
 
 from cli.__main__ import main
 from common.errors import FetchError
@@ -15,9 +18,19 @@ from session.session import worker_spec
 
 
 @pytest.mark.parametrize("path", ["//tmp/a//b/job", "/tmp/two words/job", "/tmp/o'brien/\"$HOME\"/job", "/tmp/python=x//id=y/job"])
-def test_a_workers_command_keeps_its_paths(path):
+def test_a_workers_command_keeps_its_paths(path, monkeypatch):
+    """Also in the gateway that xdist makes: it takes another specification, made from the text, if this one has no execution model."""
     words = [f"{path}/python3", "-m", "vm.launcher", path]
-    spec = worker_spec(words, "0", "3")
+    asked = []
+
+    def makegateway(_group, spec):
+        asked.append(spec)
+        raise InterruptedError
+
+    monkeypatch.setattr(Group, "makegateway", makegateway)
+    with pytest.raises(InterruptedError):
+        NodeManager.setup_node(SimpleNamespace(group=Group()), worker_spec(words, "0", "3"), lambda event: None)
+    spec, = asked
 
     assert shell_split_path(spec.python) == words
     assert (spec.popen, spec.kernel, spec.shard, spec.id) == (True, "0", "3", None)
