@@ -9,110 +9,19 @@ import errno
 import os
 import select
 import socket
-import struct
 
 import pytest
 
+from fixtures.netlink_channels import ADD_MEMBERSHIP, BROADCAST_ERROR, CHANNELS, NO_ENOBUFS, SOL_NETLINK, USERSOCK
 from fixtures.table import LeftOut, Measured, OneOf, Table
 from fixtures.topologies import LAN
 from netns import ExpectationFailed
 from netns.attempt import errno_name
 from netns.netlink.audit import netlink_row
-from netns.netlink.message import HEADER, attribute, attributes, message
 
 pytestmark = pytest.mark.topology(LAN)
 
-SOL_NETLINK, ADD_MEMBERSHIP, BROADCAST_ERROR, NO_ENOBUFS = 270, 1, 4, 5
-USERSOCK, GROUP, IPV4_ADDRESSES = 2, 1, 5
-REQUEST, ACK, CREATE = 1, 4, 0x600
-NEWADDR, DELADDR, UNKNOWN = 20, 21, 0xFFF
-LOCAL, LOCAL_ADDRESS = 2, 1
 MOST = 400                                  # messages that no tested buffer has room for
-
-
-class Channel:
-    """Numbered messages to a receiver. `lossy` says whether they are dropped silently, `told` what a sender hears of one that was."""
-
-    protocol, group, lossy, told = USERSOCK, GROUP, True, "done"
-    length = 0                              # bytes that a message has behind its header, at least
-
-    def __init__(self, host):
-        self.sender = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, self.protocol)
-        self.sender.bind((0, 0))
-        self.sink = host.socket(socket.AF_NETLINK, socket.SOCK_RAW, self.protocol)
-        self.sink.bind((0, 0))
-
-    def attach(self, receiver):
-        self.receiver = receiver
-        if self.group:
-            receiver.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, self.group)
-
-    def send(self, number):
-        """The errno's name, or "done"."""
-        try:
-            self.sender.sendto(message(UNKNOWN, 0, self.body(number)), socket.MSG_DONTWAIT, self.target())
-        except OSError as error:
-            return errno_name(error.errno)
-        finally:
-            self.tidy()
-        return "done"
-
-    def tidy(self):
-        """Read what has come to the sink: the kernel sends one copy there."""
-        while select.select([self.sink], [], [], 0)[0]:
-            self.sink.recv(1 << 16)
-
-    def body(self, number):
-        return struct.pack("=I", number).ljust(self.length, b"\0")
-
-    def target(self):
-        return self.sink.getsockname()[0], 1 << GROUP - 1
-
-    def number(self, data):
-        return struct.unpack_from("=I", data, HEADER.size)[0]
-
-
-class Unicast(Channel):
-    """From program to program: the sender is told, and nothing is lost."""
-
-    group, lossy, told = 0, False, "EAGAIN"
-
-    def target(self):
-        return self.receiver.getsockname()[0], 0
-
-
-class Acknowledgements(Channel):
-    """Answers of the kernel to the receiver's own requests."""
-
-    protocol, group = socket.NETLINK_ROUTE, 0
-
-    def send(self, number):
-        self.receiver.sendto(message(UNKNOWN, REQUEST | ACK, bytes(16), number), (0, 0))
-        return "done"
-
-    def number(self, data):
-        return HEADER.unpack_from(data)[3]
-
-
-class Notifications(Channel):
-    """What the kernel tells a group: addresses that another program adds."""
-
-    protocol, group = socket.NETLINK_ROUTE, IPV4_ADDRESSES
-
-    def send(self, number):
-        address = bytes([10, 99, number >> 8, number & 255])
-        body = struct.pack("=BBBBI", socket.AF_INET, 32, 0, 0, 1) + attribute(LOCAL, address) + attribute(LOCAL_ADDRESS, address)
-        self.sender.sendto(message(NEWADDR, REQUEST | ACK | CREATE, body), (0, 0))
-        answer = struct.unpack_from("=i", self.sender.recv(1 << 16), HEADER.size)[0]
-        return errno_name(-answer) or "done"
-
-    def number(self, data):
-        address = dict(attributes(data[HEADER.size:], 8))[LOCAL]
-        return address[2] << 8 | address[3]
-
-
-CHANNELS = {"a program's multicast": Channel, "a program's unicast": Unicast, "the kernel's answers": Acknowledgements,
-            "the kernel's multicast": Notifications}
 OPTIONS = {"": (), ", NO_ENOBUFS": (NO_ENOBUFS,), ", BROADCAST_ERROR": (BROADCAST_ERROR,),
            ", NO_ENOBUFS and BROADCAST_ERROR": (NO_ENOBUFS, BROADCAST_ERROR)}
 BUFFERS = {"the smallest buffer": 1, "a buffer of 8192 bytes": 4096}     # SO_RCVBUF doubles it: socket(7)
