@@ -19,6 +19,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.extract import Kernel
+from kernels.grammar import parse
 from kernels.modules import build_of
 from kernels.packages import debian_version_key
 from kernels.progress import Reporter
@@ -121,6 +122,8 @@ class Search:
         """The result in words, whether it is certain, and the last two versions."""
         options = self.options
         specs = [absolute(spec) for spec in (options.good, options.bad)]
+        for spec in specs:
+            parse(spec)                     # before anything is fetched
         kernels = [self.kernel(spec, self.cache) for spec in specs]
         check_ends(*kernels)
         ends = [Available(each.version or each.release, spec) for each, spec in zip(kernels, specs, strict=True)]

@@ -20,6 +20,7 @@ from vm.state import GUEST_SAYS, console_end
 def serve(machine: Machine, job: Job, events: Events) -> None:
     """Forward frames until the command or the machine ends, and record how the machine ended if the command did not."""
     machine.order(Path(job.tests).read_bytes(), seed=job.seed, **job.order)
+    machine.line.cut = bytes                # a command's frames are no messages of execnet
     patience, frames = Patience(machine.process.pid, job.deadline), FrameReader()
     bell, control = machine.line.bell.fileno(), machine.control.fileno()
     poller = select.poll()

@@ -24,7 +24,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)      # a disk's error, not a pack
 MOST = 200_000                              # files and directories in it
 LONGEST_HEADER = 1 << 20                    # bytes of one extended header, which is read as a whole
 LONGEST_CONTROL = 1 << 16                   # bytes of a .deb's control file
-WANTED = re.compile(r"(?:usr/)?(boot/vmlinu[xz][^/]*|lib/modules/[^/]+/.+)")
+WANTED = re.compile(r"(?:usr/)?(boot/(?:vmlinu[xz]|config-)[^/]*|lib/modules/[^/]+/.+)")
 MODULES = re.compile(r"(?:usr/)?(lib/modules/[^/]+/(?:kernel/.+\.ko(?:\.(?:xz|gz|zst))?|modules\.[^/]+))")
 # depmod makes these anew: what a package says of its modules may name any file.
 LISTINGS = re.compile(r"lib/modules/[^/]+/modules\.(?!(?:builtin|builtin\.modinfo|order)$)[^/]*")

@@ -48,5 +48,6 @@ class Hidden:
             value.update({name: self._walk(each, seen) for name, each in value.items() if name != "base64"})
         elif hasattr(value, "__dict__") and type(value).__module__.startswith("report."):
             for name, each in list(vars(value).items()):
-                vars(value)[name] = self.argument(each) if name == "spec" else self._walk(each, seen)
+                if name != "id":            # merge and --baseline find a test by it
+                    vars(value)[name] = self.argument(each) if name == "spec" else self._walk(each, seen)
         return value

@@ -30,9 +30,10 @@ class Ahead:
         self.launcher: subprocess.Popen[bytes] | None = None
 
     def arrived(self, kernel: Kernel, cache: Cache) -> None:
-        """Boot a kernel that has no saved state, unless another is still being booted."""
+        """Boot a kernel that has no saved state, unless another is still being booted. Each kernel must have a slot: the session's machine
+        waits in it for this one."""
         busy = self.launcher and self.launcher.poll() is None
-        if busy or self.options.clock != "virtual" or self.options.fresh_boot:
+        if busy or len(self.options.kernels) > self.options.slots or self.options.clock != "virtual" or self.options.fresh_boot:
             return
         if not any(entry.meta.get("kernel") == kernel.key for entry in cache.entries("states")):
             with suppress(OSError, CacheError):

@@ -96,7 +96,8 @@ def find_kernels(words: list[str], options: argparse.Namespace, cache: Cache, bo
             qemu()
             for device in options.devices:
                 check_device(device)
-        for run in runs:
+        # Files first: one that is no kernel is refused before anything is fetched.
+        for run in sorted(runs, key=lambda each: not isinstance(parse(each.spec), LocalSpec)):
             try:
                 kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
                 run.kernel = replace(kernel, build=build_of(kernel))

@@ -96,6 +96,7 @@ def userland_key(userland: Userland = SUITE) -> str:
     """A key that changes when a packed file changes (by path, size and modification time; of packages, by version)."""
     sources = (GUEST, *userland.beside.values(), Path(__file__), Path(modules.__file__))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources))
+    digest.update(python_command().encode())        # each checkout has its own, and it is process 1
     digest.update(repr((userland.packages, userland.etc, userland.preload)).encode() if userland.packages else b"")
     for path in sorted(_roots(userland)):
         status = os.stat(path)

@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ class Line:
         self.asked = False                  # the guest waits for the next piece
         self.parked = False                 # it does so by looking at the memory all the time, and its clock runs on
         self._position = 0
-        self._outgoing = Outgoing()
+        self.cut: Callable[[bytes], bytes] = Outgoing().cut         # what it writes into whole messages; raises Misbehaved
         self.pieces.clear()
         self._table = open(os.memfd_create("ssdt"), "wb", buffering=0)
         self._table.write(TABLE)
@@ -156,7 +156,7 @@ class Line:
         self._position += len(data)
         if self._position > MOST_WRITTEN:
             raise Misbehaved(f"the guest wrote more than {MOST_WRITTEN >> 20} MB to its gateway")
-        return self._outgoing.cut(data)
+        return self.cut(data)
 
 
 class Frames:

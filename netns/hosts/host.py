@@ -57,16 +57,16 @@ class Host:
         with self.entered(), unsupported.in_request(what):
             made = HostSocket(family, kind, protocol)
         made.role = self.role
-        self._opened.add((family, kind & ~(socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)))
         return self.adopt(made)
 
     def has_opened(self, family: int, kind: int) -> bool:
-        """Whether socket() has made such a socket, in this process; it may be closed again."""
+        """Whether such a socket was adopted; it may be closed again."""
         return (family, kind) in self._opened
 
     def adopt(self, made: socket.socket) -> socket.socket:
         """Close this socket with the host; for sockets from accept()."""
         self._sockets.append(made)
+        self._opened.add((made.family, made.type))
         return made
 
     def _abort_sockets(self) -> None:

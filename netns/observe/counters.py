@@ -13,6 +13,7 @@ _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
 _INTERFACE = "dev_snmp6"
 _ICMP6_TYPES = {way: re.compile(rb"^Icmp6%bType\d+\s+(\d+)$" % way.encode(), re.MULTILINE) for way in ("In", "Out")}
+_ICMP_TYPES = re.compile(rb"^IcmpMsg: (.*)\nIcmpMsg: (.*)$", re.MULTILINE)
 # Optional in the kernel: CONFIG_XFRM_STATISTICS.
 _XFRM = "xfrm_stat"
 
@@ -60,8 +61,9 @@ class Counters:
         asks, and parsing takes ten times as long."""
         if version == 6:
             return sum(map(int, _ICMP6_TYPES[way].findall(self._texts["snmp6"])))
-        names, _end, rest = self._texts["snmp"].partition(b"\nIcmpMsg: ")[2].partition(b"\n")
-        return sum(int(number) for name, number in zip(names.split(), rest.split()[1:]) if name.startswith(way.encode()))
+        start = way.encode()                # the kernel prints a pair of lines for every 16 types: icmpmsg_put()
+        return sum(int(number) for names, numbers in _ICMP_TYPES.findall(self._texts["snmp"])
+                   for name, number in zip(names.split(), numbers.split()) if name.startswith(start))
 
     def since(self, earlier: "Counters") -> "Counted":
         """The changes since `earlier`, by name."""

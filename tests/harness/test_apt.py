@@ -331,7 +331,7 @@ def test_full_disk_is_one_clear_line(archive, tmp_path):
         pytest.skip(f"no private mount namespace to fill a disk in: {result.stderr.strip()}")
 
     assert result.returncode == 1
-    assert "FetchError: no space left" in result.stderr.splitlines()[-1]
+    assert "NoSpaceError: no space left" in result.stderr.splitlines()[-1]
 
 
 def test_damaged_kernel_is_fetched_anew(archive, cache):

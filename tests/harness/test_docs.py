@@ -55,6 +55,7 @@ def parser(monkeypatch):
     config = get_config(["-c", str(PROJECT / "pytest.ini")])
     config.pluginmanager.load_setuptools_entrypoints("pytest11")
     config.pluginmanager.import_plugin("conftest")
+    config.pluginmanager.import_plugin("tests.harness.inputs")
     return config._parser
 
 

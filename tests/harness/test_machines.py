@@ -249,7 +249,7 @@ def session():
     far.wanted = [KernelRun("0", KERNEL), HostRun("1", "host")]
     far.sched = KernelScheduling([Shard("0", "0", ["f::test"]), Shard("1", "1", ["f::test"])], {})
     far.runs = {run.number: run for run in far.wanted}
-    far.events, far.owners = {}, {}
+    far.events, far.owners, far.misbehaved = {}, {}, {}
     far.shuttingdown = far.shouldstop = False
     far.launched = []
     far.start_machine = lambda shard, place: (far.launched.append(place.name), place.shards.update({shard.number: shard.kernel}))

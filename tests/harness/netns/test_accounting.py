@@ -70,3 +70,12 @@ def test_packets_that_no_kernel_counts_are_no_fault(client):
     segment.send_datagram(client, (client.address(V4), 1), (client.address(V4, peer="server"), 4000))
 
     assert accounting.faults(client) == []
+
+
+def test_types_are_counted_on_all_lines_of_the_table():
+    """The kernel prints 16 of them on a line."""
+    names = [f"InType{number}" for number in range(16)], [f"InType{number}" for number in (16, 17)] + ["OutType3"]
+    lines = [line for part in names for line in (f"IcmpMsg: {' '.join(part)}", f"IcmpMsg: {' '.join('2' * len(part))}")]
+    counters = Counters({"snmp": "\n".join(["Icmp: InMsgs", "Icmp: 36", *lines, "Tcp: InSegs", "Tcp: 1", ""]).encode()})
+
+    assert (counters.icmp_by_type(4, "In"), counters.icmp_by_type(4, "Out")) == (36, 2)
