@@ -59,6 +59,8 @@ def start(work: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> i
             status = 0
         except Unusable as error:
             say(end="boot", why=str(error))
+        except Damaged as error:
+            say(end="lost", why=str(error))
         except BaseException:
             traceback.print_exc()
         os._exit(status)
@@ -67,6 +69,10 @@ def start(work: Callable[[dict[str, Any]], None], settings: dict[str, Any]) -> i
 
 class Unusable(Exception):
     """This machine cannot do the work; the message says why in one line."""
+
+
+class Damaged(Exception):
+    """What this machine kept was damaged, and is removed: the next visit brings it anew."""
 
 
 class Tail:
@@ -177,8 +183,11 @@ def run_machine(settings: dict[str, Any]) -> None:
 
 
 def keep_python(target: Path) -> None:
-    """For later visits; see hosts.launcher."""
-    shutil.copytree(Path(sys.executable).parent, target, dirs_exist_ok=True)
+    """For later visits; see hosts.launcher. Raises Damaged if it is this one that was kept."""
+    try:
+        shutil.copytree(Path(sys.executable).parent, target, dirs_exist_ok=True)
+    except FileNotFoundError:
+        raise Damaged("the Python that this machine kept was damaged") from None
 
 
 def receive_image(target: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from kernels.cache import MANIFEST
 from tests.harness.sessions import KERNEL, OTHER, Session, copied_cache, eventually, one_line, run
+from vm.image import userland_key
 
 CASE, OPTIONS = "test_outcomes.py", ("-k", "test_passes")
 PASSED = {"test_passes": "passed"}
@@ -55,7 +56,7 @@ def damaged(tmp_path_factory, cache):
     """Two kernels whose states, and the boot image of one, are damaged."""
     truncate(state_of(cache, KERNEL) / "ram")
     overwrite(state_of(cache, OTHER) / "devices")
-    truncate(next(cache.glob("images/*/initrd")))
+    truncate(next(cache.glob(f"images/*-{userland_key()}/initrd")))
     return run(tmp_path_factory.mktemp("damaged"), CASE, *OPTIONS, kernels=[KERNEL, OTHER], KDRIFT_CACHE=str(cache))
 
 
