@@ -19,7 +19,7 @@ from common.status import Exit
 from kernels.cache import Cache
 from kernels.debian import Archive
 from kernels.extract import Kernel
-from kernels.grammar import parse
+from kernels.grammar import is_fetched
 from kernels.modules import build_of
 from kernels.packages import debian_version_key
 from kernels.progress import Reporter
@@ -122,9 +122,8 @@ class Search:
         """The result in words, whether it is certain, and the last two versions."""
         options = self.options
         specs = [absolute(spec) for spec in (options.good, options.bad)]
-        for spec in specs:
-            parse(spec)                     # before anything is fetched
-        kernels = [self.kernel(spec, self.cache) for spec in specs]
+        by_spec = {spec: self.kernel(spec, self.cache) for spec in sorted(specs, key=is_fetched)}
+        kernels = [by_spec[spec] for spec in specs]
         check_ends(*kernels)
         ends = [Available(each.version or each.release, spec) for each, spec in zip(kernels, specs, strict=True)]
         if self.tree:

@@ -20,6 +20,7 @@ from explore.observation import INFO
 from explore.study import Exploration, Side
 from kernels.cache import Cache
 from kernels.extract import Kernel
+from kernels.grammar import is_fetched
 from kernels.spec import resolve
 from netns.scenario.run import TCP_INFO
 from report.changes import Kind
@@ -46,8 +47,9 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
     try:
         scenario = read(options.scenario) if options.scenario else None
         cache = held.enter_context(Cache())
-        kernels = [resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
-                   for spec in (options.old, options.new)]
+        by_spec = {spec: resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
+                   for spec in sorted((options.old, options.new), key=is_fetched)}
+        kernels = [by_spec[options.old], by_spec[options.new]]
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except ScenarioError as error:
         return refuse(error)

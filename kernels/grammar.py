@@ -45,6 +45,12 @@ def parse(text: str) -> Spec:
         raise SpecError(one_line(f"{text[:200]!r} is not a kernel: {getattr(error, 'strerror', '') or error}")) from None
 
 
+def is_fetched(text: str) -> bool:
+    """Whether a specification names a kernel of the archive. Sorted by this, files come first: one that is no kernel is refused before
+    anything is fetched. Raises SpecError."""
+    return not isinstance(parse(text), LocalSpec)
+
+
 def _parse(text: str) -> Spec:
     if text == "running":
         return LocalSpec(text, "running", _running_image(os.uname().release), ())

@@ -12,7 +12,7 @@ import pytest
 from common.errors import FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
-from kernels.grammar import LocalSpec, parse
+from kernels.grammar import LocalSpec, is_fetched, parse
 from kernels.modules import build_of
 from kernels.spec import resolve
 from report.labels import LabelError, Named, check_label, labels_of, split_label
@@ -96,8 +96,7 @@ def find_kernels(words: list[str], options: argparse.Namespace, cache: Cache, bo
             qemu()
             for device in options.devices:
                 check_device(device)
-        # Files first: one that is no kernel is refused before anything is fetched.
-        for run in sorted(runs, key=lambda each: not isinstance(parse(each.spec), LocalSpec)):
+        for run in sorted(runs, key=lambda each: is_fetched(each.spec)):
             try:
                 kernel = resolve(run.spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
                 run.kernel = replace(kernel, build=build_of(kernel))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from kernels.cache import Cache, default_root
+from kernels.spec import resolve
 
 ROOT = Path(__file__).parents[2]
 CASES = "tests/harness/cases"
@@ -145,9 +146,11 @@ def copied_cache(target: Path, since: float, releases: Iterable[str]) -> Iterato
 
 
 def image_of(series: str) -> Path:
-    """The image of a fetched kernel, which has its modules beside it."""
-    (image,) = sorted(default_root().glob(f"kernels/*/boot/vmlinuz-{series}.*"))[-1:]
-    return image
+    """The image of the series' newest kernel in the cache, which has its modules beside it; fetched if there is none."""
+    if images := sorted(default_root().glob(f"kernels/*/boot/vmlinuz-{series}.*")):
+        return images[-1]
+    with Cache() as cache:
+        return resolve(series, cache).vmlinuz
 
 
 def one_line(output: str, *words: str) -> str:

@@ -252,7 +252,7 @@ def test_exploration_continues_with_the_batch_after_the_last_one(tmp_path):
 class Booted(StandIn):
     """The same, as the command makes one of a kernel."""
 
-    results, boots, ends = {"old": plain, "new": plain}, None, None
+    results, boots, ends = {"6.1": plain, "6.12": plain}, None, None
     counters = ("Tcp.InSegs",)
 
     def __init__(self, kernel, directory):
@@ -275,19 +275,19 @@ def command(tmp_path, monkeypatch):
     def typed(*words, **traits):
         for name, value in traits.items():
             monkeypatch.setattr(Booted, name, value)
-        return main(["explore", "old", "new", "--scenarios", "20", "--batch", "20", "--report", str(tmp_path), *words])
+        return main(["explore", "6.1", "6.12", "--scenarios", "20", "--batch", "20", "--report", str(tmp_path), *words])
 
     monkeypatch.setattr("cli.explore.ScenarioBench", Booted)
-    monkeypatch.setattr("cli.explore.resolve", lambda spec, *_, **__: Kernel(spec, spec, None, "6.1.1" if spec == "old" else "6.12.1",
+    monkeypatch.setattr("cli.explore.resolve", lambda spec, *_, **__: Kernel(spec, spec, None, "6.1.1" if spec == "6.1" else "6.12.1",
                                                                             Path(spec), None, spec))
     return typed
 
 
 @pytest.mark.parametrize("traits, status, said", [
     ({}, Exit.OK, "20 scenarios: 0 differ, 0 kinds"),
-    ({"results": {"old": plain, "new": lambda step, seed: "EINVAL" if step["do"] == "connect" else "done"}}, Exit.REGRESSION,
+    ({"results": {"6.1": plain, "6.12": lambda step, seed: "EINVAL" if step["do"] == "connect" else "done"}}, Exit.REGRESSION,
      "explore, connect tcp: done -> EINVAL"),
-    ({"boots": VMError("no boot\nlines")}, Exit.NOT_BOOTED, "kdrift: old: no boot"),
+    ({"boots": VMError("no boot\nlines")}, Exit.NOT_BOOTED, "kdrift: 6.1: no boot"),
     ({"ends": Gone("told to end")}, Exit.LOST, "kdrift: told to end"),
     ({"ends": OSError(28, "No space left on device")}, Exit.LOST, "kdrift: [Errno 28] No space left on device"),
     ({"ends": KeyboardInterrupt()}, Exit.INTERRUPTED, ""),
@@ -332,7 +332,7 @@ def test_machines_of_a_killed_exploration_are_removed_and_nothing_else(command, 
 ])
 def test_one_scenario_is_judged_alone(command, tmp_path, capsys, content, new, status, said):
     (tmp_path / "one.json").write_text(json.dumps(content))
-    assert command("--scenario", str(tmp_path / "one.json"), results={"old": plain, "new": new}) == status
+    assert command("--scenario", str(tmp_path / "one.json"), results={"6.1": plain, "6.12": new}) == status
     out = capsys.readouterr().out
     assert out.splitlines()[0] == "ipv4: client -- server" and out.splitlines()[-1] == said
     assert not (tmp_path / LEDGER).exists()

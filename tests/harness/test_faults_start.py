@@ -117,6 +117,7 @@ def test_full_disk_is_told_apart_when_a_saved_state_is_copied(tmp_path):
 
 
 def test_full_temporary_directory_is_one_line(tmp_path):
+    image_of(KERNEL)                        # or the first line would say that it is fetched
     disk = tmp_path / "tmp"
     session = run(tmp_path, CASE, prefix=ON_A_SMALL_DISK, DISK=str(disk), SIZE="64k")
     assert session.status == LOST
