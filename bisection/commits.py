@@ -57,7 +57,7 @@ class TreeBisection:
         self.skipped: dict[str, str] = {}
 
     def run(self) -> Named:
-        """Search.  Raises TreeError, EndUnusable, NoDifference, NoSpaceError, OSError, KeyboardInterrupt."""
+        """Search. Raises TreeError, EndUnusable, NoDifference, NoSpaceError, OSError, KeyboardInterrupt."""
         self.tree.open(self.new)
         self.question = self._ends()
         said = self._started()

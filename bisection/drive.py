@@ -25,7 +25,7 @@ class Runner(Protocol):
     """bisection.machines.Machines, or a stand-in."""
 
     def attempt(self, spec: str, seed: int) -> TestResult:
-        """Run the test.  Raises Unusable."""
+        """Run the test. Raises Unusable."""
 
     def ahead(self, specs: list[str]) -> None:
         """Fetch these meanwhile."""
@@ -82,7 +82,7 @@ class Bisection:
         self.said: dict[int, str] = {}
 
     def run(self) -> Found:
-        """Search.  Raises EndUnusable, NoDifference, NoSpaceError, OSError, KeyboardInterrupt; what was found is in the state."""
+        """Search. Raises EndUnusable, NoDifference, NoSpaceError, OSError, KeyboardInterrupt; what was found is in the state."""
         try:
             self.question = self._ends()
             while (at := bracket(self.known)).left:

@@ -20,7 +20,7 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unusable(Exception):
-    """A kernel cannot be had, or does not boot: nothing is known of it.  The message says why in one line."""
+    """A kernel cannot be had, or does not boot: nothing is known of it. The message says why in one line."""
 
 
 class Machines:
@@ -37,7 +37,7 @@ class Machines:
         self._wanted: list[str] = []
 
     def kernel(self, spec: str) -> Kernel:
-        """The kernel, fetched.  Raises Unusable, NoSpaceError."""
+        """The kernel, fetched. Raises Unusable, NoSpaceError."""
         try:
             return self.resolve(spec, self._caches.enter_context(Cache(say=lambda line: None)))
         except NoSpaceError:
@@ -46,7 +46,7 @@ class Machines:
             raise Unusable(_first(error)) from None
 
     def attempt(self, spec: str, seed: int) -> TestResult:
-        """Run the test on a kernel, booted if it is the first time.  Raises Unusable, NoSpaceError, and KeyboardInterrupt after end()."""
+        """Run the test on a kernel, booted if it is the first time. Raises Unusable, NoSpaceError, and KeyboardInterrupt after end()."""
         try:
             with self._locks.setdefault(spec, threading.Lock()):
                 if spec not in self._benches:

@@ -128,7 +128,7 @@ class Changing:
 
     @classmethod
     def between(cls, text: str, old: TestResult, new: TestResult) -> "Changing":
-        """`text` is the kind or its words, as a verdict prints them.  Raises NoDifference."""
+        """`text` is the kind or its words, as a verdict prints them. Raises NoDifference."""
         for end, result in (("old", old), ("new", new)):
             if result.outcome != "passed":
                 raise NoDifference(f"the test does not pass on the {end} end, {result.outcome}: {_first(result.message)}")
@@ -159,7 +159,7 @@ class Changing:
 
 
 def ask(measurement: str | None, change: str | None, old: TestResult, new: TestResult) -> Question:
-    """The question of these options.  Raises NoDifference."""
+    """The question of these options. Raises NoDifference."""
     if measurement:
         return Measuring.between(measurement, old, new)
     return Changing.between(change, old, new) if change else Failing.between(old, new)

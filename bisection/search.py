@@ -11,7 +11,7 @@ OLD, NEW, SKIP = "old", "new", "skip"       # what is known of a step; SKIP: it 
 
 @dataclass(frozen=True)
 class Bracket:
-    """The change is after `old` and not after `new`.  Steps between them were skipped (`skipped`) or not tried yet (`left`);
+    """The change is after `old` and not after `new`. Steps between them were skipped (`skipped`) or not tried yet (`left`);
     `back` are steps after `new` that are on the old side again."""
 
     old: int
@@ -27,7 +27,7 @@ class Bracket:
 
 
 def bracket(known: Mapping[int, str]) -> Bracket:
-    """What is known of where the change is; the first change if there are several.  The first and the last step must be known."""
+    """What is known of where the change is; the first change if there are several. The first and the last step must be known."""
     judged = sorted(number for number, side in known.items() if side != SKIP)
     new = next(number for number in judged if known[number] == NEW)
     old = max(number for number in judged if number < new)

@@ -38,8 +38,8 @@ class State:
 
 
 def opened(directory: Path, asked: dict[str, Any], name: str = NAME) -> State:
-    """The state in a directory; new if there is none.  Kernels that could not be had or booted are not in it: they are tried
-    again.  Raises StateError if it is of another bisection, OSError."""
+    """The state in a directory; new if there is none. Kernels that could not be had or booted are not in it: they are tried
+    again. Raises StateError if it is of another bisection, OSError."""
     path = directory / name
     if not path.exists():
         return State(path, asked)

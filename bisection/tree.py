@@ -12,7 +12,6 @@ from bisection.machines import Unusable
 from common.errors import NoSpaceError
 
 IMAGE = "arch/x86/boot/bzImage"
-SMALL = Path(__file__).with_name("small.config")        # over allnoconfig: what the tests need, everything built in
 # The tree's state is as after a clone; what was built before stays, so that make builds only what differs.
 CONFIGURE = 'make -s KCONFIG_ALLCONFIG="{config}" allnoconfig'
 BUILD = "make -s -j{jobs}"
@@ -40,7 +39,7 @@ class Tree:
             raise TreeError(f"{self.source} is no git repository")
 
     def commit(self, name: str) -> str:
-        """The hash of a commit.  Raises TreeError."""
+        """The hash of a commit. Raises TreeError."""
         done = self._git(self.source, "rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
         if done.returncode:
             raise TreeError(f"{self.source}: {done.stderr.strip() or f'no commit or tag {name}'}")
@@ -61,7 +60,7 @@ class Tree:
         return bool(self._git(self.source, "status", "--porcelain", "--untracked-files=no").stdout.strip())
 
     def open(self, commit: str) -> None:
-        """Make the worktree anew.  Raises TreeError."""
+        """Make the worktree anew. Raises TreeError."""
         self.close()
         self._must(self.source, "worktree", "add", "--quiet", "--detach", str(self.place), commit)
 
@@ -72,7 +71,7 @@ class Tree:
         self._git(self.source, "worktree", "prune")
 
     def bisect(self, *words: str) -> str:
-        """What git bisect says.  Raises TreeError, but not when only skipped commits are left."""
+        """What git bisect says. Raises TreeError, but not when only skipped commits are left."""
         done = self._git(self.place, "bisect", *words)
         if done.returncode not in (0, 2):
             raise TreeError(f"git bisect {words[0]}: {(done.stderr or done.stdout).strip().partition(chr(10))[0]}")
@@ -86,7 +85,7 @@ class Tree:
         return self._must(self.source, "show", "-s", '--format=%h ("%s")', "--abbrev=12", commit).strip()
 
     def parent(self, commit: str) -> str:
-        """The first parent.  Raises TreeError if there is none."""
+        """The first parent. Raises TreeError if there is none."""
         return self.commit(f"{commit}^")
 
     def checkout(self, commit: str) -> None:
@@ -103,7 +102,7 @@ class Tree:
         return self.head()
 
     def built(self, commit: str) -> str:
-        """The specification of this commit's kernel, built in the worktree.  Raises Unusable, NoSpaceError."""
+        """The specification of this commit's kernel, built in the worktree. Raises Unusable, NoSpaceError."""
         image = self.images / commit / "bzImage"
         modules = image.with_name("modules")
         if image.exists():
@@ -164,7 +163,7 @@ def build_command(config: Path, jobs: int) -> str:
 
 
 def tag_of(version: str) -> str:
-    """The tag of the upstream version of a package: v6.12.90 of 6.12.90-2~bpo12+1, v7.3-rc7 of 7.3~rc7-1~exp1."""
+    """The tag of the upstream version of a package: v6.12.90 of 6.12.90-2~bpo12+1, v7.3-rc7 of 7.3~rc7-1~exp1. Raises TreeError."""
     upstream = re.match(r"(\d+(?:\.\d+)*)(?:~rc(\d+))?", version.rpartition(":")[2])
     if not upstream:
         raise TreeError(f"{version} has no upstream version")

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class Search:
-    """One bisection, over packages, commits, or first one and then the other.  Raises what run() refuses."""
+    """One bisection, over packages, commits, or first one and then the other. Raises what run() refuses."""
 
     def __init__(self, options: argparse.Namespace, test: str, file: Path) -> None:
         self.options, self.test = options, test
@@ -157,7 +157,7 @@ def say(line: str) -> None:
 
 
 def one_test(word: str) -> tuple[str, Path]:
-    """The id of the test that a word names, and its file.  Raises Unnamed."""
+    """The id of the test that a word names, and its file. Raises Unnamed."""
     place = found(word, Path.cwd())
     if not place:
         raise Unnamed(f"{Path(word.partition('::')[0]).absolute()}: No such file or directory")
@@ -181,7 +181,7 @@ def check_ends(good: Kernel, bad: Kernel) -> None:
 
 
 def all_steps(ends: Sequence[Available], directory: Path | None, archive: Archive) -> list[Available]:
-    """The kernels from the older end to the newer one.  Raises SpecError, FetchError."""
+    """The kernels from the older end to the newer one. Raises SpecError, FetchError."""
     old, new = sorted(ends, key=lambda each: debian_version_key(each.version))
     if old.version == new.version:
         raise SpecError(f"both ends have the version {old.version}: nothing is between them")

@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
             name_columns(kernels, options.labels)
             with CommandSession(options, kernels, owner, environment) as session:
                 began = time.time()
-                tasks = prepare(options, owner, here, session.directory)
+                tasks = prepare(options, owner, here, session.directory, cache)
                 runs = session.run(tasks)
                 results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
                            for kernel in kernels]
@@ -95,10 +95,9 @@ def read_variable(word: str) -> tuple[str, str]:
     return name, value if equals else os.environ[name]
 
 
-def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: Path) -> list[Task]:
+def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: Path, cache: Cache) -> list[Task]:
     """Pack what the command, or each selftest, needs.  Raises SpecError, ImageError, CacheError."""
-    with Cache() as cache:
-        luggage = Luggage((packed_userland(cache, WIDE) / "names").read_text().splitlines())
+    luggage = Luggage((packed_userland(cache, WIDE) / "names").read_text().splitlines())
     if options.dir:
         if not options.dir.is_dir():
             raise SpecError(f"--dir {options.dir}: no such directory")

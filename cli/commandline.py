@@ -104,7 +104,7 @@ def add_command_options(command: CommandParser) -> None:
     add("--add", metavar="PATH", type=Path, action="append", default=[], help="send this file or directory, at its own path; repeatable")
     add("--tool", metavar="NAME", action="append", default=[], help="send this program of this machine, with its libraries; repeatable")
     add("--package", metavar="DEB", type=Path, action="append", default=[],
-        help="send the files of this package; what it depends on is named too; repeatable")
+        help="send the files of this package, not those of packages that it depends on; repeatable")
     add("--env", metavar="NAME[=VALUE]", action="append", default=[], help="set a variable, without VALUE to what it is here; repeatable")
     add("--out", metavar="DIR", type=Path, help="bring what the command writes below $KDRIFT_OUT to DIR, with several kernels to DIR/LABEL")
     add("--user", metavar="NAME", default="root", help="run as this user: root, user, nobody, or one of this machine (default: root)")

@@ -36,7 +36,7 @@ class Account:
 
 
 def account(name: str) -> Account:
-    """Of the image, or else of this machine.  Raises SpecError if neither knows the user."""
+    """Of the image, or else of this machine. Raises SpecError if neither knows the user."""
     for line in ETC["passwd"].splitlines():
         known, _, uid, gid, _, home, _ = line.split(":")
         if known == name:
@@ -67,7 +67,7 @@ class Luggage:
         self.roots: list[Path] = []         # of unpacked packages
 
     def add(self, path: Path) -> None:
-        """A file with what it needs, or a tree with what its programs need.  Raises SpecError."""
+        """A file with what it needs, or a tree with what its programs need. Raises SpecError."""
         place = os.path.abspath(path)
         if not os.path.exists(place):
             raise SpecError(f"{path}: No such file or directory")
@@ -83,7 +83,7 @@ class Luggage:
             self._add_needs([place])
 
     def add_tool(self, name: str) -> None:
-        """A program of this machine that the image lacks.  Raises SpecError."""
+        """A program of this machine that the image lacks. Raises SpecError."""
         found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{PATH}")
         if found is None:
             raise SpecError(f"--tool {name}: no such program on this machine")

@@ -21,7 +21,7 @@ ERROR = re.compile(r"(?m)^make.*?: (?:\*\*\* )?\[(?:[^]]*[:/] ?)?(?!all\]|instal
 
 
 def installed_tree(tree: Path, wanted: Sequence[str], build: Path, say: Callable[[str], None]) -> Path:
-    """The tree, or `build` with what could be built of a source tree; `say` gets a line for what could not.  Raises SpecError."""
+    """The tree, or `build` with what could be built of a source tree; `say` gets a line for what could not. Raises SpecError."""
     if (tree / LIST).is_file():
         return tree
     if not (tree / SOURCE / "Makefile").is_file():
@@ -52,7 +52,7 @@ def failures(output: str) -> list[str]:
 
 
 def entries(tree: Path, wanted: Sequence[str]) -> list[str]:
-    """The tests that are wanted, all without a word: COLLECTION:PROGRAM, or COLLECTION alone.  Raises SpecError."""
+    """The tests that are wanted, all without a word: COLLECTION:PROGRAM, or COLLECTION alone. Raises SpecError."""
     listed = [line.strip() for line in (tree / LIST).read_text().splitlines() if ":" in line]
     if absent := [word for word in wanted if not any(word in (entry, entry.partition(":")[0]) for entry in listed)]:
         raise SpecError(f"{absent[0]}: not in {tree / LIST}")
@@ -69,7 +69,7 @@ def timeout_of(collection: Path) -> float:
 
 
 def tasks_of(tree: Path, wanted: Sequence[str], archive: Path, timeout: float | None) -> list[Task]:
-    """A task for each test; `timeout` replaces those of the settings.  Raises SpecError."""
+    """A task for each test; `timeout` replaces those of the settings. Raises SpecError."""
     found = []
     for entry in entries(tree, wanted):
         collection, _, program = entry.partition(":")

@@ -60,7 +60,7 @@ def read_lines(lines: Iterable[str]) -> Findings:
 
 
 def tap_result(line: re.Match[str]) -> SubTest:
-    """Of a line of TAP.  TODO and XFAIL are expected failures; a skipped test is `ok`, whatever else it says."""
+    """Of a line of TAP. TODO and XFAIL are expected failures; a skipped test is `ok`, whatever else it says."""
     directive = (line["directive"] or "").upper()
     if directive == "SKIP":
         outcome = "skipped"

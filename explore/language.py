@@ -130,7 +130,7 @@ _WHOLE = Draft202012Validator({
 
 
 def check(scenario: Any) -> Scenario:
-    """The scenario, if it keeps to the language.  Raises ScenarioError."""
+    """The scenario, if it keeps to the language. Raises ScenarioError."""
     if misfit := best_match(_WHOLE.iter_errors(scenario)):
         raise ScenarioError(_where(misfit))
     hosts = HOSTS[scenario["hosts"] - 1]
@@ -185,13 +185,8 @@ def without(scenario: Scenario, indexes: set[int]) -> Scenario:
     return {**scenario, "steps": kept}
 
 
-def seconds(scenario: Scenario) -> float:
-    """For how long the scenario waits."""
-    return float(sum(step["seconds"] for step in scenario["steps"] if step["do"] == "wait"))
-
-
 def read(path: Path) -> Scenario:
-    """The scenario in a file, which is one or a finding (explore.findings).  Raises ScenarioError."""
+    """The scenario in a file, which is one or a finding (explore.findings). Raises ScenarioError."""
     try:
         found = json.loads(path.read_bytes())
         return check(found["scenario"] if isinstance(found, dict) and "scenario" in found else found)

@@ -31,7 +31,7 @@ class Unverified(FetchError):
 
 
 def check_modules(image: Path, modules: Path) -> str:
-    """Check the signature of every module; returns the names of the keys that have signed them.  Raises Unverified."""
+    """Check the signature of every module; returns the names of the keys that have signed them. Raises Unverified."""
     if not (openssl := shutil.which("openssl")):
         raise Unverified("openssl is not installed (Debian package: openssl)")
     if not (names := files(modules)):
@@ -47,7 +47,7 @@ def check_modules(image: Path, modules: Path) -> str:
 
 
 def _signer(openssl: str, trusted: Path, modules: Path, name: str) -> str:
-    """The certificate, as PEM, of the key that has signed a module.  Raises Unverified."""
+    """The certificate, as PEM, of the key that has signed a module. Raises Unverified."""
     data = _zstd((modules / name).read_bytes()) if name.endswith(".zst") else contents(modules / name)
     if not data.endswith(MARK) or len(data) < len(MARK) + 12:
         raise Unverified(f"{name} has no signature")
@@ -67,7 +67,7 @@ def _signer(openssl: str, trusted: Path, modules: Path, name: str) -> str:
 
 
 def _uncompressed(image: Path) -> bytes:
-    """The kernel in a bzImage (Documentation/arch/x86/boot.rst, payload_offset).  Raises Unverified."""
+    """The kernel in a bzImage (Documentation/arch/x86/boot.rst, payload_offset). Raises Unverified."""
     data = image.read_bytes()
     start = ((data[0x1F1] or 4) + 1) * 512
     offset, size = struct.unpack_from("<II", data, 0x248)

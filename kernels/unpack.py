@@ -1,4 +1,4 @@
-"""Unpacks packages, which are strangers' files: the regular files of a kernel, and nothing else.
+"""Unpacks packages, which are not trusted: the regular files of a kernel, and nothing else.
 
 No link is unpacked, so no name in the tree leads out of it. Neither are devices, modes, owners and times. A system's tool decompresses the
 package, and Python reads what comes of it piece by piece, so that a small package cannot fill the disk or the memory.
@@ -77,7 +77,7 @@ def unpack(package: Path, root: Path, wanted: re.Pattern[str] = WANTED) -> None:
 
 
 def find_image(root: Path) -> Path:
-    """The image that was unpacked there.  Raises SpecError if there is none."""
+    """The image that was unpacked there. Raises SpecError if there is none."""
     images = [path for pattern in ("lib/modules/*/vmlinuz*", "boot/vmlinu[xz]*") for path in sorted(root.glob(pattern))]
     image = next((path for path in images if path.is_file()), None)
     if image is None:
@@ -100,7 +100,7 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
 
 
 def deb_fields(package: Path) -> dict[str, str]:
-    """Package and Version of a .deb.  Raises FetchError if it is truncated or no .deb."""
+    """Package and Version of a .deb. Raises FetchError if it is truncated or no .deb."""
     control = b""
     with _members(package, ["dpkg-deb", "--ctrl-tarfile", str(package)], "dpkg") as members:
         for member in members:
@@ -114,7 +114,7 @@ def deb_fields(package: Path) -> dict[str, str]:
 
 
 def _place(name: str, package: Path, pattern: re.Pattern[str]) -> str | None:
-    """Where a member belongs below the root; None if a kernel does not need it.  Raises FetchError."""
+    """Where a member belongs below the root; None if a kernel does not need it. Raises FetchError."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or not name.isprintable():
         raise FetchError(f"{package.name} is no kernel package: it has a file {ascii(name[:100])}")
@@ -123,7 +123,7 @@ def _place(name: str, package: Path, pattern: re.Pattern[str]) -> str | None:
 
 
 def _take(members: tarfile.TarFile, member: tarfile.TarInfo, root: Path, place: str) -> None:
-    """Write a member that is a regular file, or another name of one that is already there.  Raises tarfile.ReadError."""
+    """Write a member that is a regular file, or another name of one that is already there. Raises tarfile.ReadError."""
     target = root / place
     if member.issparse():
         raise tarfile.ReadError("a file has holes")
@@ -140,7 +140,7 @@ def _take(members: tarfile.TarFile, member: tarfile.TarInfo, root: Path, place: 
 
 @contextlib.contextmanager
 def _members(package: Path, line: Sequence[str], needs: str) -> Iterator[tarfile.TarFile]:
-    """The members of a package, to be read in turn, as a tool writes them.  Raises FetchError."""
+    """The members of a package, to be read in turn, as a tool writes them. Raises FetchError."""
     program = shutil.which(line[0])
     if not program:
         raise FetchError(f"{line[0]} is not installed (Debian package: {needs})")

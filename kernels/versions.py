@@ -27,7 +27,7 @@ class Available:
 def in_archive(archive: Archive) -> list[Available]:
     """Every version of the archive and of the cache, in whichever suites and flavours; offline of the cache alone.
 
-    Realtime kernels are left out.  Raises FetchError if there is neither an index nor a cached kernel.
+    Realtime kernels are left out. Raises FetchError if there is neither an index nor a cached kernel.
     """
     cached = [meta["version"] for _key, meta in archive.kernels() if "-rt-" not in meta["package"]]
     listed: list[str] = []
@@ -42,7 +42,7 @@ def in_archive(archive: Archive) -> list[Available]:
 
 
 def in_directory(directory: Path) -> list[Available]:
-    """The kernels of the .deb and .rpm files there, each with its packages of modules.  Raises SpecError, FetchError."""
+    """The kernels of the .deb and .rpm files there, each with its packages of modules. Raises SpecError, FetchError."""
     try:
         paths = sorted(path for path in directory.iterdir() if path.suffix in (".deb", ".rpm"))
     except OSError as error:

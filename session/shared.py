@@ -22,7 +22,7 @@ def hidden_here(paths: Iterable[Path] = ()) -> Hidden:
 
 def write_shared(directory: Path, run: Run, kernels: Sequence[KernelResult], comparisons: Sequence[Comparison],
                  hidden: Hidden | None) -> None:
-    """Write the files of a run without what is `hidden`.  Raises OSError."""
+    """Write the files of a run without what is `hidden`. Raises OSError."""
     if hidden:
         run, (kernels, comparisons) = hidden.run(run), hidden.copied((kernels, comparisons))
     write_files(directory, run, kernels, comparisons)

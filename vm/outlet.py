@@ -1,4 +1,4 @@
-"""What a guest writes to its gateway, checked before execnet reads it: a guest is a stranger.
+"""What a guest writes to its gateway, checked before execnet reads it: a guest is not trusted.
 
 execnet would allocate whatever length a message or a list claims to have, and obey messages that no worker sends.
 """
@@ -28,7 +28,7 @@ class Outgoing:
         self.rest = bytearray()
 
     def cut(self, data: bytes) -> bytes:
-        """The messages that are whole by now, in a row.  Raises Misbehaved."""
+        """The messages that are whole by now, in a row. Raises Misbehaved."""
         self.rest += data
         end = 0
         while len(self.rest) - end >= FRAME:

@@ -21,7 +21,7 @@ def send(
     """
     # Two of no operation before it, as RFC 7323 appendix A recommends.
     options = struct.pack("!BBBBII", 1, 1, 8, 10, *(each % 2**32 for each in timestamps)) if timestamps else b""
-    segment = _segment(source, destination, flags, seq, ack, window, options + payload, len(options))
+    segment = packed(source, destination, flags, seq, ack, window, options + payload, len(options))
     _send(host, source, destination, socket.IPPROTO_TCP, segment)
 
 
@@ -36,26 +36,27 @@ def _send(host: Host, source: Endpoint, destination: Endpoint, protocol: int, co
     family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
     # An IPPROTO_RAW socket takes packets with their IP header: raw(7), RFC 3542 section 3.
     with host.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(_packet(family, source[0], destination[0], protocol, content, ident=1, fragment=0), (destination[0], 0))
+        raw.sendto(with_ip_header(family, source[0], destination[0], protocol, content, ident=1, fragment=0), (destination[0], 0))
 
 
-def _segment(
+def packed(
     source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int, window: int, rest: bytes, options: int = 0
 ) -> bytes:
-    """A segment with its checksum; `rest` begins with so many bytes of options."""
-    bits = sum(_FLAGS[flag] for flag in flags)
+    """A segment with its checksum; `rest` begins with so many bytes of options. Numbers are taken modulo 2**32."""
+    bits = sum(_FLAGS[flag] for flag in set(flags))
     segment = struct.pack("!HHIIBBHHH", source[1], destination[1], seq % 2**32, ack % 2**32, (20 + options) << 2, bits, window, 0, 0) + rest
     number = transport_checksum(source[0], destination[0], socket.IPPROTO_TCP, segment)
     return segment[:16] + struct.pack("!H", number) + segment[18:]
 
 
-def _packet(family: int, source: str, destination: str, protocol: int, content: bytes, ident: int = 0, fragment: int = 0x4000) -> bytes:
+def with_ip_header(family: int, source: str, destination: str, protocol: int, content: bytes, ident: int = 0, fragment: int = 0x4000,
+                   ttl: int = 64) -> bytes:
     """A packet with its IP header. The kernel fills in the checksum of IPv4 and, where it is 0, the identification: raw(7)."""
     addresses = socket.inet_pton(family, source) + socket.inet_pton(family, destination)
     if family == socket.AF_INET:
-        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), ident, fragment, 64, protocol, 0)
+        header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(content), ident, fragment, ttl, protocol, 0)
     else:
-        header = struct.pack("!IHBB", 0x60000000, len(content), protocol, 64)
+        header = struct.pack("!IHBB", 0x60000000, len(content), protocol, ttl)
     return header + addresses + content
 
 
@@ -70,5 +71,5 @@ class Injector:
         self, source: Endpoint, destination: Endpoint, flags: str, seq: int, ack: int = 0, payload: bytes = b"", window: int = 1000
     ) -> None:
         """Send one segment. Raises OSError."""
-        segment = _segment(source, destination, flags, seq, ack, window, payload)
-        self.raw.sendto(_packet(self.family, source[0], destination[0], socket.IPPROTO_TCP, segment), (destination[0], 0))
+        segment = packed(source, destination, flags, seq, ack, window, payload)
+        self.raw.sendto(with_ip_header(self.family, source[0], destination[0], socket.IPPROTO_TCP, segment), (destination[0], 0))

@@ -1,19 +1,18 @@
 """Packets made by hand whose fields refer to what a socket has sent: segments of its peer, and ICMP errors about its packets."""
 
-import ipaddress
 import socket
 import struct
 from typing import NamedTuple
 
 from netns.hosts.host import Host
-from netns.packets.icmp import checksum, transport_checksum
+from netns.packets import segment
+from netns.packets.icmp import checksum
 from netns.packets.packet import Frame, Packet
 
-_FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, "A": 16, "U": 32, "E": 64, "C": 128}
 _OUTGOING, _ETHERNET, _QUOTED = 4, 14, 128
 # A peer that has not been heard of yet would begin with this sequence number.
 _FIRST_SEQ = 1_000_000
-# Type and code by family: RFC 792, RFC 4443. IPv6 has no word for some; the next of kin stands for them.
+# Type and code by family: RFC 792, RFC 4443. ICMPv6 lacks some of ICMP's errors; the closest one stands for each.
 ERRORS = {
     socket.AF_INET: {
         "net-unreachable": (3, 0), "host-unreachable": (3, 1), "protocol-unreachable": (3, 2), "port-unreachable": (3, 3),
@@ -50,12 +49,12 @@ def flow(host: Host, sock: socket.socket) -> SentFlow | None:
             continue
         packet = Packet(frame, "")
         if protocol == "tcp" and packet.segment:
-            segment = packet.segment
-            if int.from_bytes(segment.source[-2:], "big") != port:
+            sent = packet.segment
+            if int.from_bytes(sent.source[-2:], "big") != port:
                 continue
-            after = segment.seq + segment.payload + ("S" in segment.flags) + ("F" in segment.flags)
-            remote = (packet.destination, int.from_bytes(segment.destination[-2:], "big"))
-            expected = segment.ack if "A" in segment.flags else found.expected if found and found.remote == remote else _FIRST_SEQ
+            after = sent.seq + sent.payload + ("S" in sent.flags) + ("F" in sent.flags)
+            remote = (packet.destination, int.from_bytes(sent.destination[-2:], "big"))
+            expected = sent.ack if "A" in sent.flags else found.expected if found and found.remote == remote else _FIRST_SEQ
             found = SentFlow(frame, (packet.source, port), remote, after, expected)
         elif protocol == "udp" and packet.protocol in ("udp", "icmp", "icmpv6") and packet.fragment is None:
             at = _ETHERNET + (20 if frame.data[_ETHERNET] >> 4 == 4 else 40)
@@ -70,13 +69,14 @@ def send_segment(sender: Host, seen: SentFlow, flags: str, seq: int = 0, ack: in
                  bad_checksum: bool = False, ttl: int = 64) -> None:
     """Send a segment to the socket of the flow. `seq` and `ack` are bytes from what it expects next and has sent last. Raises OSError."""
     source, destination = seen.remote, seen.local
-    bits = sum(_FLAGS[flag] for flag in set(flags))
-    number = (seen.sent + ack) % 2**32 if "A" in flags else 0
-    header = struct.pack("!HHIIBBHHH", source[1], destination[1], (seen.expected + seq) % 2**32, number, 0x50, bits, window, 0, 0)
-    segment = header + bytes(size)
-    right = transport_checksum(source[0], destination[0], socket.IPPROTO_TCP, segment)
-    segment = segment[:16] + struct.pack("!H", right ^ bad_checksum) + segment[18:]
-    _send_packet(sender, source[0], destination[0], socket.IPPROTO_TCP, segment, ttl)
+    number = seen.sent + ack if "A" in flags else 0
+    packed = segment.packed(source, destination, flags, seen.expected + seq, number, window, bytes(size))
+    if bad_checksum:
+        packed = packed[:17] + bytes([packed[17] ^ 1]) + packed[18:]
+    family = socket.AF_INET6 if ":" in source[0] else socket.AF_INET
+    with sender.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.setblocking(False)
+        raw.sendto(segment.with_ip_header(family, source[0], destination[0], socket.IPPROTO_TCP, packed, ttl=ttl), (destination[0], 0))
 
 
 def send_icmp(sender: Host, seen: SentFlow, error: str, mtu: int = 0, seq: int = 0) -> None:
@@ -95,14 +95,3 @@ def send_icmp(sender: Host, seen: SentFlow, error: str, mtu: int = 0, seq: int =
     with sender.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP) as raw:
         raw.setblocking(False)
         raw.sendto(message, (seen.local[0], 0))
-
-
-def _send_packet(sender: Host, source: str, destination: str, protocol: int, payload: bytes, ttl: int) -> None:
-    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
-    if len(addresses) == 8:
-        family, header = socket.AF_INET, struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0x4000, ttl, protocol, 0)
-    else:
-        family, header = socket.AF_INET6, struct.pack("!IHBB", 0x60000000, len(payload), protocol, ttl)
-    with sender.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.setblocking(False)
-        raw.sendto(header + addresses + payload, (destination, 0))

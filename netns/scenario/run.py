@@ -23,8 +23,8 @@ _ALONE = "client"
 _PINNED = {"net.ipv4.ping_group_range": "0 2147483647"}     # ping sockets for everyone: icmp(7)
 # Of TCP_INFO, what does not tell how fast the machine is; and the path MTU of any connected socket.
 TCP_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
-         "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
-         "rcv_space", "total_retrans", "mtu")
+            "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
+            "rcv_space", "total_retrans", "mtu")
 _IP_MTU, _IPV6_MTU = 14, 24
 # Steps without which the main table stays as it was: to list it takes a tenth of a scenario's time.
 _ROUTING = {"route", "address", "link"}

@@ -36,6 +36,20 @@ def tcp_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, so
     return conn, peer
 
 
+def connect_unless_refused(client: Host, target: tuple[str, int], source: str = "") -> socket.socket | None:
+    """A connection to an address and port, from the address `source` if given; None if it is refused. Raises OSError."""
+    conn = client.socket(socket.AF_INET6 if ":" in target[0] else socket.AF_INET)
+    conn.settimeout(5)
+    if source:
+        conn.bind((source, 0))
+    try:
+        conn.connect(target)
+    except ConnectionRefusedError:
+        conn.close()
+        return None
+    return conn
+
+
 def zero_window_pair(client: Host, server: Host, family: int) -> tuple[socket.socket, socket.socket]:
     """A connection with a closed window: the server does not read, the client has unsent data and nothing in flight."""
     server.pin({"net.ipv4.tcp_rmem": "4096 16384 16384"})

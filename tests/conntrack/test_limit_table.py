@@ -9,6 +9,7 @@ from fixtures.table import LeftOut, Table
 from fixtures.topologies import ROUTED
 from netns import TICK, CommandError, missing_feature
 from netns.traffic.closing import fence
+from netns.traffic.tcp import connect_unless_refused
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -54,19 +55,6 @@ def limit(host, family, tool, hook, rules):
         raise missing_feature("no match for a connection limit", error) from error
 
 
-def connected(host, family, target, source):
-    """A connection, None if it is refused."""
-    conn = host.socket(family)
-    conn.settimeout(5)
-    conn.bind((source, 0))
-    try:
-        conn.connect(target)
-    except ConnectionRefusedError:
-        conn.close()
-        return None
-    return conn
-
-
 @pytest.mark.table(TABLE)
 @pytest.mark.parametrize("row", TABLE.rows)
 def test_so_many_connections_are_let_through_at_the_same_time(net, family, clock, row, table):
@@ -85,7 +73,7 @@ def test_so_many_connections_are_let_through_at_the_same_time(net, family, clock
         most = int(column.split()[1].rstrip(","))
 
         def attempts(count, target=(address, ports[column])):
-            return [connected(connecting, family, target, source) for _attempt in range(count)]
+            return [connect_unless_refused(connecting, target, source) for _attempt in range(count)]
 
         conns = attempts(most + 2)
         held = [conn for conn in conns if conn is not None]

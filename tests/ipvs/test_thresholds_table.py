@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from fixtures.balanced import LimitedServer
 from fixtures.table import LeftOut, Measured, Table
 from fixtures.topologies import ROUTED
 
@@ -28,35 +29,6 @@ def expected(before, after, held):
 TABLE = Table("ipvs.thresholds", "upper threshold before and after", "connections", "ipvsadm(8), --u-threshold", {
     f"{before}, then {after}": {f"{held} connections": expected(before, after, held) for held in range(MOST + 1)}
     for before in UPPERS for after in UPPERS})
-
-
-class LimitedServer:
-    """A virtual service on a port of the router, with one real server."""
-
-    def __init__(self, net, family, port):
-        self.client, server, self.director = net.nodes("client", "server", "router")
-        self.family, self.port = family, port
-        self.listener = server.socket(family)
-        self.listener.bind((server.address(family), port))
-        self.listener.listen()
-        self.virtual = self.director.address(family, "client")
-        at, real = (f"[{each}]:{port}" if ":" in each else f"{each}:{port}" for each in (self.virtual, server.address(family)))
-        self.real = ["-t", at, "-r", real, "-m"]
-        self.director.run(["ipvsadm", "-A", "-t", at, "-s", "rr"])
-
-    def threshold(self, edit, upper):
-        self.director.run(["ipvsadm", edit, *self.real, "-x", str(upper)])
-
-    def connect(self):
-        """A connection, None if it is refused."""
-        conn = self.client.socket(self.family)
-        conn.settimeout(5)
-        try:
-            conn.connect((self.virtual, self.port))
-        except ConnectionRefusedError:
-            conn.close()
-            return None
-        return conn
 
 
 @pytest.mark.table(TABLE)

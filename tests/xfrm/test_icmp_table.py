@@ -5,27 +5,13 @@ from contextlib import suppress
 
 import pytest
 
+from fixtures.gateways import GATEWAYS, protect
 from fixtures.table import Measured, Table
-from netns import ExpectationFailed, Link, Route, Topology
+from netns import ExpectationFailed
 from netns.hosts.pinned import NO_ICMP_LIMITS
-from netns.netlink import xfrm
 from netns.packets import probe
 
-# ESP protects packets between client and server on the way between the gateways; `inner` is a router without policies.
-pytestmark = pytest.mark.topology(Topology(
-    links=(
-        Link("client", "left", ipv4="192.0.2.0/24", ipv6="2001:db8:1::/64"),
-        Link("left", "right", ipv4="198.51.100.0/28", ipv6="2001:db8:2::/64"),
-        Link("right", "inner", ipv4="198.51.100.16/28", ipv6="2001:db8:3::/64"),
-        Link("inner", "server", ipv4="203.0.113.0/24", ipv6="2001:db8:4::/64"),
-    ),
-    routes=(
-        Route("client", via="left"), Route("left", via="right"), Route("right", via="left"),
-        Route("right", via="inner", to="203.0.113.0/24"), Route("right", via="inner", to="2001:db8:4::/64"),
-        Route("inner", via="right"), Route("server", via="inner"),
-    ),
-    routers=("left", "right", "inner"),
-))
+pytestmark = pytest.mark.topology(GATEWAYS)
 
 V4 = socket.AF_INET
 TTL_OF_INNER, ENOUGH = 3, 30
@@ -44,19 +30,6 @@ def expected(flagged):
 
 TABLE = Table("xfrm.icmp_errors", "quoted packet, and what has the flag icmp", "error", "RFC 4301, 6.2; ip-xfrm(8)", {
     f"{kind}, {flagged}": {error: expected(flagged) for error in ERRORS} for kind in probe.KINDS for flagged in FLAGS})
-
-
-def protect(net, family, policies, states):
-    """Traffic between client and server is ESP between the gateways."""
-    client, server, left, right = net.nodes("client", "server", "left", "right")
-    ends = left.address(family, "right"), right.address(family, "left")
-    ways = ((left, right, client, server, ends, 1), (right, left, server, client, ends[::-1], 2))
-    for near, far, sender, receiver, (source, destination), spi in ways:
-        selector = xfrm.Selector(sender.address(family), receiver.address(family))
-        template = xfrm.Template(source, destination, mode="tunnel")
-        sa = xfrm.SA(source, destination, 0x1000 + spi, mode="tunnel", icmp=states)
-        xfrm.add(near, sa, xfrm.Policy(selector, template, "out", icmp=policies))
-        xfrm.add(far, sa, *(xfrm.Policy(selector, template, direction, icmp=policies) for direction in ("in", "fwd")))
 
 
 def errors_of(packets):
