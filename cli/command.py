@@ -12,9 +12,10 @@ import pytest
 from cli.refusal import refuse
 from cli.run import absolute
 from command.files import STDIN, Account, Luggage, account, working_directory
+from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
 from command.results import name_of, results_of, status_of_runs
-from command.session import CommandSession, Task, say, unpack_kept
+from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
 from common.status import Exit
 from kernels.cache import Cache
@@ -55,8 +56,10 @@ def run(options: argparse.Namespace) -> int:
                            for kernel in kernels]
                 if options.out:
                     for each in runs:
-                        label, name = each.kernel.label, each.task.name.replace("/", "_")
-                        unpack_kept(each, options.out.joinpath(*[label] * (len(kernels) > 1), *[name] * (len(tasks) > 1)))
+                        label, name = each.kernel.label, each.task.name.replace("/", "_")       # a label may be some of a path
+                        below = [*label.split("/") * (len(kernels) > 1), *[name] * (len(tasks) > 1)]
+                        if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
+                            say(f"{each.prefix}{left_out_line(names)}")
         return report(options, results, began, exit_status(results) if options.kselftest else status_of_runs(runs))
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
         return refuse(error)

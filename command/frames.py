@@ -1,8 +1,12 @@
 """What a guest with a command sends, as the launcher and the session read it (vm.command)."""
+import json
 from collections.abc import Iterator
+from typing import Any
 
 from vm.command import HEAD
 from vm.outlet import LONGEST, Misbehaved
+
+LONGEST_RUN = 1e12                          # seconds
 
 
 class FrameReader:
@@ -22,3 +26,16 @@ class FrameReader:
                 return
             data, self.rest = self.rest[HEAD.size:HEAD.size + size], self.rest[HEAD.size + size:]
             yield kind, data
+
+
+def read_outcome(content: bytes) -> dict[str, Any]:
+    """How a command ended: status, seconds, idle (vm.command.run).  Raises Misbehaved for what no guest sends."""
+    try:
+        outcome = json.loads(content)
+    except (ValueError, RecursionError):
+        outcome = None
+    if (isinstance(outcome, dict) and outcome.keys() == {"status", "seconds", "idle"} and isinstance(outcome["status"], int)
+            and 0 <= outcome["status"] <= 255 and all(isinstance(outcome[name], int | float) and -LONGEST_RUN < outcome[name] < LONGEST_RUN
+                                                      for name in ("seconds", "idle"))):
+        return outcome
+    raise Misbehaved("the guest does not say how the command ended")

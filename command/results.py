@@ -2,12 +2,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from command.lines import SubTest, read_lines
+from command.lines import COLOUR, SubTest, read_lines
 from command.session import CommandRun
 from common.status import Exit
 from report.results import KernelResult, TestResult
 from session.runs import KernelRun
 from vm.command import BOOTED, ERRORS, OUTPUT, TIMED_OUT
+from vm.machine import plain
 
 LAST_LINES = 40                             # of the output, with a failure
 WHOLE = "command"                           # the result of a command that reports none, or that failed beside what it reports
@@ -31,8 +32,8 @@ def results_of(kernel: KernelRun, runs: Sequence[CommandRun], seed: int, selftes
 
 def run_results(run: CommandRun, selftests: bool) -> list[TestResult]:
     """The results of one command, and one of the whole where they do not say how it ended."""
-    text = run.output[OUTPUT].decode(errors="replace").splitlines()
-    found = read_lines([*text, *run.output[ERRORS].decode(errors="replace").splitlines()])
+    text, errors = lines_of(run.output[OUTPUT]), lines_of(run.output[ERRORS])
+    found = read_lines([*text, *errors])
     tests = [TestResult(f"{run.task.name}::{name}", test.outcome, message=test.message, skip="host" if test.outcome == "skipped" else "")
              for name, test in found.tests.items()]
     whole = whole_command(run, selftests)
@@ -48,6 +49,11 @@ def run_results(run: CommandRun, selftests: bool) -> list[TestResult]:
     # Nobody knows when each of them began.
     tests[-1].virtual_s, tests[-1].wall_s, tests[-1].measurements = seconds, round(run.wall_s, 3), found.measurements
     return tests
+
+
+def lines_of(output: bytes) -> list[str]:
+    """Without colours; what else a terminal would obey is escaped, since names and reasons in results are printed."""
+    return [plain(COLOUR.sub("", line)) for line in output.decode(errors="replace").splitlines()]
 
 
 def whole_command(run: CommandRun, selftests: bool) -> SubTest:

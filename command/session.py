@@ -1,6 +1,5 @@
 """A command on some kernels: a launcher for each machine, whose frames come together here."""
 import argparse
-import json
 import os
 import selectors
 import subprocess
@@ -14,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from command.files import Account
-from command.frames import FrameReader
-from common.errors import FetchError
+from command.frames import FrameReader, read_outcome
 from common.project import PROJECT
 from fixtures.oops import COMPLAINT
 from session.progress import in_words
@@ -23,6 +21,8 @@ from session.runs import KernelRun, knobs
 from vm.command import END, ERRORS, KEPT, LOG, OUTPUT
 from vm.image import python_command
 from vm.job import Event, Events, Job
+from vm.machine import plain
+from vm.outlet import Misbehaved
 from vm.wide import WIDE
 
 ENDING = 10                                 # seconds that a launcher may take to end
@@ -107,8 +107,10 @@ def write(kind: bytes, data: bytes) -> None:
     stream.flush()
 
 
-def say(line: str) -> None:
-    print(f"kdrift: {line}", file=sys.stderr, flush=True)
+def say(text: str) -> None:
+    """Tell the user, on the terminal, which obeys none of a guest's words here: those are escaped."""
+    lines = "\n".join(plain(line) for line in text.split("\n"))
+    print(f"kdrift: {lines}", file=sys.stderr, flush=True)
 
 
 class CommandSession:
@@ -198,12 +200,15 @@ class CommandSession:
             if kind in (OUTPUT, ERRORS):
                 run.show(kind, content)
             elif kind == LOG:
-                run.log += content.decode(errors="replace").splitlines()
+                run.log += map(plain, content.decode(errors="replace").splitlines())
             elif kind == KEPT:
                 with run.kept.open("ab") as archive:
                     archive.write(content)
             elif kind == END:
-                run.outcome = json.loads(content)
+                try:
+                    run.outcome = read_outcome(content)
+                except Misbehaved as error:
+                    run.events.add(end="lost", why=str(error))
         return bool(data)
 
     def _ended(self, run: CommandRun) -> CommandRun:
@@ -232,14 +237,3 @@ class CommandSession:
         if state in SHOWN and state != run.said:
             run.said = state
             say(f"{run.prefix}{in_words(state)}")
-
-
-def unpack_kept(run: CommandRun, target: Path) -> None:
-    """Bring what a command has left in its output directory into `target`.  Raises FetchError."""
-    if not run.kept.exists():
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    safely = ["--no-same-owner", "--no-same-permissions", "--no-overwrite-dir"]     # no set-uid files of a guest's
-    done = subprocess.run(["tar", "-x", "-f", run.kept, "-C", target, *safely], capture_output=True, text=True)
-    if done.returncode:
-        raise FetchError(f"--out {target}: {done.stderr.strip().splitlines()[-1]}")

@@ -30,6 +30,7 @@ _MOVED = re.compile(r"Ip6\.(In|Out)(Receives|Delivers|Requests|Transmits|Octets|
                     r"Icmp6\.(In|Out)(Group\w+|Router\w+|Neighbor\w+|MLDv2Reports|Type1[34]\d)|IpExt\.\w*Mcast\w*|"
                     r"TcpExt\.(DelayedACKLocked|TCPBacklogCoalesce|TCPRcvCoalesce)")
 _NUMBER = re.compile(r"\b(0x)?[0-9a-f]*[0-9][0-9a-f]*\b")       # an id, a time, an address
+MOST_FRAMES = 64 << 20                      # bytes of a host's frames; a test's have some tens of kB
 SECONDS = " at"                             # suffix of a name whose number is a time
 CELL = "cell "                              # prefix of a name that says what a table's cell showed
 
@@ -37,7 +38,8 @@ CELL = "cell "                              # prefix of a name that says what a 
 def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: Sequence[str] = (),
             cells: Sequence[Mapping[str, Any]] = ()) -> dict[str, float]:
     """By name: packets of each kind that a host sent, and the time of the last one in seconds since the first packet of all; its
-    counters; lines of each kind that the kernel logged; and what each cell of a table's row showed."""
+    counters; lines of each kind that the kernel logged; and what each cell of a table's row showed.  Raises
+    ValueError for too many."""
     sent = sorted((frame for role, each in hosts.items() for frame in _frames(role, each["frames"])), key=lambda frame: frame.when)
     found: dict[str, float] = {}
     flows: dict[bytes, int] = {}
@@ -78,7 +80,10 @@ class _Frame(NamedTuple):
 
 
 def _frames(role: str, packed: str) -> Iterator[_Frame]:
-    data, at = zlib.decompress(base64.b64decode(packed)), 0
+    unpacking = zlib.decompressobj()
+    data, at = unpacking.decompress(base64.b64decode(packed), MOST_FRAMES), 0
+    if not unpacking.eof:
+        raise ValueError(f"{role}: the frames are truncated, or have more than {MOST_FRAMES >> 20} MB")
     while at < len(data):
         when, length, kept, unfinished = FRAME.unpack_from(data, at)
         at += FRAME.size

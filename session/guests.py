@@ -2,19 +2,21 @@
 
 pytest-xdist would import a module that a warning names and call what is in it, and take any attribute that a report brings.
 """
-import marshal
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from pytest import CollectReport, TestReport
+
+from session.reports import read_report
 from vm.machine import plain
 from vm.outlet import Misbehaved
 
 PASSED_ON = {"collectionstart", "workerready", "workerfinished", "internal_error", "logstart", "logfinish", "testreport", "collectreport",
              "collectionfinish", "runtest_protocol_complete", "warning_recorded", "logwarning"}
 OF_THE_SESSION = {"kernel", "ending", "again", "hung", "issue", "listed", "signature", "candidates", "wall_s"}      # set on reports here
-PIECE = "kdrift"
+REPORTS = {"testreport": TestReport, "collectreport": CollectReport}
 EACH = 20                                   # events of a kind that a test may have: three reports, one of its beginning, one of its end
 BESIDES = 1000                              # events of a kind that belong to no test, such as warnings
 
@@ -45,12 +47,12 @@ class Guest:
             self.collected = ids
         if name == "runtest_protocol_complete":
             self.check_index(details.get("item_index"))
-        if name in ("testreport", "collectreport"):
-            details = {**details, "data": unpacked(details.get("data"))}
-            self.check_report(name, details.get("data"))
+        if name in REPORTS:
             if details.keys() != {"data"}:
-                raise Misbehaved("the guest sent more than a report")
-            details = {**details, "data": escaped(details["data"])}
+                raise Misbehaved("the guest sent more than a report, or none")
+            report = read_report(details["data"], REPORTS[name])
+            self.check_report(name, report)
+            details = {"data": escaped(report)}
         return name, details
 
     def check_test(self, test: object) -> None:
@@ -62,30 +64,17 @@ class Guest:
             raise Misbehaved(f"the guest reports test number {ascii(index)[:80]} of {len(self.collected)}")
         self.check_test(self.collected[index])
 
-    def check_report(self, event: str, data: object) -> None:
-        kind = {"testreport": "TestReport", "collectreport": "CollectReport"}[event]
-        if not isinstance(data, dict) or data.get("$report_type") != kind or OF_THE_SESSION & data.keys():
-            raise Misbehaved("the guest sent no report")
-        node, outcome, when = data.get("nodeid"), data.get("outcome"), data.get("when")
-        if not isinstance(node, str) or outcome not in ("passed", "failed", "skipped") or not isinstance(data.get("sections"), list):
-            raise Misbehaved("the guest sent a report without a test or an outcome")
+    def check_report(self, event: str, report: dict[str, Any]) -> None:
+        if OF_THE_SESSION & report.keys():
+            raise Misbehaved("the guest sent a report with marks of the session")
+        node = report["nodeid"]
         if event == "testreport":
-            index: Any = data.get("item_index")
+            index: Any = report.get("item_index")
             self.check_index(index)
-            if node != self.collected[index] or when not in ("setup", "call", "teardown"):
+            if node != self.collected[index] or report["when"] not in ("setup", "call", "teardown"):
                 raise Misbehaved(f"the guest reports {ascii(node)[:200]} as another test")
         elif node and not any(test == node or test.startswith((f"{node}::", f"{node.rstrip('/')}/")) for test in self.asked):
             self.check_test(node)
-
-
-def unpacked(data: object) -> object:
-    """A report that came as one piece (fixtures/transport.py) as pytest made it.  Raises Misbehaved."""
-    if not isinstance(data, dict) or PIECE not in data:
-        return data
-    try:
-        return {**data, **marshal.loads(data[PIECE])}
-    except (ValueError, EOFError, TypeError):
-        raise Misbehaved("the guest sent no report") from None
 
 
 def harmless(data: object) -> dict[str, Any]:

@@ -1,13 +1,19 @@
 """A guest is a stranger: what no worker sends costs its kernel the run, and the host nothing."""
 
+import base64
+import json
 import marshal
 import sys
+import zlib
 from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
+from _pytest.runner import CallInfo
 from execnet.gateway_base import Message, dumps_internal
 
+from fixtures import transport
+from report.traffic import FRAME
 from session.guests import BESIDES, EACH, Guest, harmless
 from session.places import HERE, Place
 from session.runs import KernelRun
@@ -20,7 +26,9 @@ from vm.machine import Machine, event_of
 from vm.outlet import LONGEST, Misbehaved, Outgoing
 
 TEST, OTHER = "tests/a.py::test_a", "tests/b.py::test_b"
-REPORT = {"$report_type": "TestReport", "nodeid": TEST, "outcome": "passed", "when": "call", "sections": [], "longrepr": None}
+REPORT = {"$report_type": "TestReport", "nodeid": TEST, "outcome": "passed", "when": "call", "sections": [], "longrepr": None,
+          "location": ("tests/a.py", 1, "test_a"), "keywords": {"test_a": 1}}
+COLLECTED = {**REPORT, "$report_type": "CollectReport", "nodeid": "tests/a.py", "result": None}
 WARNING = {"message_module": "builtins", "message_class_name": "UserWarning", "message_args": ("x",), "message_str": "x",
            "category_module": "builtins", "category_class_name": "UserWarning"}
 
@@ -103,7 +111,7 @@ def guest():
 def test_a_worker_is_believed(guest):
     for name, details in [("workerready", {}), ("logstart", {"nodeid": TEST, "location": ()}),
                           ("testreport", {"data": {**REPORT, "item_index": 1}}),
-                          ("collectreport", {"data": {**REPORT, "$report_type": "CollectReport", "nodeid": "tests/a.py"}}),
+                          ("collectreport", {"data": COLLECTED}),
                           ("runtest_protocol_complete", {"item_index": 1, "duration": 1.0}), ("workerfinished", {"workeroutput": {}})]:
         assert guest.checked(name, details) == (name, details)
 
@@ -117,7 +125,7 @@ def test_a_worker_is_believed(guest):
     ("testreport", {"data": {**REPORT, "outcome": "perfect", "item_index": 1}}), ("testreport", {"data": [], "item_index": 1}),
             ("testreport", {"data": {**REPORT, "item_index": 1}, "item_index": 0}),
     ("testreport", {"data": {**REPORT, "$report_type": "os.system", "item_index": 1}}),
-    ("collectreport", {"data": {**REPORT, "$report_type": "CollectReport", "nodeid": "tests/b.py"}}),
+    ("collectreport", {"data": {**COLLECTED, "nodeid": "tests/b.py"}}),
     ("logstart", {"nodeid": OTHER}), ("logfinish", {"nodeid": None}), ("runtest_protocol_complete", {"item_index": 0, "duration": 0}),
     ("collectionfinish", {"ids": [1]}), ("errordown", {"error": 1}), ("__init__", {}), (1, {}), ("workerready", []),
 ], ids=str)
@@ -150,17 +158,98 @@ def test_terminal_escapes_of_a_report_are_text(guest):
     assert (found["data"]["longrepr"], found["data"]["sections"]) == ("a\n\\x1b[31mb\tc", [["t\\x9b", "\\x07"]])
 
 
+# A packet with a thousand tunnels in each other.
+NESTED = FRAME.pack(1, 40_014, 40_014, False) + bytes(12) + b"\x08\0" + (b"\x45" + bytes(8) + b"\4" + bytes(10)) * 2000
+
+
+def piece(**changes):
+    """A report in one piece, as fixtures.transport sends it."""
+    return {"kdrift": json.dumps({**REPORT, "item_index": 1, **changes})}
+
+
+def property_of(name, value):
+    return piece(user_properties=[[name, value]])
+
+
+def frames(data):
+    return {"hosts": {"client": {"frames": base64.b64encode(data).decode(), "counters": {}}}, "log": [], "cells": []}
+
+
 def test_a_report_in_one_piece_is_checked_too(guest):
-    """As fixtures.transport sends it."""
-    _name, found = guest.checked("testreport", {"data": {"kdrift": marshal.dumps(REPORT), "item_index": 1}})
-    assert found["data"]["nodeid"] == TEST
-    for data in (b"", b"\xff", marshal.dumps(1), marshal.dumps({**REPORT, "nodeid": OTHER}), marshal.dumps({**REPORT, "item_index": 0}),
-            "x"):
-        with pytest.raises(Misbehaved):
-            guest.checked("testreport", {"data": {"kdrift": data, "item_index": 1}})
+    _name, found = guest.checked("testreport", {"data": piece(sections=[["t", "\x1b[2J"]])})
+    assert found["data"] == {**REPORT, "item_index": 1, "sections": [["t", "\\x1b[2J"]]}      # and no piece that pytest would read again
 
 
-def test_a_kernel_whose_guest_misbehaves_loses_its_run_and_no_other(tmp_path):
+@pytest.mark.parametrize("data", [
+    {"kdrift": marshal.dumps(REPORT), "item_index": 1}, {"kdrift": marshal.dumps(REPORT).decode("latin-1"), "item_index": 1},
+    {"kdrift": b""}, {"kdrift": "x"}, {"kdrift": "1"}, {"kdrift": "[" * 200_000}, {"kdrift": '{"a":' * 200_000},
+    {"kdrift": json.dumps({**REPORT, "item_index": 1})[:-1] + ', "duration": ' + "9" * 1_000_000 + "}"},
+    piece(kdrift=json.dumps({"nodeid": OTHER})), piece(nodeid=OTHER), piece(item_index=0), piece(item_index="1"), piece(nodeid=[TEST]),
+    piece(extra=json.loads("[" * 900 + "]" * 900)), {**REPORT, "item_index": 1, "extra": b"x"},
+    piece(duration=10 ** 4000), piece(duration=float("nan")), piece(duration=float("inf")), piece(start=1e300), piece(duration="1"),
+    piece(location=None), piece(location=["a", "b", "c"]), piece(location=["a", 1]), piece(keywords=[]), piece(outcome=["passed"]),
+    piece(sections="ab"), piece(sections=[["t"]]), piece(sections=[["t", 1]]), piece(longrepr=1), piece(longrepr={}),
+    piece(longrepr={"reprcrash": 1, "reprtraceback": 1}), piece(longrepr=["a", 1]), piece(outcome="skipped", longrepr="why"),
+    piece(user_properties={"a": 1}), piece(user_properties=[1]), piece(user_properties=[[1, 2]]), piece(wasxfail=[1]), piece(when=[]),
+    piece(passed=True), piece(_id="x"), piece(self="x"), piece(longreprtext="x"), piece(_from_json=1),
+    property_of("pcap", "x"), property_of("pcap", {"host": "../../x", "addresses": [], "base64": "", "cut": 0}),
+    property_of("pcap", {"host": "x", "addresses": [], "base64": "A", "cut": 0}), property_of("measurement", {"name": "x"}),
+    property_of("measurement", {"name": "x", "value": "1", "unit": "s", "tolerance": None}), property_of("cell", []),
+    property_of("measurement", {"name": "x", "value": 10 ** 4000, "unit": "s", "tolerance": None}), property_of("counters", 1),
+    property_of("skip", "me"), property_of("promise", 1), property_of("traffic", {"hosts": 1}), property_of("traffic", frames(b"x")),
+    property_of("traffic", frames(zlib.compress(b"xxx"))), property_of("traffic", frames(zlib.compress(bytes(100 << 20)))),
+    property_of("traffic", frames(zlib.compress(NESTED))), property_of("traffic", frames(zlib.compress(bytes(1000))[:-8])),
+])
+def test_a_crafted_report_costs_the_guest_its_run(guest, data):
+    with pytest.raises(Misbehaved) as refused:
+        guest.checked("testreport", {"data": data})
+    assert str(refused.value).isprintable() and len(str(refused.value)) < 500
+
+
+def real_report(act, **options):
+    """What pytest makes of a test that did this, and what its worker sends."""
+    item = SimpleNamespace(nodeid=TEST, id=TEST, location=REPORT["location"], keywords={"test_a": 1},
+                           _report_sections=[("call", "stdout", "x")],
+                           user_properties=[("promise", "it works"), ("skip", "kernel"), ("mine", {"a": [1, None, float("nan")]})])
+    call = CallInfo.from_call(act, "call")
+    if call.excinfo and not call.excinfo.errisinstance(pytest.skip.Exception):
+        item.repr_failure = lambda excinfo: excinfo.getrepr(**options)
+        item.config = Mock(option=SimpleNamespace(tbstyle="long"), getoption=lambda *_words: "long")
+        item._repr_failure_py = item.repr_failure
+    return pytest.TestReport.from_item_and_call(item, call)
+
+
+def fails():
+    x = [1]
+    try:
+        raise ValueError("\udc80")
+    except ValueError:
+        assert x == 2, "é"
+
+
+@pytest.mark.parametrize("act, options", [
+    (lambda: None, {}), (lambda: pytest.skip("no"), {}), *[
+        (fails, {"style": style, "showlocals": True, "funcargs": True}) for style in ("long", "short", "line", "native", "value", "no")]])
+def test_reports_of_pytest_pass_and_are_as_it_made_them(guest, act, options, pytestconfig):
+    made = real_report(act, **options)
+    sent = pytestconfig.hook.pytest_report_to_serializable(config=pytestconfig, report=made)
+    wrapped = transport.pytest_report_to_serializable()
+    next(wrapped)
+    with pytest.raises(StopIteration) as packed:
+        wrapped.send(sent)
+    _name, found = guest.checked("testreport", {"data": {**packed.value.value, "item_index": 1, "worker_id": "guest", "testrun_uid": "u"}})
+    read = pytestconfig.hook.pytest_report_from_serializable(config=pytestconfig, data=found["data"])
+    assert (read.nodeid, read.outcome, read.location, read.longreprtext) == (
+        made.nodeid, made.outcome, made.location, made.longreprtext.replace("\udc80", "\\udc80"))
+    assert type(read.longrepr) is type(made.longrepr)
+
+
+@pytest.mark.parametrize("said, why", [
+    (("logstart", {"nodeid": "tests/none.py::test_x"}), "the guest claims the test 'tests/none.py::test_x', for which it was not asked"),
+    (("testreport", {"data": {"kdrift": marshal.dumps(REPORT), "item_index": 1}}), "the guest sent no report, but a piece that is none"),
+    (("testreport", {"data": {"kdrift": "[" * 100_000}}), "the guest sent no report, but a piece that is none"),
+])
+def test_a_kernel_whose_guest_misbehaves_loses_its_run_and_no_other(tmp_path, said, why):
     """Its running test is lost without a second attempt, and it gets no other machine; the other kernel goes on."""
     session = KernelSession.__new__(KernelSession)
     session.places = [Place(HERE, 1, "01")]
@@ -181,11 +270,11 @@ def test_a_kernel_whose_guest_misbehaves_loses_its_run_and_no_other(tmp_path):
     session.sched.add_node_collection(node, [TEST, OTHER])
 
     session.pytest_configure_node(node)
-    node.process_from_remote(("logstart", {"nodeid": "tests/none.py::test_x"}))
+    node.process_from_remote(said)
     assert ended
     session.worker_errordown(node, None)
 
-    assert session.shown == [("bad", TEST, "the guest claims the test 'tests/none.py::test_x', for which it was not asked", False)]
+    assert session.shown == [("bad", TEST, why, False)]
     assert session.sched.unfinished == {"1"}
     assert session.sched.next(session.places)[0].kernel == "1"
 
