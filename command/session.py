@@ -5,7 +5,6 @@ import os
 import selectors
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from command.files import Account
 from command.frames import FrameReader
 from common.errors import FetchError
 from common.project import PROJECT
+from common.temporary import GuardedDirectory
 from fixtures.oops import COMPLAINT
 from session.progress import in_words
 from session.runs import KernelRun, knobs
@@ -124,7 +124,7 @@ class CommandSession:
         self.selector = selectors.DefaultSelector()
 
     def __enter__(self) -> "CommandSession":
-        self._place = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+        self._place = GuardedDirectory()
         self.directory = Path(self._place.name)
         return self
 
