@@ -1,6 +1,5 @@
 """`./kdrift sensitivity`: break the kernel in one place at a time, and count how often the tests notice."""
 import argparse
-import tempfile
 import tomllib
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from cli.commandline import GUARDS
 from cli.refusal import refuse
 from common.errors import CacheError, FetchError, SpecError
 from common.status import Exit
+from common.temporary import GuardedDirectory
 from kernels.cache import Cache
 from kernels.spec import resolve
 from rerun.conversation import Gone
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return refuse(f"--report {options.report}: {error.strerror}")
     try:
-        with Cache() as cache, tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True) as directory:
+        with Cache() as cache, GuardedDirectory() as directory:
             kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror,
                              allow_unverified=options.allow_unverified)
             selection = [f"tests/{family}" for family in [*(options.families or [*guards, *OTHERS]), AFTERWARDS]]

@@ -4,7 +4,6 @@ import os
 import selectors
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from command.files import Account
 from command.frames import FrameReader, read_outcome
 from common.project import PROJECT
+from common.temporary import GuardedDirectory
 from fixtures.oops import COMPLAINT
 from session.progress import in_words
 from session.runs import KernelRun, knobs
@@ -126,7 +126,7 @@ class CommandSession:
         self.selector = selectors.DefaultSelector()
 
     def __enter__(self) -> "CommandSession":
-        self._place = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+        self._place = GuardedDirectory()
         self.directory = Path(self._place.name)
         return self
 

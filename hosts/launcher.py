@@ -88,7 +88,10 @@ class Visit:
 
 
 def main(file: str) -> None:
-    visit = Visit.read(Path(file))
+    try:
+        visit = Visit.read(Path(file))
+    except FileNotFoundError:
+        return                              # the session was killed, and its directory is gone
     events = Events(visit.events)
     try:
         end_with_session(visit.owner)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import AbsentError, FetchError, NoSpaceError
+from common.temporary import GuardedDirectory
 from kernels.cache import sha256_of
 from kernels.sources import LARGE, Source
 
@@ -74,6 +75,8 @@ class Apt:
 
         `advance` gets the bytes that came onto the disk. Raises FetchError if the mirror does not answer or every suite failed.
         """
+        for written in [*self.root.glob("*.[0-9]*"), *self.root.glob("sources/*.[0-9]*")]:
+            written.unlink(missing_ok=True)     # by a process that was killed: who updates is alone
         for area in self.root.glob("whole-*"):
             if area != self._whole:
                 shutil.rmtree(area, ignore_errors=True)
@@ -228,16 +231,17 @@ def _child(line: list[str], directory: Path | None) -> Iterator[tuple[subprocess
     # A download goes on where it ended only if its partial file has the time of the mirror's. apt's methods set it on SIGTERM,
     # which a shell passes on to them if this process is killed.
     line = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", "trap 'trap - TERM; kill 0' TERM; \"$@\" & wait", "sh", *line]
-    process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, "LC_ALL": "C"})
-    output = process.stdout
-    assert output is not None
-    os.set_blocking(output.fileno(), False)
-    try:
-        yield process, lambda: output.read() or b""
-    finally:
-        _end(process)
-        output.close()
+    with GuardedDirectory("kdrift-apt-") as temporary:      # where apt writes keys and signatures to check them, and leaves them if killed
+        process = subprocess.Popen(line, cwd=directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   start_new_session=True, env={**os.environ, "LC_ALL": "C", "TMPDIR": temporary})
+        output = process.stdout
+        assert output is not None
+        os.set_blocking(output.fileno(), False)
+        try:
+            yield process, lambda: output.read() or b""
+        finally:
+            _end(process)
+            output.close()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -283,5 +287,8 @@ def _size(directory: Path) -> int:
 def _write(path: Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(text)
-        temporary.replace(path)
+        try:
+            temporary.write_text(text)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -66,7 +66,7 @@ class Cache:
         self.root = Path(root) if root else default_root()
         self.say = say or (lambda line: print(line, file=sys.stderr, flush=True))
         self._held: dict[Path, contextlib.ExitStack] = {}
-        with _readable_errors(self.root):
+        with readable_errors(self.root):
             for name in (*AREAS, "apt", "locks", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -100,7 +100,7 @@ class Cache:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A temporary directory on the cache's file system; if this process is killed, a later one removes it."""
-        with _readable_errors(self.root):
+        with readable_errors(self.root):
             path = self.root / "tmp" / uuid.uuid4().hex
             with flocked(path.with_suffix(".lock")):
                 path.mkdir()
@@ -209,7 +209,7 @@ class Cache:
 
     def prune(self) -> tuple[int, list[str]]:
         """Remove everything that no process uses; returns the bytes freed and the names of what is in use.  Raises CacheError."""
-        with _readable_errors(self.root):
+        with readable_errors(self.root):
             return self._prune()
 
     def _prune(self) -> tuple[int, list[str]]:
@@ -299,14 +299,16 @@ def _write_manifest(entry: Path, meta: Meta) -> None:
 
 
 @contextlib.contextmanager
-def _readable_errors(root: Path) -> Iterator[None]:
+def readable_errors(root: Path) -> Iterator[None]:
+    """Make a CacheError of an OSError of a cache's files, and of the directories on the way to it."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise NoSpaceError(f"no space left for the cache in {root}: free some space, for example with "
                                "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
-        ours = str(error.filename or root).startswith(str(root))
+        where = Path(os.fsdecode(error.filename or root))
+        ours = where.is_relative_to(root) or where in root.parents
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "
                              "set KDRIFT_CACHE to another directory") from error

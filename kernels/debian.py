@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import AbsentError, FetchError, SpecError
 from kernels.apt import Apt, is_absence
-from kernels.cache import Cache, Meta
+from kernels.cache import Cache, Meta, readable_errors
 from kernels.extract import Kernel, image_release
 from kernels.grammar import Spec
 from kernels.lists import read_index, read_packages
@@ -45,6 +45,10 @@ class Archive:
         That is a specification, a suite, or everything (None). If the mirror fails, returns what is known and prints a line.
         Raises FetchError if nothing is.
         """
+        with readable_errors(self.cache.root):
+            return self._index(wanted, max_age)
+
+    def _index(self, wanted: Spec | str | None, max_age: float) -> Index:
         known = Index.load(self.root / "index.json")
         if self.offline:
             if known is None:

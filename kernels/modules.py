@@ -9,12 +9,12 @@ import lzma
 import os
 import shutil
 import subprocess
-import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import FetchError
+from common.temporary import GuardedDirectory
 from kernels.extract import Kernel
 
 # Directories below kernel/ whose modules are packed, with all their dependencies.
@@ -151,7 +151,7 @@ def dependencies(source: Path, release: str) -> dict[str, list[str]]:
     known = set(names)                      # a listing may name any file
     if known <= found.keys() and all(known.issuperset(found[name]) for name in names):
         return {name: found[name] for name in names}
-    with tempfile.TemporaryDirectory(prefix="kdrift-modules-") as root:
+    with GuardedDirectory("kdrift-modules-") as root:
         there = Path(root, "lib/modules", release)
         given = {}                          # by the name that depmod sees
         for name in names:

@@ -186,9 +186,12 @@ class Index:
     def save(self, path: Path) -> None:
         """Write the index to a file atomically."""
         temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"updated": self.updated, "failed": self.failed, "origin": self.origin,
-                                         "unread": self.unread, "packages": [asdict(package) for package in self.packages]}))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps({"updated": self.updated, "failed": self.failed, "origin": self.origin,
+                                             "unread": self.unread, "packages": [asdict(package) for package in self.packages]}))
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> "Index | None":

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common.errors import FetchError
+from common.temporary import GuardedDirectory
 from kernels.modules import contents, files
 
 MARK = b"~Module signature appended~\n"
@@ -36,7 +37,7 @@ def check_modules(image: Path, modules: Path) -> str:
         raise Unverified("openssl is not installed (Debian package: openssl)")
     if not (names := files(modules)):
         raise Unverified("there are no modules")
-    with tempfile.TemporaryDirectory(prefix="kdrift-signatures-") as directory:
+    with GuardedDirectory("kdrift-signatures-") as directory:
         trusted = Path(directory, "trusted.pem")
         trusted.write_text(_pem(openssl, _certificates(_uncompressed(image))))
         check = functools.partial(_signer, openssl, trusted, modules)

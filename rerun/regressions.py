@@ -1,5 +1,4 @@
 """Try the regressions of a validation again."""
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -7,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import CacheError
+from common.temporary import GuardedDirectory
 from kernels.extract import Kernel
 from report.confirmation import Confirmation
 from report.results import TestResult
@@ -39,7 +39,7 @@ def confirm_regressions(comparisons: Iterable[Comparison], kernels: Mapping[str,
             for label in (comparison.old.label, comparison.new.label):
                 tests.setdefault(label, {}).update(dict.fromkeys(now.id for _was, now in comparison.regressions))
     with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)))
+        directory = Path(stack.enter_context(GuardedDirectory()))
         benches = {label: Attempts(kernels[label], list(names), directory / str(number), settings.devices, settings.deadline,
                                    settings.options)
                    for number, (label, names) in enumerate(tests.items()) if label in kernels}

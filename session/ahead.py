@@ -3,12 +3,12 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from common.errors import CacheError
 from common.project import PROJECT
+from common.temporary import GuardedDirectory
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from session.runs import knobs
@@ -42,7 +42,7 @@ class Ahead:
     def launch(self, kernel: Kernel, cache: Cache) -> None:
         option = self.options
         if self.launcher is None:
-            self.directory = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+            self.directory = GuardedDirectory()
         at = self.directory.name
         Path(at, "libraries.tar").write_bytes(pack_libraries(cache))
         job = Job(kernel, option.clock, accel="tcg", slots=1, fresh_boot=False, devices=option.devices,

@@ -31,7 +31,7 @@ class Report:
         self.runs = runs
         self.running = next(iter(config.option.labels), RUNNING)       # the running kernel's label
         self.collector = Collector()
-        self.began = time.time()
+        self.began, self._since = time.time(), time.monotonic()     # the clock may be set meanwhile
         self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the running test
         self.interrupted = False
         self.over = False
@@ -146,7 +146,11 @@ class Report:
         elif session.exitstatus == pytest.ExitCode.OK and not any(kernel.ran for kernel in self.kernels):
             session.exitstatus = Exit.NOTHING_JUDGED
         if self.config.option.report:
-            self._write(Path(self.config.option.report), of_pytest(session.exitstatus))
+            try:
+                self._write(Path(self.config.option.report), of_pytest(session.exitstatus))
+            except OSError as error:
+                self.config.get_terminal_writer().line(f"--report {self.config.option.report}: {error.strerror}")
+                session.exitstatus = session.exitstatus or Exit.LOST
         if self.config.option.bug_report:
             self._write_bug_reports(of_pytest(session.exitstatus))
 
@@ -206,7 +210,7 @@ class Report:
 
     def _run(self, status: int) -> Run:
         run: Run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-                    "duration_s": round(time.time() - self.began, 3),
+                    "duration_s": round(time.monotonic() - self._since, 3),
                     "arguments": [str(each) for each in self.config.invocation_params.args],
                     "python": sys.version.split()[0], "exit_status": status}
         if self.interrupted:

@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Generator
 from contextlib import suppress
@@ -22,6 +21,7 @@ from xdist.workermanage import NodeManager, WorkerController
 from common.errors import CacheError
 from common.project import PROJECT
 from common.status import Exit
+from common.temporary import GuardedDirectory
 from kernels.cache import Cache
 from report.labels import same_kernels
 from session import durations, worker
@@ -95,7 +95,7 @@ class KernelSession(DSession):
     def pytest_sessionstart(self, session: pytest.Session) -> None:
         self._session = session
         try:
-            directory = tempfile.TemporaryDirectory(prefix="kdrift-", ignore_cleanup_errors=True)
+            directory = GuardedDirectory()
             self.config.add_cleanup(directory.cleanup)
             self.directory = Path(directory.name)
             with Cache(say=lambda line: None) as cache:

@@ -50,7 +50,10 @@ class SessionOver(Exception):
 
 def main(job_file: str, bootstrap: Callable[[], None] | None = None, serve: Serve | None = None) -> None:
     """`serve` does with the machine what the session wants of it, by default run tests."""
-    job = Job.read(Path(job_file))
+    try:
+        job = Job.read(Path(job_file))
+    except FileNotFoundError:
+        return                              # the session was killed, and its directory is gone
     events = Events(job.events)
     try:
         end_with_session(job.owner)

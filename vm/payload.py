@@ -4,6 +4,7 @@ They are sent when a session starts, so that an edited test runs at once.  Compi
 seconds under emulation, so pytest itself does it here, once per edit; it leaves a list of what it has collected too.  After an edit of
 tests alone it reads these again, and no others.
 """
+import errno
 import hashlib
 import io
 import json
@@ -181,6 +182,8 @@ def _collect(target: Path, places: list[str]) -> Listed | None:
     words = [sys.executable, "-m", "pytest", "-q", "-c", "pytest.ini", "-p", "vm.inventory", "--collect-only", "-o", "pythonpath=."]
     done = subprocess.run([*words, *places], cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, errors="replace")
+    if done.returncode not in ENDED and os.strerror(errno.ENOSPC) in done.stdout:
+        raise OSError(errno.ENOSPC, "pytest", str(target))      # the cache adds advice to it
     if done.returncode not in ENDED:
         how = f"killed by {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"status {done.returncode}"
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]

@@ -1,4 +1,4 @@
-"""Options of the tests of hostile input, and the count of the inputs, which is printed at the end."""
+"""Options of the tests of hostile input and faults, and the count of the inputs, which is printed at the end."""
 import pytest
 
 INPUTS = pytest.StashKey[dict[str, int]]()
@@ -8,6 +8,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("hostile input")
     group.addoption("--fuzz", type=int, default=10_000, metavar="N",
                     help="cases that the fuzzer tries, of all parsers (default: %(default)s)")
+    group.addoption("--kills", type=int, default=4, metavar="N", help="sessions that are killed at a random moment (default: %(default)s)")
+    group.addoption("--kill-seed", type=int, metavar="N", help="seed of the moments (default: another each time, which a failure names)")
+    group.addoption("--pairs", type=int, default=2, metavar="N", help="times that two sessions share a new cache (default: %(default)s)")
 
 
 @pytest.fixture

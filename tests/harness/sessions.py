@@ -23,17 +23,17 @@ TRACES = ("Traceback (most recent call last)", "INTERNALERROR")
 
 
 class Session:
-    """`./kdrift pytest ...` in the background; a context manager that ends all that it started.
+    """`./kdrift pytest ...`, or `validate`, in the background; a context manager that ends all that it started.
 
     `case` is a file of tests/harness/cases. Its report and its temporary directory are below `directory`.
     """
 
     def __init__(self, directory: Path, case: str, *options: str, kernels: Sequence[str] = (KERNEL,), prefix: Sequence[str] = (),
-                 program: Sequence[str] = ("./kdrift",), **environment: str):
+                 program: Sequence[str] = ("./kdrift",), command: str = "pytest", **environment: str):
         self.report, self.temporary, self.log = directory / "report", directory / "tmp", directory / "output"
-        self.temporary.mkdir()
+        self.temporary.mkdir(exist_ok=True)         # the same command may be given again
         self.mark = uuid.uuid4().hex
-        self.command = [*prefix, *program, "pytest", "-c", "pytest.ini", f"{CASES}/{case}", f"--report={self.report}",
+        self.command = [*prefix, *program, command, "-c", "pytest.ini", f"{CASES}/{case}", f"--report={self.report}",
                         *(f"--kernel={kernel}" for kernel in kernels), *options]
         self.environment = {**os.environ, "TMPDIR": str(self.temporary), **environment, MARK: self.mark}
 
