@@ -35,7 +35,7 @@ class Tree:
 
     def check(self) -> None:
         """Raises TreeError if it is no repository."""
-        if not self.source.is_dir() or self._git(self.source, "rev-parse", "--git-dir").returncode:
+        if not os.path.isdir(self.source) or self._git(self.source, "rev-parse", "--git-dir").returncode:
             raise TreeError(f"{self.source} is no git repository")
 
     def commit(self, name: str) -> str:

@@ -102,7 +102,7 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
     """Pack what the command, or each selftest, needs.  Raises SpecError, ImageError, CacheError."""
     luggage = Luggage((packed_userland(cache, WIDE) / "names").read_text().splitlines())
     if options.dir:
-        if not options.dir.is_dir():
+        if not os.path.isdir(options.dir):
             raise SpecError(f"--dir {options.dir}: no such directory")
         luggage.add(options.dir)
     for path in options.add:

@@ -101,7 +101,7 @@ class CommandLine:
         with contextlib.chdir(self.here):
             for name in PATHS:
                 if value := getattr(config.option, name):
-                    setattr(config.option, name, str(Path(value).expanduser().absolute()))
+                    setattr(config.option, name, str(Path(os.path.expanduser(value)).absolute()))
             config.option.kernels = [absolute(kernel) for kernel in config.option.kernels]
 
     def take_kernels(self, config: pytest.Config) -> None:
@@ -129,7 +129,7 @@ class CommandLine:
         if not option.pyargs:
             for word in option.file_or_dir:
                 if not found(word, self.here):
-                    path = Path(self.here, word.partition("::")[0]).expanduser()
+                    path = Path(self.here, os.path.expanduser(word.partition("::")[0]))
                     raise pytest.UsageError(f"{path}: No such file or directory{'; a kernel is named by --kernel' * is_kernel(word)}")
                 if absent := absent_names(word):
                     raise pytest.UsageError(f"{word}: the file has no {absent[0]}")
@@ -197,8 +197,8 @@ def found(word: str, here: Path) -> str | None:
     """
     file, colons, name = word.partition("::")
     for base in (here, PROJECT):
-        path = Path(os.path.normpath(base / Path(file).expanduser()))
-        if path.exists():
+        path = Path(os.path.normpath(base / os.path.expanduser(file)))
+        if os.path.exists(path):            # False for a name that is too long, too
             inside = path.resolve().is_relative_to(PROJECT)
             return f"{os.path.relpath(path.resolve()) if inside else path}{colons}{name}"
     return None
@@ -207,13 +207,13 @@ def found(word: str, here: Path) -> str | None:
 def is_test(word: str, here: Path) -> bool:
     """Whether a word names tests rather than a kernel, which may be a path too."""
     file, colons, _name = word.partition("::")
-    path = Path(here, file).expanduser()
+    path = Path(here, os.path.expanduser(file))
     if colons or path.suffix == ".py":
         return True
     place = Path(found(word, here) or path).resolve()
     if place.is_relative_to(PROJECT / "tests"):
         return True
-    return place.is_dir() and not any((place / name).exists() for name in OF_A_TREE) and any(place.rglob("test_*.py"))
+    return os.path.isdir(place) and not any((place / name).exists() for name in OF_A_TREE) and any(place.rglob("test_*.py"))
 
 
 def absent_names(word: str) -> list[str]:

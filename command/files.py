@@ -113,7 +113,7 @@ class Luggage:
         for number, word in enumerate(words):
             path = here / word
             if (number == 0) == ("/" in word) or number:
-                if path.is_file() and not str(path).startswith(SYSTEM) and os.access(path, os.R_OK):
+                if os.path.isfile(path) and not str(path).startswith(SYSTEM) and os.access(path, os.R_OK):
                     self.add(path)
 
     def _in_image(self, path: str) -> bool:

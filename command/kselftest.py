@@ -22,9 +22,9 @@ ERROR = re.compile(r"(?m)^make.*?: (?:\*\*\* )?\[(?:[^]]*[:/] ?)?(?!all\]|instal
 
 def installed_tree(tree: Path, wanted: Sequence[str], build: Path, say: Callable[[str], None]) -> Path:
     """The tree, or `build` with what could be built of a source tree; `say` gets a line for what could not. Raises SpecError."""
-    if (tree / LIST).is_file():
+    if os.path.isfile(tree / LIST):
         return tree
-    if not (tree / SOURCE / "Makefile").is_file():
+    if not os.path.isfile(tree / SOURCE / "Makefile"):
         raise SpecError(f"--kselftest {tree}: neither installed selftests ({LIST}) nor a kernel's source ({SOURCE})")
     collections = sorted({word.partition(":")[0] for word in wanted}) or [COLLECTION]
     jobs = f"-j{os.cpu_count()}"

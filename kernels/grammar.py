@@ -54,11 +54,11 @@ def is_fetched(text: str) -> bool:
 def _parse(text: str) -> Spec:
     if text == "running":
         return LocalSpec(text, "running", _running_image(os.uname().release), ())
-    name, *options = [text] if Path(text).expanduser().exists() else re.split(",(?=modules=)", text)
-    if "," in name and not Path(name).expanduser().exists():
+    name, *options = [text] if os.path.exists(os.path.expanduser(text)) else re.split(",(?=modules=)", text)
+    if "," in name and not os.path.exists(os.path.expanduser(name)):
         name, *others = name.split(",")
         options = [*others, *options]
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if "/" in name or path.suffix in (".deb", ".rpm") or name.startswith(("vmlinu", "bzImage")):
         return _parse_path(text, path, options)
     if options:
@@ -88,7 +88,7 @@ def _parse_path(text: str, path: Path, options: list[str]) -> LocalSpec:
     for option in options:
         if not option.startswith("modules="):
             raise SpecError(f"{text}: unknown option {option!r}: only modules=PATH may follow a path")
-    modules = tuple(Path(option.removeprefix("modules=")).expanduser().absolute() for option in options)
+    modules = tuple(Path(os.path.expanduser(option.removeprefix("modules="))).absolute() for option in options)
     for each in (path, *modules):
         if not each.exists():
             raise SpecError(f"{each} does not exist")

@@ -42,6 +42,8 @@ class Report:
         self.hidden = None
         if config.option.report and not config.option.with_paths:
             self.hidden = hidden_here(path for run in runs if (path := run.path()))
+        if config.option.console:
+            self._check_directory("--console", Path(config.option.console))
         if config.option.bug_report:
             self._check_directory("--bug-report", Path(config.option.bug_report))
             from reproduce.leaks import of_this_machine

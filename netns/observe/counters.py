@@ -1,6 +1,5 @@
 """Protocol counters of a network namespace."""
 
-import re
 from collections.abc import Iterable
 from functools import cache, partial
 from itertools import chain
@@ -12,8 +11,6 @@ _SOCKSTATS = ("sockstat", "sockstat6")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
 _INTERFACE = "dev_snmp6"
-_ICMP6_TYPES = {way: re.compile(rb"^Icmp6%bType\d+\s+(\d+)$" % way.encode(), re.MULTILINE) for way in ("In", "Out")}
-_ICMP_TYPES = re.compile(rb"^IcmpMsg: (.*)\nIcmpMsg: (.*)$", re.MULTILINE)
 # Optional in the kernel: CONFIG_XFRM_STATISTICS.
 _XFRM = "xfrm_stat"
 
@@ -57,13 +54,15 @@ class Counters:
         return int(table.get(name, 0))
 
     def icmp_by_type(self, version: int, way: str) -> int:
-        """All ICMP messages, counted by type, that came ("In") or were sent ("Out") over this version of IP. It reads the text: each test
-        asks, and parsing takes ten times as long."""
+        """All ICMP messages, counted by type, that came ("In") or were sent ("Out") over this version of IP. It looks for the few lines of
+        the text: each test asks, and parsing all takes ten times as long."""
+        start = way.encode()
         if version == 6:
-            return sum(map(int, _ICMP6_TYPES[way].findall(self._texts["snmp6"])))
-        start = way.encode()                # the kernel prints a pair of lines for every 16 types: icmpmsg_put()
-        return sum(int(number) for names, numbers in _ICMP_TYPES.findall(self._texts["snmp"])
-                   for name, number in zip(names.split(), numbers.split()) if name.startswith(start))
+            return sum(int(line.split(None, 2)[1]) for line in self._texts["snmp6"].split(b"\nIcmp6%bType" % start)[1:])
+        # The kernel prints a pair of lines for every 16 types: icmpmsg_put().
+        lines = [line.partition(b"\n")[0].split() for line in self._texts["snmp"].split(b"\nIcmpMsg:")[1:]]
+        return sum(int(number) for names, numbers in zip(lines[::2], lines[1::2])
+                   for name, number in zip(names, numbers) if name.startswith(start))
 
     def since(self, earlier: "Counters") -> "Counted":
         """The changes since `earlier`, by name."""

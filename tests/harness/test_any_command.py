@@ -215,7 +215,7 @@ def test_files_that_the_command_line_names_are_sent_with_their_interpreter(tmp_p
     (tmp_path / "t.sh").chmod(0o755)
     (tmp_path / "data").write_text("1")
     luggage = Luggage(["usr/bin/env"])
-    luggage.add_command(["./t.sh", "data", "absent", "/etc/passwd"], tmp_path)
+    luggage.add_command(["./t.sh", "data", "absent", "/etc/passwd", "echo 1; " * 40 + "cat /etc/passwd"], tmp_path)
     sent = packed(tmp_path, luggage)
     top = str(tmp_path).lstrip("/")
     assert {f"{top}/t.sh", f"{top}/data"} <= sent.keys()

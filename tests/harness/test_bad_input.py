@@ -118,7 +118,19 @@ def test_words_that_mean_nothing(refused, words, naming):
     refused(*words, naming=naming)
 
 
-@pytest.mark.parametrize("option", ["--report", "--bug-report"])
+@pytest.mark.parametrize("words, status", [
+    (["pytest", "{name}"], 2), (["pytest", "{name}::test_x"], 2), (["validate", "{name}", "6.12"], 2),
+    (["run", "--dir", "{name}", "--", "true"], 2),
+    (["run", "--kselftest", "{name}"], 2), (["bisect", "{name}", "6.1", "6.12"], 2),
+], ids=lambda words: words[0] if isinstance(words, list) else None)
+@pytest.mark.parametrize("name", ["n" * 300, "d/" * 3000, "~nobody-has-this-name/x"], ids=["name", "path", "home"])
+def test_a_name_that_no_file_can_have(words, status, name):
+    done = subprocess.run([PROJECT / "kdrift", *(word.format(name=name) for word in words)], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr + done.stdout and len((done.stderr + done.stdout).strip().splitlines()) == 1
+    assert done.returncode == status
+
+
+@pytest.mark.parametrize("option", ["--report", "--bug-report", "--console"])
 def test_a_directory_of_a_session_that_cannot_be_made(bad_directory, option):
     done = subprocess.run([PROJECT / "kdrift", "pytest", "-k", "advmss", option, bad_directory], capture_output=True, text=True)
     assert done.returncode == 2
