@@ -67,7 +67,8 @@ def test_source_address_in_a_vrf_has_a_sufficient_scope(net, row, table):
     client.run(["ip", "link", "add", "vrf-red", "type", "vrf", "table", "10"])
     client.run(["ip", "-batch", "-"], stdin="\n".join([
         "link add lender type dummy", "link set lender addrgenmode none", "link set vrf-red addrgenmode none",
-        "link set lender master vrf-red up", "link set vrf-red up", "link set to-router master vrf-red", "address flush dev to-router scope global",
+        "link set lender master vrf-red up", "link set vrf-red up",
+        "link set to-router master vrf-red", "address flush dev to-router scope global",
         *(f"route add {DESTINATIONS[to]} dev to-router vrf vrf-red" for to in ("global", "ULA"))]) + "\n")
     index = client.interfaces["router"].index
     for column in table:
