@@ -1,14 +1,14 @@
 """`./kdrift bisect TEST GOOD BAD`: the first kernel that behaves differently."""
 import argparse
-import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
 from bisection.commits import TreeBisection, mail
 from bisection.drive import Bisection, EndUnusable, Found
-from bisection.machines import Machines
+from bisection.machines import Machines, sources_key
 from bisection.question import FAILS, NoDifference, Question, ask
 from bisection.state import State, StateError, opened
 from bisection.tree import Tree, TreeError, build_command, tag_of
@@ -16,9 +16,10 @@ from cli.refusal import refuse
 from cli.run import absent_names, absolute, found
 from common.errors import FetchError, NoSpaceError, SpecError
 from common.status import Exit
-from kernels.cache import Cache
+from kernels.cache import Cache, sha256_of
 from kernels.debian import Archive
 from kernels.extract import Kernel
+from kernels.flock import flocked
 from kernels.grammar import is_fetched
 from kernels.modules import build_of
 from kernels.packages import debian_version_key
@@ -28,9 +29,11 @@ from kernels.versions import Available, between, in_archive, in_directory
 from report.known import KnownIssuesError, listed
 from report.results import TestResult, write_whole
 from reproduce.collect import CannotExport, collect, is_outside
+from vm.own import TooMuch
 from vm.qemu import VMError, check_device, qemu
 
-RESULT, LOG = "result.txt", "git-bisect.log"        # beside bisection.state.NAME; the second is for git bisect replay
+# Beside bisection.state.NAME; the second is for git bisect replay.
+RESULT, LOG, LOCK = "result.txt", "git-bisect.log", "lock"
 
 
 class Unnamed(Exception):
@@ -43,13 +46,13 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return refuse(f"--report {options.report}: {error.strerror}")
     try:
-        test, file = one_test(options.test)
+        test = one_test(options.test)
         qemu()
         for device in options.devices:
             check_device(device)
-        with Search(options, test, file) as search:
+        with Search(options, test) as search:
             return search.run()
-    except (Unnamed, SpecError, StateError, TreeError, VMError) as error:
+    except (Unnamed, SpecError, StateError, TreeError, TooMuch, VMError) as error:
         return refuse(str(error).partition("\n")[0])
     except NoDifference as error:
         return refuse(error, Exit.NOTHING_JUDGED)
@@ -66,27 +69,39 @@ def run(options: argparse.Namespace) -> int:
 class Search:
     """One bisection, over packages, commits, or first one and then the other. Raises what run() refuses."""
 
-    def __init__(self, options: argparse.Namespace, test: str, file: Path) -> None:
+    def __init__(self, options: argparse.Namespace, test: str) -> None:
         self.options, self.test = options, test
         self.progress = Reporter()
         self.asked = {"test": test, "good": options.good, "bad": options.bad, "measurement": options.measurement, "change": options.change,
                       "directory": options.dir and str(options.dir.absolute()), "tree": options.git and str(options.git.absolute()),
-                      "the test's file": hashlib.sha256(file.read_bytes()).hexdigest()[:16]}
-        build = options.build or build_command(options.config.absolute(), os.cpu_count() or 1)
-        self.tree = Tree(options.git, options.report / "tree", build) if options.git else None
+                      "devices": options.devices, "the test and its libraries": sources_key(test)}
+        self.tree: Tree | None = None
+        if options.git:
+            self.asked["how it is built"] = options.build or config_key(options.config)
+            build = options.build or build_command(options.config.absolute(), os.cpu_count() or 1)
+            self.tree = Tree(options.git, options.report / "tree", build)
 
     def __enter__(self) -> "Search":
         self._stack = ExitStack()
+        try:
+            self._stack.enter_context(flocked(self.options.report / LOCK, wait=False))
+        except BlockingIOError:
+            raise StateError(f"--report {self.options.report}: another bisection uses it") from None
         self.cache = self._stack.enter_context(Cache(say=self.progress.say))
         directory = self._stack.enter_context(self.cache.scratch())
         self.machines = Machines(self.test, directory, self.kernel, self.options.devices, ["--tables=all"])
         self._stack.callback(self.machines.end)
         if self.tree:
-            self._stack.callback(self.tree.close)
+            self._stack.push(self.close_tree)
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def close_tree(self, kind: type[BaseException] | None, *_exc: object) -> None:
+        """After Ctrl-C the worktree stays for the same command, with what is built there."""
+        if self.tree and kind is not KeyboardInterrupt:
+            self.tree.close()
 
     def kernel(self, spec: str, held: Cache) -> Kernel:
         option = self.options
@@ -147,31 +162,40 @@ class Search:
             raise TreeError(f"{good} and {bad} are the same commit, {commits[good][:12]}")
         old, new = (bad, good) if tree.is_ancestor(bad, good) else (good, bad)
         state = opened(self.options.report, {**self.asked, "commits": commits}, "commits.json")
+        state.save()                        # what is built from now on belongs to it
         found_ = TreeBisection(tree, commits[old], commits[new], self.machines, state, self.ask, self.options.confirm, say).run()
-        write_whole(self.options.report / LOG, tree.bisect("log"))
+        write_whole(self.options.report / LOG, tree.log())
         return mail(self.test, found_, (old, new), {commit: tree.subject(commit) for commit in found_.first}), found_.certain
+
+
+def config_key(file: Path) -> str:
+    """Raises TreeError."""
+    try:
+        return sha256_of(file)[:16]
+    except OSError as error:
+        raise TreeError(f"--config {file}: {error.strerror}") from None
 
 
 def say(line: str) -> None:
     print(line, flush=True)
 
 
-def one_test(word: str) -> tuple[str, Path]:
-    """The id of the test that a word names, and its file. Raises Unnamed."""
+def one_test(word: str) -> str:
+    """The id of the test that a word names. Raises Unnamed."""
     place = found(word, Path.cwd())
     if not place:
         raise Unnamed(f"{Path(word.partition('::')[0]).absolute()}: No such file or directory")
     if absent := absent_names(place):
         raise Unnamed(f"{word}: the file has no {absent[0]}")
     if is_outside(place):                   # only a machine's pytest collects it
-        return place, Path(place.partition("::")[0])
+        return place
     try:
         tests = collect([place])
     except CannotExport as error:
         raise Unnamed(error) from None
     if len(tests) > 1:
         raise Unnamed(f"{word} means {len(tests)} tests: name one of them, such as {tests[0].nodeid}")
-    return tests[0].nodeid, tests[0].path
+    return tests[0].nodeid
 
 
 def check_ends(good: Kernel, bad: Kernel) -> None:

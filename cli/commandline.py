@@ -20,7 +20,7 @@ exit statuses, docs/ the rest.
 """
 PYTEST_TOO = "All options of pytest work too; `./kdrift {} -- --help` shows them."
 # Sets of programs, as ./kdrift knows them.
-MACHINES, COMMAND, SELFTEST, VAGRANT = "machines", "command", "selftest", "vagrant"
+MACHINES, COMMAND, SELFTEST, VAGRANT, GIT, BUILD, SOURCE = "machines", "command", "selftest", "vagrant", "git", "build", "source"
 ONLY_SHOWN = {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--collect-only", "--co", "-V"}       # of pytest's options
 GUARDS = PROJECT / "sensitivity/guards.toml"
 FAIL_BY_DEFAULT = "regression,gone"
@@ -127,10 +127,12 @@ def seconds(text: str) -> float:
 
 def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
-                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
-                           usage="kdrift selftest [--vagrant | --docs] [options]")
+                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words),
+                                                  *[GIT, BUILD, SOURCE] * ("--tree" in options.words)),
+                           usage="kdrift selftest [--vagrant | --docs | --tree] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
     command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")
+    command.add_argument("--tree", action="store_true", help="bisections over a real kernel tree instead, each commit built and booted")
 
 
 def kernels(commands: Commands) -> None:
@@ -223,7 +225,8 @@ def bisect(commands: Commands) -> None:
         packages the search then goes on from tag to tag. The same command goes on where it was broken off.
 
         Exit status 1: only a range can be named, or not every seed agrees; 6: the ends do not differ.""",
-        module="cli.bisect", needs=(MACHINES,), usage="kdrift bisect TEST GOOD BAD [options]")
+        module="cli.bisect", usage="kdrift bisect TEST GOOD BAD [options]",
+        needs=lambda options: (MACHINES, *[GIT] * bool(options.git), *[BUILD] * bool(options.git and not options.build)))
     command.add_argument("test", metavar="TEST")
     command.add_argument("good", metavar="GOOD", help="a kernel: 6.12, 6.1.187-1, a .deb, a bzImage, a build tree")
     command.add_argument("bad", metavar="BAD")

@@ -51,14 +51,14 @@ class Stage:
 def stage(monkeypatch, tmp_path):
     found = Stage()
     (tmp_path / "test_a.py").write_text("def test_b(): pass\n")
-
+    monkeypatch.setattr("cli.bisect.sources_key", lambda test: (tmp_path / "test_a.py").read_text())
     def resolve(spec, *_arguments, **_options):
         if spec == "6.12.99-1":
             raise FetchError("no Debian kernel 6.12.99-1")
         return Kernel(spec, spec, None, spec, tmp_path / spec, None, spec)
 
     monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cli.bisect.one_test", lambda word: (TEST, tmp_path / "test_a.py"))
+    monkeypatch.setattr("cli.bisect.one_test", lambda word: TEST)
     monkeypatch.setattr("cli.bisect.qemu", lambda: None)
     monkeypatch.setattr("cli.bisect.build_of", lambda kernel: kernel.key)
     monkeypatch.setattr("cli.bisect.resolve", resolve)

@@ -84,7 +84,7 @@ def search(source, directory, old="c0", new=f"c{COMMITS - 1}", images=None, seed
     bisection = TreeBisection(tree, *ends, images or Images(), state, lambda one, other: ask(None, None, one, other), seeds, said.append)
     try:
         found = bisection.run()
-        return found, mail(TEST, found, (old, new), {commit: tree.subject(commit) for commit in found.first}), tree.bisect("log"), said
+        return found, mail(TEST, found, (old, new), {commit: tree.subject(commit) for commit in found.first}), tree.log(), said
     finally:
         tree.close()
 
