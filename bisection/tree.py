@@ -106,9 +106,11 @@ class Tree:
         """The commits that git bisect may choose after this one, without those that are skipped."""
         new, old = (self._must(self.place, "for-each-ref", "--format=%(objectname)", f"refs/bisect/{side}").split()
                     for side in ("new", "old-*"))
-        older = [f"^{each}" for each in old]
-        found = [self._must(self.place, "rev-list", "--bisect", *words, *older).strip() for words in ((*new, f"^{commit}"), (commit,))]
-        return [each for each in found if each not in ("", *new, commit)]
+        older, found = [f"^{each}" for each in old], []
+        for words in ((*new, f"^{commit}"), (commit,)):
+            said = self._must(self.place, "rev-list", "--bisect-vars", *words, *older)
+            found += re.findall(r"bisect_rev='(\w+)'", said)
+        return [each for each in found if each not in (*new, commit)]
 
     def log(self) -> str:
         """For git bisect replay, which is to check commits out."""

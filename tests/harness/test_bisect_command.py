@@ -5,8 +5,10 @@ import pytest
 
 from bisection.machines import Unusable
 from cli.__main__ import main
+from cli.bisect import LOCK
 from common.errors import FetchError, NoSpaceError
 from kernels.extract import Kernel
+from kernels.flock import flocked
 from kernels.versions import Available
 from report.results import TestResult
 from report.signature import signature
@@ -20,6 +22,11 @@ FAILS = TestResult(TEST, "failed", message="assert 0 == 1", signatures=[signatur
 class Stage:
     """What the kernels do, by version, or by the text of an image."""
 
+    interrupted_at = 0                      # the number of an attempt at an image
+
+    def looked(self):
+        pass
+
     def __init__(self):
         self.results = {version: TestResult(TEST) if version < "6.12.15-1" else FAILS for version in VERSIONS}
         self.tried = []
@@ -31,6 +38,9 @@ class Stage:
     def attempt(self, spec, seed):
         self.tried.append(spec)
         if spec.endswith("bzImage"):
+            self.looked()
+            if len(self.tried) == self.interrupted_at:
+                raise KeyboardInterrupt
             return FAILS if "bug" in Path(spec).read_text() else TestResult(TEST)
         result = self.results[spec]
         if isinstance(result, BaseException):
@@ -123,6 +133,48 @@ def test_after_ctrl_c_the_same_command_goes_on_and_another_is_refused(bisect, st
     assert status == 2 and "is of another bisection (bad): choose another directory with --report" in complained
     assert bisect("6.12.10-1", "6.12.19-1", "--slots", "2")[0] == 0
     assert not {"6.12.10-1", "6.12.19-1"} & set(stage.tried)
+
+
+@pytest.mark.parametrize("change, what", [
+    (lambda place: ["--device", "qemu-xhci"], "devices"),
+    (lambda place: ["--build", f"true; {BUILD}"], "how it is built"),
+    (lambda place: (place / "test_a.py").write_text("edited") and [], "the test and its libraries"),
+], ids=lambda value: "")
+def test_results_of_other_sources_or_of_another_build_are_not_used(bisect, stage, tmp_path, change, what):
+    source = repository(tmp_path / "linux", 7)
+    words = ["c0", "c13", "--git", str(source), "--confirm", "1", "--build", BUILD]
+    assert bisect(*words)[0] == 0
+    status, _said, complained = bisect(*words, *change(tmp_path))
+    assert status == 2 and f" is of another bisection ({what}): choose another directory with --report" in complained
+
+
+def test_a_report_belongs_to_one_bisection_at_a_time(bisect, stage, tmp_path):
+    (tmp_path / "report").mkdir()
+    with flocked(tmp_path / "report" / LOCK):
+        status, _said, complained = bisect("6.12.10-1", "6.12.19-1")
+    assert (status, complained) == (2, f"kdrift: --report {tmp_path}/report: another bisection uses it\n")
+    assert stage.tried == []
+
+
+def test_after_ctrl_c_the_worktree_stays_for_the_same_command_and_goes_in_the_end(bisect, stage, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    before, place = looked_at(source), tmp_path / "report/tree"
+    words = ["c0", "c13", "--git", str(source), "--confirm", "1", "--build", f"echo >> object; {BUILD}"]
+    stage.interrupted_at = 3
+    status, _said, complained = bisect(*words)
+    assert status == 130 and complained.endswith("interrupted; the same command goes on from " + str(tmp_path / "report") + "\n")
+    assert (place / "object").exists()
+    stage.interrupted_at, was = 0, (place / "object").stat().st_ino
+    stage.looked = lambda: seen.add((place / "object").stat().st_ino)
+    seen = set()
+    assert bisect(*words)[0] == 0
+    assert seen == {was} and not place.exists() and looked_at(source) == before
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(bisect, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    status, _said, complained = bisect("c0", "c13", "--git", str(source), "--config", "/nonexistent")
+    assert (status, complained) == (2, "kdrift: --config /nonexistent: No such file or directory\n")
 
 
 def test_commits_are_searched_between_two_of_them(bisect, stage, tmp_path):
