@@ -41,6 +41,8 @@ class Unnamed(Exception):
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.tolerance is not None and not options.measurement:
+        return refuse("--tolerance needs --measurement")
     try:
         options.report.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -73,6 +75,7 @@ class Search:
         self.options, self.test = options, test
         self.progress = Reporter()
         self.asked = {"test": test, "good": options.good, "bad": options.bad, "measurement": options.measurement, "change": options.change,
+                      "tolerance": options.tolerance,
                       "directory": options.dir and str(options.dir.absolute()), "tree": options.git and str(options.git.absolute()),
                       "devices": options.devices, "the test and its libraries": sources_key(test)}
         self.tree: Tree | None = None
@@ -109,7 +112,7 @@ class Search:
                        allow_unverified=option.allow_unverified)
 
     def ask(self, old: TestResult, new: TestResult) -> Question:
-        return ask(self.options.measurement, self.options.change, old, new)
+        return ask(self.options.measurement, self.options.change, old, new, self.options.tolerance)
 
     def run(self) -> int:
         """The exit status."""

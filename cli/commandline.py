@@ -74,7 +74,7 @@ def run(commands: Commands) -> None:
         1: the kernel crashed or complained; 3: the machine was lost.""", kind=WordsParser, module="cli.command",
         needs=(MACHINES, COMMAND), usage="kdrift run [--kernel SPEC ...] [options] -- COMMAND [ARG ...]")
     add_command_options(command)
-    command.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end the command after this much of the guest's time")
+    command.add_argument("--timeout", metavar="SECONDS", type=amount, help="end the command after this much of the guest's time")
     command.add_argument("--kselftest", metavar="DIR", type=Path,
                          help="run the kernel's selftests: DIR has them installed, or is a kernel's source; COMMAND names some, such as "
                          "net:icmp.sh, or a collection, such as net")
@@ -118,7 +118,7 @@ def add_command_options(command: CommandParser) -> None:
     command.set_defaults(clock="virtual")
 
 
-def seconds(text: str) -> float:
+def amount(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e9:
         raise ValueError(text)
@@ -232,6 +232,8 @@ def bisect(commands: Commands) -> None:
     command.add_argument("bad", metavar="BAD")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--measurement", metavar="NAME", help="search where this measurement of the test moves beyond its tolerance")
+    command.add_argument("--tolerance", metavar="VALUE", type=amount,
+                         help="with --measurement: how much it may move, in its unit, instead of the test's own tolerance")
     what.add_argument("--change", metavar="TEXT", help="search where the test begins to show this change, in the words of a verdict")
     command.add_argument("--dir", metavar="DIR", type=Path, help="also the kernels in .deb and .rpm files there")
     command.add_argument("--git", metavar="TREE", type=Path, help="go on among the commits of this tree, in a worktree of its own")
