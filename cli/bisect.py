@@ -3,6 +3,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,7 @@ from bisection.machines import Machines, sources_key
 from bisection.question import FAILS, NoDifference, Question, ask
 from bisection.state import State, StateError, opened
 from bisection.tree import Tree, TreeError, build_command, tag_of
+from cli.bisected import Neighbours, neighbours, write_folder_of
 from cli.refusal import refuse
 from cli.run import absent_names, absolute, found
 from common.errors import FetchError, NoSpaceError, SpecError
@@ -68,6 +70,16 @@ def run(options: argparse.Namespace) -> int:
         return refuse(f"interrupted; the same command goes on from {options.report}", Exit.INTERRUPTED)
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """The result in words, whether it is certain, and the last two versions or commits."""
+
+    lines: list[str]
+    certain: bool
+    versions: tuple[str, str]
+    neighbours: Neighbours | None           # None where it is not known which two they are, or the test fails on neither
+
+
 class Search:
     """One bisection, over packages, commits, or first one and then the other. Raises what run() refuses."""
 
@@ -118,26 +130,33 @@ class Search:
         """The exit status."""
         options = self.options
         if not self.tree:
-            return self.finish(*self.packages())
+            return self.finish(self.packages())
         self.tree.check()
         if self.tree.changed():
             say(f"{options.git}: changes that are in no commit are not tested")
         if self.tree.has(options.good) and self.tree.has(options.bad):
-            return self.finish(*self.commits(options.good, options.bad))
-        lines, certain, found_ = self.packages()
-        if not certain:
-            return self.finish(lines, certain)
-        print("\n".join(lines), flush=True)
-        more, certain = self.commits(*map(tag_of, found_))
-        return self.finish([*lines, "", *more], certain)
+            return self.finish(self.commits(options.good, options.bad))
+        packages = self.packages()
+        if not packages.certain:
+            return self.finish(packages)
+        print("\n".join(packages.lines), flush=True)
+        commits = self.commits(*map(tag_of, packages.versions))
+        return self.finish(replace(commits, lines=[*packages.lines, "", *commits.lines]))
 
-    def finish(self, lines: list[str], certain: bool, _found: object = None) -> int:
-        write_whole(self.options.report / RESULT, "\n".join([self.test, *lines]) + "\n")
-        print("\n".join(lines))
-        return Exit.OK if certain else Exit.REGRESSION
+    def finish(self, outcome: Outcome) -> int:
+        text = "\n".join([self.test, *outcome.lines]) + "\n"
+        write_whole(self.options.report / RESULT, text)
+        print("\n".join(outcome.lines), flush=True)
+        if self.options.bug_report:
+            if outcome.neighbours:
+                log = self.options.report / LOG
+                texts = {"bisection.txt": text} | ({LOG: log.read_text()} if log.exists() else {})
+                say(write_folder_of(self.options, self.test, outcome.neighbours, texts))
+            else:
+                say("--bug-report: no folder: " + ("the test fails on neither kernel" if outcome.certain else "only a range is known"))
+        return Exit.OK if outcome.certain else Exit.REGRESSION
 
-    def packages(self) -> tuple[list[str], bool, tuple[str, str]]:
-        """The result in words, whether it is certain, and the last two versions."""
+    def packages(self) -> Outcome:
         options = self.options
         specs = [absolute(spec) for spec in (options.good, options.bad)]
         by_spec = {spec: self.kernel(spec, self.cache) for spec in sorted(specs, key=is_fetched)}
@@ -154,10 +173,12 @@ class Search:
         say(f"{self.test}: {inner} kernel{'s' * (inner != 1)} between {steps[0].version} and {steps[-1].version}")
         found_ = Bisection(steps, self.machines, state, self.ask, options.slots, options.confirm, say).run()
         lines = [*direction(ends, state), *found_.lines(), *known(self.test, found_, state)]
-        return lines, found_.certain, (steps[found_.at.old].version, steps[found_.at.new].version)
+        pair = [steps[found_.at.old], steps[found_.at.new]]
+        results = [state.steps[each.version].result for each in (steps[0], steps[-1])]
+        failing = neighbours(results, [(each.spec, each.version) for each in pair])
+        return Outcome(lines, found_.certain, (pair[0].version, pair[1].version), failing if found_.at.exact else None)
 
-    def commits(self, good: str, bad: str) -> tuple[list[str], bool]:
-        """The result in words, and whether it is certain."""
+    def commits(self, good: str, bad: str) -> Outcome:
         tree = self.tree
         assert tree
         commits = {name: tree.commit(name) for name in (good, bad)}
@@ -168,7 +189,12 @@ class Search:
         state.save()                        # what is built from now on belongs to it
         found_ = TreeBisection(tree, commits[old], commits[new], self.machines, state, self.ask, self.options.confirm, say).run()
         write_whole(self.options.report / LOG, tree.log())
-        return mail(self.test, found_, (old, new), {commit: tree.subject(commit) for commit in found_.first}), found_.certain
+        lines = mail(self.test, found_, (old, new), {commit: tree.subject(commit) for commit in found_.first})
+        failing = None
+        if len(found_.first) == 1:
+            pair = [(tree.kept(commit) or commit, commit[:12]) for commit in (tree.parent(found_.first[0]), found_.first[0])]
+            failing = neighbours([state.steps[commits[end]].result for end in (old, new)], pair)
+        return Outcome(lines, found_.certain, (old, new), failing)
 
 
 def config_key(file: Path) -> str:

@@ -248,6 +248,8 @@ def bisect(commands: Commands) -> None:
                          help="add this QEMU device to the machines; repeatable")
     command.add_argument("--report", metavar="DIR", type=Path, default=Path("bisect-report"),
                          help="where the state and the result are kept (default: %(default)s)")
+    command.add_argument("--bug-report", metavar="DIR", type=Path,
+                         help="also write the folder of a bug report on the kernel that fails, with the result in it")
     add_archive_options(command)
 
 

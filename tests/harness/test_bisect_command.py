@@ -1,5 +1,7 @@
 """./kdrift bisect as a command: its lines, its exit statuses and what it leaves behind, with stand-ins for kernels and machines."""
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +14,7 @@ from kernels.flock import flocked
 from kernels.versions import Available
 from report.results import TestResult
 from report.signature import signature
+from reproduce.leaks import Private
 from tests.harness.test_bisect_tree import BUILD, git, looked_at, repository
 
 TEST = "tests/tcp/test_a.py::test_b"
@@ -81,7 +84,7 @@ def stage(monkeypatch, tmp_path):
 def bisect(stage, tmp_path, capsys):
     """bisect(GOOD, BAD, options...): exit status, standard output, standard error."""
     def run(*words):
-        status = main(["bisect", TEST, *words, "--report", str(tmp_path / "report")])
+        status = main(["bisect", TEST, "--report", str(tmp_path / "report"), *words])
         return status, *capsys.readouterr()
 
     return run
@@ -169,6 +172,63 @@ def test_after_ctrl_c_the_worktree_stays_for_the_same_command_and_goes_in_the_en
     seen = set()
     assert bisect(*words)[0] == 0
     assert seen == {was} and not place.exists() and looked_at(source) == before
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Stand-in for ./kdrift pytest --bug-report: its words, by option; a folder unless `fails` is false."""
+    class Words(dict):
+        fails = True
+
+    found = Words()
+
+    def run(command, **_settings):
+        found.update(word.lstrip("-").partition("=")[::2] for word in command[4:])
+        folder = Path(found["bug-report"]) / f"tcp-a-b-on-{found['kernel'].rpartition('=')[2]}"
+        if found.fails:
+            folder.mkdir(parents=True)
+            (folder / "report.md").write_text("# Fails\n")
+        return subprocess.CompletedProcess(command, 1, f"{folder}: failing: REPRODUCED\n1 passed", "")
+
+    monkeypatch.setattr("cli.bisected.subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    return found
+
+
+def sums_of(folder):
+    return dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+
+
+def test_the_bug_report_has_the_certificate_beside_the_case(bisect, stage, tmp_path, session, monkeypatch):
+    source = repository(tmp_path / "linux", 7)
+    monkeypatch.setattr("cli.bisected.of_this_machine", lambda: Private(frozenset(), frozenset()))
+    status, said, _complained = bisect("c0", "c13", "--git", str(source), "--build", BUILD, "--bug-report", str(tmp_path / "bugs"))
+    bad, parent = (git(source, "rev-parse", name).strip() for name in ("c7", "c6"))
+    images = tmp_path / "report/images"
+    assert (session["kernel"], session["good"]) == (f"{images}/{bad}/bzImage={bad[:12]}", f"{images}/{parent}/bzImage")
+    [folder] = (tmp_path / "bugs").iterdir()
+    assert status == 0 and said.endswith(f"{folder}: failing: REPRODUCED\n")
+    assert (folder / "bisection.txt").read_text().endswith(f"#regzbot introduced: {bad}\n")
+    assert sums_of(folder).keys() == {"report.md", "bisection.txt", "git-bisect.log"}
+
+
+def test_the_bug_report_is_about_the_kernel_that_fails_where_the_fix_is_found(bisect, stage, tmp_path, session):
+    stage.results = dict(zip(VERSIONS, reversed(stage.results.values()), strict=True))
+    status, _said, _complained = bisect("6.12.19-1", "6.12.10-1", "--bug-report", str(tmp_path / "bugs"))
+    assert (status, session["kernel"], session["good"]) == (0, "6.12.14-1=6.12.14-1", "6.12.15-1")
+
+
+def test_a_bug_report_that_cannot_be_made_is_said_and_changes_no_status(bisect, stage, tmp_path, session):
+    session.fails = False
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1", "--bug-report", str(tmp_path / "bugs"))
+    assert status == 0 and said.endswith("--bug-report: no folder: 1 passed\n")
+    stage.results["6.12.14-1"] = Unusable("no")
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1", "--bug-report", str(tmp_path / "bugs"), "--report", str(tmp_path / "r"))
+    assert status == 1 and said.endswith("--bug-report: no folder: only a range is known\n")
+
+
+def test_a_tolerance_belongs_to_a_measurement(bisect, stage):
+    status, _said, complained = bisect("6.12.10-1", "6.12.19-1", "--tolerance", "1")
+    assert (status, complained) == (2, "kdrift: --tolerance needs --measurement\n")
 
 
 def test_a_configuration_that_cannot_be_read_is_refused(bisect, tmp_path):
