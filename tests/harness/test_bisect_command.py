@@ -184,7 +184,7 @@ def session(monkeypatch):
 
     def run(command, **_settings):
         found.update(word.lstrip("-").partition("=")[::2] for word in command[4:])
-        folder = Path(found["bug-report"]) / f"tcp-a-b-on-{found['kernel'].rpartition('=')[2]}"
+        folder = Path(found["bug-report"]) / f"tcp-test_a-b-on-{found['kernel'].rpartition('=')[2]}"
         if found.fails:
             folder.mkdir(parents=True)
             (folder / "report.md").write_text("# Fails\n")
