@@ -157,8 +157,8 @@ class Tree:
             self.checkout(commit)
         with contextlib.suppress(OSError):
             (self.place / IMAGE).unlink()
-        log = self._run(["sh", "-c", self.build])
-        if not (self.place / IMAGE).is_file():
+        status, log = self._run(["sh", "-c", self.build])
+        if status or not (self.place / IMAGE).is_file():
             if "No space left" in log:
                 raise NoSpaceError(f"no space left for the build in {self.place}")
             raise Unusable(f"does not build: {_reason(log)}")
@@ -166,8 +166,10 @@ class Tree:
         order = self.place / "modules.order"        # empty if everything is built in
         if order.is_file() and order.read_text().strip():
             shutil.rmtree(modules, ignore_errors=True)
-            log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
-            if not modules.is_dir():
+            status, log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
+            if status or not modules.is_dir():
+                if "No space left" in log:
+                    raise NoSpaceError(f"no space left for modules in {modules}")
                 raise Unusable(f"its modules cannot be installed: {_reason(log)}")
         part = image.with_suffix(".part")
         shutil.copy(self.place / IMAGE, part)
@@ -183,14 +185,15 @@ class Tree:
     def go_on(self) -> None:
         self._stopped = False
 
-    def _run(self, words: Sequence[str]) -> str:
-        """The output of a command in the worktree, which ends with this process."""
+    def _run(self, words: Sequence[str]) -> tuple[int, str]:
+        """Status and output of a command in the worktree, which ends with this process."""
         with subprocess.Popen([*WITH_ITS_CHILDREN, *words], cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True) as process:
             self._process = process
             if self._stopped:
                 process.terminate()
-            return process.communicate()[0]
+            log = process.communicate()[0]
+            return process.returncode, log
 
     def _must(self, place: Path, *words: str) -> str:
         done = self._git(place, *words)

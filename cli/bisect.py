@@ -9,7 +9,7 @@ from types import TracebackType
 
 from bisection.commits import TreeBisection, mail
 from bisection.drive import Bisection, EndUnusable, Found
-from bisection.machines import Machines, sources_key
+from bisection.machines import NO_SPACE, Machines, sources_key
 from bisection.question import FAILS, NoDifference, Question, ask
 from bisection.state import State, StateError, opened
 from bisection.tree import Tree, TreeError, build_command, tag_of
@@ -22,7 +22,7 @@ from kernels.cache import Cache, sha256_of
 from kernels.debian import Archive
 from kernels.extract import Kernel
 from kernels.flock import flocked
-from kernels.grammar import is_fetched
+from kernels.grammar import is_fetched, parse
 from kernels.modules import build_of
 from kernels.packages import debian_version_key
 from kernels.progress import Reporter
@@ -128,14 +128,25 @@ class Search:
 
     def run(self) -> int:
         """The exit status."""
+        try:
+            return self._run()
+        except OSError as error:            # of the cache and of machines' directories it would be a NoSpaceError
+            if error.errno in NO_SPACE:
+                raise NoSpaceError(f"no space left in {self.options.report}") from None
+            raise
+
+    def _run(self) -> int:
         options = self.options
         if not self.tree:
             return self.finish(self.packages())
         self.tree.check()
         if self.tree.changed():
             say(f"{options.git}: changes that are in no commit are not tested")
-        if self.tree.has(options.good) and self.tree.has(options.bad):
+        absent = [name for name in (options.good, options.bad) if not self.tree.has(name)]
+        if not absent:
             return self.finish(self.commits(options.good, options.bad))
+        for name in absent:
+            check_spec(name, options.git)
         packages = self.packages()
         if not packages.certain:
             return self.finish(packages)
@@ -195,6 +206,14 @@ class Search:
             pair = [(tree.kept(commit) or commit, commit[:12]) for commit in (tree.parent(found_.first[0]), found_.first[0])]
             failing = neighbours([state.steps[commits[end]].result for end in (old, new)], pair)
         return Outcome(lines, found_.certain, (old, new), failing)
+
+
+def check_spec(name: str, tree: Path) -> None:
+    """Raises TreeError for a name that is no commit of the tree and may be no kernel."""
+    try:
+        parse(name)
+    except SpecError:
+        raise TreeError(f"{tree}: no commit or tag {name}, and no kernel has this name") from None
 
 
 def config_key(file: Path) -> str:

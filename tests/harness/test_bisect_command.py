@@ -1,4 +1,5 @@
 """./kdrift bisect as a command: its lines, its exit statuses and what it leaves behind, with stand-ins for kernels and machines."""
+import errno
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,6 +175,15 @@ def test_after_ctrl_c_the_worktree_stays_for_the_same_command_and_goes_in_the_en
     assert seen == {was} and not place.exists() and looked_at(source) == before
 
 
+def test_a_full_disk_of_the_report_is_not_called_one_of_the_cache(bisect, stage, tmp_path, monkeypatch):
+    def full(_state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bisection.state.State.save", full)
+    status, _said, complained = bisect("6.12.10-1", "6.12.19-1")
+    assert (status, complained) == (3, f"kdrift: no space left in {tmp_path}/report\n")
+
+
 @pytest.fixture
 def session(monkeypatch):
     """Stand-in for ./kdrift pytest --bug-report: its words, by option; a folder unless `fails` is false."""
@@ -260,4 +270,6 @@ def test_between_packages_the_search_goes_on_from_tag_to_tag(bisect, stage, tmp_
 def test_a_tree_without_the_tags_is_refused_before_anything_runs(bisect, stage, tmp_path):
     status, _said, complained = bisect("6.12.10-1", "6.12.19-1", "--git", str(repository(tmp_path / "linux", 7)))
     assert (status, complained) == (2, f"kdrift: {tmp_path}/linux: no commit or tag v6.12.10\n")
+    status, _said, complained = bisect("v6.12.10", "v6.12.19", "--git", str(tmp_path / "linux"))
+    assert (status, complained) == (2, f"kdrift: {tmp_path}/linux: no commit or tag v6.12.10, and no kernel has this name\n")
     assert stage.tried == []

@@ -154,12 +154,14 @@ def test_a_tree_that_cannot_be_bisected_is_named_in_one_line(tmp_path):
         Tree(tmp_path / "none", tmp_path / "tree", BUILD).check()
 
 
-def test_a_full_disk_is_no_commit_that_does_not_build(tmp_path):
+@pytest.mark.parametrize("words, error", [("No space left on device", NoSpaceError), ("no", Unusable)])
+def test_a_build_that_fails_leaves_no_image_and_a_full_disk_is_no_commit_that_does_not_build(words, error, tmp_path):
     source = repository(tmp_path / "linux", 5)
-    tree = Tree(source, tmp_path / "tree", "echo 'cc1: error: No space left on device'; exit 1")
+    tree = Tree(source, tmp_path / "tree", f"{{ {BUILD}; }}; echo 'cc1: error: {words}'; exit 1")
     tree.open(tree.commit("c3"))
-    with pytest.raises(NoSpaceError):
+    with pytest.raises(error):
         tree.built(tree.commit("c3"))
+    assert tree.kept(tree.commit("c3")) is None
     tree.close()
 
 
