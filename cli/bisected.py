@@ -23,8 +23,8 @@ class Neighbours:
 
 
 def neighbours(ends: Sequence[TestResult | None], pair: Sequence[tuple[str, str]]) -> Neighbours | None:
-    """Of specification and label of both kernels, which fails: as on the end of its side, the old one first. None if neither does."""
-    for end, (spec, label), (other, _) in zip(reversed(ends), reversed(pair), pair, strict=True):
+    """Of specification and label of both kernels, which fails: as on the end of its side; the old one if both do. None if neither does."""
+    for end, (spec, label), (other, _) in zip(ends, pair, reversed(pair), strict=True):
         if end and end.outcome in FAILS:
             return Neighbours(spec, other, label)
     return None

@@ -154,7 +154,7 @@ def test_results_of_other_sources_or_of_another_build_are_not_used(bisect, stage
 
 def test_a_report_belongs_to_one_bisection_at_a_time(bisect, stage, tmp_path):
     (tmp_path / "report").mkdir()
-    with flocked(tmp_path / "report" / LOCK):
+    with flocked(tmp_path / "report" / LOCK, shared=True):     # only who wants it alone is refused
         status, _said, complained = bisect("6.12.10-1", "6.12.19-1")
     assert (status, complained) == (2, f"kdrift: --report {tmp_path}/report: another bisection uses it\n")
     assert stage.tried == []
