@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Conclusion:
     """The result in words, whether it is certain, and the last two versions or commits."""
 
     lines: list[str]
@@ -154,20 +154,20 @@ class Search:
         commits = self.commits(*map(tag_of, packages.versions))
         return self.finish(replace(commits, lines=[*packages.lines, "", *commits.lines]))
 
-    def finish(self, outcome: Outcome) -> int:
-        text = "\n".join([self.test, *outcome.lines]) + "\n"
+    def finish(self, conclusion: Conclusion) -> int:
+        text = "\n".join([self.test, *conclusion.lines]) + "\n"
         write_whole(self.options.report / RESULT, text)
-        print("\n".join(outcome.lines), flush=True)
+        print("\n".join(conclusion.lines), flush=True)
         if self.options.bug_report:
-            if outcome.neighbours:
+            if conclusion.neighbours:
                 log = self.options.report / LOG
                 texts = {"bisection.txt": text} | ({LOG: log.read_text()} if log.exists() else {})
-                say(write_folder_of(self.options, self.test, outcome.neighbours, texts))
+                say(write_folder_of(self.options, self.test, conclusion.neighbours, texts))
             else:
-                say("--bug-report: no folder: " + ("the test fails on neither kernel" if outcome.certain else "only a range is known"))
-        return Exit.OK if outcome.certain else Exit.REGRESSION
+                say("--bug-report: no folder: " + ("the test fails on neither kernel" if conclusion.certain else "only a range is known"))
+        return Exit.OK if conclusion.certain else Exit.REGRESSION
 
-    def packages(self) -> Outcome:
+    def packages(self) -> Conclusion:
         options = self.options
         specs = [absolute(spec) for spec in (options.good, options.bad)]
         by_spec = {spec: self.kernel(spec, self.cache) for spec in sorted(specs, key=is_fetched)}
@@ -187,9 +187,9 @@ class Search:
         pair = [steps[found_.at.old], steps[found_.at.new]]
         results = [state.steps[each.version].result for each in (steps[0], steps[-1])]
         failing = neighbours(results, [(each.spec, each.version) for each in pair])
-        return Outcome(lines, found_.certain, (pair[0].version, pair[1].version), failing if found_.at.exact else None)
+        return Conclusion(lines, found_.certain, (pair[0].version, pair[1].version), failing if found_.at.exact else None)
 
-    def commits(self, good: str, bad: str) -> Outcome:
+    def commits(self, good: str, bad: str) -> Conclusion:
         tree = self.tree
         assert tree
         commits = {name: tree.commit(name) for name in (good, bad)}
@@ -205,7 +205,7 @@ class Search:
         if len(found_.first) == 1:
             pair = [(tree.kept(commit) or commit, commit[:12]) for commit in (tree.parent(found_.first[0]), found_.first[0])]
             failing = neighbours([state.steps[commits[end]].result for end in (old, new)], pair)
-        return Outcome(lines, found_.certain, (old, new), failing)
+        return Conclusion(lines, found_.certain, (old, new), failing)
 
 
 def check_spec(name: str, tree: Path) -> None:
