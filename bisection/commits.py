@@ -1,9 +1,11 @@
 """A bisection over the commits of a tree: git bisect chooses them, and a certificate is tried in the end."""
+import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bisection.builds import Builds
 from bisection.drive import EndUnusable, Runner
 from bisection.machines import Unusable
 from bisection.question import Question
@@ -12,7 +14,7 @@ from bisection.state import State, Tried
 from bisection.tree import Tree
 from report.results import TestResult
 
-_LEFT = re.compile(r"Bisecting: (.+)")
+_LEFT = re.compile(r"Bisecting: (\d+) revisions? left to test after this \(roughly (\d+) steps?\)")
 
 
 @dataclass
@@ -58,13 +60,19 @@ class TreeBisection:
 
     def run(self) -> Named:
         """Search. Raises TreeError, EndUnusable, NoDifference, NoSpaceError, OSError, KeyboardInterrupt."""
-        self.tree.open(self.new)
-        self.question = self._ends()
+        self.tree.open(self.old)
+        self.builds = Builds(self.tree)
+        try:
+            return self._found()
+        finally:
+            self.builds.end()
+
+    def _found(self) -> Named:
         said = self._started()
-        while " is the first " not in said and "only 'skip'ped commits left" not in said:
-            commit = self.tree.head()
-            left = _LEFT.search(said)
-            self.say(f"{self.tree.subject(commit)}{f' ({left[1]})' if left else ''}")
+        self.question = self._ends([] if _over(said) else [self.tree.chosen()])
+        while not _over(said):
+            commit = self.tree.chosen()
+            self.say(f"{self.tree.subject(commit)}{self._left(said)}")
             side, words = self._side_of(commit)
             self.say(f"    {'skipped: ' * (side == SKIP)}{words}")
             if side == SKIP:
@@ -75,29 +83,41 @@ class TreeBisection:
             self._certify(found)
         return found
 
-    def _ends(self) -> Question:
+    def _ends(self, following: Sequence[str]) -> Question:
         results = []
-        for commit in (self.old, self.new):
-            tried = self._tried(commit)
+        for commit, then in ((self.old, [self.new]), (self.new, following)):
+            self.say(f"trying {self.tree.subject(commit)}")
+            tried = self._tried(commit, then)
             if tried.result is None:
                 raise EndUnusable(f"{self.tree.subject(commit)}: {tried.trouble}")
             results.append(tried.result)
-        return self.ask(*results)
+        question = self.ask(*results)
+        for commit, words in ((self.old, question.old), (self.new, question.new)):
+            self.say(f"{self.tree.subject(commit)}: {words}")
+        return question
 
     def _started(self) -> str:
-        self.tree.bisect("start", "--term-old=old", "--term-new=new")
+        self.tree.bisect("start", "--no-checkout", "--term-old=old", "--term-new=new")
         self.tree.bisect("new", self.new)
         return self.tree.bisect("old", self.old)
 
+    def _left(self, said: str) -> str:
+        """How far it is to the end; a step takes as long as one did so far, the first of which built all."""
+        if not (left := _LEFT.search(said)):
+            return ""
+        took = sorted(tried.took_s for tried in self.state.steps.values())
+        return f" ({left[1]} left after this, about {left[2]} more steps, {math.ceil((int(left[2]) + 1) * took[len(took) // 2])} s)"
+
     def _side_of(self, commit: str) -> tuple[str, str]:
-        tried = self._tried(commit)
+        tried = self._tried(commit, self.tree.following(commit))
         return self.question.side(tried.result) if tried.result else (SKIP, tried.trouble)
 
-    def _tried(self, commit: str) -> Tried:
+    def _tried(self, commit: str, then: Sequence[str]) -> Tried:
+        """What the commit does; these are built meanwhile."""
         if commit not in self.state.steps:
             began = time.monotonic()
             try:
-                tried = Tried(self._attempt(commit, 1))
+                tried = Tried(self._attempt(commit, 1, then))
             except Unusable as why:
                 tried = Tried(None, str(why))
             tried.took_s = round(time.monotonic() - began, 1)
@@ -105,30 +125,39 @@ class TreeBisection:
             self.state.save()
         return self.state.steps[commit]
 
-    def _attempt(self, commit: str, seed: int) -> TestResult:
-        spec = self.tree.built(commit)
+    def _attempt(self, commit: str, seed: int, then: Sequence[str]) -> TestResult:
+        spec = self.builds.built(commit)
+        self.builds.ahead(then)
         self.runner.keep({spec})
         return self.runner.attempt(spec, seed)
 
     def _certify(self, found: Named) -> None:
         """The commit is on the new side, its parent on the old one, and so is the new end without the commit."""
         commit = found.first[0]
+        self.builds.pause()
         revert = self.tree.revert(commit, self.new)
         if revert is None:
             found.note = "the revert does not apply to the new end"
         subject = self.tree.subject(commit)
         new, old = self.question.which(NEW).removeprefix("that "), self.question.which(OLD).removeprefix("that ")
-        for what, at, side in ((f"{subject} {new}", commit, NEW), (f"its parent {old}", self.tree.parent(commit), OLD),
+        parent = self.tree.parent(commit)
+        for what, at, side in ((f"{subject} {new}", commit, NEW), (f"its parent {old}", parent, OLD),
                                (f"its revert on the new end {old}", revert, OLD)):
             if at:
                 self.say(f"trying {what} under {self.seeds} seeds")
-                found.proofs.append(Proof(what, at, sum(self._seed(at, seed) == side for seed in range(1, self.seeds + 1)), self.seeds))
+                then = [each for each in (parent, revert) if each]
+                same = sum(self._seed(at, seed, then) == side for seed in range(1, self.seeds + 1))
+                found.proofs.append(Proof(what, at, same, self.seeds))
 
-    def _seed(self, commit: str, seed: int) -> str:
+    def _seed(self, commit: str, seed: int, then: Sequence[str]) -> str:
         try:
-            return self.question.side(self._attempt(commit, seed))[0]
+            return self.question.side(self._attempt(commit, seed, then))[0]
         except Unusable:
             return SKIP
+
+
+def _over(said: str) -> bool:
+    return " is the first " in said or "only 'skip'ped commits left" in said
 
 
 def mail(test: str, found: Named, ends: tuple[str, str], subjects: Mapping[str, str]) -> list[str]:

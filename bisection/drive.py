@@ -2,19 +2,16 @@
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from bisection.machines import Unusable
 from bisection.question import Question
 from bisection.search import NEW, OLD, SKIP, Bracket, after, bracket, probes, rounds
 from bisection.state import State, Tried
+from common.threads import side_by_side
 from kernels.versions import Available, several_series
 from report.results import TestResult
-
-Key = TypeVar("Key")
-Answer = TypeVar("Answer")
 
 
 class EndUnusable(Exception):
@@ -121,7 +118,7 @@ class Bisection:
         for number in numbers:
             if number not in open_:
                 done(number)
-        for number, tried in self._side_by_side(open_, lambda number: self._tried(self.steps[number].spec)):
+        for number, tried in side_by_side(lambda number: self._tried(self.steps[number].spec), open_, self.machines, self.runner.end):
             self.state.steps[self.steps[number].version] = tried
             self.state.save()
             done(number)
@@ -156,26 +153,13 @@ class Bisection:
         todo = [(version, seed) for version in pairs for seed in range(len(self.state.confirmed.get(version, [])) + 1, self.seeds + 1)]
         if todo:
             self.say(f"trying the last two under {_count(self.seeds, 'seed')} (--confirm 1 disables this)")
-        answers: dict[tuple[str, int], str] = {}
-        for key, side in self._side_by_side(todo, lambda key: self._side(self.steps[pairs[key[0]][0]].spec, key[1])):
-            answers[key] = side
+        answers = dict(side_by_side(lambda key: self._side(self.steps[pairs[key[0]][0]].spec, key[1]), todo, self.machines,
+                                    self.runner.end))
         for version, seed in todo:
             self.state.confirmed.setdefault(version, []).append(answers[version, seed])
         self.state.save()
         return {version: (self.state.confirmed.get(version, [])[:self.seeds].count(side), self.seeds)
                 for version, (_number, side) in pairs.items()}
-
-    def _side_by_side(self, keys: Sequence[Key], work: Callable[[Key], Answer]) -> Iterator[tuple[Key, Answer]]:
-        """The answers as they come."""
-        with ThreadPoolExecutor(self.machines) as pool:
-            futures = {pool.submit(work, key): key for key in keys}
-            try:
-                for future in as_completed(futures):
-                    yield futures[future], future.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.runner.end()           # or its threads would go on
-                raise
 
     def _side(self, spec: str, seed: int) -> str:
         try:

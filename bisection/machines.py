@@ -7,13 +7,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import FetchError, NoSpaceError, SpecError
-from kernels.cache import Cache
+from kernels.cache import Cache, sha256_of
 from kernels.extract import Kernel
 from report.results import TestResult
 from report.signature import signature
+from rerun import guest
 from rerun.attempts import Attempts
 from rerun.conversation import Gone
 from vm.image import ImageError
+from vm.payload import content_key
 from vm.qemu import VMError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -21,6 +23,11 @@ NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 class Unusable(Exception):
     """A kernel cannot be had, or does not boot: nothing is known of it. The message says why in one line."""
+
+
+def sources_key(test: str) -> str:
+    """A key that changes with the sources that are sent to run the test. Raises OSError, TooMuch."""
+    return f"{content_key([test.partition('::')[0]])}-{sha256_of(Path(guest.__file__))[:16]}"
 
 
 class Machines:

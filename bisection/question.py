@@ -2,7 +2,6 @@
 
 A question is made from what the test did on both ends, and tells of another kernel's result which of the two it is like.
 """
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +14,6 @@ from report.results import KernelResult, Measurement, TestResult
 from report.signature import matches
 
 FAILS = ("failed", "crashed")
-NEAR = 10                                   # a measurement is like an end if the other end is so many times as far
 
 
 class NoDifference(Exception):
@@ -74,16 +72,18 @@ class Failing:
 
 @dataclass
 class Measuring:
-    """A measurement, and what it is on both ends, in the order in which the test takes it."""
+    """A measurement, and what it is on both ends, in the order in which the test takes it. The tolerance is in its unit; if None, it is
+    the one that the test states for two runs that do the same."""
 
     name: str
     first: list[Measurement]
     last: list[Measurement]
+    tolerance: float | None = None
 
     @classmethod
-    def between(cls, name: str, old: TestResult, new: TestResult) -> "Measuring":
+    def between(cls, name: str, old: TestResult, new: TestResult, tolerance: float | None = None) -> "Measuring":
         """Raises NoDifference."""
-        found = cls(name, _named(old, name), _named(new, name))
+        found = cls(name, _named(old, name, tolerance), _named(new, name, tolerance), tolerance)
         if not found.first or not found.last:
             others = sorted({one["name"] for one in (*old.measurements, *new.measurements)})
             ends = [end for end, values in (("old", found.first), ("new", found.last)) if not values]
@@ -102,17 +102,13 @@ class Measuring:
         return _values(self.last)
 
     def side(self, result: TestResult) -> tuple[str, str]:
-        seen = _named(result, self.name)
+        seen = _named(result, self.name, self.tolerance)
         if not seen:
             return SKIP, f"not measured, {result.outcome}: {_first(result.message)}"
-        as_old, as_new = self._like(self.first, seen), self._like(self.last, seen)
+        as_old, as_new = not moved(self.first, seen), not moved(self.last, seen)
         if as_old == as_new:
-            return SKIP, f"{_values(seen)}, like {'both ends' if as_old else 'neither end'}"
+            return SKIP, f"{_values(seen)}, within the tolerance of {'both ends' if as_old else 'neither end'}: see --tolerance"
         return (OLD if as_old else NEW), _values(seen)
-
-    def _like(self, end: list[Measurement], seen: list[Measurement]) -> bool:
-        """Within the tolerance, which is one run's; or so near that the other end is no match."""
-        return not moved(end, seen) or NEAR * _distance(end, seen) <= _distance(self.first, self.last) < math.inf
 
     def which(self, side: str) -> str:
         return f"with {self.name} {self.old if side == OLD else self.new}"
@@ -158,10 +154,10 @@ class Changing:
         return f"that {self.old if side == OLD else self.new}"
 
 
-def ask(measurement: str | None, change: str | None, old: TestResult, new: TestResult) -> Question:
+def ask(measurement: str | None, change: str | None, old: TestResult, new: TestResult, tolerance: float | None = None) -> Question:
     """The question of these options. Raises NoDifference."""
     if measurement:
-        return Measuring.between(measurement, old, new)
+        return Measuring.between(measurement, old, new, tolerance)
     return Changing.between(change, old, new) if change else Failing.between(old, new)
 
 
@@ -170,15 +166,9 @@ def _kinds(old: TestResult, new: TestResult) -> list[str]:
     return list(dict.fromkeys(move.kind for move in moves(before, after, chance.load())))
 
 
-def _named(result: TestResult, name: str) -> list[Measurement]:
-    return [one for one in result.measurements if one["name"] == name]
-
-
-def _distance(one: list[Measurement], other: list[Measurement]) -> float:
-    """The largest difference of two values in the same place; infinite if the measurements are not the same."""
-    if [each["unit"] for each in one] != [each["unit"] for each in other]:
-        return math.inf
-    return max(abs(this["value"] - that["value"]) for this, that in zip(one, other, strict=True))
+def _named(result: TestResult, name: str, tolerance: float | None) -> list[Measurement]:
+    found = [one for one in result.measurements if one["name"] == name]
+    return found if tolerance is None else [{**one, "tolerance": tolerance} for one in found]
 
 
 def _values(measurements: list[Measurement]) -> str:

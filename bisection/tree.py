@@ -3,7 +3,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ IMAGE = "arch/x86/boot/bzImage"
 CONFIGURE = 'make -s KCONFIG_ALLCONFIG="{config}" allnoconfig'
 BUILD = "make -s -j{jobs}"
 WITH_CCACHE = ' CC="ccache gcc"'
+# A command that ends with all that it has started when its parent ends: the shell is told, and tells its process group.
+WITH_ITS_CHILDREN = ("setpriv", "--pdeathsig", "TERM", "sh", "-c", 'trap "trap - TERM; kill 0" TERM; "$@" & wait $!', "sh")
 
 
 class TreeError(Exception):
@@ -26,12 +27,14 @@ class Tree:
     """The repository of `source`, of which the worktree is `place`; `build` is a shell command, run there, that makes bzImage.
 
     The bisection is the worktree's own (git-worktree(1), refs/bisect): the user's checkout, index, branches and bisection stay as they
-    are.  close() removes the worktree, and so does the next Tree after a kill.
+    are.  It chooses commits (BISECT_HEAD) and checks none out, which is the builds' affair.  close() removes the worktree.
     """
 
     def __init__(self, source: Path, place: Path, build: str) -> None:
         self.source, self.place, self.build = source, place.absolute(), build
         self.images = self.place.parent / "images"
+        self._stopped = False
+        self._process: subprocess.Popen[str] | None = None
 
     def check(self) -> None:
         """Raises TreeError if it is no repository."""
@@ -60,9 +63,27 @@ class Tree:
         return bool(self._git(self.source, "status", "--porcelain", "--untracked-files=no").stdout.strip())
 
     def open(self, commit: str) -> None:
-        """Make the worktree anew. Raises TreeError."""
+        """Make the worktree, or go on with that of a bisection that was broken off, and with what was built there. Raises TreeError,
+        NoSpaceError."""
+        if self._is_left():
+            try:
+                return self._take_over(commit)
+            except TreeError:
+                pass                        # a new one is as good, and takes longer
         self.close()
         self._must(self.source, "worktree", "add", "--quiet", "--detach", str(self.place), commit)
+
+    def _is_left(self) -> bool:
+        asked = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+        mine, theirs = (self._git(place, *asked).stdout for place in (self.source, self.place))
+        return (self.place / ".git").is_file() and mine == theirs
+
+    def _take_over(self, commit: str) -> None:
+        for lock in Path(self._must(self.place, "rev-parse", "--absolute-git-dir").strip()).glob("*.lock"):
+            lock.unlink()                   # of a killed git
+        self._git(self.place, "revert", "--quit")
+        self.checkout(commit)
+        self._must(self.place, "bisect", "reset", commit)
 
     def close(self) -> None:
         """Remove the worktree and what git knows of it."""
@@ -76,6 +97,24 @@ class Tree:
         if done.returncode not in (0, 2):
             raise TreeError(f"git bisect {words[0]}: {(done.stderr or done.stdout).strip().partition(chr(10))[0]}")
         return done.stdout
+
+    def chosen(self) -> str:
+        """The commit that git bisect wants to be tried."""
+        return self._must(self.place, "rev-parse", "BISECT_HEAD").strip()
+
+    def following(self, commit: str) -> list[str]:
+        """The commits that git bisect may choose after this one, without those that are skipped."""
+        new, old = (self._must(self.place, "for-each-ref", "--format=%(objectname)", f"refs/bisect/{side}").split()
+                    for side in ("new", "old-*"))
+        older, found = [f"^{each}" for each in old], []
+        for words in ((*new, f"^{commit}"), (commit,)):
+            said = self._must(self.place, "rev-list", "--bisect-vars", *words, *older)
+            found += re.findall(r"bisect_rev='(\w+)'", said)
+        return [each for each in found if each not in (*new, commit)]
+
+    def log(self) -> str:
+        """For git bisect replay, which is to check commits out."""
+        return self.bisect("log").replace(" '--no-checkout'", "")
 
     def head(self) -> str:
         return self._must(self.place, "rev-parse", "HEAD").strip()
@@ -101,18 +140,25 @@ class Tree:
             return None
         return self.head()
 
+    def kept(self, commit: str) -> str | None:
+        """The specification of this commit's kernel, if it was built before."""
+        image, modules = self._image(commit)
+        return (f"{image},modules={modules}" if modules.exists() else str(image)) if image.exists() else None
+
+    def _image(self, commit: str) -> tuple[Path, Path]:
+        return self.images / commit / "bzImage", self.images / commit / "modules"
+
     def built(self, commit: str) -> str:
-        """The specification of this commit's kernel, built in the worktree. Raises Unusable, NoSpaceError."""
-        image = self.images / commit / "bzImage"
-        modules = image.with_name("modules")
-        if image.exists():
-            return f"{image},modules={modules}" if modules.exists() else str(image)
+        """The specification of this commit's kernel, built in the worktree. Raises Unusable, NoSpaceError, TreeError."""
+        if kept := self.kept(commit):
+            return kept
+        image, modules = self._image(commit)
         if self.head() != commit:
             self.checkout(commit)
         with contextlib.suppress(OSError):
             (self.place / IMAGE).unlink()
-        log = self._run(["sh", "-c", self.build])
-        if not (self.place / IMAGE).is_file():
+        status, log = self._run(["sh", "-c", self.build])
+        if status or not (self.place / IMAGE).is_file():
             if "No space left" in log:
                 raise NoSpaceError(f"no space left for the build in {self.place}")
             raise Unusable(f"does not build: {_reason(log)}")
@@ -120,25 +166,34 @@ class Tree:
         order = self.place / "modules.order"        # empty if everything is built in
         if order.is_file() and order.read_text().strip():
             shutil.rmtree(modules, ignore_errors=True)
-            log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
-            if not modules.is_dir():
+            status, log = self._run(["make", "-s", "modules_install", f"INSTALL_MOD_PATH={modules}", "INSTALL_MOD_STRIP=1"])
+            if status or not modules.is_dir():
+                if "No space left" in log:
+                    raise NoSpaceError(f"no space left for modules in {modules}")
                 raise Unusable(f"its modules cannot be installed: {_reason(log)}")
         part = image.with_suffix(".part")
         shutil.copy(self.place / IMAGE, part)
         part.replace(image)                 # last: what is there is whole
         return f"{image},modules={modules}" if modules.exists() else str(image)
 
-    def _run(self, words: Sequence[str]) -> str:
-        """The output of a command in the worktree, which ends with this process."""
-        line = ["setpriv", "--pdeathsig", "TERM", *words]
-        process = subprocess.Popen(line, cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   text=True, errors="replace", start_new_session=True)
-        try:
-            return process.communicate()[0]
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGTERM)
-                process.wait()
+    def stop(self) -> None:
+        """End the build that runs in another thread; it raises Unusable, and so does each other until go_on()."""
+        self._stopped = True
+        if (process := self._process) and process.poll() is None:
+            process.terminate()
+
+    def go_on(self) -> None:
+        self._stopped = False
+
+    def _run(self, words: Sequence[str]) -> tuple[int, str]:
+        """Status and output of a command in the worktree, which ends with this process."""
+        with subprocess.Popen([*WITH_ITS_CHILDREN, *words], cwd=self.place, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, errors="replace", start_new_session=True) as process:
+            self._process = process
+            if self._stopped:
+                process.terminate()
+            log = process.communicate()[0]
+            return process.returncode, log
 
     def _must(self, place: Path, *words: str) -> str:
         done = self._git(place, *words)

@@ -20,7 +20,7 @@ exit statuses, docs/ the rest.
 """
 PYTEST_TOO = "All options of pytest work too; `./kdrift {} -- --help` shows them."
 # Sets of programs, as ./kdrift knows them.
-MACHINES, COMMAND, SELFTEST, VAGRANT = "machines", "command", "selftest", "vagrant"
+MACHINES, COMMAND, SELFTEST, VAGRANT, GIT, BUILD, SOURCE = "machines", "command", "selftest", "vagrant", "git", "build", "source"
 ONLY_SHOWN = {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--collect-only", "--co", "-V"}       # of pytest's options
 GUARDS = PROJECT / "sensitivity/guards.toml"
 FAIL_BY_DEFAULT = "regression,gone"
@@ -74,7 +74,7 @@ def run(commands: Commands) -> None:
         1: the kernel crashed or complained; 3: the machine was lost.""", kind=WordsParser, module="cli.command",
         needs=(MACHINES, COMMAND), usage="kdrift run [--kernel SPEC ...] [options] -- COMMAND [ARG ...]")
     add_command_options(command)
-    command.add_argument("--timeout", metavar="SECONDS", type=seconds, help="end the command after this much of the guest's time")
+    command.add_argument("--timeout", metavar="SECONDS", type=amount, help="end the command after this much of the guest's time")
     command.add_argument("--kselftest", metavar="DIR", type=Path,
                          help="run the kernel's selftests: DIR has them installed, or is a kernel's source; COMMAND names some, such as "
                          "net:icmp.sh, or a collection, such as net")
@@ -118,7 +118,7 @@ def add_command_options(command: CommandParser) -> None:
     command.set_defaults(clock="virtual")
 
 
-def seconds(text: str) -> float:
+def amount(text: str) -> float:
     value = float(text)
     if not 0 < value < 1e9:
         raise ValueError(text)
@@ -127,10 +127,12 @@ def seconds(text: str) -> float:
 
 def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
-                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words)),
-                           usage="kdrift selftest [--vagrant | --docs] [options]")
+                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words),
+                                                  *[GIT, BUILD, SOURCE] * ("--tree" in options.words)),
+                           usage="kdrift selftest [--vagrant | --docs | --tree] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
     command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")
+    command.add_argument("--tree", action="store_true", help="bisections over a real kernel tree instead, each commit built and booted")
 
 
 def kernels(commands: Commands) -> None:
@@ -223,12 +225,15 @@ def bisect(commands: Commands) -> None:
         packages the search then goes on from tag to tag. The same command goes on where it was broken off.
 
         Exit status 1: only a range can be named, or not every seed agrees; 6: the ends do not differ.""",
-        module="cli.bisect", needs=(MACHINES,), usage="kdrift bisect TEST GOOD BAD [options]")
+        module="cli.bisect", usage="kdrift bisect TEST GOOD BAD [options]",
+        needs=lambda options: (MACHINES, *[GIT] * bool(options.git), *[BUILD] * bool(options.git and not options.build)))
     command.add_argument("test", metavar="TEST")
     command.add_argument("good", metavar="GOOD", help="a kernel: 6.12, 6.1.187-1, a .deb, a bzImage, a build tree")
     command.add_argument("bad", metavar="BAD")
     what = command.add_mutually_exclusive_group()
     what.add_argument("--measurement", metavar="NAME", help="search where this measurement of the test moves beyond its tolerance")
+    command.add_argument("--tolerance", metavar="VALUE", type=amount,
+                         help="with --measurement: how much it may move, in its unit, instead of the test's own tolerance")
     what.add_argument("--change", metavar="TEXT", help="search where the test begins to show this change, in the words of a verdict")
     command.add_argument("--dir", metavar="DIR", type=Path, help="also the kernels in .deb and .rpm files there")
     command.add_argument("--git", metavar="TREE", type=Path, help="go on among the commits of this tree, in a worktree of its own")
@@ -243,6 +248,8 @@ def bisect(commands: Commands) -> None:
                          help="add this QEMU device to the machines; repeatable")
     command.add_argument("--report", metavar="DIR", type=Path, default=Path("bisect-report"),
                          help="where the state and the result are kept (default: %(default)s)")
+    command.add_argument("--bug-report", metavar="DIR", type=Path,
+                         help="also write the folder of a bug report on the kernel that fails, with the result in it")
     add_archive_options(command)
 
 

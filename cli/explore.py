@@ -1,11 +1,9 @@
 """`./kdrift explore`: find what a new kernel does differently where nobody has written a test."""
 import argparse
-import fcntl
 import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from cli.refusal import refuse
 from common.errors import CacheError, FetchError, SpecError
 from common.project import PROJECT
 from common.status import Exit
+from common.threads import side_by_side
 from explore.bench import ScenarioBench
 from explore.findings import Findings
 from explore.language import Scenario, ScenarioError, read
@@ -20,6 +19,7 @@ from explore.observation import INFO
 from explore.study import Exploration, Side
 from kernels.cache import Cache
 from kernels.extract import Kernel
+from kernels.flock import flocked
 from kernels.grammar import is_fetched
 from kernels.spec import resolve
 from netns.scenario.run import TCP_INFO
@@ -76,16 +76,13 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
 def _place_for_machines(report: Path) -> Iterator[Path]:
     """A directory for this process alone. It is written down in `report`, so that the next exploration there removes it if this one is
     killed. Raises BlockingIOError if there is one already, OSError."""
-    with (report / LOCK).open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.seek(0)
-        left = Path(file.read().strip())
+    lock = report / LOCK
+    with flocked(lock, wait=False):
+        left = Path(lock.read_text().strip())
         if left.parent == Path(tempfile.gettempdir()) and left.name.startswith(_PREFIX):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as directory:
-            file.truncate(0)
-            file.write(directory)
-            file.flush()
+            lock.write_text(directory)
             yield Path(directory)
 
 
@@ -139,13 +136,12 @@ def _boot(sides: Sequence[Side], slots: int) -> str:
             return f"{bench.kernel.release}: {str(error).partition(chr(10))[0]}"
         return ""
 
-    with ThreadPoolExecutor(slots) as pool:
-        try:
-            trouble = next(filter(None, list(pool.map(boot, benches))), "")
-        except BaseException:
-            for bench in benches:
-                bench.end()
-            raise
+    def end() -> None:
+        for bench in benches:
+            bench.end()
+
+    troubles = dict(side_by_side(boot, benches, slots, end))
+    trouble = next(filter(None, (troubles[bench] for bench in benches)), "")
     for side in sides:
         side.result.counters = [*side.bench.counters, *(f"{INFO}{name}" for name in TCP_INFO)]
     return trouble

@@ -52,7 +52,7 @@ WARMING = [{"version": 1, "family": family, "hosts": hosts, "steps": [
     and step.get("socket") not in ("listener", "peer")]} for family in ("ipv4", "ipv6") for hosts in (2, 3, 1)]
 
 
-class Talk(Conversation):
+class ScenarioConversation(Conversation):
     """The channel to explore.guest."""
 
     program = guest
@@ -62,7 +62,7 @@ class ScenarioBench(Bench[Machine]):
     """The saved machine of a kernel."""
 
     machine_class = Machine
-    conversation_class = Talk
+    conversation_class = ScenarioConversation
 
     def __init__(self, kernel: Kernel, directory: Path) -> None:
         """`directory` is new, for what ends with this process."""

@@ -6,9 +6,9 @@ of difference that is not known yet is confirmed under CONFIRMING seeds on both 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from common.threads import side_by_side
 from explore.bench import Observed, ScenarioBench
 from explore.findings import BatchDone, Finding, Findings
 from explore.generator import scenario as generated
@@ -160,17 +160,13 @@ class Exploration:
 
     def _observe(self, runs: Sequence[tuple[Side, int]], scenarios: Sequence[Scenario]) -> list[list[Seen]]:
         """What each run of the scenarios on a side under a seed shows."""
-        def one(run: tuple[Side, int]) -> list[Seen]:
-            observed: list[Observed] = run[0].bench.observe(scenarios, run[1])
+        def one(number: int) -> list[Seen]:
+            side, seed = runs[number]
+            observed: list[Observed] = side.bench.observe(scenarios, seed)
             return [seen(each, found) for each, found in zip(scenarios, observed, strict=True)]
 
-        with ThreadPoolExecutor(self.slots) as pool:
-            try:
-                return list(pool.map(one, runs))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.end()
-                raise
+        found = dict(side_by_side(one, range(len(runs)), self.slots, self.end))
+        return [found[number] for number in range(len(runs))]
 
     def _computed(self) -> float:
         return self.old.bench.computed_s + (self.new.bench.computed_s if self.new.bench is not self.old.bench else 0)

@@ -25,6 +25,7 @@ from reproduce.transform import TooNew
 from vm.image import ImageError
 from vm.qemu import VMError
 
+SUMS = "SHA256SUMS"
 REPORTED = ("failed", "crashed", "known")
 _TYPE = re.compile(r"(?:\w+\.)*(\w+)(?::|$)")
 _NUMBER = re.compile(r"\[Errno (\d+)\]")
@@ -88,12 +89,27 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
             (directory / f"transcript-{role}.txt").write_text(clean(each.transcript))
     replayed = _replay(directory / "replay")
     (directory / "report.md").write_text(text.report(test, kernel, source, others, case, visits, why, replayed))
-    if leaks := settings.private.found_in(directory):
-        (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
-        return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
-    _write_sums(directory)
+    if unfinished := _finish(directory, settings.private):
+        return unfinished
     found = text.verdict_line(visits) or f"no standalone case: {why}"
     return f"{found}; no setup.sh: {no_setup}" if no_setup else found
+
+
+def add_text(directory: Path, name: str, words: str, private: Private) -> str:
+    """Write one more file into a finished folder.  Returns what must be removed from the folder before it is sent, in a line."""
+    (directory / name).write_text(clean(words))
+    (directory / SUMS).unlink(missing_ok=True)
+    return _finish(directory, private)
+
+
+def _finish(directory: Path, private: Private) -> str:
+    if leaks := private.found_in(directory):
+        (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
+        return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(directory)}\n" for path in files]
+    (directory / SUMS).write_text("".join(sums))
+    return ""
 
 
 def folder_name(test: str, label: str) -> str:
@@ -177,9 +193,3 @@ def write_setup(cache: Cache, directory: Path, manifest: Manifest, source: Kerne
 
 def _last_line(transcript: str) -> str:
     return (transcript.strip().splitlines() or ["no output"])[-1]
-
-
-def _write_sums(directory: Path) -> None:
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(directory)}\n" for path in files]
-    (directory / "SHA256SUMS").write_text("".join(sums))

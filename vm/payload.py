@@ -24,7 +24,7 @@ from common.errors import CacheError
 from common.project import PROJECT
 from kernels.cache import Cache, Meta
 from vm.inventory import BYTECODE, LIST
-from vm.own import own_files
+from vm.own import own_directories, own_files
 
 LIBRARIES = ["conftest.py", "pytest.ini", "fixtures", "netns"]      # what every test imports
 TESTS = "tests"
@@ -55,9 +55,23 @@ def pack_libraries(cache: Cache) -> bytes:
 
 def pack_tests(cache: Cache, files: Iterable[str], own: Sequence[Path] = ()) -> bytes:
     """The part that these files with tests need besides: their directories, and each conftest.py above those.  Raises TooMuch."""
+    return _pack(cache, _files(_beside(files)), own)
+
+
+def _beside(files: Iterable[str]) -> list[str]:
     directories = {str(Path(file).parent) for file in files if not Path(file).is_absolute()}
     above = {str(path / "conftest.py") for directory in directories for path in Path(directory).parents if path != Path()}
-    return _pack(cache, _files(sorted({*directories, *above})), own)
+    return sorted({*directories, *above})
+
+
+def content_key(files: Sequence[str]) -> str:
+    """A key that changes when the content of a source changes that these files with tests may use: a library, what pack_tests() has of
+    the project, and the user's own tests.  Raises TooMuch."""
+    digest = hashlib.sha256()
+    for file in [*(PROJECT / file for file in _files([*LIBRARIES, *_beside(files)])), *own_files(own_directories(files))]:
+        content = file.read_bytes()
+        digest.update(f"{file} {len(content)}\n".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def libraries_key() -> str:

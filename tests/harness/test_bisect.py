@@ -61,11 +61,11 @@ def steps_of(results):
     return [Available(name, name) for name in results]
 
 
-def search(results, directory, machines=1, seeds=1, measurement=None, change=None, by_seed=None):
+def search(results, directory, machines=1, seeds=1, measurement=None, change=None, by_seed=None, tolerance=None):
     """The result, the stand-in, and the lines that were said."""
     kernels, said = Kernels(results, by_seed), []
     bisection = Bisection(steps_of(results), kernels, opened(directory, {"test": TEST}),
-                          lambda old, new: ask(measurement, change, old, new), machines, seeds, said.append)
+                          lambda old, new: ask(measurement, change, old, new, tolerance), machines, seeds, said.append)
     return bisection.run(), kernels, said
 
 
@@ -149,16 +149,18 @@ def test_kernels_of_two_series_are_no_line_of_history(tmp_path):
 def test_a_measurement_is_followed_to_where_it_leaves_its_tolerance(tmp_path):
     found, _kernels, said = search(numbered(measures(10), measures(10.4), measures(15), measures(20), measures(20.5)), tmp_path,
                                    measurement="dead_after")
-    assert any(line.startswith("6.12.2-1: skipped: 15 s, like neither end") for line in said)
+    assert any(line.startswith("6.12.2-1: skipped: 15 s, within the tolerance of neither end: see --tolerance") for line in said)
     lines = list(found.lines())
     assert lines[0] == "last kernel with dead_after 10 s: 6.12.1-1 (under 1 of 1 seed)"
     assert lines[1].startswith("first kernel with dead_after 20.5 s that was judged: 6.12.3-1")
 
 
-def test_a_measurement_beyond_its_tolerance_is_like_the_end_that_is_ten_times_nearer(tmp_path):
-    found, _kernels, _said = search(numbered(measures(3.88, 0.01), measures(3.96, 0.01), measures(0.004, 0.01)), tmp_path,
-                                    measurement="dead_after")
-    assert found.certain and found.at.new == 2
+@pytest.mark.parametrize("tolerance, certain", [(None, False), (0.05, False), (0.1, True)])
+def test_a_tolerance_of_the_users_replaces_that_of_the_test(tolerance, certain, tmp_path):
+    """A wait for the rest of a timer differs by more than the tolerance of a wait for all of it."""
+    results = numbered(measures(3.88, 0.01), measures(3.96, 0.01), measures(0.004, 0.01), measures(0.006, 0.01))
+    found, _kernels, _said = search(results, tmp_path, measurement="dead_after", tolerance=tolerance)
+    assert found.certain == certain and found.at.new == 2
 
 
 def test_one_change_is_followed_whatever_else_changes(tmp_path):
@@ -180,6 +182,8 @@ def test_a_kernel_between_both_ends_in_this_change_is_skipped(tmp_path):
     (PASSES, TestResult(TEST, "skipped", message="no tun"), {}, "the new end is not judged, skipped: no tun"),
     (measures(10), measures(10.5), {"measurement": "dead_after"},
      "dead_after is the same on both ends within its tolerance: 10 s and 10.5 s"),
+    (measures(10), measures(20), {"measurement": "dead_after", "tolerance": 10},
+     "dead_after is the same on both ends within its tolerance: 10 s and 20 s"),
     (measures(10), PASSES, {"measurement": "dead_after"}, "the test does not measure dead_after on the new end; it measures dead_after"),
     (measures(10), measures(20), {"measurement": "x"}, "the test does not measure x on the old and the new end; it measures dead_after"),
     (sends(udp=1), sends(udp=2), {"change": "x"}, "no such change between the ends: x; there are: more packets are sent: udp"),

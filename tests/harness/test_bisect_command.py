@@ -1,15 +1,21 @@
 """./kdrift bisect as a command: its lines, its exit statuses and what it leaves behind, with stand-ins for kernels and machines."""
+import errno
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bisection.machines import Unusable
 from cli.__main__ import main
+from cli.bisect import LOCK
 from common.errors import FetchError, NoSpaceError
 from kernels.extract import Kernel
+from kernels.flock import flocked
 from kernels.versions import Available
 from report.results import TestResult
 from report.signature import signature
+from reproduce.leaks import Private
 from tests.harness.test_bisect_tree import BUILD, git, looked_at, repository
 
 TEST = "tests/tcp/test_a.py::test_b"
@@ -19,6 +25,11 @@ FAILS = TestResult(TEST, "failed", message="assert 0 == 1", signatures=[signatur
 
 class Stage:
     """What the kernels do, by version, or by the text of an image."""
+
+    interrupted_at = 0                      # the number of an attempt at an image
+
+    def looked(self):
+        pass
 
     def __init__(self):
         self.results = {version: TestResult(TEST) if version < "6.12.15-1" else FAILS for version in VERSIONS}
@@ -31,6 +42,9 @@ class Stage:
     def attempt(self, spec, seed):
         self.tried.append(spec)
         if spec.endswith("bzImage"):
+            self.looked()
+            if len(self.tried) == self.interrupted_at:
+                raise KeyboardInterrupt
             return FAILS if "bug" in Path(spec).read_text() else TestResult(TEST)
         result = self.results[spec]
         if isinstance(result, BaseException):
@@ -51,14 +65,14 @@ class Stage:
 def stage(monkeypatch, tmp_path):
     found = Stage()
     (tmp_path / "test_a.py").write_text("def test_b(): pass\n")
-
+    monkeypatch.setattr("cli.bisect.sources_key", lambda test: (tmp_path / "test_a.py").read_text())
     def resolve(spec, *_arguments, **_options):
         if spec == "6.12.99-1":
             raise FetchError("no Debian kernel 6.12.99-1")
         return Kernel(spec, spec, None, spec, tmp_path / spec, None, spec)
 
     monkeypatch.setenv("KDRIFT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("cli.bisect.one_test", lambda word: (TEST, tmp_path / "test_a.py"))
+    monkeypatch.setattr("cli.bisect.one_test", lambda word: TEST)
     monkeypatch.setattr("cli.bisect.qemu", lambda: None)
     monkeypatch.setattr("cli.bisect.build_of", lambda kernel: kernel.key)
     monkeypatch.setattr("cli.bisect.resolve", resolve)
@@ -71,7 +85,7 @@ def stage(monkeypatch, tmp_path):
 def bisect(stage, tmp_path, capsys):
     """bisect(GOOD, BAD, options...): exit status, standard output, standard error."""
     def run(*words):
-        status = main(["bisect", TEST, *words, "--report", str(tmp_path / "report")])
+        status = main(["bisect", TEST, "--report", str(tmp_path / "report"), *words])
         return status, *capsys.readouterr()
 
     return run
@@ -125,6 +139,114 @@ def test_after_ctrl_c_the_same_command_goes_on_and_another_is_refused(bisect, st
     assert not {"6.12.10-1", "6.12.19-1"} & set(stage.tried)
 
 
+@pytest.mark.parametrize("change, what", [
+    (lambda place: ["--device", "qemu-xhci"], "devices"),
+    (lambda place: ["--build", f"true; {BUILD}"], "how it is built"),
+    (lambda place: (place / "test_a.py").write_text("edited") and [], "the test and its libraries"),
+], ids=lambda value: "")
+def test_results_of_other_sources_or_of_another_build_are_not_used(bisect, stage, tmp_path, change, what):
+    source = repository(tmp_path / "linux", 7)
+    words = ["c0", "c13", "--git", str(source), "--confirm", "1", "--build", BUILD]
+    assert bisect(*words)[0] == 0
+    status, _said, complained = bisect(*words, *change(tmp_path))
+    assert status == 2 and f" is of another bisection ({what}): choose another directory with --report" in complained
+
+
+def test_a_report_belongs_to_one_bisection_at_a_time(bisect, stage, tmp_path):
+    (tmp_path / "report").mkdir()
+    with flocked(tmp_path / "report" / LOCK, shared=True):     # only who wants it alone is refused
+        status, _said, complained = bisect("6.12.10-1", "6.12.19-1")
+    assert (status, complained) == (2, f"kdrift: --report {tmp_path}/report: another bisection uses it\n")
+    assert stage.tried == []
+
+
+def test_after_ctrl_c_the_worktree_stays_for_the_same_command_and_goes_in_the_end(bisect, stage, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    before, place = looked_at(source), tmp_path / "report/tree"
+    words = ["c0", "c13", "--git", str(source), "--confirm", "1", "--build", f"echo >> object; {BUILD}"]
+    stage.interrupted_at = 3
+    status, _said, complained = bisect(*words)
+    assert status == 130 and complained.endswith("interrupted; the same command goes on from " + str(tmp_path / "report") + "\n")
+    assert (place / "object").exists()
+    stage.interrupted_at, was = 0, (place / "object").stat().st_ino
+    stage.looked = lambda: seen.add((place / "object").stat().st_ino)
+    seen = set()
+    assert bisect(*words)[0] == 0
+    assert seen == {was} and not place.exists() and looked_at(source) == before
+
+
+def test_a_full_disk_of_the_report_is_not_called_one_of_the_cache(bisect, stage, tmp_path, monkeypatch):
+    def full(_state):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bisection.state.State.save", full)
+    status, _said, complained = bisect("6.12.10-1", "6.12.19-1")
+    assert (status, complained) == (3, f"kdrift: no space left in {tmp_path}/report\n")
+
+
+@pytest.fixture
+def session(monkeypatch):
+    """Stand-in for ./kdrift pytest --bug-report: its words, by option; a folder unless `fails` is false."""
+    class Words(dict):
+        fails = True
+
+    found = Words()
+
+    def run(command, **_settings):
+        found.update(word.lstrip("-").partition("=")[::2] for word in command[4:])
+        folder = Path(found["bug-report"]) / f"tcp-test_a-b-on-{found['kernel'].rpartition('=')[2]}"
+        if found.fails:
+            folder.mkdir(parents=True)
+            (folder / "report.md").write_text("# Fails\n")
+        return subprocess.CompletedProcess(command, 1, f"{folder}: failing: REPRODUCED\n1 passed", "")
+
+    monkeypatch.setattr("cli.bisected.subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    return found
+
+
+def sums_of(folder):
+    return dict(line.split("  ")[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
+
+
+def test_the_bug_report_has_the_certificate_beside_the_case(bisect, stage, tmp_path, session, monkeypatch):
+    source = repository(tmp_path / "linux", 7)
+    monkeypatch.setattr("cli.bisected.of_this_machine", lambda: Private(frozenset(), frozenset()))
+    status, said, _complained = bisect("c0", "c13", "--git", str(source), "--build", BUILD, "--bug-report", str(tmp_path / "bugs"))
+    bad, parent = (git(source, "rev-parse", name).strip() for name in ("c7", "c6"))
+    images = tmp_path / "report/images"
+    assert (session["kernel"], session["good"]) == (f"{images}/{bad}/bzImage={bad[:12]}", f"{images}/{parent}/bzImage")
+    [folder] = (tmp_path / "bugs").iterdir()
+    assert status == 0 and said.endswith(f"{folder}: failing: REPRODUCED\n")
+    assert (folder / "bisection.txt").read_text().endswith(f"#regzbot introduced: {bad}\n")
+    assert sums_of(folder).keys() == {"report.md", "bisection.txt", "git-bisect.log"}
+
+
+def test_the_bug_report_is_about_the_kernel_that_fails_where_the_fix_is_found(bisect, stage, tmp_path, session):
+    stage.results = dict(zip(VERSIONS, reversed(stage.results.values()), strict=True))
+    status, _said, _complained = bisect("6.12.19-1", "6.12.10-1", "--bug-report", str(tmp_path / "bugs"))
+    assert (status, session["kernel"], session["good"]) == (0, "6.12.14-1=6.12.14-1", "6.12.15-1")
+
+
+def test_a_bug_report_that_cannot_be_made_is_said_and_changes_no_status(bisect, stage, tmp_path, session):
+    session.fails = False
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1", "--bug-report", str(tmp_path / "bugs"))
+    assert status == 0 and said.endswith("--bug-report: no folder: 1 passed\n")
+    stage.results["6.12.14-1"] = Unusable("no")
+    status, said, _complained = bisect("6.12.10-1", "6.12.19-1", "--bug-report", str(tmp_path / "bugs"), "--report", str(tmp_path / "r"))
+    assert status == 1 and said.endswith("--bug-report: no folder: only a range is known\n")
+
+
+def test_a_tolerance_belongs_to_a_measurement(bisect, stage):
+    status, _said, complained = bisect("6.12.10-1", "6.12.19-1", "--tolerance", "1")
+    assert (status, complained) == (2, "kdrift: --tolerance needs --measurement\n")
+
+
+def test_a_configuration_that_cannot_be_read_is_refused(bisect, tmp_path):
+    source = repository(tmp_path / "linux", 7)
+    status, _said, complained = bisect("c0", "c13", "--git", str(source), "--config", "/nonexistent")
+    assert (status, complained) == (2, "kdrift: --config /nonexistent: No such file or directory\n")
+
+
 def test_commits_are_searched_between_two_of_them(bisect, stage, tmp_path):
     source = repository(tmp_path / "linux", 7)
     before = looked_at(source)
@@ -148,4 +270,6 @@ def test_between_packages_the_search_goes_on_from_tag_to_tag(bisect, stage, tmp_
 def test_a_tree_without_the_tags_is_refused_before_anything_runs(bisect, stage, tmp_path):
     status, _said, complained = bisect("6.12.10-1", "6.12.19-1", "--git", str(repository(tmp_path / "linux", 7)))
     assert (status, complained) == (2, f"kdrift: {tmp_path}/linux: no commit or tag v6.12.10\n")
+    status, _said, complained = bisect("v6.12.10", "v6.12.19", "--git", str(tmp_path / "linux"))
+    assert (status, complained) == (2, f"kdrift: {tmp_path}/linux: no commit or tag v6.12.10, and no kernel has this name\n")
     assert stage.tried == []

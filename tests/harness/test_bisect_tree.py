@@ -84,7 +84,7 @@ def search(source, directory, old="c0", new=f"c{COMMITS - 1}", images=None, seed
     bisection = TreeBisection(tree, *ends, images or Images(), state, lambda one, other: ask(None, None, one, other), seeds, said.append)
     try:
         found = bisection.run()
-        return found, mail(TEST, found, (old, new), {commit: tree.subject(commit) for commit in found.first}), tree.bisect("log"), said
+        return found, mail(TEST, found, (old, new), {commit: tree.subject(commit) for commit in found.first}), tree.log(), said
     finally:
         tree.close()
 
@@ -130,6 +130,7 @@ def test_a_revert_that_does_not_apply_is_said(tmp_path):
 def test_what_git_has_written_down_can_be_replayed(tmp_path):
     source = repository(tmp_path / "linux", 9)
     found, _text, log, _said = search(source, tmp_path / "report")
+    assert "--no-checkout" not in log
     (tmp_path / "log").write_text(log)
     git(source, "worktree", "add", "-q", "--detach", str(tmp_path / "mine"), "c13")
     said = git(tmp_path / "mine", "bisect", "replay", str(tmp_path / "log"))
@@ -153,12 +154,14 @@ def test_a_tree_that_cannot_be_bisected_is_named_in_one_line(tmp_path):
         Tree(tmp_path / "none", tmp_path / "tree", BUILD).check()
 
 
-def test_a_full_disk_is_no_commit_that_does_not_build(tmp_path):
+@pytest.mark.parametrize("words, error", [("No space left on device", NoSpaceError), ("no", Unusable)])
+def test_a_build_that_fails_leaves_no_image_and_a_full_disk_is_no_commit_that_does_not_build(words, error, tmp_path):
     source = repository(tmp_path / "linux", 5)
-    tree = Tree(source, tmp_path / "tree", "echo 'cc1: error: No space left on device'; exit 1")
+    tree = Tree(source, tmp_path / "tree", f"{{ {BUILD}; }}; echo 'cc1: error: {words}'; exit 1")
     tree.open(tree.commit("c3"))
-    with pytest.raises(NoSpaceError):
+    with pytest.raises(error):
         tree.built(tree.commit("c3"))
+    assert tree.kept(tree.commit("c3")) is None
     tree.close()
 
 
@@ -174,6 +177,66 @@ def test_modules_are_installed_beside_the_image_without_root(tmp_path):
     assert tree.built(tree.commit("HEAD")) == f"{image},modules={modules}"
     tree.build = f"{{ {BUILD}; }} && : > modules.order"
     assert tree.built(tree.commit("HEAD^")).endswith("/bzImage")
+    tree.close()
+
+
+class Curious(Images):
+    """Of each commit that is tried, `wait` gets what git bisect may choose next, once."""
+
+    def __init__(self, wait):
+        super().__init__()
+        self.wait, self.tree = wait, None
+
+    def attempt(self, spec, seed):
+        commit = Path(spec).parent.name
+        if seed == 1 and commit not in dict(self.tried):
+            self.wait(commit, Path(spec).parents[2])
+        return super().attempt(spec, seed)
+
+
+def test_what_may_come_next_is_built_while_the_last_commit_is_tested(tmp_path, monkeypatch):
+    guessed = []
+
+    def wait(commit, directory):
+        for other in guessed[-1] if guessed else []:
+            until = time.monotonic() + 20
+            while not (directory / "images" / other / "bzImage").exists() and time.monotonic() < until:
+                time.sleep(0.01)
+            waited.append((directory / "images" / other / "bzImage").exists())
+
+    following, waited = Tree.following, []
+    monkeypatch.setattr(Tree, "following", lambda tree, commit: guessed.append(following(tree, commit)) or guessed[-1])
+    source, images = repository(tmp_path / "linux", 5), Curious(wait)
+    search(source, tmp_path / "report", images=images, seeds=1)
+    chosen = [commit for commit, _seed in images.tried[2:]]
+    assert waited and all(waited)
+    assert all(commit in either for commit, either in zip(chosen[1:], guessed[:-1], strict=False))
+
+
+def test_a_build_that_is_not_needed_anymore_is_given_up(tmp_path, monkeypatch):
+    """c10 would be next if c6 were good."""
+    monkeypatch.setattr(sys.modules[__name__], "BUILD", f"grep -q 'slow' kernel && sleep {200_000 + os.getpid()}; {BUILD}")
+    source = repository(tmp_path / "linux", 3, {number: "slow" for number in (8, 9, 10, 11)})
+    found, _text, _log, _said = search(source, tmp_path / "report")
+    assert found.first == [git(source, "rev-parse", "c3").strip()] and found.certain
+    assert subprocess.run(["pgrep", "-f", f"^sleep {200_000 + os.getpid()}$"]).returncode == 1
+
+
+def test_the_worktree_of_a_killed_bisection_is_taken_over_with_what_it_has_built(tmp_path):
+    source = repository(tmp_path / "linux", 5)
+    tree = Tree(source, tmp_path / "tree", BUILD)
+    tree.open(tree.commit("c2"))
+    (tmp_path / "tree/object").write_text("built")
+    directory = Path(git(tmp_path / "tree", "rev-parse", "--absolute-git-dir").strip())
+    tree.bisect("start", "c13", "c0")
+    (tmp_path / "tree/kernel").write_text("half a checkout")
+    (directory / "index.lock").write_text("")
+    tree = Tree(source, tmp_path / "tree", BUILD)
+    tree.open(tree.commit("c3"))
+    assert (tmp_path / "tree/object").read_text() == "built" and tree.head() == tree.commit("c3")
+    assert git(tmp_path / "tree", "status", "--porcelain") == "?? object\n"
+    with pytest.raises(TreeError, match="not bisecting"):
+        tree.log()
     tree.close()
 
 
@@ -193,7 +256,7 @@ def test_after_kill_the_checkout_is_untouched_and_the_next_one_goes_on(tmp_path)
     source = repository(tmp_path / "linux", 8)
     before, report = looked_at(source), tmp_path / "report"
     build = f"sleep {100_000 + os.getpid()}"
-    slow = f"test $(ls {report}/images 2> /dev/null | wc -l) -lt 4 || exec {build}; "
+    slow = f"test $(ls {report}/images 2> /dev/null | wc -l) -lt 4 || {build}; "
     script = (f"import sys; sys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nfrom tests.harness import test_bisect_tree as t\n"
               f"t.BUILD = {slow!r} + t.BUILD\nt.search(Path({str(source)!r}), Path({str(report)!r}))")
     process = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)

@@ -108,6 +108,16 @@ def test_nothing_is_read_again_where_no_test_is_new(project, tmp_path, collected
     assert collected == [["tests/a", "tests/b"]]
 
 
+@pytest.mark.parametrize("edit, changes", [("a test", True), ("a conftest.py", True), ("a module", True), ("a library", True),
+                                           ("a test that another imports", False), ("a test of the harness", False)])
+def test_key_of_the_content_changes_with_what_the_tests_of_a_file_may_use(project, edit, changes):
+    before = payload.content_key(["tests/a/test_one.py"])
+    write(project, {name: (project / name).read_text() for name in FILES})
+    assert payload.content_key(["tests/a/test_one.py"]) == before
+    write(project, EDITS[edit])
+    assert (payload.content_key(["tests/a/test_one.py"]) != before) == changes
+
+
 def test_bytecode_of_another_python_is_not_taken_over(project, tmp_path, monkeypatch, collected):
     made(tmp_path / "cache")
     monkeypatch.setattr(payload.pytest, "__version__", "1.0")

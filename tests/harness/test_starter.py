@@ -116,5 +116,13 @@ def test_known_runs_machines_where_it_checks(started, capsys):
     assert "qemu-system-x86" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("options, said", [([], False), (["--git", "linux"], True), (["--git", "linux", "--build", "make"], False)])
+def test_bisect_names_the_compilers_packages_that_are_missing(started, capsys, options, said):
+    assert started("bisect", "TEST", "GOOD", "BAD", *options, "--no-install") == 2
+    complained = capsys.readouterr().err
+    assert complained.count("\n") == 1 and ({"gcc", "flex", "libelf-dev"} <= set(complained.split())) == said
+
+
 def test_all_that_commands_need_can_be_installed(starter):
-    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.COMMAND, commandline.SELFTEST, commandline.VAGRANT}
+    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.COMMAND, commandline.SELFTEST, commandline.VAGRANT,
+                                     commandline.GIT, commandline.BUILD, commandline.SOURCE}
