@@ -15,13 +15,13 @@ from netns.netlink.auditrules import AuditRule, add, delete
 
 GETPRIORITY = 140                           # which nobody calls meanwhile: an unknown comparison makes the kernel warn
 EVERY_PERMISSION, EVERY_BIT = 15, 0xFFFFFFFF
-KINDS = {kind: getattr(stat, f"S_IF{kind}") for kind in ("REG", "DIR", "LNK", "CHR", "BLK", "FIFO", "SOCK")}
+KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
 COMPARISONS = 25                            # AUDIT_MAX_FIELD_COMPARE
 # By field, those that it can have and those that it cannot. AF_MAX differs between kernels; no family is beyond 255 (sa_family of 8 bits).
 VALUES = {
     "loginuid_set": ((0, 1), (2, 3, 256, EVERY_BIT)),
     "perm": ((1, 2, 4, 8, EVERY_PERMISSION), (16, 17, 256, EVERY_BIT)),
-    "filetype": (tuple(KINDS.values()), (1, stat.S_IFREG + 1, 1 << 16, EVERY_BIT)),
+    "filetype": (KINDS, (1, stat.S_IFREG + 1, 1 << 16, EVERY_BIT)),
     "compare": (tuple(range(1, COMPARISONS + 1)), (COMPARISONS + 5, 256, EVERY_BIT)),
     "saddr_fam": ((socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_VSOCK), (255, 256, EVERY_BIT)),
 }
