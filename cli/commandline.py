@@ -129,10 +129,11 @@ def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
                            needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words),
                                                   *[GIT, BUILD, SOURCE] * ("--tree" in options.words)),
-                           usage="kdrift selftest [--vagrant | --docs | --tree] [options]")
+                           usage="kdrift selftest [--vagrant | --docs | --tree | --mutated] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
     command.add_argument("--docs", action="store_true", help="the commands of README and docs that boot machines instead, typed")
     command.add_argument("--tree", action="store_true", help="bisections over a real kernel tree instead, each commit built and booted")
+    command.add_argument("--mutated", action="store_true", help="those that break a kernel instead, and see invariants and tables fail")
 
 
 def kernels(commands: Commands) -> None:

@@ -170,14 +170,14 @@ def selftest(options: list[str]) -> int:
     """The suite's own tests, which boot machines, and then the suite on the running kernel, each in a process of its own.
 
     With --vagrant those with whole machines instead; with --docs the commands of README and docs that boot machines; with --tree
-    bisections over a real kernel tree.
+    bisections over a real kernel tree; with --mutated those that break a kernel.
     """
     os.chdir(PROJECT)
     harness = ["-c", "tests/harness/pytest.ini"]
     families = sorted(str(path) for path in Path("tests").iterdir() if path.name not in ("harness", "__pycache__"))
     sessions = [[*harness, "-n", "2", "--dist", "worksteal", "tests/harness"],
                 ["-c", "pytest.ini", "-n", "2", *families, "tests/harness/netns"]]
-    for option, folder in (("--vagrant", "whole"), ("--docs", "docs"), ("--tree", "tree")):
+    for option, folder in (("--vagrant", "whole"), ("--docs", "docs"), ("--tree", "tree"), ("--mutated", "mutated")):
         if option in options:
             options.remove(option)
             sessions = [[*harness, f"tests/harness/{folder}"]]

@@ -72,7 +72,7 @@ def test_options_of_a_command_exist(command, parser):
         if words[0] == "run":
             return                          # its words are a command of the user's
         unknown = parser.parse_known_and_unknown_args(getattr(options, "words", []))[1]
-        assert unknown == [] or words[0] == "selftest" and unknown in (["--docs"], ["--tree"])
+        assert unknown == [] or words[0] == "selftest" and unknown in (["--docs"], ["--tree"], ["--mutated"])
 
 
 def test_every_command_is_in_a_page():

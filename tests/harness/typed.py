@@ -30,6 +30,7 @@ NOT_TYPED = {
     "./kdrift selftest": SELFTEST,
     "./kdrift selftest --docs": SELFTEST,
     "./kdrift selftest --tree": "builds kernels for an hour",
+    "./kdrift selftest --mutated": SELFTEST,
     "./kdrift selftest --vagrant": VAGRANT,
     "./kdrift pytest -c tests/harness/pytest.ini tests/harness -k cache": SELFTEST,
     "./kdrift pytest --ssh root@lab1 --ssh joe@lab2:2222": "needs other machines; test_machines.py has an ssh server of its own",
