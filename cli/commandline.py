@@ -111,6 +111,7 @@ def add_command_options(command: CommandParser) -> None:
     add("--fresh", action="store_true", dest="fresh_boot", help="boot the kernel instead of restoring its saved state")
     add("--device", metavar="NAME", action="append", dest="devices", default=[], help="add this QEMU device to the machine; repeatable")
     add_knobs(add)
+    add("--speed", action="store_true", help="a processor twice as fast against the clock, for programs that check times")
     add("--deadline", metavar="SECONDS", type=positive, default=900,
         help="give up a machine that is silent for this long, not counting waits for a CPU (default: %(default)s)")
     add("--seed", metavar="N", type=positive, default=1, help="seed for what is random (default: 1)")

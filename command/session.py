@@ -19,6 +19,7 @@ from fixtures.oops import COMPLAINT
 from session.progress import in_words
 from session.runs import KernelRun, knobs
 from vm.command import END, ERRORS, KEPT, LOG, OUTPUT
+from vm.exact import FAST, SHIFT
 from vm.image import python_command
 from vm.job import Event, Events, Job
 from vm.machine import plain
@@ -147,7 +148,7 @@ class CommandSession:
         option = self.options
         self.job = partial(Job, clock=option.clock, accel="tcg", slots=option.slots, fresh_boot=option.fresh_boot, devices=option.devices,
                            python=python_command(), cwd="/", session=str(self.directory), owner=os.getpid(), seed=option.seed,
-                           userland=WIDE.name, **knobs(option))
+                           userland=WIDE.name, shift=FAST if option.speed else SHIFT, **knobs(option))
         width = max(len(kernel.label) for kernel in self.kernels)
         waiting = [self._planned(kernel, task, number, width, len(tasks)) for number, task in enumerate(tasks) for kernel in self.kernels]
         done: list[CommandRun] = []
