@@ -14,6 +14,7 @@ from cli.run import absolute
 from command.files import STDIN, Account, Luggage, account, working_directory
 from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
+from command.packetdrill import packetdrill_tasks, program_of
 from command.results import name_of, results_of, status_of_runs
 from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
@@ -40,7 +41,8 @@ DEFAULT_KERNEL = "6.12"
 def run(options: argparse.Namespace) -> int:
     """Returns the exit status: the command's; with --validate, or when there is none to have, one of common.status.Exit."""
     here = Path.cwd()
-    options.terminal = not options.words and not options.kselftest
+    options.suite = options.kselftest or options.packetdrill
+    options.terminal = not options.words and not options.suite
     try:
         check(options)
         owner = account(options.user)
@@ -52,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
                 began = time.time()
                 tasks = prepare(options, owner, here, session.directory, cache)
                 runs = session.run(tasks)
-                results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
+                results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.suite))
                            for kernel in kernels]
                 if options.out:
                     for each in runs:
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
                         below = [*label.split("/") * (len(kernels) > 1), *[name] * (len(tasks) > 1)]
                         if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
                             say(f"{each.prefix}{left_out_line(names)}")
-        return report(options, results, began, exit_status(results) if options.kselftest else status_of_runs(runs))
+        return report(options, results, began, exit_status(results) if options.suite else status_of_runs(runs))
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
         return refuse(error)
     except (FetchError, ImageError) as error:
@@ -75,6 +77,8 @@ def check(options: argparse.Namespace) -> None:
         raise SpecError("a shell needs a terminal, and there is none; -- COMMAND runs a command")
     if options.gdb and options.fresh_boot:
         raise SpecError("--gdb: waits where a saved state is restored, and --fresh restores none")
+    if options.kselftest and options.packetdrill:
+        raise SpecError("--kselftest and --packetdrill are two suites: run one after the other")
     if options.terminal and len(options.kernels) > 1:
         raise SpecError("a shell runs on one kernel at a time")
     if options.validate and len(options.kernels) < 2:
@@ -117,6 +121,13 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
         luggage.add(tree)
         check_room(luggage.pack(archive, owner, None), options.memory)
         return tasks_of(tree, options.words, archive, options.timeout)
+    if options.packetdrill:
+        program = program_of(options.packetdrill, options.packetdrill_program)
+        tasks = packetdrill_tasks(options.packetdrill, options.words, program, archive, options.timeout)
+        luggage.add(options.packetdrill)
+        luggage.add(program)
+        check_room(luggage.pack(archive, owner, None), options.memory)
+        return tasks
     cwd = working_directory(options.dir, here)
     words = list(options.words) or list(SHELL)
     luggage.add_command(words, cwd)
@@ -154,7 +165,7 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
                       "python": sys.version.split()[0], "exit_status": int(status)}
         write_shared(options.report, whole, kernels, comparisons,
                      None if options.with_paths else hidden_here(map(Path, options.kernels)))
-    if len(kernels) > 1 or options.report or options.kselftest:
+    if len(kernels) > 1 or options.report or options.suite:
         if any(kernel.tests for kernel in kernels):
             print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")
         for line in kernel_lines(kernels):

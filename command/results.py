@@ -63,6 +63,9 @@ def whole_command(run: CommandRun, selftests: bool) -> SubTest:
     status = run.outcome["status"]
     if run.complaints:
         return SubTest((WHOLE,), "failed", f"the kernel complains: {run.complaints[0]}")
+    said, why = run.task.unfit
+    if said and status and said.encode() in run.output[OUTPUT] + run.output[ERRORS]:
+        return SubTest((WHOLE,), "skipped", why)
     if selftests and status == SKIPPED:
         return SubTest((WHOLE,), "skipped", "exit status 4")
     if status == TIMED_OUT and run.task.timeout:

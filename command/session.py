@@ -13,6 +13,7 @@ from typing import Any
 
 from command.files import Account
 from command.frames import FrameReader, read_outcome
+from command.modules import add_modules
 from common.project import PROJECT
 from common.temporary import GuardedDirectory
 from fixtures.oops import COMPLAINT
@@ -34,7 +35,10 @@ BUSY = 0.95                                 # share of the guest's time from whi
 
 @dataclass(frozen=True)
 class Task:
-    """A command and the files that it needs; `timeout` in seconds of the guest's clock, 0 for none."""
+    """A command and the files that it needs; `timeout` in seconds of the guest's clock, 0 for none.
+
+    `unfit` has what its output says if it cannot run on the kernel, and why that is.
+    """
 
     name: str
     words: tuple[str, ...]
@@ -43,6 +47,7 @@ class Task:
     timeout: float = 0
     stdin: str = ""
     terminal: bool = False
+    unfit: tuple[str, str] = ("", "")
 
 
 @dataclass(eq=False)
@@ -149,6 +154,13 @@ class CommandSession:
         self.job = partial(Job, clock=option.clock, accel="tcg", slots=option.slots, fresh_boot=option.fresh_boot, devices=option.devices,
                            python=python_command(), cwd="/", session=str(self.directory), owner=os.getpid(), seed=option.seed,
                            userland=WIDE.name, shift=FAST if option.speed else SHIFT, **knobs(option))
+        self.archives: dict[tuple[str, Path], Path] = {}
+        for number, kernel in enumerate(each for each in self.kernels if each.kernel and option.modules):
+            assert kernel.kernel
+            for archive in {task.archive for task in tasks}:
+                target = self.directory / f"modules-{number}-{archive.name}"
+                add_modules(archive, target, kernel.kernel, option.modules)
+                self.archives[kernel.number, archive] = target
         width = max(len(kernel.label) for kernel in self.kernels)
         waiting = [self._planned(kernel, task, number, width, len(tasks)) for number, task in enumerate(tasks) for kernel in self.kernels]
         done: list[CommandRun] = []
@@ -181,10 +193,12 @@ class CommandSession:
         task, owner = run.task, self.owner
         order = {"command": task.words, "cwd": task.cwd, "env": {**self.environment, "PWD": task.cwd}, "stdin": task.stdin,
                  "timeout": task.timeout, "user": [owner.uid, owner.gid], "accounts": {"/etc/passwd": owner.line} if owner.line else {},
-                 "terminal": task.terminal, "introduction": f"{run.kernel.kernel.release}; its clock stands still until you type; "
+                 "terminal": task.terminal, "modules": self.options.modules,
+                 "introduction": f"{run.kernel.kernel.release}; its clock stands still until you type; "
                                                             "Ctrl-D leaves\n"}
         file = run.events.path.with_suffix(".job")
-        self.job(kernel=run.kernel.kernel, events=str(run.events.path), tests=str(task.archive), order=order).write(file)
+        archive = self.archives.get((run.kernel.number, task.archive), task.archive)
+        self.job(kernel=run.kernel.kernel, events=str(run.events.path), tests=str(archive), order=order).write(file)
         run.wall_s = -time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "command.launcher", str(file)], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PROJECT)})

@@ -1,9 +1,10 @@
 """Makes the virtual clock exact to the instruction.
 
 QEMU's clock is an offset plus two nanoseconds per instruction (-icount shift=1), or one in a fast machine (shift=0).  When the guest
-is idle, QEMU's main loop adds the time until the next timer to the offset.  It may take a processor for idle that has just halted, before its last instructions are
-counted; then it adds some microseconds too much, once in 100000 times on a busy host (QEMU 7.2, icount_start_warp_timer()).
-When QEMU records for a replay, its main loop waits until they are counted.  So guests are recorded, to /dev/null.
+is idle, QEMU's main loop adds the time until the next timer to the offset.  It may take a processor for idle that has just halted,
+before its last instructions are counted; then it adds some microseconds too much, once in 100000 times on a busy host (QEMU 7.2,
+icount_start_warp_timer()).  When QEMU records for a replay, its main loop waits until they are counted.  So guests are recorded, to
+/dev/null.
 """
 import struct
 from pathlib import Path
