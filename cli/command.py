@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from cli.command_bisect import bisect_command
 from cli.refusal import refuse
 from cli.run import absolute
 from command.files import STDIN, Account, Luggage, account, working_directory
 from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
 from command.packetdrill import packetdrill_tasks, program_of
-from command.results import name_of, results_of, status_of_runs
+from command.results import name_of, recognise, results_of, status_of_runs
 from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
 from common.status import Exit
+from common.temporary import GuardedDirectory
 from kernels.cache import Cache
 from report.chance import ChanceError
 from report.expected import ExpectedError
+from report.known import KnownIssuesError
 from report.results import KernelResult, Run
 from report.status import exit_status
 from report.table import kernel_lines, outcome_table, render
@@ -36,6 +39,7 @@ BESIDE_MB = 300                             # MB of a machine's memory that its 
 PATIENCE = 2                                # seconds without input until it is said that some is expected
 SHELL = ("/bin/bash", "--login")
 DEFAULT_KERNEL = "6.12"
+BISECT_REPORT = Path("bisect-report")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,6 +52,9 @@ def run(options: argparse.Namespace) -> int:
         owner = account(options.user)
         environment = dict(read_variable(word) for word in options.env)
         with Cache() as cache:              # kernels are in use, and not pruned, until the end
+            if options.bisect:
+                with GuardedDirectory() as directory:
+                    return bisect_command(options, prepare(options, owner, here, Path(directory), cache), owner, environment, cache)
             kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options, cache)
             name_columns(kernels, options.labels)
             with CommandSession(options, kernels, owner, environment) as session:
@@ -56,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
                 runs = session.run(tasks)
                 results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.suite))
                            for kernel in kernels]
+                for result in results:
+                    for test in result.tests:
+                        recognise(test, result.version or result.release)
                 if options.out:
                     for each in runs:
                         label, name = each.kernel.label, each.task.name.replace("/", "_")       # a label may be some of a path
@@ -63,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
                         if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
                             say(f"{each.prefix}{left_out_line(names)}")
         return report(options, results, began, exit_status(results) if options.suite else status_of_runs(runs))
-    except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
+    except (SpecError, pytest.UsageError, ExpectedError, ChanceError, KnownIssuesError) as error:
         return refuse(error)
     except (FetchError, ImageError) as error:
         return refuse(error, Exit.NOT_BOOTED if isinstance(error, ImageError) else Exit.LOST)
@@ -81,8 +91,14 @@ def check(options: argparse.Namespace) -> None:
         raise SpecError("--kselftest and --packetdrill are two suites: run one after the other")
     if options.terminal and len(options.kernels) > 1:
         raise SpecError("a shell runs on one kernel at a time")
+    if options.bisect and len(options.kernels) != 2:
+        raise SpecError("--bisect searches between two kernels: give --kernel GOOD --kernel BAD")
+    if options.bisect and (options.validate or options.out or options.terminal):
+        raise SpecError("--bisect needs a command, and no --validate and --out")
     if options.validate and len(options.kernels) < 2:
         raise SpecError("--validate compares kernels: give --kernel at least twice")
+    if options.bisect and not options.report:
+        options.report = BISECT_REPORT
     try:
         options.failing = fail_on(options.fail_on)
     except ValueError as error:

@@ -66,6 +66,7 @@ class CommandRun:
     computed_s: float = 0.0                 # processor time of its machine and launcher
     said: str = ""                          # the last state that was told
     unfinished: dict[bytes, bytes] = field(default_factory=lambda: {OUTPUT: b"", ERRORS: b""})
+    quiet: bool = False                     # nobody wants to see it
 
     @property
     def end(self) -> Event:
@@ -80,6 +81,8 @@ class CommandRun:
     def show(self, kind: bytes, data: bytes) -> None:
         """Print what it has written; whole lines if they have a prefix."""
         self.output[kind] += data
+        if self.quiet:
+            return
         if self.prefix:
             *lines, self.unfinished[kind] = (self.unfinished[kind] + data).split(b"\n")
             data = b"".join(self.prefix.encode() + line + b"\n" for line in lines)
@@ -87,6 +90,8 @@ class CommandRun:
 
     def finish(self) -> None:
         """Print the lines that have no end, and say how it went."""
+        if self.quiet:
+            return
         for kind, rest in self.unfinished.items():
             if rest:
                 write(kind, self.prefix.encode() + rest + b"\n")
@@ -120,10 +125,14 @@ def say(text: str) -> None:
 
 
 class CommandSession:
-    """Runs every task on every kernel, some at a time; as a context manager it leaves no process and no file."""
+    """Runs every task on every kernel, some at a time; as a context manager it leaves no process and no file.
 
-    def __init__(self, options: argparse.Namespace, kernels: Sequence[KernelRun], owner: Account, environment: dict[str, str]) -> None:
-        self.options, self.kernels, self.owner = options, kernels, owner
+    With `quiet` it prints nothing.
+    """
+
+    def __init__(self, options: argparse.Namespace, kernels: Sequence[KernelRun], owner: Account, environment: dict[str, str],
+                 quiet: bool = False) -> None:
+        self.options, self.kernels, self.owner, self.quiet = options, kernels, owner, quiet
         home = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": owner.home, "USER": owner.name,
                 "LOGNAME": owner.name, "LANG": "C.UTF-8", "TERM": "dumb", "SHELL": "/bin/sh", "PYTHONHASHSEED": "0",
                 "PYTHONDONTWRITEBYTECODE": "1"}
@@ -147,6 +156,11 @@ class CommandSession:
                 process.wait()
         self._place.cleanup()
         self.selector.close()
+
+    def end(self) -> None:
+        """End what runs, from another thread; run() returns."""
+        for process in list(self.processes.values()):
+            process.terminate()
 
     def run(self, tasks: Sequence[Task]) -> list[CommandRun]:
         """Run them all, and print what they print.  Kernels that could not be had are among the results, too."""
@@ -182,7 +196,7 @@ class CommandSession:
         words = [f"{kernel.label:{width}}"] * (len(self.kernels) > 1) + [task.name] * (tasks > 1)
         name = f"{kernel.number}-{number}"
         run = CommandRun(kernel, task, "  ".join([*words, ""]) if words else "", Events(self.directory / f"{name}.events"),
-                         self.directory / f"{name}.tar")
+                         self.directory / f"{name}.tar", quiet=self.quiet)
         kernel.machines.append(run.events)
         return run
 
@@ -249,6 +263,6 @@ class CommandSession:
     def _tell(self, run: CommandRun) -> None:
         """Say what its machine does if that takes long."""
         state = (run.events.last("state") or Event()).get("state", "")
-        if state in SHOWN and state != run.said:
+        if state in SHOWN and state != run.said and not run.quiet:
             run.said = state
             say(f"{run.prefix}{in_words(state)}")
