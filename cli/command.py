@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from cli.command_bisect import bisect_command
+from cli.command_bisect import bisect_command, resolver
 from cli.refusal import refuse
 from cli.run import absolute
+from command.bugs import Bugs
 from command.files import STDIN, Account, Luggage, account, working_directory
 from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
 from command.packetdrill import packetdrill_tasks, program_of
 from command.results import name_of, recognise, results_of, status_of_runs
+from command.search import CommandMachines
 from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
 from common.status import Exit
@@ -25,10 +27,11 @@ from kernels.cache import Cache
 from report.chance import ChanceError
 from report.expected import ExpectedError
 from report.known import KnownIssuesError
-from report.results import KernelResult, Run
+from report.results import KernelResult, Run, TestResult
 from report.status import exit_status
 from report.table import kernel_lines, outcome_table, render
 from report.verdict import compare_all, fail_on
+from reproduce.leaks import of_this_machine
 from session.runs import find_kernels, name_columns
 from session.shared import hidden_here, write_shared
 from vm.image import ImageError, packed_userland
@@ -72,13 +75,31 @@ def run(options: argparse.Namespace) -> int:
                         below = [*label.split("/") * (len(kernels) > 1), *[name] * (len(tasks) > 1)]
                         if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
                             say(f"{each.prefix}{left_out_line(names)}")
-        return report(options, results, began, exit_status(results) if options.suite else status_of_runs(runs))
+                status = exit_status(results) if options.suite else status_of_runs(runs)
+                if options.bug_report:
+                    bugs_of(options, owner, environment).write(runs, results, record_of(began, status), say)
+        return report(options, results, began, status)
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError, KnownIssuesError) as error:
         return refuse(error)
     except (FetchError, ImageError) as error:
         return refuse(error, Exit.NOT_BOOTED if isinstance(error, ImageError) else Exit.LOST)
     except OSError as error:
         return refuse(f"{error.filename or 'files'}: {error.strerror}", Exit.LOST)
+
+
+def bugs_of(options: argparse.Namespace, owner: Account, environment: dict[str, str]) -> Bugs:
+    """The folders of --bug-report."""
+    fetched = resolver(options)
+
+    def attempt(task: Task, test: str, spec: str, seed: int) -> TestResult:
+        return CommandMachines(options, task, test, owner, environment, fetched).attempt(spec, seed)
+    return Bugs(options.bug_report, absolute(options.good) if options.good else "", environment, of_this_machine(), attempt)
+
+
+def record_of(began: float, status: int) -> Run:
+    """How the results came about."""
+    return {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"), "duration_s": round(time.time() - began, 3),
+            "arguments": sys.argv[1:], "python": sys.version.split()[0], "exit_status": int(status)}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -93,8 +114,8 @@ def check(options: argparse.Namespace) -> None:
         raise SpecError("a shell runs on one kernel at a time")
     if options.bisect and len(options.kernels) != 2:
         raise SpecError("--bisect searches between two kernels: give --kernel GOOD --kernel BAD")
-    if options.bisect and (options.validate or options.out or options.terminal):
-        raise SpecError("--bisect needs a command, and no --validate and --out")
+    if options.bisect and (options.validate or options.out or options.bug_report or options.terminal):
+        raise SpecError("--bisect needs a command, and takes no --validate, --out and --bug-report")
     if options.validate and len(options.kernels) < 2:
         raise SpecError("--validate compares kernels: give --kernel at least twice")
     if options.bisect and not options.report:
@@ -103,7 +124,9 @@ def check(options: argparse.Namespace) -> None:
         options.failing = fail_on(options.fail_on)
     except ValueError as error:
         raise SpecError(f"--fail-on: {error}") from None
-    for directory in filter(None, (options.out, options.report)):
+    if options.good and not options.bug_report:
+        raise SpecError("--good: a kernel for --bug-report, which is not there")
+    for directory in filter(None, (options.out, options.report, options.bug_report)):
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -176,10 +199,7 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
     if options.validate:
         status = exit_status(kernels, comparisons)
     if options.report:
-        whole: Run = {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-                      "duration_s": round(time.time() - began, 3), "arguments": sys.argv[1:],
-                      "python": sys.version.split()[0], "exit_status": int(status)}
-        write_shared(options.report, whole, kernels, comparisons,
+        write_shared(options.report, record_of(began, status), kernels, comparisons,
                      None if options.with_paths else hidden_here(map(Path, options.kernels)))
     if len(kernels) > 1 or options.report or options.suite:
         if any(kernel.tests for kernel in kernels):

@@ -32,6 +32,14 @@ def chosen(tasks: Sequence[Task], word: str) -> tuple[Task, str]:
     return found[0], word if colons else f"{found[0].name}::{word}"
 
 
+def resolver(options: argparse.Namespace, progress: Reporter | None = None) -> Callable[[str, Cache], Kernel]:
+    """What gives the kernel of a specification as these options want it."""
+    def fetched(spec: str, held: Cache) -> Kernel:
+        return resolve(spec, held, offline=options.offline, progress=progress, mirror=options.mirror,
+                       allow_unverified=options.allow_unverified)
+    return fetched
+
+
 def bisect_command(options: argparse.Namespace, tasks: Sequence[Task], owner: Account, environment: dict[str, str], cache: Cache) -> int:
     """Search between the two kernels of the options, and print the result.
 
@@ -39,11 +47,7 @@ def bisect_command(options: argparse.Namespace, tasks: Sequence[Task], owner: Ac
     """
     task, test = chosen(tasks, options.bisect)
     progress = Reporter()
-
-    def fetched(spec: str, held: Cache) -> Kernel:
-        return resolve(spec, held, offline=options.offline, progress=progress, mirror=options.mirror,
-                       allow_unverified=options.allow_unverified)
-
+    fetched = resolver(options, progress)
     specs = [absolute(spec) for spec in options.kernels]
     kernels = [fetched(spec, cache) for spec in specs]
     check_ends(*kernels)

@@ -83,6 +83,8 @@ def run(commands: Commands) -> None:
     command.add_argument("--packetdrill-program", metavar="FILE", type=Path, help="the program (default: DIR's own, or that of PATH)")
     command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
     command.add_argument("--with-paths", action="store_true", help="keep paths and the names of this machine and its user in the reports")
+    command.add_argument("--bug-report", metavar="DIR", type=Path, help="write to DIR a folder for each result that failed or is known")
+    command.add_argument("--good", metavar="SPEC", default="", help="a kernel on which what --bug-report reports must pass")
     command.add_argument("--bisect", metavar="RESULT", help="with two kernels: find the first one between them on which this result is "
                          "another; `command` is that of a command which reports none")
     command.add_argument("--confirm", metavar="N", type=positive, default=8, help="with --bisect: seeds for the last two kernels (default: "
@@ -98,8 +100,8 @@ def shell(commands: Commands) -> None:
     command = commands.add("shell", "open a shell on a kernel, whose clock stands still while nobody types", kind=CommandParser,
                            module="cli.command", needs=(MACHINES, COMMAND))
     add_command_options(command)
-    command.set_defaults(words=(), timeout=None, kselftest=None, packetdrill=None, report=None, bisect=None, validate=False,
-                         fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
+    command.set_defaults(words=(), timeout=None, kselftest=None, packetdrill=None, report=None, bisect=None, bug_report=None, good="",
+                         validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
 
 
 def add_command_options(command: CommandParser) -> None:

@@ -17,7 +17,8 @@ from session.runs import KernelRun
 
 
 class CommandMachines:
-    """`test` is the result that is asked for, of one of the tasks; `resolve` gives the kernel of a specification, from whichever thread."""
+    """`test` is the result that is asked for, `task` the command that reports it; `resolve` gives the kernel of a specification, from
+    whichever thread."""
 
     def __init__(self, options: argparse.Namespace, task: Task, test: str, owner: Account, environment: dict[str, str],
                  resolve: Callable[[str, Cache], Kernel]) -> None:

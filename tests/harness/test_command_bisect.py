@@ -7,6 +7,7 @@ from bisection.machines import Unusable
 from cli import command as front, command_bisect, commandline
 from cli.command_bisect import chosen, search
 from command import results
+from command.bugs import Bugs
 from command.results import recognise
 from command.search import CommandMachines
 from command.session import CommandRun, Task
@@ -15,6 +16,8 @@ from kernels.extract import Kernel
 from kernels.versions import Available
 from report.known import Affected, Issue
 from report.results import TestResult
+from reproduce.leaks import Private
+from session.runs import KernelRun
 from vm.command import OUTPUT
 from vm.job import Events
 
@@ -117,3 +120,35 @@ def test_a_listed_issue_is_recognised_by_its_signature(monkeypatch, outcome, mes
     assert test.outcome == found
     assert bool(test.candidates) == (version == "6.12.9")
     assert bool(test.listed) == (message == "exit status 9")
+
+
+@pytest.fixture
+def folder(machines, tmp_path):
+    """What --bug-report writes of a sub-test that fails on 6.12.5 and passes on 6.12.1."""
+    kernel = KernelRun("0", "6.12.5", "6.12.5", machines.resolve("6.12.5", None))
+    with Sessions(machines.options, [kernel], None, {}, quiet=True) as session:
+        runs = session.run([machines.task])
+    kernels = [results.results_of(runs[0].kernel, runs, 1)]
+    record = {"started": "", "duration_s": 1.0, "arguments": [], "python": "", "exit_status": 1}
+
+    def attempt(task, test, spec, seed):
+        machines.test = test
+        return machines.attempt(spec, seed)
+    told = []
+    Bugs(tmp_path / "bugs", "6.12.1", {"A": "b c"}, Private(frozenset(), frozenset()), attempt).write(runs, kernels, record, told.append)
+    place, = (tmp_path / "bugs").iterdir()
+    return place, told
+
+
+def test_a_failing_sub_test_has_a_folder_with_its_files_and_how_to_run_it(folder):
+    place, told = folder
+    assert place.name == "net-icmp.sh-second-on-6.12.5"
+    assert {"report.md", "output.txt", "files.tar", "run.sh", "results.json", "SHA256SUMS"} <= {path.name for path in place.iterdir()}
+    assert (place / "run.sh").read_text() == "#!/bin/sh\nexport A='b c'\ncd / || exit\n./icmp.sh < /dev/null\n"
+    report = (place / "report.md").read_text()
+    assert "`./icmp.sh` reports `second` as passed." in report and "sh run.sh" in report and "kdrift pytest" not in report
+
+
+def test_a_failure_is_tried_again_on_its_kernel_and_on_a_good_one(folder):
+    _, told = folder
+    assert told[0].endswith("the same failure came again under 3 of 3 seeds; on 6.12.1: passed")
