@@ -106,7 +106,7 @@ def as_table(figures: Sequence[Figure], before: Mapping[str, float]) -> Table:
 def measure(spec: str, runs: int, whole: bool) -> list[Figure]:
     """The table's lines.  Raises BenchError."""
     session(spec, "-k", "nothing")          # leaves the saved states
-    cold = [session(spec, "-k", "nothing", "--fresh-boot") for _ in range(runs)]
+    cold = [session(spec, "-k", "nothing", "--fresh") for _ in range(runs)]
     restored = [session(spec) for _ in range(runs)]
     idle = [next(test for test in kernel["tests"] if "idle" in test["id"]) for kernel in restored]
     named = [typed(spec, "-k", ONE_TEST) for _ in range(runs)]

@@ -9,22 +9,29 @@ from pathlib import Path
 
 import pytest
 
+from cli.command_bisect import bisect_command, resolver
 from cli.refusal import refuse
 from cli.run import absolute
+from command.bugs import Bugs
 from command.files import STDIN, Account, Luggage, account, working_directory
 from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
-from command.results import name_of, results_of, status_of_runs
+from command.packetdrill import packetdrill_tasks, program_of
+from command.results import name_of, recognise, results_of, status_of_runs
+from command.search import CommandMachines
 from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
 from common.status import Exit
+from common.temporary import GuardedDirectory
 from kernels.cache import Cache
 from report.chance import ChanceError
 from report.expected import ExpectedError
-from report.results import KernelResult, Run
+from report.known import KnownIssuesError
+from report.results import KernelResult, Run, TestResult
 from report.status import exit_status
 from report.table import kernel_lines, outcome_table, render
 from report.verdict import compare_all, fail_on
+from reproduce.leaks import of_this_machine
 from session.runs import find_kernels, name_columns
 from session.shared import hidden_here, write_shared
 from vm.image import ImageError, packed_userland
@@ -35,38 +42,64 @@ BESIDE_MB = 300                             # MB of a machine's memory that its 
 PATIENCE = 2                                # seconds without input until it is said that some is expected
 SHELL = ("/bin/bash", "--login")
 DEFAULT_KERNEL = "6.12"
+BISECT_REPORT = Path("bisect-report")
 
 
 def run(options: argparse.Namespace) -> int:
     """Returns the exit status: the command's; with --validate, or when there is none to have, one of common.status.Exit."""
     here = Path.cwd()
-    options.terminal = not options.words and not options.kselftest
+    options.suite = options.kselftest or options.packetdrill
+    options.terminal = not options.words and not options.suite
     try:
         check(options)
         owner = account(options.user)
         environment = dict(read_variable(word) for word in options.env)
         with Cache() as cache:              # kernels are in use, and not pruned, until the end
+            if options.bisect:
+                with GuardedDirectory() as directory:
+                    return bisect_command(options, prepare(options, owner, here, Path(directory), cache), owner, environment, cache)
             kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options, cache)
             name_columns(kernels, options.labels)
             with CommandSession(options, kernels, owner, environment) as session:
                 began = time.time()
                 tasks = prepare(options, owner, here, session.directory, cache)
                 runs = session.run(tasks)
-                results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.kselftest))
+                results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.suite))
                            for kernel in kernels]
+                for result in results:
+                    for test in result.tests:
+                        recognise(test, result.version or result.release)
                 if options.out:
                     for each in runs:
                         label, name = each.kernel.label, each.task.name.replace("/", "_")       # a label may be some of a path
                         below = [*label.split("/") * (len(kernels) > 1), *[name] * (len(tasks) > 1)]
                         if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
                             say(f"{each.prefix}{left_out_line(names)}")
-        return report(options, results, began, exit_status(results) if options.kselftest else status_of_runs(runs))
-    except (SpecError, pytest.UsageError, ExpectedError, ChanceError) as error:
+                status = exit_status(results) if options.suite else status_of_runs(runs)
+                if options.bug_report:
+                    bugs_of(options, owner, environment).write(runs, results, record_of(began, status), say)
+        return report(options, results, began, status)
+    except (SpecError, pytest.UsageError, ExpectedError, ChanceError, KnownIssuesError) as error:
         return refuse(error)
     except (FetchError, ImageError) as error:
         return refuse(error, Exit.NOT_BOOTED if isinstance(error, ImageError) else Exit.LOST)
     except OSError as error:
         return refuse(f"{error.filename or 'files'}: {error.strerror}", Exit.LOST)
+
+
+def bugs_of(options: argparse.Namespace, owner: Account, environment: dict[str, str]) -> Bugs:
+    """The folders of --bug-report."""
+    fetched = resolver(options)
+
+    def attempt(task: Task, test: str, spec: str, seed: int) -> TestResult:
+        return CommandMachines(options, task, test, owner, environment, fetched).attempt(spec, seed)
+    return Bugs(options.bug_report, absolute(options.good) if options.good else "", environment, of_this_machine(), attempt)
+
+
+def record_of(began: float, status: int) -> Run:
+    """How the results came about."""
+    return {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"), "duration_s": round(time.time() - began, 3),
+            "arguments": sys.argv[1:], "python": sys.version.split()[0], "exit_status": int(status)}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -75,15 +108,25 @@ def check(options: argparse.Namespace) -> None:
         raise SpecError("a shell needs a terminal, and there is none; -- COMMAND runs a command")
     if options.gdb and options.fresh_boot:
         raise SpecError("--gdb: waits where a saved state is restored, and --fresh restores none")
+    if options.kselftest and options.packetdrill:
+        raise SpecError("--kselftest and --packetdrill are two suites: run one after the other")
     if options.terminal and len(options.kernels) > 1:
         raise SpecError("a shell runs on one kernel at a time")
+    if options.bisect and len(options.kernels) != 2:
+        raise SpecError("--bisect searches between two kernels: give --kernel GOOD --kernel BAD")
+    if options.bisect and (options.validate or options.out or options.bug_report or options.terminal):
+        raise SpecError("--bisect needs a command, and takes no --validate, --out and --bug-report")
     if options.validate and len(options.kernels) < 2:
         raise SpecError("--validate compares kernels: give --kernel at least twice")
+    if options.bisect and not options.report:
+        options.report = BISECT_REPORT
     try:
         options.failing = fail_on(options.fail_on)
     except ValueError as error:
         raise SpecError(f"--fail-on: {error}") from None
-    for directory in filter(None, (options.out, options.report)):
+    if options.good and not options.bug_report:
+        raise SpecError("--good: a kernel for --bug-report, which is not there")
+    for directory in filter(None, (options.out, options.report, options.bug_report)):
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -117,6 +160,13 @@ def prepare(options: argparse.Namespace, owner: Account, here: Path, directory: 
         luggage.add(tree)
         check_room(luggage.pack(archive, owner, None), options.memory)
         return tasks_of(tree, options.words, archive, options.timeout)
+    if options.packetdrill:
+        program = program_of(options.packetdrill, options.packetdrill_program)
+        tasks = packetdrill_tasks(options.packetdrill, options.words, program, archive, options.timeout)
+        luggage.add(options.packetdrill)
+        luggage.add(program)
+        check_room(luggage.pack(archive, owner, None), options.memory)
+        return tasks
     cwd = working_directory(options.dir, here)
     words = list(options.words) or list(SHELL)
     luggage.add_command(words, cwd)
@@ -149,12 +199,9 @@ def report(options: argparse.Namespace, kernels: list[KernelResult], began: floa
     if options.validate:
         status = exit_status(kernels, comparisons)
     if options.report:
-        whole: Run = {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"),
-                      "duration_s": round(time.time() - began, 3), "arguments": sys.argv[1:],
-                      "python": sys.version.split()[0], "exit_status": int(status)}
-        write_shared(options.report, whole, kernels, comparisons,
+        write_shared(options.report, record_of(began, status), kernels, comparisons,
                      None if options.with_paths else hidden_here(map(Path, options.kernels)))
-    if len(kernels) > 1 or options.report or options.kselftest:
+    if len(kernels) > 1 or options.report or options.suite:
         if any(kernel.tests for kernel in kernels):
             print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")
         for line in kernel_lines(kernels):

@@ -78,8 +78,17 @@ def run(commands: Commands) -> None:
     command.add_argument("--kselftest", metavar="DIR", type=Path,
                          help="run the kernel's selftests: DIR has them installed, or is a kernel's source; COMMAND names some, such as "
                          "net:icmp.sh, or a collection, such as net")
+    command.add_argument("--packetdrill", metavar="DIR", type=Path,
+                         help="run packetdrill's scripts below DIR, each in three address forms; COMMAND names some, or directories")
+    command.add_argument("--packetdrill-program", metavar="FILE", type=Path, help="the program (default: DIR's own, or that of PATH)")
     command.add_argument("--report", metavar="DIR", type=Path, help="write the reports to DIR, as those of the tests")
     command.add_argument("--with-paths", action="store_true", help="keep paths and the names of this machine and its user in the reports")
+    command.add_argument("--bug-report", metavar="DIR", type=Path, help="write to DIR a folder for each result that failed or is known")
+    command.add_argument("--good", metavar="SPEC", default="", help="a kernel on which what --bug-report reports must pass")
+    command.add_argument("--bisect", metavar="RESULT", help="with two kernels: find the first one between them on which this result is "
+                         "another; `command` is that of a command which reports none")
+    command.add_argument("--confirm", metavar="N", type=positive, default=8, help="with --bisect: seeds for the last two kernels (default: "
+                         "%(default)s)")
     command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
     command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
                          help="with --validate: what makes the exit status 1 (default: %(default)s)")
@@ -91,7 +100,8 @@ def shell(commands: Commands) -> None:
     command = commands.add("shell", "open a shell on a kernel, whose clock stands still while nobody types", kind=CommandParser,
                            module="cli.command", needs=(MACHINES, COMMAND))
     add_command_options(command)
-    command.set_defaults(words=(), timeout=None, kselftest=None, report=None, validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
+    command.set_defaults(words=(), timeout=None, kselftest=None, packetdrill=None, report=None, bisect=None, bug_report=None, good="",
+                         validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
 
 
 def add_command_options(command: CommandParser) -> None:
@@ -105,12 +115,15 @@ def add_command_options(command: CommandParser) -> None:
     add("--tool", metavar="NAME", action="append", default=[], help="send this program of this machine, with its libraries; repeatable")
     add("--package", metavar="DEB", type=Path, action="append", default=[],
         help="send the files of this package, not those of packages that it depends on; repeatable")
+    add("--module", metavar="NAME", action="append", dest="modules", default=[],
+        help="load this module of the kernel, with those that it needs; repeatable")
     add("--env", metavar="NAME[=VALUE]", action="append", default=[], help="set a variable, without VALUE to what it is here; repeatable")
     add("--out", metavar="DIR", type=Path, help="bring what the command writes below $KDRIFT_OUT to DIR, with several kernels to DIR/LABEL")
     add("--user", metavar="NAME", default="root", help="run as this user: root, user, nobody, or one of this machine (default: root)")
     add("--fresh", action="store_true", dest="fresh_boot", help="boot the kernel instead of restoring its saved state")
     add("--device", metavar="NAME", action="append", dest="devices", default=[], help="add this QEMU device to the machine; repeatable")
     add_knobs(add)
+    add("--speed", action="store_true", help="a processor twice as fast against the clock, for programs that check times")
     add("--deadline", metavar="SECONDS", type=positive, default=900,
         help="give up a machine that is silent for this long, not counting waits for a CPU (default: %(default)s)")
     add("--seed", metavar="N", type=positive, default=1, help="seed for what is random (default: 1)")

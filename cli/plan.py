@@ -30,7 +30,7 @@ def find_session(config: pytest.Config) -> KernelSession:
     if option.builders and (option.console or option.gdb):
         raise pytest.UsageError("--console and --gdb are for machines here, not on a --builder")
     if option.gdb and option.fresh_boot:
-        raise pytest.UsageError("--gdb: waits where a saved state is restored, and --fresh-boot restores none")
+        raise pytest.UsageError("--gdb: waits where a saved state is restored, and --fresh restores none")
     if option.ssh_config:
         check_readable("--ssh-config", option.ssh_config)
     names, labels = split_hosts("--ssh", option.hosts)

@@ -140,10 +140,6 @@ class Luggage:
             entry.uid, entry.gid, entry.uname, entry.gname = owner.uid, owner.gid, "", ""
             return entry
 
-        def rooted(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-            entry.uid = entry.gid = 0
-            return entry
-
         with tarfile.open(target, "w") as tar:
             for root in self.roots:
                 for file in sorted(root.rglob("*")):
@@ -170,6 +166,12 @@ class Luggage:
         for name in with_links([tree]):
             if os.path.islink(f"/{name}") and name not in self.names:
                 tar.add(f"/{name}", name)
+
+
+def rooted(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member that belongs to root."""
+    entry.uid = entry.gid = 0
+    return entry
 
 
 def interpreter(path: str) -> list[str]:

@@ -5,13 +5,16 @@ from pathlib import Path
 from command.lines import COLOUR, SubTest, read_lines
 from command.session import CommandRun
 from common.status import Exit
+from report.known import candidates, known, listed
 from report.results import KernelResult, TestResult
+from report.signature import signature
 from session.runs import KernelRun
 from vm.command import BOOTED, ERRORS, OUTPUT, TIMED_OUT
 from vm.machine import plain
 
 LAST_LINES = 40                             # of the output, with a failure
 WHOLE = "command"                           # the result of a command that reports none, or that failed beside what it reports
+FAILURES = ("failed", "crashed")
 SKIPPED = 4                                 # the status of a selftest that cannot run (tools/testing/selftests/kselftest.h, KSFT_SKIP)
 
 
@@ -30,6 +33,21 @@ def results_of(kernel: KernelRun, runs: Sequence[CommandRun], seed: int, selftes
     return result
 
 
+def recognise(test: TestResult, version: str) -> None:
+    """Tell a listed issue of the kernel from an unknown failure, as session.recognise does for tests."""
+    issues = listed(test.id, version)
+    if test.outcome == "passed" and issues:
+        test.outcome, test.issue = "fixed", issues[0].id
+    if test.outcome not in FAILURES:
+        return
+    if issue := known(test.id, version, test.signatures[0]):
+        test.outcome, test.issue = "known", issue.id
+    elif issues:
+        test.listed = str(issues[0])
+    else:
+        test.candidates = candidates(test.id, version)
+
+
 def run_results(run: CommandRun, selftests: bool) -> list[TestResult]:
     """The results of one command, and one of the whole where they do not say how it ended."""
     text, errors = lines_of(run.output[OUTPUT]), lines_of(run.output[ERRORS])
@@ -46,6 +64,9 @@ def run_results(run: CommandRun, selftests: bool) -> list[TestResult]:
         if test.outcome in ("failed", "crashed", "lost"):
             test.traceback = "\n".join([*run.end.get("console", []), *text[-LAST_LINES:]])
             test.message = test.message or f"{test.id.partition('::')[2]} failed"
+        if test.outcome in FAILURES:
+            crash = f"the kernel crashed: {test.message}\n{test.traceback}"
+            test.signatures = [signature(crash if test.outcome == "crashed" else test.message)]
     # Nobody knows when each of them began.
     tests[-1].virtual_s, tests[-1].wall_s, tests[-1].measurements = seconds, round(run.wall_s, 3), found.measurements
     return tests
@@ -63,6 +84,9 @@ def whole_command(run: CommandRun, selftests: bool) -> SubTest:
     status = run.outcome["status"]
     if run.complaints:
         return SubTest((WHOLE,), "failed", f"the kernel complains: {run.complaints[0]}")
+    said, why = run.task.unfit
+    if said and status and said.encode() in run.output[OUTPUT] + run.output[ERRORS]:
+        return SubTest((WHOLE,), "skipped", why)
     if selftests and status == SKIPPED:
         return SubTest((WHOLE,), "skipped", "exit status 4")
     if status == TIMED_OUT and run.task.timeout:

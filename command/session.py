@@ -13,12 +13,14 @@ from typing import Any
 
 from command.files import Account
 from command.frames import FrameReader, read_outcome
+from command.modules import add_modules
 from common.project import PROJECT
 from common.temporary import GuardedDirectory
 from fixtures.oops import COMPLAINT
 from session.progress import in_words
 from session.runs import KernelRun, knobs
 from vm.command import END, ERRORS, KEPT, LOG, OUTPUT
+from vm.exact import FAST, SHIFT
 from vm.image import python_command
 from vm.job import Event, Events, Job
 from vm.machine import plain
@@ -33,7 +35,10 @@ BUSY = 0.95                                 # share of the guest's time from whi
 
 @dataclass(frozen=True)
 class Task:
-    """A command and the files that it needs; `timeout` in seconds of the guest's clock, 0 for none."""
+    """A command and the files that it needs; `timeout` in seconds of the guest's clock, 0 for none.
+
+    `unfit` has what its output says if it cannot run on the kernel, and why that is.
+    """
 
     name: str
     words: tuple[str, ...]
@@ -42,6 +47,7 @@ class Task:
     timeout: float = 0
     stdin: str = ""
     terminal: bool = False
+    unfit: tuple[str, str] = ("", "")
 
 
 @dataclass(eq=False)
@@ -60,6 +66,7 @@ class CommandRun:
     computed_s: float = 0.0                 # processor time of its machine and launcher
     said: str = ""                          # the last state that was told
     unfinished: dict[bytes, bytes] = field(default_factory=lambda: {OUTPUT: b"", ERRORS: b""})
+    quiet: bool = False                     # nobody wants to see it
 
     @property
     def end(self) -> Event:
@@ -74,6 +81,8 @@ class CommandRun:
     def show(self, kind: bytes, data: bytes) -> None:
         """Print what it has written; whole lines if they have a prefix."""
         self.output[kind] += data
+        if self.quiet:
+            return
         if self.prefix:
             *lines, self.unfinished[kind] = (self.unfinished[kind] + data).split(b"\n")
             data = b"".join(self.prefix.encode() + line + b"\n" for line in lines)
@@ -81,6 +90,8 @@ class CommandRun:
 
     def finish(self) -> None:
         """Print the lines that have no end, and say how it went."""
+        if self.quiet:
+            return
         for kind, rest in self.unfinished.items():
             if rest:
                 write(kind, self.prefix.encode() + rest + b"\n")
@@ -114,10 +125,14 @@ def say(text: str) -> None:
 
 
 class CommandSession:
-    """Runs every task on every kernel, some at a time; as a context manager it leaves no process and no file."""
+    """Runs every task on every kernel, some at a time; as a context manager it leaves no process and no file.
 
-    def __init__(self, options: argparse.Namespace, kernels: Sequence[KernelRun], owner: Account, environment: dict[str, str]) -> None:
-        self.options, self.kernels, self.owner = options, kernels, owner
+    With `quiet` it prints nothing.
+    """
+
+    def __init__(self, options: argparse.Namespace, kernels: Sequence[KernelRun], owner: Account, environment: dict[str, str],
+                 quiet: bool = False) -> None:
+        self.options, self.kernels, self.owner, self.quiet = options, kernels, owner, quiet
         home = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": owner.home, "USER": owner.name,
                 "LOGNAME": owner.name, "LANG": "C.UTF-8", "TERM": "dumb", "SHELL": "/bin/sh", "PYTHONHASHSEED": "0",
                 "PYTHONDONTWRITEBYTECODE": "1"}
@@ -142,12 +157,24 @@ class CommandSession:
         self._place.cleanup()
         self.selector.close()
 
+    def end(self) -> None:
+        """End what runs, from another thread; run() returns."""
+        for process in list(self.processes.values()):
+            process.terminate()
+
     def run(self, tasks: Sequence[Task]) -> list[CommandRun]:
         """Run them all, and print what they print.  Kernels that could not be had are among the results, too."""
         option = self.options
         self.job = partial(Job, clock=option.clock, accel="tcg", slots=option.slots, fresh_boot=option.fresh_boot, devices=option.devices,
                            python=python_command(), cwd="/", session=str(self.directory), owner=os.getpid(), seed=option.seed,
-                           userland=WIDE.name, **knobs(option))
+                           userland=WIDE.name, shift=FAST if option.speed else SHIFT, **knobs(option))
+        self.archives: dict[tuple[str, Path], Path] = {}
+        for number, kernel in enumerate(each for each in self.kernels if each.kernel and option.modules):
+            assert kernel.kernel
+            for archive in {task.archive for task in tasks}:
+                target = self.directory / f"modules-{number}-{archive.name}"
+                add_modules(archive, target, kernel.kernel, option.modules)
+                self.archives[kernel.number, archive] = target
         width = max(len(kernel.label) for kernel in self.kernels)
         waiting = [self._planned(kernel, task, number, width, len(tasks)) for number, task in enumerate(tasks) for kernel in self.kernels]
         done: list[CommandRun] = []
@@ -169,7 +196,7 @@ class CommandSession:
         words = [f"{kernel.label:{width}}"] * (len(self.kernels) > 1) + [task.name] * (tasks > 1)
         name = f"{kernel.number}-{number}"
         run = CommandRun(kernel, task, "  ".join([*words, ""]) if words else "", Events(self.directory / f"{name}.events"),
-                         self.directory / f"{name}.tar")
+                         self.directory / f"{name}.tar", quiet=self.quiet)
         kernel.machines.append(run.events)
         return run
 
@@ -180,10 +207,12 @@ class CommandSession:
         task, owner = run.task, self.owner
         order = {"command": task.words, "cwd": task.cwd, "env": {**self.environment, "PWD": task.cwd}, "stdin": task.stdin,
                  "timeout": task.timeout, "user": [owner.uid, owner.gid], "accounts": {"/etc/passwd": owner.line} if owner.line else {},
-                 "terminal": task.terminal, "introduction": f"{run.kernel.kernel.release}; its clock stands still until you type; "
+                 "terminal": task.terminal, "modules": self.options.modules,
+                 "introduction": f"{run.kernel.kernel.release}; its clock stands still until you type; "
                                                             "Ctrl-D leaves\n"}
         file = run.events.path.with_suffix(".job")
-        self.job(kernel=run.kernel.kernel, events=str(run.events.path), tests=str(task.archive), order=order).write(file)
+        archive = self.archives.get((run.kernel.number, task.archive), task.archive)
+        self.job(kernel=run.kernel.kernel, events=str(run.events.path), tests=str(archive), order=order).write(file)
         run.wall_s = -time.monotonic()
         process = subprocess.Popen([sys.executable, "-m", "command.launcher", str(file)], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PROJECT)})
@@ -234,6 +263,6 @@ class CommandSession:
     def _tell(self, run: CommandRun) -> None:
         """Say what its machine does if that takes long."""
         state = (run.events.last("state") or Event()).get("state", "")
-        if state in SHOWN and state != run.said:
+        if state in SHOWN and state != run.said and not run.quiet:
             run.said = state
             say(f"{run.prefix}{in_words(state)}")

@@ -122,10 +122,15 @@ def contents(module: Path) -> bytes:
     return data
 
 
-def closure(source: Path, release: str) -> list[str]:
-    """The wanted modules and all their dependencies."""
+def plain_name(file: str) -> str:
+    """The name of the module in a file, as lsmod(8) shows it."""
+    return os.path.basename(file).partition(".")[0].replace("-", "_")
+
+
+def closure(source: Path, release: str, more: Sequence[str] = ()) -> list[str]:
+    """The wanted modules and those named `more`, with all their dependencies."""
     depends = dependencies(source, release)
-    queue = [name for name in depends if wanted(name)]
+    queue = [name for name in depends if wanted(name) or plain_name(name) in more]
     seen = set(queue)
     while queue:
         for name in depends[queue.pop()]:

@@ -22,8 +22,11 @@ _OPTIONS = {
 
 
 def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others: Sequence[KernelResult], manifest: Manifest | None,
-           visits: dict[str, Visit | str], why_no_case: str = "", replayed: str = "") -> str:
-    """`visits` are the runs of repro.pyz on empty machines by the kernel's role (failing, good), or why there was none."""
+           visits: dict[str, Visit | str], why_no_case: str = "", replayed: str = "", how: str = "") -> str:
+    """`visits` are the runs of repro.pyz on empty machines by the kernel's role (failing, good), or why there was none.
+
+    `how` to reproduce it, where it is no test.
+    """
     version = kernel.version or kernel.release
     name = test.id.rpartition("::")[2]
     blocks = [f"# Fails on {kernel.package or 'Linux'} {version}: {_sentence(name)}"]
@@ -32,7 +35,7 @@ def report(test: TestResult, kernel: KernelResult, source: Kernel | None, others
     blocks += ["## Kernel", "\n".join(_kernel(kernel, source, test.id))]
     blocks += ["## First bad and last good", "\n".join(_history(test, version, others))]
     blocks += ["## Candidate fixes", "\n".join(_fixes(test, version)) or "None known."]
-    blocks += ["## How to reproduce", _how(test.id, manifest, why_no_case), _verified(visits), replayed]
+    blocks += ["## How to reproduce", how or _how(test.id, manifest, why_no_case), _verified(visits), replayed]
     for role, visit in visits.items():
         if isinstance(visit, Visit):
             blocks += [f"## Transcript on the {role} kernel", _fenced(clean(visit.transcript))]

@@ -117,6 +117,10 @@ def run(order: dict[str, Any], stream: Stream, shell: Callable[[list[str], dict[
         with open(name, "a") as file:
             file.write(line)
     uid, gid = order["user"]
+    if order["modules"]:
+        loaded = subprocess.run(["modprobe", "-a", *order["modules"]], stderr=subprocess.PIPE, text=True)
+        if loaded.returncode:
+            raise OSError((loaded.stderr.strip().splitlines() or [f"modprobe: status {loaded.returncode}"])[0])
     os.makedirs(OUT, exist_ok=True)
     os.chown(OUT, uid, gid)
     os.makedirs(order["cwd"], exist_ok=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from kernels.extract import Kernel
+from vm.exact import SHIFT
 from vm.image import SUITE
 
 
@@ -34,6 +35,7 @@ class Job:
     seed: int = 1                           # of the guest's random numbers
     append: list[str] = field(default_factory=list)         # kernel parameters
     memory_mb: int = 512
+    shift: int = SHIFT                      # how fast its processor is against its clock
     console: str = ""                       # directory for the whole console of each machine
     debugged: bool = False                  # it waits for a debugger
     userland: str = SUITE.name              # vm.wide.USERLANDS

@@ -138,7 +138,7 @@ def run(job: Job, events: Events, directory: Path, serve: Serve) -> None:
         for accel in ["kvm", "tcg"] if job.accel == "kvm" and not without_kvm.exists() else ["tcg"]:
             began = time.monotonic()
             with Machine(job.kernel.vmlinuz, initrd, kernel_parameters(job.kernel, job.python, job.append), directory, job.clock, accel,
-                         job.devices, job.memory_mb, job.debugged) as machine, kept_console(machine, job):
+                         job.devices, job.memory_mb, job.debugged, job.shift) as machine, kept_console(machine, job):
                 if not job.tests:               # session.ahead
                     warm_state(machine, cache, job, events)
                     return

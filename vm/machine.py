@@ -81,14 +81,16 @@ class Machine:
 
     `directory` holds its sockets and the console's log.  `control` is the socket on which the guest's process 1 reports,
     `line` carries its orders and execnet's protocol.  `parameters` are added to the kernel's command line, `devices` are
-    arguments of QEMU's -device.  With `debugged` QEMU's gdb stub listens on the socket `gdb`, and a restored machine waits for it.
+    arguments of QEMU's -device; `shift` is vm.exact's.  With `debugged` QEMU's gdb stub listens on the socket `gdb`, and a restored
+    machine waits for it.
     """
 
     def __init__(self, vmlinuz: Path, initrd: Path, parameters: list[str], directory: Path, clock: str, accel: str,
-                 devices: Sequence[str] = (), memory_mb: int = MEMORY_MB, debugged: bool = False):
+                 devices: Sequence[str] = (), memory_mb: int = MEMORY_MB, debugged: bool = False,
+                 shift: int = SHIFT):
         self.vmlinuz, self.initrd, self.parameters = vmlinuz, initrd, parameters
         self.directory, self.clock, self.accel, self.devices = directory, clock, accel, devices
-        self.memory_mb, self.debugged = memory_mb, debugged
+        self.memory_mb, self.debugged, self.shift = memory_mb, debugged, shift
         self.console = directory / "console.log"
         self.memory: Path | None = None     # file for the guest's memory, if the machine is to be saved
         self.line = Line(directory)
@@ -101,7 +103,7 @@ class Machine:
         arguments += [word for device in self.devices for word in ("-device", device)]
         if self.clock == "virtual":
             return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"{EMULATED},{WITHOUT}",
-                                "-icount", f"shift={SHIFT},sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
+                                "-icount", f"shift={self.shift},sleep=off", "-rtc", "base=2026-01-01,clock=vm"]
         if self.accel == "kvm":
             return arguments + ["-accel", "kvm", "-cpu", "host"]
         return arguments + ["-accel", "tcg,tb-size=256", "-cpu", f"max,{WITHOUT}"]
@@ -334,7 +336,7 @@ class Machine:
                 raise VMError("saving the machine's state failed: QEMU could not write it")
             time.sleep(0.01)
         if self.clock == "virtual":
-            count_from_zero(devices)
+            count_from_zero(devices, self.shift)
 
     def load(self) -> None:
         """Read the saved state; the machine then stands still where it had asked for input.  Raises VMError."""

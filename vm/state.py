@@ -16,7 +16,7 @@ from fixtures.machine import CLOCK
 from fixtures.oops import PANIC
 from kernels.cache import Cache, Meta
 from kernels.extract import Kernel
-from vm.exact import RECORDED
+from vm.exact import RECORDED, SHIFT
 from vm.image import INIT, SUITE, python_command
 from vm.job import Events, Job
 from vm.machine import COMMAND_LINE, MEMORY_MB, Machine
@@ -158,7 +158,7 @@ def another(machine: Machine, job: Job) -> Iterator[Machine]:
     """A machine like this one, to be saved."""
     with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
             Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices,
-                    machine.memory_mb) as first:
+                    machine.memory_mb, shift=machine.shift) as first:
         yield first
 
 
@@ -179,7 +179,7 @@ def saved_state(machine: Machine, cache: Cache, job: Job, events: Events) -> Pat
 
 def knobs_of(job: Job) -> list[str]:
     """What the user has changed of the machine, such that it has saved states of its own."""
-    return [*job.append, *([f"{job.memory_mb} MB"] if job.memory_mb != MEMORY_MB else [])]
+    return [*job.append, *([f"{job.memory_mb} MB"] if job.memory_mb != MEMORY_MB else []), *(["fast"] if job.shift != SHIFT else [])]
 
 
 def state_key(machine: Machine, job: Job) -> str:

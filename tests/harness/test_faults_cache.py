@@ -81,7 +81,7 @@ def test_truncated_devices_are_noticed(tmp_path, cache):
 
 def test_fresh_boot_leaves_no_state(tmp_path, cache):
     remove_states(cache)
-    session = run(tmp_path, CASE, *OPTIONS, "--fresh-boot", KDRIFT_CACHE=str(cache))
+    session = run(tmp_path, CASE, *OPTIONS, "--fresh", KDRIFT_CACHE=str(cache))
 
     assert (session.status, session.outcomes()) == (0, PASSED)
     assert list((cache / "states").iterdir()) == []

@@ -97,7 +97,7 @@ def test_sigterm_leaves_a_report_of_the_running_kernel_too(tmp_path):
 
 
 def test_interrupt_while_a_kernel_boots(tmp_path):
-    with endless(tmp_path, "--fresh-boot") as session:
+    with endless(tmp_path, "--fresh") as session:
         session.wait_for(f"{KERNEL}  booting")
         session.wait_for_process(QEMU)
         os.killpg(session.process.pid, signal.SIGINT)
@@ -108,7 +108,7 @@ def test_interrupt_while_a_kernel_boots(tmp_path):
 
 @pytest.mark.parametrize("moment", ["booting", "running"])
 def test_killed_session_leaves_nothing(tmp_path, moment):
-    with endless(tmp_path, *(["--fresh-boot"] if moment == "booting" else [])) as session:
+    with endless(tmp_path, *(["--fresh"] if moment == "booting" else [])) as session:
         session.wait_for(f"{KERNEL}  {moment}")
         session.wait_for_process(QEMU)
         session.process.kill()

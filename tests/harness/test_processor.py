@@ -108,7 +108,7 @@ def test_an_emulator_that_is_wrong_is_refused_at_the_first_start(tmp_path):
     program = tmp_path / "qemu-system-x86_64"
     program.write_text(f'#!/bin/bash\nexec {shutil.which("qemu-system-x86_64")} "${{@//{WITHOUT}/{WITHOUT.replace("-", "+")}}}"\n')
     program.chmod(0o755)
-    session = run(tmp_path, "test_outcomes.py", "-k", "test_passes", "--fresh-boot", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    session = run(tmp_path, "test_outcomes.py", "-k", "test_passes", "--fresh", PATH=f"{tmp_path}:{os.environ['PATH']}")
 
     assert session.status == NOT_BOOTED
     (kernel,) = session.results["kernels"]

@@ -102,7 +102,7 @@ def test_builder_that_is_switched_off_costs_only_its_kernels_results(tmp_path, n
     process, place, _release = guest
     monkeypatch.setattr(sessions, "LONGEST", PATIENCE)
     with Cache() as cache, Server(tmp_path_factory.mktemp("other"), place, net, PORT + 1, cache.root) as other:
-        words = ["-v", "--offline", "--slots=0", "--fresh-boot", f"--deadline={PATIENCE}", f"--ssh-config={place}/client",
+        words = ["-v", "--offline", "--slots=0", "--fresh", f"--deadline={PATIENCE}", f"--ssh-config={place}/client",
                  f"--builder={NAME}", f"--builder={other.name}"]
         with Session(tmp_path, "test_busy.py", *words, kernels=[KERNEL, KERNEL], prefix=within(net)) as session:
             session.wait_for(f"{KERNEL}  passed   tests/harness/cases/test_busy.py::test_before")
