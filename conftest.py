@@ -1,5 +1,7 @@
 """Where pytest meets the suite: options, the kernels, the private namespaces, the report."""
 import argparse
+import sys
+from collections.abc import Generator
 
 import pytest
 
@@ -9,6 +11,18 @@ pytest_plugins = ["fixtures.options", "fixtures.net", "fixtures.measure", "fixtu
 ONLY_SHOWN = ("collectonly", "help", "version", "markers", "showfixtures", "show_fixtures_per_test")        # of pytest: no test runs
 SHARE = 36                                  # of the rows of tables one in so many runs by default
 VIRTUAL_DEADLINE = 14 * 86400               # seconds of the guest's clock for a test that lets days pass
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main() -> Generator[None, object, object]:
+    """A session that cannot begin says so in one line, as a usage error does, with another status."""
+    try:
+        return (yield)
+    except pytest.UsageError as error:
+        if (status := getattr(error, "status", None)) is None:
+            raise
+        print(f"ERROR: {error}", file=sys.stderr)
+        return status
 
 
 @pytest.hookimpl(tryfirst=True)

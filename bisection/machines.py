@@ -1,12 +1,11 @@
 """Runs one test on kernels: each is fetched, booted once, and kept at the point where pytest has collected the test."""
-import errno
 import shutil
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from common.errors import FetchError, NoSpaceError, SpecError
+from common.errors import FetchError, NoSpaceError, SpecError, is_full, trouble_of
 from kernels.cache import Cache, sha256_of
 from kernels.extract import Kernel
 from report.results import TestResult
@@ -17,8 +16,6 @@ from rerun.conversation import Gone
 from vm.image import ImageError
 from vm.payload import content_key
 from vm.qemu import VMError
-
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Unusable(Exception):
@@ -50,7 +47,7 @@ class Machines:
         except NoSpaceError:
             raise
         except (SpecError, FetchError) as error:
-            raise Unusable(_first(error)) from None
+            raise Unusable(trouble_of(error)) from None
 
     def attempt(self, spec: str, seed: int) -> TestResult:
         """Run the test on a kernel, booted if it is the first time. Raises Unusable, NoSpaceError, and KeyboardInterrupt after end()."""
@@ -62,10 +59,10 @@ class Machines:
         except (Gone, VMError, ImageError, OSError) as error:
             if self.over:
                 raise KeyboardInterrupt from None
-            if getattr(error, "errno", 0) in NO_SPACE or "No space left" in str(error):
+            if is_full(error):
                 raise NoSpaceError(f"no space left for machines in {self.directory}: free some space, for example with "
                                    "`./kdrift kernels --prune`") from None
-            raise Unusable(_first(error)) from None
+            raise Unusable(trouble_of(error)) from None
 
     def ahead(self, specs: list[str]) -> None:
         """Fetch these meanwhile, one after the other, instead of what was wanted before."""
@@ -124,7 +121,3 @@ class Machines:
         shown = [signature(seen.message, seen.statement)] if seen.outcome == "failed" else []
         return TestResult(self.test, seen.outcome, message=seen.message, measurements=list(seen.measurements), traffic=seen.traffic,
                           signatures=shown)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

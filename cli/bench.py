@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from cli.refusal import refuse
+from cli.refusal import refuse, refuse_error
 from common.errors import FetchError, SpecError
 from common.project import PROJECT
 from common.status import Exit
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             resolve(options.kernel, cache)
         figures = measure(options.kernel, options.runs, options.whole)
     except (SpecError, FetchError, BenchError) as error:
-        return refuse(error, Exit.USAGE if isinstance(error, SpecError) else Exit.LOST)
+        return refuse_error(error, options.kernel)
     except ValueError as error:
         return refuse(f"--against {options.against}: {error}")
     if options.json:

@@ -9,14 +9,14 @@ from types import TracebackType
 
 from bisection.commits import TreeBisection, mail
 from bisection.drive import Bisection, EndUnusable, Found
-from bisection.machines import NO_SPACE, Machines, sources_key
+from bisection.machines import Machines, sources_key
 from bisection.question import FAILS, NoDifference, Question, ask
 from bisection.state import State, StateError, opened
 from bisection.tree import Tree, TreeError, build_command, tag_of
 from cli.bisected import Neighbours, neighbours, write_folder_of
-from cli.refusal import refuse
+from cli.refusal import refuse, refuse_error
 from cli.run import absent_names, absolute, found
-from common.errors import FetchError, NoSpaceError, SpecError
+from common.errors import NO_SPACE, FetchError, NoSpaceError, SpecError
 from common.status import Exit
 from kernels.cache import Cache, sha256_of
 from kernels.debian import Archive
@@ -60,12 +60,10 @@ def run(options: argparse.Namespace) -> int:
         return refuse(str(error).partition("\n")[0])
     except NoDifference as error:
         return refuse(error, Exit.NOTHING_JUDGED)
-    except NoSpaceError as error:
-        return refuse(error, Exit.LOST)
-    except (EndUnusable, FetchError) as error:
+    except EndUnusable as error:
         return refuse(error, Exit.NOT_BOOTED)
-    except OSError as error:
-        return refuse(f"{error.filename or options.report}: {error.strerror}", Exit.LOST)
+    except (FetchError, OSError) as error:
+        return refuse_error(error, options.report)
     except KeyboardInterrupt:
         return refuse(f"interrupted; the same command goes on from {options.report}", Exit.INTERRUPTED)
 

@@ -3,14 +3,12 @@ import argparse
 import os
 import select
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cli.command_bisect import bisect_command, resolver
-from cli.refusal import refuse
+from cli.refusal import refuse, refuse_error
 from cli.run import absolute
 from command.bugs import Bugs
 from command.files import STDIN, Account, Luggage, account, working_directory
@@ -33,7 +31,7 @@ from report.table import kernel_lines, outcome_table, render
 from report.verdict import compare_all, fail_on
 from reproduce.leaks import of_this_machine
 from session.runs import find_kernels, name_columns
-from session.shared import hidden_here, write_shared
+from session.shared import Began, hidden_here, write_shared
 from vm.image import ImageError, packed_userland
 from vm.shell import terminal_missing
 from vm.wide import WIDE
@@ -61,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             kernels = find_kernels([absolute(spec) for spec in options.kernels or [DEFAULT_KERNEL]], options, cache)
             name_columns(kernels, options.labels)
             with CommandSession(options, kernels, owner, environment) as session:
-                began = time.time()
+                began = Began()
                 tasks = prepare(options, owner, here, session.directory, cache)
                 runs = session.run(tasks)
                 results = [results_of(kernel, [each for each in runs if each.kernel is kernel], options.seed, bool(options.suite))
@@ -81,10 +79,8 @@ def run(options: argparse.Namespace) -> int:
         return report(options, results, began, status)
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError, KnownIssuesError) as error:
         return refuse(error)
-    except (FetchError, ImageError) as error:
-        return refuse(error, Exit.NOT_BOOTED if isinstance(error, ImageError) else Exit.LOST)
-    except OSError as error:
-        return refuse(f"{error.filename or 'files'}: {error.strerror}", Exit.LOST)
+    except (FetchError, ImageError, OSError) as error:
+        return refuse_error(error)
 
 
 def bugs_of(options: argparse.Namespace, owner: Account, environment: dict[str, str]) -> Bugs:
@@ -96,9 +92,9 @@ def bugs_of(options: argparse.Namespace, owner: Account, environment: dict[str, 
     return Bugs(options.bug_report, absolute(options.good) if options.good else "", environment, of_this_machine(), attempt)
 
 
-def record_of(began: float, status: int) -> Run:
+def record_of(began: Began, status: int) -> Run:
     """How the results came about."""
-    return {"started": datetime.fromtimestamp(began, UTC).isoformat(timespec="seconds"), "duration_s": round(time.time() - began, 3),
+    return {"started": began.date, "duration_s": began.lasted_s(),
             "arguments": sys.argv[1:], "python": sys.version.split()[0], "exit_status": int(status)}
 
 
@@ -193,14 +189,18 @@ def read_input() -> bytes | None:
     return sys.stdin.buffer.read() or None
 
 
-def report(options: argparse.Namespace, kernels: list[KernelResult], began: float, status: int) -> int:
+def report(options: argparse.Namespace, kernels: list[KernelResult], began: Began, status: int) -> int:
     """Print and write what several kernels, or the user, call for; returns the exit status."""
     comparisons = compare_all(kernels, options.failing, options.exact) if options.validate else []
     if options.validate:
         status = exit_status(kernels, comparisons)
     if options.report:
-        write_shared(options.report, record_of(began, status), kernels, comparisons,
-                     None if options.with_paths else hidden_here(map(Path, options.kernels)))
+        try:
+            write_shared(options.report, record_of(began, status), kernels, comparisons,
+                         None if options.with_paths else hidden_here(map(Path, options.kernels)))
+        except OSError as error:
+            status = status or Exit.LOST
+            refuse(f"--report {options.report}: {error.strerror}")
     if len(kernels) > 1 or options.report or options.suite:
         if any(kernel.tests for kernel in kernels):
             print(render(outcome_table(kernels), 120, sys.stdout.isatty()), end="")

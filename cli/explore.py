@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from cli.refusal import refuse
-from common.errors import CacheError, FetchError, SpecError
+from cli.refusal import refuse, refuse_error
+from common.errors import CacheError, FetchError, SpecError, is_full, trouble_of
 from common.project import PROJECT
 from common.status import Exit
 from common.threads import side_by_side
@@ -53,12 +53,10 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except ScenarioError as error:
         return refuse(error)
-    except SpecError as error:
-        return refuse(str(error).partition("\n")[0])
-    except (FetchError, CacheError) as error:
-        return refuse(str(error).partition("\n")[0], Exit.NOT_BOOTED)
+    except (SpecError, FetchError) as error:
+        return refuse_error(error, options.report)
     except OSError as error:
-        return refuse(f"--report {options.report}: {error.strerror}")
+        return refuse(f"--report {options.report}: {error.strerror}", Exit.LOST if is_full(error) else Exit.USAGE)
     if findings.damaged:
         print(f"{options.report}: {findings.damaged} damaged entries are ignored")
     try:
@@ -69,7 +67,7 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
     except ExpectedError as error:
         return refuse(error)
     except (CacheError, ImageError, VMError, Gone, OSError) as error:
-        return refuse(str(error).partition("\n")[0], Exit.LOST)
+        return refuse_error(error, options.report)
 
 
 @contextmanager
@@ -93,7 +91,7 @@ def _explore(kernels: Sequence[Kernel], findings: Findings, directory: Path, opt
     exploration = Exploration(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
     try:
         if trouble := _boot(sides, options.slots):
-            return refuse(trouble, Exit.NOT_BOOTED)
+            return refuse(trouble, Exit.LOST if is_full(trouble) else Exit.NOT_BOOTED)
         if scenario:
             return _tell_one(*exploration.judge_one(scenario))
         exploration.run(options.minutes, options.scenarios)
@@ -133,7 +131,7 @@ def _boot(sides: Sequence[Side], slots: int) -> str:
         try:
             bench.boot()
         except (Gone, VMError, ImageError, CacheError, OSError) as error:
-            return f"{bench.kernel.release}: {str(error).partition(chr(10))[0]}"
+            return f"{bench.kernel.release}: {trouble_of(error)}"
         return ""
 
     def end() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import CacheError, FetchError, SpecError
+from common.errors import CacheError, FetchError, SpecError, UnwritableError
 from hosts.boxes import COMMAND_LINE
 from hosts.initramfs import machine_initramfs
 from hosts.session import FarSession, HostRun, find_builders, find_hosts, parse_hosts, split_builders, split_hosts
@@ -15,7 +15,7 @@ from hosts.vagrant import RUNNING, Machines, Vagrant
 from kernels.cache import Cache
 from kernels.spec import resolve
 from session.ahead import Ahead
-from session.runs import KernelRun, find_kernels, name_columns
+from session.runs import KernelRun, find_kernels, name_columns, no_start
 from session.session import KernelSession
 from vm.image import ImageError
 
@@ -53,8 +53,10 @@ def open_cache(config: pytest.Config) -> Cache:
     """The cache, which keeps what it has returned until the session ends: a machine may wait long for a slot.  Raises pytest.UsageError."""
     try:
         cache = Cache()
-    except CacheError as error:
+    except UnwritableError as error:
         raise pytest.UsageError(str(error)) from None
+    except (CacheError, OSError) as error:
+        raise no_start(error) from None
     config.add_cleanup(cache.close)
     return cache
 

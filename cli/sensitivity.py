@@ -4,8 +4,8 @@ import tomllib
 from pathlib import Path
 
 from cli.commandline import GUARDS
-from cli.refusal import refuse
-from common.errors import CacheError, FetchError, SpecError
+from cli.refusal import refuse, refuse_error
+from common.errors import FetchError, SpecError
 from common.status import Exit
 from common.temporary import GuardedDirectory
 from kernels.cache import Cache
@@ -40,10 +40,8 @@ def run(options: argparse.Namespace) -> int:
             selection += ["-k", options.expression] if options.expression else []
             study = Study(MutantBench(kernel, Path(directory), options.report.absolute() / "machine", selection), guards, options)
             verdicts = study.run(wanted)
-    except SpecError as error:
-        return refuse(str(error).partition("\n")[0])
-    except (FetchError, CacheError, ImageError, VMError, GdbError, Gone, OSError) as error:
-        return refuse(str(error).partition("\n")[0], Exit.LOST)
+    except (SpecError, FetchError, ImageError, VMError, GdbError, Gone, OSError) as error:
+        return refuse_error(error, options.report)
     for line in scores(verdicts):
         console.print(str(line), markup=False, soft_wrap=True)
     console.print(checked(verdicts), markup=False, soft_wrap=True)

@@ -37,6 +37,7 @@ def serve(machine: Machine, job: Job, events: Events) -> None:
                 with suppress(VMError):         # this loop sees what became of the machine
                     shell.serve(machine, job.owner)
                 patience.renew()
+        machine.check_console()
         if data := machine.line.received():
             patience.renew()
             kinds = [kind for kind, _ in frames.feed(data)]

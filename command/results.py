@@ -4,6 +4,7 @@ from pathlib import Path
 
 from command.lines import COLOUR, SubTest, read_lines
 from command.session import CommandRun
+from common.errors import is_full
 from common.status import Exit
 from report.known import candidates, known, listed
 from report.results import KernelResult, TestResult
@@ -96,8 +97,8 @@ def whole_command(run: CommandRun, selftests: bool) -> SubTest:
 
 def status_of_runs(runs: Sequence[CommandRun]) -> int:
     """The command's own status; of several the worst: a kernel that could not be had, a machine that was lost, a crash, the highest."""
-    if any(run.kernel.error for run in runs):
-        return Exit.NOT_BOOTED
+    if errors := [run.kernel.error for run in runs if run.kernel.error]:
+        return Exit.LOST if any(map(is_full, errors)) else Exit.NOT_BOOTED
     ends = {run.end.get("end") for run in runs}
     if "lost" in ends:
         return Exit.LOST

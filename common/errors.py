@@ -1,5 +1,9 @@
 """Errors before a kernel runs; each message is one line for the user."""
+import errno
+import os
+import tempfile
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 LONGEST = 600                               # characters of a message that has a stranger's words
 
 
@@ -26,5 +30,22 @@ class CacheError(FetchError):
     """The cache cannot be written or read."""
 
 
+class UnwritableError(CacheError):
+    """The cache's directory cannot be written: the user chooses another."""
+
+
 class NoSpaceError(CacheError):
     """The disk is full."""
+
+
+def trouble_of(error: Exception, where: object = "") -> str:
+    """The error in one line; `where` is said of one of the system that names no file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or where or tempfile.gettempdir()}: {error.strerror}"
+    return f"{error}".partition("\n")[0] or type(error).__name__
+
+
+def is_full(error: object) -> bool:
+    """Whether an error, or the first line of any program's message, is about a full disk."""
+    words = f"{error}".partition("\n")[0].lower()
+    return getattr(error, "errno", None) in NO_SPACE or any(each in words for each in ("no space left", os.strerror(errno.EDQUOT).lower()))

@@ -6,6 +6,9 @@ import uuid
 import weakref
 from pathlib import Path
 
+from common.errors import is_full
+
+A_FEW_PAGES = 16 << 10                      # bytes
 # Removes the directory $0 when its standard input ends, whoever closed it.  Meanwhile a process that is about to end may add to it.
 GUARD = """trap "" HUP INT TERM
 read -r _
@@ -41,6 +44,17 @@ class GuardedDirectory:
     def cleanup(self) -> None:
         """Remove the directory now."""
         self._end()
+
+
+def is_full_at(directory: Path) -> bool:
+    """Whether the disk below the directory has no room for a few pages."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(bytes(A_FEW_PAGES))
+            file.flush()
+        return False
+    except OSError as error:
+        return is_full(error)
 
 
 def _end(guard: "subprocess.Popen[bytes]") -> None:

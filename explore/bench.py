@@ -1,18 +1,18 @@
 """The machine of one kernel in which scenarios run: saved once, restored for each batch."""
-import json
 import shutil
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from explore import guest
-from explore.language import Scenario
+from explore.language import Scenario, sockets
 from kernels.extract import Kernel
 from rerun.attempts import prepare_booted
 from rerun.bench import Bench
 from rerun.conversation import Conversation, Gone, NeverBegan
+from vm.forms import can_be_counted, each, either, escaped, mapping, number, record, row, text, unpacked_json, whole
 from vm.machine import Machine
+from vm.outlet import Misbehaved
 
 LONGEST = 60.0                              # seconds of QEMU's processor time for a scenario, days of waiting included
 CRASHED, LOST = "crashed", "lost"
@@ -50,6 +50,23 @@ _FIRST = (                                  # what a machine does before it is s
 WARMING = [{"version": 1, "family": family, "hosts": hosts, "steps": [
     step for step in _FIRST if hosts > 1 or step.get("host") != "server" and step.get("address") != "server"
     and step.get("socket") not in ("listener", "peer")]} for family in ("ipv4", "ipv6") for hosts in (2, 3, 1)]
+
+
+_OBSERVED = record({"steps": each(row(text, number)), "events": each(row(text, text, number)), "log": each(text),
+                    "sockets": mapping(mapping(either(whole, text))), "routes": mapping(each(text)),
+                    "hosts": mapping(record({"frames": text, "counters": mapping(number)}))})
+
+
+def read(scenario: Scenario, answer: object) -> Observed:
+    """What netns.scenario.run.observe() returned of a scenario. Raises Misbehaved if that is nothing which it returns."""
+    found = unpacked_json(answer)
+    if not _OBSERVED(found) or not can_be_counted({"hosts": found["hosts"], "log": found["log"]}):
+        raise Misbehaved("the guest sent no observation")
+    names = {name for name, _kind in sockets(scenario)}
+    if len(found["steps"]) != len(scenario["steps"]) or not names.issuperset([*found["sockets"], *(name for name, *_ in found["events"])]):
+        raise Misbehaved("the guest sent an observation of another scenario")
+    observed: Observed = escaped(found)
+    return observed
 
 
 class ScenarioConversation(Conversation):
@@ -98,6 +115,8 @@ class ScenarioBench(Bench[Machine]):
                 if self.over:
                     raise
                 found.append({"ended": gone.end, "why": str(gone).partition("\n")[0]})
+            except Misbehaved as error:
+                found.append({"ended": LOST, "why": str(error)})
         return found
 
     def _run(self, scenarios: Sequence[Scenario], seed: int) -> Iterator[Observed]:
@@ -107,8 +126,8 @@ class ScenarioBench(Bench[Machine]):
                     conversation.answer(LONGEST)
                 except Gone as gone:
                     raise NeverBegan(str(gone), gone.end) from None
-                for _ in scenarios:
-                    yield json.loads(zlib.decompress(conversation.answer(LONGEST)))
+                for scenario in scenarios:
+                    yield read(scenario, conversation.answer(LONGEST))
             finally:
                 if machine.process.poll() is None:
                     self.computed_s += machine.computed_s()

@@ -9,7 +9,6 @@ import json
 import os
 import queue
 import select
-import shlex
 import shutil
 import subprocess
 import sys
@@ -37,9 +36,10 @@ trap 'exit 1' HUP INT TERM PIPE
 mkdir "$directory/project" "$directory/tmp"
 {home}
 head -c {machinery} | tar -xf - -C "$directory/project" || exit
-head -c {libraries} > "$directory/libraries.tar" && head -c {tests} > "$directory/tests.tar" || exit
+head -c {settings} > "$directory/settings" && head -c {libraries} > "$directory/libraries.tar" || exit
+head -c {tests} > "$directory/tests.tar" || exit
 export TMPDIR="$directory/tmp" PYTHONPATH="$directory/project:$home/site" PYTHONDONTWRITEBYTECODE=1
-"$home/python" -m hosts.remote "$directory" {settings}
+"$home/python" -m hosts.remote "$directory"
 """
 # Where Python is: unpacked from what is sent, or kept by a builder from an earlier visit (hosts.remote).
 HOME = """\
@@ -111,9 +111,7 @@ def main(file: str) -> None:
 def work(visit: Visit, cache: Cache, events: Events) -> None:
     settings = {"work": "worker", "project": visit.project, "cwd": visit.cwd, "own_machine": visit.own_machine}
     bundle = python_bundle(cache)
-    parts = [bundle.read_bytes(), pack_machinery(), Path(visit.session, "libraries.tar").read_bytes(), Path(visit.tests).read_bytes()]
-    python, machinery, libraries, tests = map(len, parts)
-    image, home = None, HOME.format(python=python)
+    image, home = None, HOME.format(python=bundle.stat().st_size)
     if visit.job:
         job = Job.read(Path(visit.job))
         image = boot_image(cache, job.kernel, lambda: events.add(state="image"))
@@ -121,8 +119,11 @@ def work(visit: Visit, cache: Cache, events: Events) -> None:
                     "group": f"sent {job.kernel.key} {job.python}", "python": f"sent-{bundle.parent.name}"}
         home = KEPT_HOME.format(key=settings["python"], home=home)
     events.add(state="sending")
-    remote = UNPACK.format(home=home, machinery=machinery, libraries=libraries, tests=tests,
-                           settings=shlex.quote(json.dumps(settings, default=str)))
+    # The settings have paths of this machine, which no command line shows to that machine's users.
+    parts = [bundle.read_bytes(), pack_machinery(), json.dumps(settings, default=str).encode(),
+             Path(visit.session, "libraries.tar").read_bytes(), Path(visit.tests).read_bytes()]
+    _, machinery, words, libraries, tests = map(len, parts)
+    remote = UNPACK.format(home=home, machinery=machinery, settings=words, libraries=libraries, tests=tests)
     with Connection(visit.host, in_a_shell(remote, as_root=visit.own_machine), events) as connection:
         for part in parts if not image or connection.asks() else parts[1:]:
             connection.send(part)

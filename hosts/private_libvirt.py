@@ -100,7 +100,8 @@ def hide_kvm(place: Path) -> None:
 
 
 def run(*words: str | Path) -> None:
-    subprocess.run([str(word) for word in words], check=True)
+    if status := subprocess.run([str(word) for word in words]).returncode:
+        sys.exit(f"hosts.private_libvirt: {words[0]} failed with status {status}, for the reason above")
 
 
 if __name__ == "__main__":

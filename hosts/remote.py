@@ -1,4 +1,4 @@
-"""What runs on the other machine: `python -m hosts.remote DIRECTORY SETTINGS`, in a directory that the shell removes afterwards.
+"""What runs on the other machine: `python -m hosts.remote DIRECTORY`, with its settings there; the shell removes it afterwards.
 
 Standard input and output carry execnet's protocol, standard error carries events, one JSON object per line.  A child does the work: a
 pytest worker in private namespaces, or a virtual machine.  This process ensures that nothing outlives the connection.
@@ -207,4 +207,4 @@ def receive_image(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main({**json.loads(sys.argv[2]), "directory": sys.argv[1]})
+    main({**json.loads(Path(sys.argv[1], "settings").read_text()), "directory": sys.argv[1]})

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import CacheError, NoSpaceError
+from common.errors import NO_SPACE, CacheError, NoSpaceError, UnwritableError
+from common.temporary import is_full_at
 from kernels.flock import flocked
 
 AREAS = ("kernels", "images", "states")
@@ -101,7 +103,7 @@ class Cache:
     def scratch(self) -> Iterator[Path]:
         """A temporary directory on the cache's file system; if this process is killed, a later one removes it."""
         with readable_errors(self.root):
-            path = self.root / "tmp" / uuid.uuid4().hex
+            path = self.root / "tmp" / uuid.uuid4().hex[:16]      # short: it may become part of a socket's path
             with flocked(path.with_suffix(".lock")):
                 path.mkdir()
                 try:
@@ -304,14 +306,14 @@ def readable_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in NO_SPACE and (error.filename or not is_full_at(Path(tempfile.gettempdir()))):
             raise NoSpaceError(f"no space left for the cache in {root}: free some space, for example with "
                                "`./kdrift kernels --prune`, or set KDRIFT_CACHE to another directory") from error
         where = Path(os.fsdecode(error.filename or root))
         ours = where.is_relative_to(root) or where in root.parents
         if ours and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise CacheError(f"cannot write to the cache in {root} ({error.strerror}): "
-                             "set KDRIFT_CACHE to another directory") from error
+            raise UnwritableError(f"cannot write to the cache in {root} ({error.strerror}): "
+                                  "set KDRIFT_CACHE to another directory") from error
         if error.filename and ours and not isinstance(error, BlockingIOError):
             raise CacheError(f"cannot use the cache in {root}: {os.fsdecode(error.filename)}: {error.strerror}") from error
         raise

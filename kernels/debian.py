@@ -59,7 +59,7 @@ class Archive:
             fresh = False
             if known and known.origin == apt.origin:
                 fresh = 0 <= time.time() - known.updated < max_age
-                if not fresh and self._failed_recently():
+                if not fresh and self.failed_recently():
                     self.progress.say_once(f"the mirror did not respond recently: using the package index of "
                                            f"{_date(known.updated)}")
                     return known
@@ -137,9 +137,9 @@ class Archive:
     def _apt(self) -> Apt:
         return Apt(self.root, archives(mirror=self.mirror))
 
-    def _failed_recently(self) -> bool:
+    def failed_recently(self) -> bool:
         try:
-            return time.time() - (self.root / "failed").stat().st_mtime < RETRY_AFTER
+            return 0 <= time.time() - (self.root / "failed").stat().st_mtime < RETRY_AFTER
         except FileNotFoundError:
             return False
 
@@ -160,7 +160,7 @@ class Archive:
     def _complete(self, apt: Apt, index: Index, wanted: Spec | str | None) -> Index:
         """The index with what is needed of the large suites. Raises FetchError if the mirror fails and nothing fits."""
         while suites := index.needs(wanted):
-            if self._failed_recently() and index.serves(wanted):
+            if self.failed_recently() and index.serves(wanted):
                 self.progress.say_once(f"the mirror did not respond recently: continuing without the suites {', '.join(suites)}")
                 return index
             index, failed = self._read(apt, index, suites if wanted is None else suites[:1])

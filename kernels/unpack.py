@@ -100,13 +100,13 @@ def settle(root: Path) -> tuple[Path, Path | None, str]:
 
 
 def deb_fields(package: Path) -> dict[str, str]:
-    """Package and Version of a .deb. Raises FetchError if it is truncated or no .deb."""
+    """Package, Version and Architecture of a .deb. Raises FetchError if it is truncated or no .deb."""
     control = b""
     with _members(package, ["dpkg-deb", "--ctrl-tarfile", str(package)], "dpkg") as members:
         for member in members:
             if member.isreg() and member.name in ("control", "./control") and (file := members.extractfile(member)):
                 control = file.read(LONGEST_CONTROL)
-    fields = dict(re.findall(r"(?m)^(Package|Version): *(.*?)\s*$", control.decode(errors="replace")))
+    fields = dict(re.findall(r"(?m)^(Package|Version|Architecture): *(.*?)\s*$", control.decode(errors="replace")))
     for name, form in (("Package", NAME), ("Version", VERSION)):
         if not form.fullmatch(fields.get(name, "")):
             raise FetchError(f"{package.name} is truncated or damaged (its control file has no valid {name})")

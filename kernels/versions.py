@@ -79,6 +79,6 @@ def _named(path: Path) -> tuple[str, str]:
     """Name and version of a package; empty if it is not for this machine."""
     if path.suffix == ".deb":
         fields = deb_fields(path)
-        return fields.get("Package", ""), fields.get("Version", "")
+        return (fields["Package"], fields["Version"]) if fields.get("Architecture") == "amd64" else ("", "")
     parts = _RPM.fullmatch(path.name)
     return (parts["name"], parts["version"]) if parts else ("", "")

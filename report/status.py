@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 from pytest import ExitCode
 
+from common.errors import is_full
 from common.status import Bisect, Exit
 from report.results import KernelResult
 from report.verdict import Comparison
@@ -24,7 +25,7 @@ def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence[Compariso
     if worse:
         return Exit.REGRESSION
     if any(kernel.error for kernel in kernels):
-        return Exit.NOT_BOOTED
+        return Exit.LOST if any(is_full(kernel.error) for kernel in kernels) else Exit.NOT_BOOTED
     if any(kernel.count("lost") or kernel.tests and kernel.unrun for kernel in kernels):
         return Exit.LOST
     if not any(kernel.tests or kernel.unrun for kernel in kernels[-1:]):
@@ -38,12 +39,12 @@ def exit_status(kernels: Sequence[KernelResult], comparisons: Sequence[Compariso
 def bisect_status(status: int, kernels: Sequence[KernelResult], compared: bool) -> int:
     """The status for git bisect run: 0 if the kernel passed, 1 if it failed, 125 if nothing is known about it.
 
-    Usage errors and interruptions stop the bisection. Without a comparison a known issue is a failure too: it may be the one sought.
-    A test that passed only after its machine was lost is no pass; a file that could not be collected is no failure.
+    Usage errors, a full disk and interruptions stop the bisection. Without a comparison a known issue is a failure too: it may be the one
+    sought. A test that passed only after its machine was lost is no pass; a file that could not be collected is no failure.
     """
     if status == Exit.INTERRUPTED:
         return Exit.INTERRUPTED
-    if status == Exit.USAGE:
+    if status == Exit.USAGE or any(kernel.error and is_full(kernel.error) for kernel in kernels):
         return Exit.BISECT_USAGE
     tests = [test for kernel in kernels for test in kernel.tests]
     if any("::" not in test.id and test.outcome == "failed" for test in tests):

@@ -12,10 +12,11 @@ from fixtures.machine import CLOCK
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from report.results import Measurement
-from report.traffic import numbers
 from rerun.conversation import COLLECTED, Conversation, Gone, NeverBegan
+from vm.forms import MEASUREMENT, TRAFFIC, counts, each, either, one_of, record, row, text, whole
 from vm.image import boot_image
 from vm.machine import Machine
+from vm.outlet import Misbehaved
 from vm.own import own_directories
 from vm.payload import pack_sources
 from vm.state import copy_memory, kernel_parameters
@@ -24,6 +25,8 @@ from vm.state import copy_memory, kernel_parameters
 LONGEST = 6.0
 SLOWER = 4.0                                # times the cost of the test and of those before it
 _BOOTED = 300                               # seconds (vm.patience)
+# Of rerun.guest: the outcome, the message, measurements, traffic, the times, and the statement that failed.
+_ANSWER = row(one_of("passed", "failed", "skipped"), text, each(MEASUREMENT), either(record({}), TRAFFIC), row(whole, whole), text)
 M = TypeVar("M", bound=Machine)
 
 
@@ -105,10 +108,14 @@ class Bench(Generic[M]):
             began = conversation.machine.computed_s()
             if expected:
                 limit += SLOWER * expected[index]
-            exactly = conversation.answer(limit - began if expected else COLLECTED)
+            exactly = conversation.answer(limit - began if expected else COLLECTED, _ANSWER)
             outcome, message, measurements, traffic, _times, statement = exactly
             cost = conversation.machine.computed_s() - began
-            yield Seen(outcome, message, tuple(measurements), numbers(**traffic), cost, exactly, statement)
+            try:
+                counted = counts(traffic)
+            except Misbehaved as error:
+                raise Gone(str(error)) from None
+            yield Seen(outcome, message, tuple(measurements), counted, cost, exactly, statement)
 
     def end(self) -> None:
         """Kill all machines and let none begin anymore: later requests raise Gone."""

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.errors import trouble_of
 from report.confirmation import Confirmation
 from vm.qemu import VMError
 
@@ -60,5 +61,5 @@ def _judge(seeds: list[int], on_new: Sequence[Future[Attempt]], on_old: Sequence
         failed = [seed for seed, attempt in zip(seeds, attempts, strict=True) if attempt.fails]
         before = None if on_old is None else [seed for seed, each in zip(seeds, on_old, strict=True) if each.result().fails]
     except (VMError, OSError) as error:
-        return Confirmation([], trouble=str(error).splitlines()[0])
+        return Confirmation([], trouble=trouble_of(error))
     return Confirmation(seeds, failed, before, deterministic=twice == attempts[0])

@@ -10,9 +10,11 @@ from execnet.gateway_base import get_execmodel
 
 from common.project import PROJECT
 from rerun import guest
+from vm.forms import Form, anything, each, escaped, text
 from vm.launcher import ending
 from vm.line import LineIO
-from vm.machine import Machine
+from vm.machine import Machine, plain
+from vm.outlet import Misbehaved
 from vm.patience import Patience
 from vm.qemu import VMError
 
@@ -46,7 +48,7 @@ class Conversation:
         """Have pytest collect; returns the node ids.  Raises Gone."""
         self.channel = self._gateway.remote_exec(self.program)
         self.channel.send({"arguments": arguments, "directory": str(PROJECT), "modules_stay": modules_stay})
-        tests: list[str] = self.answer(COLLECTED)
+        tests: list[str] = self.answer(COLLECTED, each(text))
         return tests
 
     def resume(self) -> None:
@@ -60,21 +62,32 @@ class Conversation:
         except OSError as error:
             raise Gone(str(error)) from None
 
-    def answer(self, within: float) -> Any:
-        """The next answer, `within` so many seconds of QEMU's processor time. Raises Gone."""
+    def answer(self, within: float, form: Form = anything) -> Any:
+        """The next answer, `within` so many seconds of QEMU's processor time. Raises Gone, also for one of another form."""
         patience = Patience(self.machine.process.pid, within, asleep=_LONGEST_IDLE)
         while True:
             try:
-                return self.channel.receive(timeout=0.5)
+                found = self.channel.receive(timeout=0.5)
+                if not form(found):
+                    raise Gone("the guest sent an answer to another question")
+                return escaped(found)
             except self.channel.TimeoutError:
+                self._check_console()
                 if self.machine.process.poll() is not None:
                     raise self._ended() from None
                 if patience.is_over():
                     raise Gone(f"no response for {within:.0f} s") from None
             except self.channel.RemoteError as error:
-                raise Gone(str(error).splitlines()[-1]) from None
+                raise Gone(plain((str(error).splitlines() or ["an error without words"])[-1])) from None
             except EOFError:
                 raise self._ended() from None
+
+    def _check_console(self) -> None:
+        """Raises Gone."""
+        try:
+            self.machine.check_console()
+        except Misbehaved as error:
+            raise Gone(str(error)) from None
 
     def _ended(self) -> Gone:
         """Why no more answers come. Process 1 reports how pytest ended before it ends the machine."""

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import CacheError
+from common.errors import CacheError, trouble_of
 from common.temporary import GuardedDirectory
 from kernels.extract import Kernel
 from report.confirmation import Confirmation
@@ -68,7 +68,7 @@ def _prepare(benches: Mapping[str, Attempts], slots: int) -> dict[str, str]:
         try:
             benches[label].prepare()
         except (Gone, VMError, ImageError, CacheError, OSError) as error:
-            return f"{label}: {str(error).splitlines()[0]}"
+            return f"{label}: {trouble_of(error)}"
         return ""
 
     with ThreadPoolExecutor(slots) as pool:

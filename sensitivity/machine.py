@@ -1,5 +1,4 @@
 """The machine of rerun/, with a gdb port: one instruction of its kernel can be changed, and it reports what it executes."""
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -8,6 +7,7 @@ from rerun.bench import Bench, Seen
 from rerun.conversation import COLLECTED, Conversation
 from sensitivity.gdb import Gdb
 from sensitivity.mutants import Mutant, Symbol, read_symbols
+from vm.forms import unpacked
 from vm.machine import Machine
 from vm.process import as_value
 from vm.qemu import VMError
@@ -79,7 +79,7 @@ class MutantBench(Bench[Watched]):
             listing = conversation.answer(COLLECTED)
 
         self.prepare(warm, modules_stay=True)
-        found, addresses = read_symbols(zlib.decompress(listing).decode(), set(names))
+        found, addresses = read_symbols(unpacked(listing).decode(errors="replace"), set(names))
         return found, addresses, first
 
     def mutated(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = (),

@@ -10,6 +10,7 @@ from typing import Any
 from pytest import CollectReport, TestReport
 
 from session.reports import read_report
+from vm.forms import escaped
 from vm.machine import plain
 from vm.outlet import Misbehaved
 
@@ -85,14 +86,3 @@ def harmless(data: object) -> dict[str, Any]:
     category = found if isinstance(found, type) and issubclass(found, Warning) else UserWarning
     return {**data, "message_module": None, "message_str": plain(str(data.get("message_str"))), "category_module": category.__module__,
             "category_class_name": category.__name__}
-
-
-def escaped(value: Any) -> Any:
-    """The same without what a terminal would obey; line ends and tabs stay."""
-    if isinstance(value, str):
-        return value if value.isprintable() else "\n".join(plain(line) for line in value.split("\n"))
-    if isinstance(value, dict):
-        return {escaped(key): escaped(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(escaped(each) for each in value)
-    return value

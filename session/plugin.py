@@ -1,9 +1,8 @@
 """The pytest plugin that gathers results, prints them and writes the report."""
 import sys
-import time
-from collections.abc import Generator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -17,8 +16,9 @@ from report.verdict import compare_all
 from session.progress import Progress
 from session.runs import KernelRun
 from session.session import KernelSession
-from session.shared import hidden_here, write_shared
+from session.shared import Began, hidden_here, own_tests_named, write_shared
 from vm.machine import MEMORY_MB
+from vm.own import own_directories, shared_names
 
 RUNNING = "running"
 
@@ -31,17 +31,18 @@ class Report:
         self.runs = runs
         self.running = next(iter(config.option.labels), RUNNING)       # the running kernel's label
         self.collector = Collector()
-        self.began, self._since = time.time(), time.monotonic()     # the clock may be set meanwhile
+        self.began = Began()
         self.endings: dict[str, list[pytest.TestReport]] = {}      # of machines, by the running test
         self.interrupted = False
         self.over = False
         if config.option.report:
             self._check_directory("--report", Path(config.option.report))
-        self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running])
+        own = shared_names(own_directories(config.args))
+        self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running], own)
         self.folders: list[str] = []
         self.hidden = None
         if config.option.report and not config.option.with_paths:
-            self.hidden = hidden_here(path for run in runs if (path := run.path()))
+            self.hidden = hidden_here([path for run in runs if (path := run.path())], own)
         if config.option.console:
             self._check_directory("--console", Path(config.option.console))
         if config.option.bug_report:
@@ -57,7 +58,7 @@ class Report:
             raise pytest.UsageError(f"{option} {directory}: {error.strerror}") from None
 
     @staticmethod
-    def read_baseline(path: str | None, labels: list[str]) -> list[KernelResult]:
+    def read_baseline(path: str | None, labels: list[str], own: Mapping[Path, str] = MappingProxyType({})) -> list[KernelResult]:
         """The first kernel of an earlier run, as the old kernel; its label is none of `labels`.  Raises pytest.UsageError."""
         if path is None:
             return []
@@ -68,6 +69,7 @@ class Report:
         for kernel in kernels[:1]:
             if kernel.label in labels:
                 kernel.label = numbered(f"{kernel.label} (baseline)", labels)
+            own_tests_named(kernel, own)
         return kernels[:1]
 
     @pytest.hookimpl(wrapper=True)
@@ -211,8 +213,7 @@ class Report:
         write_folders(settings, self.kernels, sources, self._run(status), self.folders.append)
 
     def _run(self, status: int) -> Run:
-        run: Run = {"started": datetime.fromtimestamp(self.began, UTC).isoformat(timespec="seconds"),
-                    "duration_s": round(time.monotonic() - self._since, 3),
+        run: Run = {"started": self.began.date, "duration_s": self.began.lasted_s(),
                     "arguments": [str(each) for each in self.config.invocation_params.args],
                     "python": sys.version.split()[0], "exit_status": status}
         if self.interrupted:

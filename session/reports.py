@@ -1,85 +1,32 @@
 """A report of pytest's as a guest sends it: what pytest, pytest-xdist and the session would do with any other is not known."""
-import binascii
 import json
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from pytest import CollectReport, TestReport
 
-from report.traffic import numbers
+from vm.forms import (
+    CELL,
+    MEASUREMENT,
+    Form,
+    anything,
+    each,
+    either,
+    is_base64,
+    is_place,
+    is_traffic,
+    mapping,
+    nothing,
+    one_of,
+    record,
+    row,
+    seconds,
+    text,
+    whole,
+)
 from vm.outlet import Misbehaved
 
-Form = Callable[[Any], bool]
 PIECE = "kdrift"                            # as fixtures/transport.py sends it
 DEEPEST = 30                                # lists and mappings in each other
-TOP = 1 << 64                               # counters stay below it
-END_OF_TIME = 253_402_300_800               # seconds: the year 10000
-
-
-def text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def nothing(value: object) -> bool:
-    return value is None
-
-
-def anything(value: object) -> bool:
-    return True
-
-
-def number(value: object) -> bool:
-    """Neither NaN nor larger than a sum of some can be."""
-    return isinstance(value, int | float) and -1e100 < value < 1e100
-
-
-def seconds(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < END_OF_TIME
-
-
-def whole(value: object) -> bool:
-    return isinstance(value, int) and -TOP < value < TOP
-
-
-def one_of(*words: str) -> Form:
-    return lambda value: isinstance(value, str) and value in words
-
-
-def either(*forms: Form) -> Form:
-    return lambda value: any(form(value) for form in forms)
-
-
-def each(form: Form) -> Form:
-    return lambda value: isinstance(value, list | tuple) and all(map(form, value))
-
-
-def row(*forms: Form) -> Form:
-    return lambda value: (isinstance(value, list | tuple) and len(value) == len(forms)
-                          and all(form(item) for form, item in zip(forms, value, strict=True)))
-
-
-def mapping(form: Form) -> Form:
-    return lambda value: isinstance(value, dict) and all(text(key) and form(item) for key, item in value.items())
-
-
-def record(required: Mapping[str, Form], optional: Mapping[str, Form] | None = None) -> Form:
-    """A mapping with these names and no others."""
-    known = {**required, **(optional or {})}
-    return lambda value: (isinstance(value, dict) and required.keys() <= value.keys() <= known.keys()
-                          and all(known[name](item) for name, item in value.items()))
-
-
-def is_base64(value: object) -> bool:
-    try:
-        return isinstance(value, str) and binascii.a2b_base64(value) is not None
-    except ValueError:
-        return False
-
-
-def is_place(value: object) -> bool:
-    """The name of a host, which may become part of a file's."""
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable() and "/" not in value
-
 
 # What pytest makes of an exception (_pytest.reports, _report_to_json).
 CRASH = {"path": text, "lineno": whole, "message": text}
@@ -94,21 +41,10 @@ EXCEPTION = record({"reprcrash": either(nothing, record(CRASH)), "reprtraceback"
 SKIP = row(text, either(nothing, whole), text)
 
 # What the suite's fixtures say of a test (report.results).
-CELL = record({**dict.fromkeys(("table", "row", "rows", "column", "columns", "seen"), text), "expected": each(text), "began": seconds})
-TRAFFIC = record({"hosts": mapping(record({"frames": text, "counters": mapping(number)})), "log": each(text), "cells": each(CELL)})
 PROPERTIES: dict[str, Form] = {
     "pcap": record({"host": is_place, "addresses": each(text), "base64": is_base64, "cut": whole}, {"encoding": one_of("deflate")}),
     "cell": CELL, "promise": text, "skip": one_of("host", "kernel"), "counters": each(text),
-    "measurement": record({"name": text, "value": number, "unit": text, "tolerance": either(nothing, number)}),
-    "traffic": lambda value: TRAFFIC(value) and can_be_counted(value)}
-
-
-def can_be_counted(traffic: Mapping[str, Any]) -> bool:
-    try:
-        numbers(**traffic)
-    except Exception:                       # of a packet that no host sends, whichever it is
-        return False
-    return True
+    "measurement": MEASUREMENT, "traffic": is_traffic}
 
 
 def is_property(value: object) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from common.errors import FetchError, SpecError
+from common.errors import FetchError, SpecError, trouble_of
+from common.status import Exit
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.grammar import LocalSpec, is_fetched, parse
@@ -24,6 +25,13 @@ DEBUGGED = 1e9                             # seconds that a machine may be silen
 STATES = ("waiting", "image", "sending", "booting", "importing", "restoring", "running")      # of a machine, one after the other
 
 
+def no_start(error: Exception) -> pytest.UsageError:
+    """For a session that cannot begin, through no fault of what was typed; conftest.py gives it the exit status."""
+    found = pytest.UsageError(trouble_of(error))
+    vars(found)["status"] = Exit.LOST
+    return found
+
+
 @dataclass
 class KernelRun:
     """One kernel of the session.  `label` is its column, unique in the session; `chosen` the label that the user gave it."""
@@ -36,7 +44,7 @@ class KernelRun:
     error: str | None = None                # why it could not be fetched or booted
     machines: list[Events] = field(default_factory=list)
     restores: int = 0                       # machines replaced because a test left something behind
-    first_test_at: float | None = None      # seconds since the epoch
+    first_test_at: float | None = None      # seconds, by the clock of its events (vm.job)
     chosen: str = ""
 
     def named(self) -> Named:

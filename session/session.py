@@ -1,4 +1,5 @@
 """A pytest session over kernels: its workers, as pytest-xdist calls them, are virtual machines that run a shard of a kernel's tests."""
+import errno
 import os
 import subprocess
 import sys
@@ -18,16 +19,15 @@ from execnet.gateway import RInfo
 from xdist.dsession import DSession
 from xdist.workermanage import NodeManager, WorkerController
 
-from common.errors import CacheError
+from common.errors import FetchError, trouble_of
 from common.project import PROJECT
-from common.status import Exit
-from common.temporary import GuardedDirectory
+from common.temporary import GuardedDirectory, is_full_at
 from kernels.cache import Cache
 from report.labels import same_kernels
 from session import durations, worker
 from session.guests import Guest
 from session.places import HERE, Place
-from session.runs import KernelRun, knobs
+from session.runs import KernelRun, knobs, no_start
 from session.scheduler import KernelScheduling, Shard, cut, shuffle
 from session.view import guest_view
 from vm.image import python_command
@@ -101,8 +101,8 @@ class KernelSession(DSession):
             with Cache(say=lambda line: None) as cache:
                 (self.directory / "libraries.tar").write_bytes(pack_libraries(cache))
                 self.skim(cache)
-        except (OSError, CacheError) as error:
-            pytest.exit(f"cannot prepare the session: {error}", Exit.LOST)
+        except (OSError, FetchError) as error:
+            raise no_start(error) from None
         runs = list(self.runs.values())
         for line in same_kernels([run.label for run in runs], [run.named() for run in runs]):
             self.config.get_terminal_writer().line(line)
@@ -178,7 +178,13 @@ class KernelSession(DSession):
         events = Events(self.directory / f"{name}.events")
         run.machines.append(events)
         job = self.directory / f"{name}.job"
-        module = self.write_job(run, shard, events, job)
+        try:
+            module = self.write_job(run, shard, events, job)
+        except (OSError, FetchError) as error:
+            place.unfit[run.number] = trouble_of(error)
+            del place.shards[shard.number]
+            shard.place = None
+            return
         spec = worker_spec([sys.executable, "-m", module, str(job)], run.number, shard.number)
         self.nodemanager.group.allocate_id(spec)
         with guest_view(self.config, shard.files()):
@@ -312,7 +318,7 @@ class KernelSession(DSession):
 
     def worker_logstart(self, node: WorkerController, nodeid: str, location: tuple[str, int | None, str]) -> None:
         run = self.run_of(node)
-        run.first_test_at = run.first_test_at or time.time()
+        run.first_test_at = run.first_test_at or time.monotonic()
         self.started[node, nodeid] = time.monotonic()
         self.owners.setdefault((run.number, nodeid), node)
 
@@ -342,7 +348,7 @@ class KernelSession(DSession):
         place = self.sched.of(node).place
         assert place
         shard = self.leave(node)
-        end: Event = self.events[node].last("end") or {"end": "lost", "why": f"the launcher was killed ({error})"}
+        end = self.events[node].last("end") or self.silent_end(error)
         if why := self.misbehaved.get(node):
             end = {"end": "lost", "why": why, "misbehaved": True}
         if end.get("misbehaved"):           # no other machine: it would do the same
@@ -361,6 +367,12 @@ class KernelSession(DSession):
             shard.failed_starts[place] += 1
             if shard.failed_starts[place] >= MOST_STARTS:
                 place.unfit[run.number] = "\n".join([end["why"], *end.get("console", [])])
+
+    def silent_end(self, error: object) -> Event:
+        """How a machine ended whose launcher could not say it."""
+        if is_full_at(self.directory):
+            return {"end": "boot", "why": f"{self.directory.parent}: {os.strerror(errno.ENOSPC)}"}
+        return {"end": "lost", "why": f"the launcher was killed ({error})"}
 
     def is_failed_start(self, run: KernelRun, end: Event) -> bool:
         """Whether the end of a machine that has run no test says something about its kernel."""

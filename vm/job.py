@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from common.errors import is_full
 from kernels.extract import Kernel
 from vm.exact import SHIFT
 from vm.image import SUITE
@@ -56,7 +57,7 @@ class Job:
 class Event(TypedDict, total=False):
     """What a launcher, or hosts.remote on another machine, reports."""
 
-    at: float                               # seconds since the epoch
+    at: float                               # seconds by CLOCK_MONOTONIC, which all processes of this machine share
     state: str
     note: str                               # for the user
     place: str                              # where it runs, if there are builders
@@ -82,8 +83,17 @@ class Events:
         self.kept: list[Event] | None = None
 
     def add(self, **event: Unpack[Event]) -> None:
-        with suppress(FileNotFoundError), self.path.open("a") as file:      # a killed session leaves no directory
-            file.write(json.dumps({"at": time.time(), **event}) + "\n")
+        line = json.dumps({"at": time.monotonic(), **event}).encode() + b"\n"
+        with suppress(FileNotFoundError), self.path.open("ab", buffering=0) as file:       # a killed session leaves no directory
+            at = file.tell()
+            try:
+                whole = file.write(line) == len(line)
+            except OSError as error:
+                whole = False
+                if not is_full(error):
+                    raise
+            if not whole:                   # the disk is full; session and launcher look at it themselves
+                file.truncate(at)
 
     def keep(self) -> None:
         """Keep all events in memory: the file is about to be removed."""

@@ -21,7 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
-from common.errors import CacheError
+from common.errors import CacheError, trouble_of
+from common.temporary import is_full_at
 from fixtures.machine import CLOCK
 from fixtures.oops import PANIC, impossible
 from kernels.cache import Cache
@@ -34,7 +35,7 @@ from vm.outlet import Misbehaved
 from vm.patience import Patience
 from vm.process import signal_when_parent_ends
 from vm.qemu import VMError, qemu_version
-from vm.state import console_end, kernel_parameters, start, warm_state
+from vm.state import console_end, full_disk, full_disk_told, kernel_parameters, start, warm_state
 from vm.wide import USERLANDS
 
 LOOK = 20                                   # milliseconds between checks of the guest's output
@@ -58,7 +59,8 @@ def main(job_file: str, bootstrap: Callable[[], None] | None = None, serve: Serv
     try:
         end_with_session(job.owner)
         (bootstrap or answer_bootstrap)()
-        with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory:
+        with slot(Path(job.session), job.slots, events), tempfile.TemporaryDirectory(prefix="vm-", dir=job.session) as directory, \
+                full_disk_told(Path(directory)):
             run(job, events, Path(directory), serve or run_tests)
     except SessionOver as over:
         if over.args[0] == OWNER_GONE:      # it was killed, so this process removes its directory
@@ -66,7 +68,8 @@ def main(job_file: str, bootstrap: Callable[[], None] | None = None, serve: Serv
     except Misbehaved as error:
         events.add(end="lost", misbehaved=True, why=str(error))
     except (VMError, ImageError, CacheError, OSError) as error:
-        events.add(end="lost" if events.first("running") else "boot", why=str(error))
+        words = trouble_of(error, job.session) if isinstance(error, OSError) else str(error)
+        events.add(end="lost" if events.first("running") else "boot", why=words)
     except BaseException:
         events.add(end="lost", why="the launcher failed: " + traceback.format_exc())
         raise
@@ -228,7 +231,9 @@ def supervise(machine: Machine, job: Job, events: Events) -> None:
 
 
 def give_up(machine: Machine, job: Job, events: Events) -> None:
-    """End a machine that has been silent for too long, and record where its kernel was."""
+    """End a machine that has been silent for too long, and record where its kernel was.  Raises VMError if what it said is lost."""
+    if is_full_at(machine.directory):
+        raise VMError("what the guest wrote is lost: no space left on its disk")
     try:
         machine.force_panic()
         words = ["backtrace after an injected NMI:", *console_end(machine)]
@@ -240,6 +245,8 @@ def give_up(machine: Machine, job: Job, events: Events) -> None:
 def ending(machine: Machine, done: str | None) -> Event:
     """How a machine ended that was not told to end."""
     console = console_end(machine)
+    if is_full_at(machine.directory):
+        return {"end": "lost", "why": trouble_of(full_disk(machine.directory))}
     if line := impossible(machine.console_tail(400)):
         return {"end": "lost", "why": f"emulator error, impossible registers: {line.strip()}", "console": console}
     if any(PANIC.search(line) for line in console):

@@ -41,6 +41,15 @@ def narrow() -> tuple[socket.socket, socket.socket]:
         return ours, theirs
 
 
+def make_room(path: Path, size: int) -> None:
+    """A file of zeros with all its pages: one that gets no room later would end QEMU by SIGBUS.  Raises OSError."""
+    with open(path, "wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 class Line:
     """`directory` is the machine's: `input` is the memory, `output` what the guest has written."""
 
@@ -50,7 +59,10 @@ class Line:
         self.lock = threading.Lock()
 
     def prepare(self) -> None:
-        """Begin with a machine that is about to be started."""
+        """Begin with a machine that is about to be started.  Raises OSError: ENOSPC if the disk is full."""
+        # QEMU makes it after the sockets that say that it has started.
+        (self.directory / "output").touch()
+        make_room(self.directory / "input", SIZE)
         self.asked = False                  # the guest waits for the next piece
         self.parked = False                 # it does so by looking at the memory all the time, and its clock runs on
         self._position = 0
@@ -60,8 +72,6 @@ class Line:
         self._table.write(TABLE)
         self.bell, self._their_bell = socket.socketpair()
         self.gate, self._their_gate = narrow()
-        # QEMU makes it after the sockets that say that it has started.
-        (self.directory / "output").touch()
 
     def descriptors(self) -> tuple[int, int, int]:
         """What QEMU inherits."""
@@ -145,8 +155,8 @@ class Line:
         """
         with self.lock:
             if self.asked and not self.parked:
-                os.truncate(self.directory / "input", 0)
-                os.truncate(self.directory / "input", SIZE)
+                with open(self.directory / "input", "r+b", buffering=0) as memory:
+                    memory.write(bytes(SIZE))
                 self.parked = True
                 self.gate.recv(1)
 

@@ -21,7 +21,7 @@ from vm.line import Line
 from vm.outlet import Misbehaved
 from vm.patience import Patience, processor_time
 from vm.process import DIES_WITH_PARENT, as_value
-from vm.qemu import VMError, qemu, qemu_version
+from vm.qemu import VMError, kernel_line, qemu, qemu_version
 
 MEMORY_MB = 512
 MOST_CONSOLE = 64 << 20                     # bytes; a kernel that prints a warning for each packet has some MB
@@ -138,7 +138,7 @@ class Machine:
     def check_directory(self) -> None:
         """Raise VMError where its path leaves too little room for the names of the sockets."""
         if len(os.fsencode(self.directory / "control")) > LONGEST_SOCKET:
-            raise VMError(f"{self.directory} is too long for a socket path: set TMPDIR to a shorter path")
+            raise VMError(f"{self.directory} is too long for a socket path: set TMPDIR or KDRIFT_CACHE to a shorter path")
 
     def start(self, state: Path | None = None) -> None:
         """Boot, or restore a saved state; with `memory`, from a copy of the state's memory there, so that it can be saved again.
@@ -154,7 +154,7 @@ class Machine:
         else:
             line = " ".join([*COMMAND_LINE, *self.parameters])
             command += ["-object", self.memory_backend()]
-            command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), "-append", line]
+            command += ["-kernel", str(self.vmlinuz), "-initrd", str(self.initrd), *kernel_line(line, self.directory)]
         with open(self.directory / "qemu.log", "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             pass_fds=self.line.descriptors(),

@@ -9,7 +9,7 @@ from vm.qemu import VMError
 
 LONGEST = 64 << 20                          # bytes of a message; a test's report with its captures has some hundred kB
 KINDS = (4, 5, 6, 7)                        # of messages that a worker sends: data, close, close with an error, last message (execnet)
-DATA = KINDS[0]
+WITH_VALUE = (4, 6)                         # the first and the third have a value
 # Opcodes of its values (execnet.gateway_base.opcode): alone, with so many bytes, with a length and so many bytes.
 ALONE = frozenset(b"CJLPQR")
 FIXED = {**dict.fromkeys(b"@EFGO", 4), ord("D"): 8, ord("T"): 16}
@@ -37,7 +37,7 @@ class Outgoing:
                 raise Misbehaved(f"the guest sent a message of kind {kind} with {size} bytes, which no worker sends")
             if len(self.rest) - end < FRAME + size:
                 break
-            if kind == DATA:
+            if kind in WITH_VALUE:
                 check_lists(bytes(self.rest[end + FRAME:end + FRAME + size]))
             end += FRAME + size
         whole = bytes(self.rest[:end])

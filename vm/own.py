@@ -30,6 +30,15 @@ def own_directories(tests: Iterable[str]) -> list[Path]:
     return sorted(each for each in found if found.isdisjoint(each.parents))
 
 
+def shared_names(directories: Sequence[Path]) -> dict[Path, str]:
+    """What these are called where the rest of their paths is nobody's business: own/NAME, with as many names as tell them apart."""
+    for count in range(1, max((len(each.parts) for each in directories), default=0) + 1):
+        found = {each: "/".join(("own", *each.parts[1:][-count:])) for each in directories}
+        if len(set(found.values())) == len(directories):
+            return found
+    return {}
+
+
 def own_arguments(directories: Sequence[Path]) -> list[str]:
     """What pytest needs before it can collect there: the project's conftest.py, and a root above the directories.
 

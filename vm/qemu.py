@@ -1,11 +1,15 @@
 """This machine's QEMU: which one it is, and what it can do."""
 import functools
 import os
+import re
 import select
 import shutil
 import subprocess
+from pathlib import Path
 
 from vm.process import DIES_WITH_PARENT
+
+LONGEST_VALUE = 900                         # bytes in a file of options; QEMU cuts at 1023
 
 
 class VMError(Exception):
@@ -28,6 +32,16 @@ def qemu_version() -> str:
     if run.returncode or "version" not in words:
         raise VMError(f"`{qemu()} --version` failed: {(run.stderr or run.stdout).strip()[:200]}")
     return words[words.index("version") + 1]
+
+
+def kernel_line(line: str, directory: Path) -> list[str]:
+    """The arguments for a kernel's command line, by a file in `directory` if it can hold it: every user of a machine sees QEMU's
+    arguments, and on a builder the line has a path of the session's machine.  Raises OSError."""
+    line = re.sub(r'"([^"\s]*)"', r"\1", line)          # only spaces need them
+    if '"' in line or len(os.fsencode(line)) > LONGEST_VALUE or not line.isprintable():
+        return ["-append", line]
+    (directory / "line").write_text(f'[machine]\n  append = "{line}"\n')
+    return ["-readconfig", str(directory / "line")]
 
 
 def check_device(device: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.temporary import is_full_at
 from fixtures.machine import CLOCK
 from fixtures.oops import PANIC
 from kernels.cache import Cache, Meta
@@ -101,7 +102,10 @@ def load(machine: Machine, saved: Callable[[], Path], cache: Cache, job: Job, ev
         machine.start(state)
         machine.load()
     except VMError as error:
+        full = is_full_at(machine.directory)        # which is no fault of the state either
         machine.stop()
+        if full:
+            raise full_disk(machine.directory) from None
         cache.discard(state)
         if not again:
             raise
@@ -153,12 +157,28 @@ def import_libraries(machine: Machine, job: Job) -> None:
         raise VMError("\n".join([str(error), *console_end(machine)])) from None
 
 
+def full_disk(directory: Path) -> OSError:
+    """For a machine whose directory has no room."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory.parent.parent))
+
+
+@contextmanager
+def full_disk_told(directory: Path) -> Iterator[None]:
+    """Where the machine's disk is full, any other trouble comes of it: what the guest wrote is not whole then.  Raises OSError."""
+    try:
+        yield
+    except (VMError, OSError):
+        if is_full_at(directory):
+            raise full_disk(directory) from None
+        raise
+
+
 @contextmanager
 def another(machine: Machine, job: Job) -> Iterator[Machine]:
     """A machine like this one, to be saved."""
     with tempfile.TemporaryDirectory(prefix="save-", dir=job.session) as scratch, \
             Machine(machine.vmlinuz, machine.initrd, machine.parameters, Path(scratch), job.clock, machine.accel, job.devices,
-                    machine.memory_mb, shift=machine.shift) as first:
+                    machine.memory_mb, shift=machine.shift) as first, full_disk_told(Path(scratch)):
         yield first
 
 

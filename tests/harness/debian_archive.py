@@ -51,13 +51,13 @@ def write_modules(root: Path, release: str) -> Path:
     return modules
 
 
-def write_deb(directory: Path, name: str, version: str, root: Path, depends: str = "") -> Path:
+def write_deb(directory: Path, name: str, version: str, root: Path, depends: str = "", architecture: str = "amd64") -> Path:
     """A .deb of the tree `root`."""
     control = root / "DEBIAN/control"
     control.parent.mkdir(parents=True)
-    control.write_text(f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: kdrift <nobody@example>\n"
+    control.write_text(f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: kdrift <nobody@example>\n"
                        + (f"Depends: {depends}\n" if depends else "") + "Description: a package for tests\n")
-    path = directory / f"{name}_{version}_amd64.deb"
+    path = directory / f"{name}_{version}_{architecture}.deb"
     path.parent.mkdir(parents=True, exist_ok=True)
     build = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", root, path]
     subprocess.run(build, check=True, capture_output=True)

@@ -46,7 +46,7 @@ def test_a_directory_too_long_for_a_socket_is_said_and_costs_no_saved_state(tmp_
     directory.mkdir()
     machine = Machine(Path("bzImage"), Path("initrd"), [], directory, "virtual", "tcg")
     cache = Mock()
-    with pytest.raises(VMError, match="is too long for a socket path: set TMPDIR to a shorter path"):
+    with pytest.raises(VMError, match="is too long for a socket path: set TMPDIR or KDRIFT_CACHE to a shorter path"):
         load(machine, lambda: tmp_path, cache, Mock(), Mock())
     assert cache.mock_calls == []
 

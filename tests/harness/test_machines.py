@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from common.project import PROJECT
 from hosts.session import Builder, FarSession, HostRun
 from hosts.ssh import Host
 from kernels.cache import Cache, default_root
@@ -124,9 +125,12 @@ def test_what_cannot_start_has_its_exit_status(tmp_path, net, host, options, wor
 
 
 def test_lost_connection_costs_the_test_that_ran(tmp_path, net, host, options):
-    """It is run once more over a new connection, and the old one's directory and processes are gone."""
+    """It is run once more over a new connection, and the old one's directory and processes are gone. None shows a path of the session's
+    machine to others there."""
     with Session(tmp_path, BUSY, *options, f"--ssh={host.name}", "-v", kernels=[], prefix=within(net)) as session:
         session.wait_for("test_before")
+        there = [line for line in processes() if "-m hosts.remote" in line]
+        assert there and not [line for line in there if str(PROJECT) in line or str(tmp_path) in line]
         subprocess.run(["kill", str(session.wait_for_process("hosts.remote"))], check=True)
         session.end()
     assert session.outcomes(host.name) == {"test_before": "passed", "test_is_busy": "passed", "test_after": "passed"}

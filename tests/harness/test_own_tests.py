@@ -51,7 +51,7 @@ def write(directory, mine, name="test_own.py"):
 def outcomes(tmp_path):
     """outcomes(*words, where): what `./kdrift pytest *words` reports of each test, started in this directory."""
     def run(*words, where=tmp_path):
-        done = subprocess.run([PROJECT / "kdrift", "pytest", "-q", f"--report={tmp_path}/report", *words], cwd=where,
+        done = subprocess.run([PROJECT / "kdrift", "pytest", "-q", f"--report={tmp_path}/report", "--with-paths", *words], cwd=where,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
         [kernel] = json.loads((tmp_path / "report/results.json").read_text())["kernels"]
@@ -71,6 +71,26 @@ def passed(*files, name="test_own"):
 def test_an_own_test_is_named_from_where_the_user_stands(outcomes, tmp_path, words, where):
     file = write(tmp_path / "my", mine=7)
     assert outcomes(*words, where=tmp_path / where) == passed(file)
+
+
+def test_an_own_test_is_found_again_in_a_shared_report_which_has_no_path(tmp_path):
+    write(tmp_path / "my", mine=7), write(tmp_path / "tests", mine=7)
+    words = [PROJECT / "kdrift", "pytest", "-q", "my", "tests", "-k", "ipv4"]
+    for number, more in enumerate([[], ["--validate", f"--baseline={tmp_path}/0/results.json"]]):
+        done = subprocess.run([*words, f"--report={tmp_path}/{number}", *more], cwd=tmp_path, stdin=subprocess.DEVNULL,
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        [kernel] = json.loads((tmp_path / f"{number}/results.json").read_text())["kernels"]
+        assert [test["id"] for test in kernel["tests"]] == [f"own/{name}/test_own.py::test_own[ipv4]" for name in ("my", "tests")]
+        assert not [path for path in (tmp_path / f"{number}").iterdir() if str(tmp_path) in path.read_text()]
+    assert "no regression, 2 tests: 2 same" in done.stdout
+
+
+@pytest.mark.parametrize("paths, names", [
+    (["/home/me/my"], ["own/my"]), (["/home/me/a/my", "/home/me/b/my"], ["own/a/my", "own/b/my"]),
+    (["/a/b/my", "/my", "/x/b/my"], ["own/a/b/my", "own/my", "own/x/b/my"]), ([], [])])
+def test_directories_of_own_tests_have_the_shortest_names_that_tell_them_apart(paths, names):
+    assert list(own.shared_names([Path(path) for path in paths]).values()) == names
 
 
 def test_one_case_of_an_own_test_is_chosen_by_its_id(outcomes, tmp_path):
@@ -191,5 +211,6 @@ def test_an_own_test_runs_in_machines_and_is_compared(tmp_path):
                           stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
     results = json.loads((tmp_path / "report/results.json").read_text())
-    assert [{test["id"]: test["outcome"] for test in kernel["tests"]} for kernel in results["kernels"]] == [passed(file)] * 2
+    expected = passed(f"own/my/{file.name}")
+    assert [{test["id"]: test["outcome"] for test in kernel["tests"]} for kernel in results["kernels"]] == [expected] * 2
     assert "no regression, 2 tests: 2 same" in done.stdout

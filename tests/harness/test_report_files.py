@@ -219,7 +219,7 @@ def test_what_is_shared_says_nothing_of_the_machine(tmp_path):
                                 "tests/tcp/test_a.py"]}
     hidden = Hidden({"/home/jane/kdrift": "kdrift", "/home/jane": "~"}, {"jane", "secretbox"})
 
-    write_files(tmp_path, hidden.run(run), *hidden.copied(([old, new], compare_all([old, new]))))
+    write_files(tmp_path, hidden.run(run), *hidden.copied([old, new], compare_all([old, new])))
 
     for file in tmp_path.iterdir():
         assert not [word for word in ("/home", "/srv", "/tmp", "jane", "secretbox") if word in file.read_text()], file.name
@@ -228,6 +228,21 @@ def test_what_is_shared_says_nothing_of_the_machine(tmp_path):
     assert kernels[0].spec == "bzImage,modules=mods"
     assert kernels[1].tests[0].message == "kdrift/.venv/lib/x.py: no /proc/net/snmp on HIDDEN"
     assert old.tests[0].message.startswith("/home/jane"), "what is printed stays as it is"
+
+
+def test_what_is_shared_names_tests_as_they_are_named_elsewhere():
+    """One that `merge` and --baseline find by its id, whatever words are in that."""
+    tests = ["tests/tcp/test_a.py::test_a[jane]", "/home/jane/my/test_b.py::test_b[/home/jane/x]"]
+    old = kernel("6.1", *(TestResult(test, traffic={"a sends tcp S": 1}) for test in tests), unrun=tests[:1])
+    new = kernel("6.12", *(TestResult(test, traffic={"a sends tcp S": 2}) for test in tests))
+    hidden = Hidden({"/home/jane/my": "own/my", "/home/jane": "~"}, {"jane"})
+
+    (was, now), [comparison] = hidden.copied([old, new], compare_all([old, new]))
+
+    shown = ["tests/tcp/test_a.py::test_a[jane]", "own/my/test_b.py::test_b[/home/jane/x]"]
+    assert [test.id for test in was.tests] == [test.id for test in now.tests] == shown
+    assert was.unrun == shown[:1]
+    assert comparison.changed == set(shown)
 
 
 @pytest.mark.parametrize("more, kept", [([], False), (["--with-paths"], True)], ids=["", "--with-paths"])

@@ -4,6 +4,7 @@ import os
 import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +80,26 @@ def test_a_virtual_environment_is_not_made_against_the_users_will(started, start
     monkeypatch.setattr(starter, "marked", lambda place: None)
     assert started("merge", "a.json", "--no-install") == 2
     assert ".venv is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place, why", [("/proc/kdrift", "No such file or directory"), ("/dev/full/kdrift", "Not a directory")])
+def test_a_virtual_environment_that_cannot_be_written_is_one_line(started, starter, capsys, monkeypatch, place, why):
+    monkeypatch.setattr(starter, "installed", lambda program: True)
+    monkeypatch.setattr(starter, "marked", lambda place: None)
+    monkeypatch.setattr(starter, "place_for", lambda name, mark: f"{place}/{name}")
+    assert started("merge", "a.json") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("kdrift: the virtual environment cannot be made: ") and error.endswith(f": {why}\n") and error.count("\n") == 1
+
+
+def test_a_virtual_environment_that_has_no_room_is_a_full_disk(started, starter, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(starter, "installed", lambda program: True)
+    monkeypatch.setattr(starter, "marked", lambda place: None)
+    monkeypatch.setattr(starter, "place_for", lambda name, mark: str(tmp_path / name))
+    monkeypatch.setattr(starter.subprocess, "run", lambda *_words, **_options: SimpleNamespace(
+        returncode=1, stdout="more\nERROR: [Errno 28] No space left on device\n"))
+    assert started("merge", "a.json") == 3
+    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
 
 
 @pytest.mark.parametrize("command", [add.__name__ for add in commandline.COMMANDS])

@@ -16,7 +16,7 @@ def available(*versions):
     return [Available(version, version) for version in versions]
 
 
-def deb(directory, release, version, parts=("image",)):
+def deb(directory, release, version, parts=("image",), architecture="amd64"):
     """A kernel as one package, or as an image and modules, as Ubuntu builds it."""
     for part in parts:
         root = directory / f"{part}-{release}"
@@ -24,7 +24,7 @@ def deb(directory, release, version, parts=("image",)):
             write_image(root / f"boot/vmlinuz-{release}", release)
         if part == "modules" or len(parts) == 1:
             write_modules(root, release)
-        write_deb(directory, f"linux-{part}-{release}", version, root)
+        write_deb(directory, f"linux-{part}-{release}", version, root, architecture=architecture)
         shutil.rmtree(root)
 
 
@@ -55,6 +55,12 @@ def test_a_directory_has_kernels_of_one_package_and_of_several(tmp_path, monkeyp
         for version, release in (("6.12.90-2", "6.12.90-cloud-amd64"), ("6.8.0-45.45", "6.8.0-45-generic")):
             kernel = resolve(found[version], cache)
             assert (kernel.release, kernel.version, kernel.modules.name) == (release, version, release)
+
+
+def test_a_kernel_for_other_processors_is_left_out(tmp_path):
+    deb(tmp_path, "6.12.90-cloud-amd64", "6.12.90-2")
+    deb(tmp_path, "6.12.91-cloud-arm64", "6.12.91-1", architecture="arm64")
+    assert [each.version for each in in_directory(tmp_path)] == ["6.12.90-2"]
 
 
 def test_an_rpm_kernel_is_named_with_all_its_modules(tmp_path):

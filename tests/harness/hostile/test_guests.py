@@ -51,9 +51,9 @@ def test_what_a_worker_sends_passes_in_whole_messages_however_it_comes():
     b"\xff" * 9, b"HTTP/1.1 200 OK\r\n", message("x", kind=3), message(kind=0), message((True, True), kind=1), message(kind=2),
     b"\x04\0\0\0\1\xff\xff\xff\xff", b"\x04\0\0\0\1" + (LONGEST + 1).to_bytes(4, "big"),
     message(data=b"K\x7f\xff\xff\xffQ"), message(data=b"K\xff\xff\xff\xffQ"), message(data=b"K\0\0\0\x08" * 9 + b"Q"),
-    message(data=b"N\xff\xff\xff\xfaQ"), message(data=b"\0Q"),
+    message(data=b"N\xff\xff\xff\xfaQ"), message(data=b"\0Q"), message(kind=6, data=b"K\x7f\xff\xff\xffQ"),
 ], ids=["bytes", "text", "program", "status", "settings", "end", "negative", "huge", "huge list", "negative list", "many lists", "back",
-        "no type"])
+        "no type", "huge list as an error"])
 def test_what_no_worker_sends_is_noticed_before_execnet_reads_it(sent):
     with pytest.raises(Misbehaved) as refused:
         Outgoing().cut(sent)
@@ -257,6 +257,7 @@ def test_a_kernel_whose_guest_misbehaves_loses_its_run_and_no_other(tmp_path, sa
     session.runs = {run.number: run for run in session.wanted}
     session.sched = KernelScheduling([Shard("0", "0", [TEST, OTHER]), Shard("1", "1", [TEST])], {})
     session.shuttingdown = session.shouldstop = False
+    session.directory = tmp_path
     session.owners, session.ended, session.started, session.shown = {}, set(), {}, []
     session.report_ending = lambda run, node, test, end, again: session.shown.append((run.spec, test, end["why"], again))
     ended = []
