@@ -125,7 +125,8 @@ def kill_after_some_builds(source, report, bug):
 
 
 @pytest.mark.timeout(PATIENCE)
-@pytest.mark.parametrize("name, killed", [("header shorter than 20 bytes", True), ("late data is acknowledged", False), ("twice the user timeout", False)])
+@pytest.mark.parametrize("name, killed", [("header shorter than 20 bytes", True), ("late data is acknowledged", False),
+                                          ("twice the user timeout", False)])
 def test_the_commit_is_named_among_64_with_a_complete_certificate(linux, tmp_path, name, killed):
     bug, report = BUGS[name], tmp_path / "report"
     bad = commit_all(linux, bug)
