@@ -6,10 +6,13 @@ import struct
 import pytest
 
 from fixtures.binding import V6, Ask, bound, made
+from fixtures.icmp_errors import PORT_UNREACHABLE
+from fixtures.icmp_sockets import ELSEWHERE, REMOTE
 from fixtures.table import Measured, Must, Table
 from netns import Link, Topology
-from netns.attempt import errno_of
+from netns.attempt import errno_of, so_error
 from netns.hosts.pinned import NO_ICMP_LIMITS
+from netns.packets import errqueue, icmp
 
 # The server's interface to the other host belongs to vrf-red.
 pytestmark = pytest.mark.topology(Topology(links=(
@@ -54,6 +57,11 @@ def reached(protocol, accept, device, arrives):
 REACH = Table("binding.vrf", "socket", "interface by which the packet arrives", SOURCE, {
     f"{protocol}, {device}": {f"{accept}, {arrives}": reached(protocol, ACCEPT[accept], device, arrives)
                               for accept in ACCEPT for arrives in SENDERS} for protocol in ("TCP", "UDP", "raw") for device in DEVICES})
+
+TOLD = Table("binding.vrf_errors", "socket", "interface by which an ICMP error arrives", SOURCE, {
+    f"{protocol}, {device}": {
+        f"{accept}, {arrives}": "told" if reached(protocol, ACCEPT[accept], device, arrives) == "delivered" else "nothing"
+        for accept in ACCEPT for arrives in SENDERS} for protocol in ("UDP", "raw") for device in DEVICES})
 
 # Of the addresses of the default VRF and of vrf-red.
 ADDRESSES = {"of to-client": "default", "of to-other": VRF, "any": "", "of another host": "none"}
@@ -140,6 +148,24 @@ def reach(net, server, family, protocol, arrives, receiver, sender):
     if isinstance(found, bytes):
         return "delivered" if found.endswith(b"x") else f"delivered {found!r}"
     return "nothing" if protocol == "raw" else errno_of(sender.recv, 100)
+
+
+@pytest.mark.table(TOLD)
+@pytest.mark.parametrize("row", TOLD.rows)
+def test_socket_is_told_of_errors_that_arrive_in_its_vrf(net, server, family, row, table):
+    """As of packets: the quoted one is from the server's address on the interface and from the socket's port."""
+    protocol, device = row.split(", ")
+    for column in table:
+        accept, arrives = column.split(", ")
+        pin_accept(server, accept)
+        peer = net[SENDERS[arrives]]
+        with socket_on(server, protocol, family, device) as sock:
+            errqueue.receive_errors(sock, True)
+            sock.bind(("", 0 if protocol == "raw" else PORT))
+            quoted = icmp.udp_quote(server.address(family, peer.role), PORT, ELSEWHERE[family], REMOTE,
+                                    sock.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL))
+            icmp.Sender(peer, server, family).send(*PORT_UNREACHABLE[family], quoted)
+            table.saw("told" if (so_error(sock), bool(errqueue.pending(sock))) == ("ECONNREFUSED", True) else "nothing")
 
 
 @pytest.mark.table(LOCAL)
