@@ -144,6 +144,7 @@ def test_connection_survives_a_flushed_table_where_the_port_can_be_kept(net, fam
         conn = client.socket(family)
         conn.connect((server.address(family), PORT))
         peer = accepted(server, listener)
+        assert peer.getpeername()[0] == router.address(family, "server")
         tracker.flush()
 
         deliver(conn, peer, 10)
@@ -151,8 +152,8 @@ def test_connection_survives_a_flushed_table_where_the_port_can_be_kept(net, fam
 
 
 def test_client_reaches_itself_through_its_public_address(net, family):
-    """Hairpinning (RFC 4787, REQ-9; RFC 5382, REQ-8; kube-router #9, plugins #68) takes both: DNAT to the inner address, and SNAT so that the answer comes back
-    through the router. The client sees the router on both ends of the connection."""
+    """Hairpinning takes both: DNAT to the inner address, and SNAT so that the answer comes back through the router (RFC 4787, REQ-9;
+    RFC 5382, REQ-8; kube-router #9, plugins #68). The client sees the router on both ends of the connection."""
     client, router = net.nodes("client", "router")
     inner, outer = client.address(family), router.address(family, "server")
     ip = "ip" if family == V4 else "ip6"
@@ -251,3 +252,4 @@ def test_connection_to_a_translated_port_that_nobody_listens_on_is_refused_at_on
         conn.connect((router.address(family), PORT))
 
     assert [packet.source for packet in packets.received()] == [router.address(family)]
+    assert server.counter("Tcp.OutRsts") == 1

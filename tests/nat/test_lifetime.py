@@ -104,7 +104,7 @@ def test_connection_ends_with_the_address_that_it_was_masqueraded_by(net, family
     with conntrack.tracking(router) as tracker:
         before = sources()
         if family != V4:
-            router.run(["ip", "address", "change", f"{new}/{prefix}", "dev", "to-server", "preferred_lft", "forever", "valid_lft", "forever"])
+            router.run([*"ip address change dev to-server preferred_lft forever valid_lft forever".split(), f"{new}/{prefix}"])
         router.run(["ip", "address", "delete", f"{old}/{prefix}", "dev", "to-server"])
         clock.sleep(1)                      # over IPv6 a worker does it
         left = [tracker.lifetime((client.address(family), ours.getsockname()[1]), (server.address(family), PORT + number),

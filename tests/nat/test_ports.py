@@ -9,7 +9,6 @@ import pytest
 from fixtures.nat import INSIDE, V4, exchange, inbox, seen, to, translate, waiting
 from netns import listen
 from netns.attempt import attempt, refused
-from netns.netlink import conntrack
 from netns.packets.icmp import checksum
 from netns.traffic.closing import fence
 
@@ -192,18 +191,20 @@ def test_two_clients_with_one_echo_identifier_get_their_own_replies(net, family)
 
 
 def test_checksums_are_right_after_translation(net, family):
-    """RFC 3022, 4.1 and 4.2: the server's raw socket sees an ICMP error with a right checksum, and quotes that match. A wrong UDP checksum
-    stays wrong, so that the receiver finds it."""
+    """RFC 3022, 4.1 and 4.2: what the server gets it takes for undamaged, and the ICMP error that it sends comes back with a right checksum
+    and with the client's own address and port in what it quotes."""
     client, router, server = net.nodes("client", "router", "server")
     translate(router, family, MASQUERADE)
     ours = inbox(client, family, CLIENT_PORT)
     ours.connect((server.address(family), PORT))
-    with client.capture("icmp" if family == V4 else "icmpv6") as packets, refused("ECONNREFUSED", "a datagram to a closed port"):
+    with client.capture("icmp" if family == V4 else "icmpv6") as packets, server.capture("udp") as datagrams, \
+            refused("ECONNREFUSED", "a datagram to a closed port"):
         ours.send(b"x")
         ours.recv(1)
     error = [packet for packet in packets.received() if packet.icmp[0] == (3 if family == V4 else 1)]
 
-    assert len(error) == 1
+    assert len(error) == 1 and server.counter("Udp.InCsumErrors" if family == V4 else "Udp6.InCsumErrors") == 0
+    assert datagrams.received().only().source == router.address(family, "server")
     message = error[0].icmp
     quoted = message[8:]
     source, at = (quoted[12:16], 20) if family == V4 else (quoted[8:24], 40)
