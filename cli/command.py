@@ -16,7 +16,7 @@ from command.kept import left_out_line, unpack_kept
 from command.kselftest import installed_tree, tasks_of
 from command.packetdrill import packetdrill_tasks, program_of
 from command.results import name_of, recognise, results_of, status_of_runs
-from command.search import CommandMachines
+from command.search import CommandBench, CommandMachines
 from command.session import CommandSession, Task, say
 from common.errors import FetchError, SpecError
 from common.status import Exit
@@ -28,8 +28,9 @@ from report.known import KnownIssuesError
 from report.results import KernelResult, Run, TestResult
 from report.status import exit_status
 from report.table import kernel_lines, outcome_table, render
-from report.verdict import compare_all, fail_on
+from report.verdict import Comparison, compare_all, fail_on
 from reproduce.leaks import of_this_machine
+from rerun.confirm import confirm
 from session.runs import find_kernels, name_columns
 from session.shared import Began, hidden_here, write_shared
 from vm.image import ImageError, packed_userland
@@ -74,9 +75,11 @@ def run(options: argparse.Namespace) -> int:
                         if each.kept.exists() and (names := unpack_kept(each.kept, options.out, below)):
                             say(f"{each.prefix}{left_out_line(names)}")
                 status = exit_status(results) if options.suite else status_of_runs(runs)
+                comparisons = compare_all(results, options.failing, options.exact) if options.validate else []
+                confirm_again(options, comparisons, tasks, owner, environment)
                 if options.bug_report:
                     bugs_of(options, owner, environment).write(runs, results, record_of(began, status), say)
-        return report(options, results, began, status)
+        return report(options, results, comparisons, began, status)
     except (SpecError, pytest.UsageError, ExpectedError, ChanceError, KnownIssuesError) as error:
         return refuse(error)
     except (FetchError, ImageError, OSError) as error:
@@ -90,6 +93,24 @@ def bugs_of(options: argparse.Namespace, owner: Account, environment: dict[str, 
     def attempt(task: Task, test: str, spec: str, seed: int) -> TestResult:
         return CommandMachines(options, task, test, owner, environment, fetched).attempt(spec, seed)
     return Bugs(options.bug_report, absolute(options.good) if options.good else "", environment, of_this_machine(), attempt)
+
+
+def confirm_again(options: argparse.Namespace, comparisons: list[Comparison], tasks: list[Task], owner: Account,
+                  environment: dict[str, str]) -> None:
+    """Give each regression its confirmation: its command again, under several seeds on both kernels."""
+    fetched = resolver(options)
+
+    def bench(kernel: KernelResult) -> CommandBench:
+        return CommandBench(lambda task: CommandMachines(options, task, "", owner, environment, fetched), tasks, absolute(kernel.spec))
+
+    for comparison in comparisons:
+        found = {now.id: now for _was, now in comparison.regressions}
+        if not found or not options.confirm:
+            continue
+        say(f"retrying {len(found)} regression{'s' * (len(found) > 1)} under {options.confirm} seeds on both kernels (--confirm 0 "
+            "disables this)")
+        for test, confirmation in confirm(found, bench(comparison.new), bench(comparison.old), options.confirm).items():
+            found[test].confirmation = confirmation.as_dict()
 
 
 def record_of(began: Began, status: int) -> Run:
@@ -189,9 +210,8 @@ def read_input() -> bytes | None:
     return sys.stdin.buffer.read() or None
 
 
-def report(options: argparse.Namespace, kernels: list[KernelResult], began: Began, status: int) -> int:
+def report(options: argparse.Namespace, kernels: list[KernelResult], comparisons: list[Comparison], began: Began, status: int) -> int:
     """Print and write what several kernels, or the user, call for; returns the exit status."""
-    comparisons = compare_all(kernels, options.failing, options.exact) if options.validate else []
     if options.validate:
         status = exit_status(kernels, comparisons)
     if options.report:

@@ -75,7 +75,8 @@ def search(options: argparse.Namespace, test: str, steps: Sequence[Available], e
              "good": ends[0].version, "bad": ends[1].version}
     state = opened(options.report, asked)
     tell(f"{test}: {len(steps) - 2} kernels between {steps[0].version} and {steps[-1].version}")
-    found = Bisection(steps, machines, state, lambda old, new: ask(None, None, old, new), options.slots, options.confirm, tell).run()
+    seeds = max(1, options.confirm)
+    found = Bisection(steps, machines, state, lambda old, new: ask(None, None, old, new), options.slots, seeds, tell).run()
     lines = [*direction(ends, state), *found.lines(), *known(test, found, state)]
     write_whole(options.report / RESULT, "\n".join([test, *lines]) + "\n")
     tell("\n".join(lines))

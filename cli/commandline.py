@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cli.parser import CommandParser, Commands, Parser, PytestParser, WordsParser, add_archive_options
 from common.project import PROJECT
-from fixtures.options import add_knobs, add_options, positive
+from fixtures.options import add_knobs, add_options, natural, positive
 
 DESCRIPTION = """
 Does a new Linux kernel still behave, on the wire and at the socket, as its users expect?
@@ -87,8 +87,8 @@ def run(commands: Commands) -> None:
     command.add_argument("--good", metavar="SPEC", default="", help="a kernel on which what --bug-report reports must pass")
     command.add_argument("--bisect", metavar="RESULT", help="with two kernels: find the first one between them on which this result is "
                          "another; `command` is that of a command which reports none")
-    command.add_argument("--confirm", metavar="N", type=positive, default=8, help="with --bisect: seeds for the last two kernels (default: "
-                         "%(default)s)")
+    command.add_argument("--confirm", metavar="N", type=natural, default=8, help="with --validate: retry each regression under N seeds on "
+                         "both kernels; with --bisect the last two kernels (default: %(default)s)")
     command.add_argument("--validate", action="store_true", help="compare each kernel with the first one and print a verdict")
     command.add_argument("--fail-on", metavar="CLASS,...", default=FAIL_BY_DEFAULT,
                          help="with --validate: what makes the exit status 1 (default: %(default)s)")
@@ -101,7 +101,7 @@ def shell(commands: Commands) -> None:
                            module="cli.command", needs=(MACHINES, COMMAND))
     add_command_options(command)
     command.set_defaults(words=(), timeout=None, kselftest=None, packetdrill=None, report=None, bisect=None, bug_report=None, good="",
-                         validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
+                         confirm=0, validate=False, fail_on=FAIL_BY_DEFAULT, exact=False, slots=1)
 
 
 def add_command_options(command: CommandParser) -> None:

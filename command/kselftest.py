@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from command.files import interpreter
 from command.session import Task
 from common.errors import SpecError
 
 LIST = "kselftest-list.txt"
 SOURCE = Path("tools/testing/selftests")
 COLLECTION = "net"                          # what is built of a source tree if no entry names another
+RUNNER = "ksft_runner.sh"                   # of a collection whose tests are no programs
 TIMEOUT = 45.0                              # seconds of a collection without settings (tools/testing/selftests/kselftest/runner.sh)
 # What make says of a target of ours, not of its own rules for whole directories.
 ERROR = re.compile(r"(?m)^make.*?: (?:\*\*\* )?\[(?:[^]]*[:/] ?)?(?!all\]|install\])([^/\]: ]+)\] Error|"
@@ -68,11 +70,21 @@ def timeout_of(collection: Path) -> float:
     return float(found[1]) if found else TIMEOUT
 
 
+def words_of(place: Path, program: str) -> tuple[str, ...]:
+    """The command for a test in a collection's directory, by the rules of run_one() in tools/testing/selftests/kselftest/runner.sh."""
+    file = place / program
+    if os.access(file, os.X_OK) or not file.is_file():
+        return (f"./{program}",)
+    if os.access(place / RUNNER, os.X_OK):
+        return (f"./{RUNNER}", f"./{program}")
+    return (*interpreter(str(file)), f"./{program}")
+
+
 def tasks_of(tree: Path, wanted: Sequence[str], archive: Path, timeout: float | None) -> list[Task]:
     """A task for each test; `timeout` replaces those of the settings. Raises SpecError."""
     found = []
     for entry in entries(tree, wanted):
         collection, _, program = entry.partition(":")
         place = Path(os.path.abspath(tree / collection))
-        found.append(Task(entry, (f"./{program}",), str(place), archive, timeout_of(place) if timeout is None else timeout))
+        found.append(Task(entry, words_of(place, program), str(place), archive, timeout_of(place) if timeout is None else timeout))
     return found

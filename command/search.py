@@ -1,6 +1,7 @@
-"""Runs one command on kernel after kernel for a bisection: what became of one of its results."""
+"""Runs one command again, in new machines: for a bisection, a bug report, or to see whether a regression is certain."""
 import argparse
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from copy import copy
@@ -13,7 +14,9 @@ from common.errors import FetchError, SpecError
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from report.results import TestResult
+from rerun.confirm import Attempt
 from session.runs import KernelRun
+from vm.qemu import VMError
 
 
 class CommandMachines:
@@ -31,7 +34,12 @@ class CommandMachines:
         self._wanted: list[str] = []
 
     def attempt(self, spec: str, seed: int) -> TestResult:
-        """Run the command in a restored machine. Raises Unusable, and KeyboardInterrupt after end()."""
+        """What becomes of the result. Raises Unusable, and KeyboardInterrupt after end()."""
+        tests = self.every(spec, seed)[0]
+        return tests.get(self.test) or TestResult(self.test, "lost", message=f"the command reports no such result{_others(tests)}")
+
+    def every(self, spec: str, seed: int) -> tuple[dict[str, TestResult], object]:
+        """Run the command in a restored machine: its results by id, and all that is the same under the same seed. Raises as attempt()."""
         options = copy(self.options)
         options.seed, options.slots = seed, 1
         try:
@@ -46,11 +54,9 @@ class CommandMachines:
             raise Unusable(_first_line(error)) from None
         if self.over:
             raise KeyboardInterrupt
-        result = results_of(run, done, seed, bool(options.suite))
         if run.error:
             raise Unusable(run.error.partition("\n")[0])
-        return result.by_id().get(self.test) or TestResult(
-            self.test, "lost", message=f"the command reports no such result{_others(result.tests)}")
+        return results_of(run, done, seed, bool(options.suite)).by_id(), [(each.output, each.log, each.outcome) for each in done]
 
     def ahead(self, specs: list[str]) -> None:
         """Fetch these meanwhile, one after the other, instead of what was wanted before."""
@@ -75,9 +81,35 @@ class CommandMachines:
                 self.resolve(self._wanted.pop(0), self._caches.enter_context(Cache(say=lambda line: None)))
 
 
-def _others(tests: Sequence[TestResult]) -> str:
+class CommandBench:
+    """The commands of a session on one kernel, for rerun.confirm. A command runs once for each seed, or twice if that is asked for; all its
+    results are taken from there."""
+
+    def __init__(self, machines: Callable[[Task], CommandMachines], tasks: Sequence[Task], spec: str) -> None:
+        self.machines, self.tasks, self.spec = machines, tasks, spec
+        self._lock = threading.Lock()
+        self._runs: dict[tuple[str, int], list[tuple[dict[str, TestResult], object]]] = {}
+        self._asked: Counter[tuple[str, int]] = Counter()
+
+    def attempt(self, test: str, seed: int) -> Attempt:
+        """Raises VMError if the kernel or the machine cannot be had."""
+        task = next(each for each in self.tasks if test.startswith(f"{each.name}::"))
+        with self._lock:                    # one after the other: a command's results come from the same run
+            self._asked[test, seed] += 1
+            runs = self._runs.setdefault((task.name, seed), [])
+            while len(runs) < self._asked[test, seed]:
+                try:
+                    runs.append(self.machines(task).every(self.spec, seed))
+                except Unusable as why:
+                    raise VMError(str(why)) from None
+            results, seen = runs[self._asked[test, seed] - 1]
+        result = results.get(test) or TestResult(test, "lost", message="not reported")
+        return Attempt(result.outcome, result.message, seen)
+
+
+def _others(tests: Collection[str]) -> str:
     """Some of the results that there are."""
-    names = [test.id.partition("::")[2] for test in tests]
+    names = [test.partition("::")[2] for test in tests]
     return f"; there are: {', '.join(names[:5])}" if names else ""
 
 

@@ -2,6 +2,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from report.results import KernelResult, TestResult
@@ -57,5 +58,6 @@ def certainty(test: TestResult, kernel: KernelResult) -> list[str]:
     if confirmation.new:
         seed = min(confirmation.new)
         words = ["./kdrift", "pytest", "--kernel", kernel.spec, *([] if seed == 1 else ["--seed", str(seed)]), test.id]
-        lines.append("repeat with: " + shlex.join(words))
+        if PurePath(test.id.partition("::")[0]).suffix == ".py":        # a command's results are no tests of pytest
+            lines.append("repeat with: " + shlex.join(words))
     return lines

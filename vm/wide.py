@@ -9,8 +9,8 @@ from vm.image import BESIDE, ENVIRONMENT, SUITE, TOOLS, Userland
 
 PACKAGES = ("arping", "base-files", "bash", "bc", "bridge-utils", "bsdextrautils", "bsdutils", "coreutils", "dash", "debianutils",
             "diffutils", "ethtool", "file", "findutils", "gawk", "grep", "gzip", "hostname", "iproute2", "iptables", "iputils-ping",
-            "iputils-tracepath", "jq", "kmod", "less", "login", "mount", "netcat-openbsd", "nftables", "passwd", "perl-base", "procps",
-            "psmisc", "sed", "socat", "tar", "tcpdump", "traceroute", "util-linux", "xz-utils")
+            "iputils-tracepath", "jq", "kmod", "less", "login", "mount", "net-tools", "netcat-openbsd", "nftables", "passwd", "perl-base",
+            "procps", "psmisc", "sed", "socat", "tar", "tcpdump", "traceroute", "util-linux", "xz-utils")
 # Known by a name that is a link elsewhere (update-alternatives(1)).
 LINKS = ("awk", "nc", "traceroute", "traceroute6", "which", "pager")
 ETC = {

@@ -10,7 +10,7 @@ import pytest
 from cli import command as front, commandline
 from command.files import Account, Luggage, account, needed_libraries, read_dynamic, working_directory
 from command.frames import FrameReader
-from command.kselftest import failures, installed_tree, tasks_of
+from command.kselftest import failures, installed_tree, tasks_of, words_of
 from command.lines import read_lines
 from command.results import results_of, run_results, status_of_runs
 from command.session import CommandRun, Task
@@ -300,6 +300,19 @@ def test_each_selftest_is_a_task_with_the_timeout_of_its_collection(selftests):
     assert [(task.name, task.words, task.cwd, task.timeout) for task in tasks] == [
         ("net:pmtu.sh", ("./pmtu.sh",), str(selftests / "net"), 3600), ("net/lib:csum.py", ("./csum.py",), str(selftests / "net/lib"), 45)]
     assert [task.timeout for task in tasks_of(selftests, [], selftests / "tar", 5)] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("mode, text, runner, words", [
+    (0o755, "#!/bin/sh\n", True, ("./t",)), (0o644, "0 socket()\n", True, ("./ksft_runner.sh", "./t")),
+    (0o644, "#!/bin/bash -e\n", False, ("/bin/bash", "-e", "./t")), (0o644, "0 socket()\n", False, ("./t",)),
+], ids=["program", "runner", "interpreter", "neither"])
+def test_a_selftest_that_is_no_program_has_a_runner_or_an_interpreter(tmp_path, mode, text, runner, words):
+    (tmp_path / "t").write_text(text)
+    (tmp_path / "t").chmod(mode)
+    if runner:
+        (tmp_path / "ksft_runner.sh").write_text("#!/bin/sh\n")
+        (tmp_path / "ksft_runner.sh").chmod(0o755)
+    assert words_of(tmp_path, "t") == words
 
 
 def test_a_selftest_that_is_not_listed_is_refused(selftests):

@@ -9,14 +9,16 @@ from cli.command_bisect import chosen, search
 from command import results
 from command.bugs import Bugs
 from command.results import recognise
-from command.search import CommandMachines
+from command.search import CommandBench, CommandMachines
 from command.session import CommandRun, Task
 from common.errors import SpecError
 from kernels.extract import Kernel
 from kernels.versions import Available
+from report.confirmation import certainty
 from report.known import Affected, Issue
-from report.results import TestResult
+from report.results import KernelResult, TestResult
 from reproduce.leaks import Private
+from rerun.confirm import confirm
 from session.runs import KernelRun
 from vm.command import OUTPUT
 from vm.job import Events
@@ -28,7 +30,7 @@ TEST = "net:icmp.sh::second"
 class Sessions:
     """Stand-in for command.session.CommandSession: `second` fails from one version on, the machine of another cannot be booted."""
 
-    broken, unbootable, ended = 5, 3, 0
+    broken, unbootable = 5, 3
 
     def __init__(self, options, kernels, owner, environment, quiet=False):
         assert quiet
@@ -39,9 +41,6 @@ class Sessions:
 
     def __exit__(self, *exc):
         pass
-
-    def end(self):
-        type(self).ended += 1
 
     def run(self, tasks):
         number = int(self.kernel.spec.rpartition(".")[2])
@@ -152,3 +151,23 @@ def test_a_failing_sub_test_has_a_folder_with_its_files_and_how_to_run_it(folder
 def test_a_failure_is_tried_again_on_its_kernel_and_on_a_good_one(folder):
     _, told = folder
     assert told[0].endswith("the same failure came again under 3 of 3 seeds; on 6.12.1: passed")
+
+
+def test_a_regression_is_tried_under_each_seed_and_its_command_once_for_all_results(machines):
+    ran = []
+
+    def again(task):
+        ran.append(task.name)
+        return machines
+    new, old = (CommandBench(again, [machines.task], spec) for spec in ("6.12.7", "6.12.1"))
+    found = confirm([TEST, "net:icmp.sh::first"], new, old, 3)
+    assert (found[TEST].new, found[TEST].old, found[TEST].deterministic) == ([1, 2, 3], [], True)
+    assert found["net:icmp.sh::first"].new == []
+    assert len(ran) == 7
+    again_said = certainty(TestResult(TEST, confirmation=found[TEST].as_dict()), KernelResult("6.12.7", "6.12.7"))
+    assert again_said == ["fails 3 of 3 on new, 0 of 3 on old"]
+
+
+def test_a_regression_whose_kernel_cannot_be_had_again_says_so(machines):
+    bench = CommandBench(lambda task: machines, [machines.task], "6.12.3")
+    assert confirm([TEST], bench, None, 2)[TEST].trouble == "the kernel did not boot"

@@ -53,6 +53,8 @@ NOT_TYPED = {
         "needs the kernel's source",
     "./kdrift run --kernel 6.12 --kernel ~/linux --validate --report out -- ./my-test.sh": BUILT,
     "./kdrift run --kernel 6.12 --timeout 600 --user nobody -- ./repro": OWN,
+    "./kdrift run --kernel 6.12.90-2 --kernel 6.12.94-1 --bisect second -- ./my-test.sh": OWN,
+    "./kdrift run --kernel 6.12 --packetdrill packetdrill/gtests/net -- tcp/close": "needs packetdrill's source",
     "./kdrift shell --kernel 6.12": TERMINAL,
     "./kdrift shell --kernel 6.12 --dir ~/tests": TERMINAL,
     "./kdrift known --record bad/results.json": "writes known_signatures.json of the project; test_known_issues.py records in a copy",
