@@ -1,5 +1,6 @@
 """Functions that changed from one kernel to another, in small kernels made by hand."""
 import gzip
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -170,6 +171,14 @@ def test_truncated_module_is_an_error_of_one_line(size: int) -> None:
         module_code(data[:size])
 
 
+def test_section_that_ends_behind_the_file_is_an_error() -> None:
+    data = bytearray(module([function("user")]))
+    (headers,) = struct.unpack_from("<Q", data, 40)
+    struct.pack_into("<Q", data, headers + 64 + 32, 1 << 20)        # sh_size of the first section
+    with pytest.raises(NoElf, match="truncated"):
+        module_code(bytes(data))
+
+
 def test_kernels_of_two_compilers_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(CannotCompare, match=r"gcc-12 .* and gcc-14 .*$"):
         compared(tmp_path, made(), made(compiler="gcc-14 (Debian 14.2.0-1) 14.2.0"))
@@ -224,7 +233,9 @@ def test_what_a_test_executes_is_kept_until_its_sources_change(project: Path) ->
     assert Recorded(where).missing([test]) == [test]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"no JSON"), gzip.compress(b'{"tests": {"a": [1]}, "functions": []}')])
+@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"no JSON"), gzip.compress(b'{"tests": {"a": [1]}, "functions": []}'),
+                                    gzip.compress(b'{"tests": {"a": 1}, "functions": []}'),
+                                    gzip.compress(b'{"tests": {"a": ["", "passed", [5]]}, "functions": []}')])
 def test_damaged_record_counts_as_none(project: Path, damage: bytes) -> None:
     where = kernel(project, made(), "old")
     Recorded(where).add({"test_a.py::test": ("passed", [])})
@@ -311,6 +322,7 @@ class Bench:
     """Stands for the saved machine: its only module is at an address of its own, and each test enters what it is told to."""
 
     made = 0
+    watched: ClassVar[set[str]] = set()
     entered: ClassVar[dict[str, list[int]]] = {}
     trouble: Exception | None = None
 
@@ -325,6 +337,7 @@ class Bench:
 
     def coverage(self, functions: Sequence[Symbol], tests: Sequence[int], again: int) -> Iterator[tuple[int, Seen, set[int]]]:
         assert again == 1
+        Bench.watched = {each.name for each in functions}
         for index in tests:
             yield index, Seen("passed"), set(self.entered[self.tests[index]])
 
@@ -350,6 +363,7 @@ def test_what_tests_enter_is_recorded_by_name_once(project: Path, bench: type[Be
         assert not found.functions("test_a.py::two")
         assert found.outcomes() == {"test_a.py::one": "passed", "test_a.py::two": "passed"}
     assert bench.made == 1
+    assert bench.watched == {"there", "socket_first", "user", "socket_last", "ip_vs_in.isra.0"}
 
 
 def test_machine_that_is_lost_records_nothing(project: Path, bench: type[Bench], monkeypatch: pytest.MonkeyPatch) -> None:
