@@ -14,16 +14,16 @@ from kernels.grammar import is_fetched
 from kernels.modules import build_of
 from kernels.spec import resolve
 from reproduce.collect import CannotExport, collect
-from suspects.compare import CHANGED, GONE, NEW, SCOPE, CannotCompare, Difference, compare
+from suspects.compare import CHANGED, GONE, NEW, SCOPE, CannotCompare, Difference, compare_code
 from suspects.recorded import Recorded
-from suspects.recording import NotRecorded, record
-from suspects.told import PASSED, Executed, summary, suspect_lines
+from suspects.recording import NotRecorded, record_executed
+from suspects.told import PASSED, Executed, difference_line, suspect_lines
 from vm.qemu import VMError, check_device, qemu
 
 
 def run(options: argparse.Namespace) -> int:
     try:
-        tests = named(options.tests)
+        tests = chosen_tests(options.tests)
         if tests:
             qemu()
             for device in options.devices:
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
             old, new = (by_spec[spec] for spec in specs)
             if build_of(old) == build_of(new):
                 return refuse(f"{options.old} and {options.new} are the same kernel, {new.version or new.release}")
-            difference = compare(old, new, options.paths or SCOPE)
-            print(summary(difference, options.paths or SCOPE))
+            difference = compare_code(old, new, options.paths or SCOPE)
+            print(difference_line(difference, options.paths or SCOPE))
             for line in difference.unread:
                 print(f"not compared: {line}")
             if not tests:
@@ -58,7 +58,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def named(words: Sequence[str]) -> list[str]:
+def chosen_tests(words: Sequence[str]) -> list[str]:
     """The ids of the tests that the words name.  Raises SpecError, CannotExport."""
     places = []
     for word in words:
@@ -83,7 +83,7 @@ def tell_tests(difference: Difference, tests: Sequence[str], kernels: Sequence[K
     lost = 0
     for number, kernel in enumerate(kernels):
         try:
-            record(kernel, tests, directory / str(number), options.slots, options.devices, say)
+            record_executed(kernel, tests, directory / str(number), options.slots, options.devices, say)
         except NotRecorded as error:
             lost += 1
             print(f"not recorded: {error}")

@@ -12,12 +12,12 @@ from common.errors import FetchError
 LARGEST = 512 << 20                         # bytes of an uncompressed kernel
 
 
-class Damaged(FetchError):
+class BadCompression(FetchError):
     """It cannot be decompressed; the message says why in a few words."""
 
 
 def uncompressed(image: Path) -> bytes:
-    """The kernel in a bzImage, an ELF file (Documentation/arch/x86/boot.rst, payload_offset).  Raises Damaged."""
+    """The kernel in a bzImage, an ELF file (Documentation/arch/x86/boot.rst, payload_offset).  Raises BadCompression."""
     data = image.read_bytes()
     start = ((data[0x1F1] or 4) + 1) * 512
     offset, size = struct.unpack_from("<II", data, 0x248)
@@ -32,19 +32,19 @@ def uncompressed(image: Path) -> bytes:
         if payload.startswith(b"\x1f\x8b"):
             return zlib.decompressobj(31).decompress(payload, LARGEST)
     except (lzma.LZMAError, zlib.error, EOFError) as error:
-        raise Damaged(f"the kernel's image is damaged: {error}") from None
-    raise Damaged("the kernel's image is compressed by neither zstd, lz4, xz nor gzip")
+        raise BadCompression(f"the kernel's image is damaged: {error}") from None
+    raise BadCompression("the kernel's image is compressed by neither zstd, lz4, xz nor gzip")
 
 
 def zstd(data: bytes) -> bytes:
-    """The decompressed data.  Raises Damaged."""
+    """The decompressed data.  Raises BadCompression."""
     return _by_program("zstd", data)
 
 
 def _by_program(name: str, data: bytes) -> bytes:
     """Decompressed by a program of that name, which is also that of Debian's package."""
     if not (program := shutil.which(name)):
-        raise Damaged(f"{name} is not installed (Debian package: {name})")
+        raise BadCompression(f"{name} is not installed (Debian package: {name})")
     with tempfile.TemporaryFile() as packed:
         packed.write(data)
         packed.seek(0)
@@ -54,5 +54,5 @@ def _by_program(name: str, data: bytes) -> bytes:
             if len(found) > LARGEST:
                 tool.kill()
     if tool.returncode:
-        raise Damaged(f"what {name} has compressed is damaged or too large")
+        raise BadCompression(f"what {name} has compressed is damaged or too large")
     return found

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.errors import FetchError
 from common.temporary import GuardedDirectory
-from kernels.compressed import Damaged, uncompressed, zstd
+from kernels.compressed import BadCompression, uncompressed, zstd
 from kernels.modules import contents, files
 
 MARK = b"~Module signature appended~\n"
@@ -48,7 +48,7 @@ def _signer(openssl: str, trusted: Path, modules: Path, name: str) -> str:
     """The certificate, as PEM, of the key that has signed a module. Raises Unverified."""
     try:
         data = zstd((modules / name).read_bytes()) if name.endswith(".zst") else contents(modules / name)
-    except Damaged as error:
+    except BadCompression as error:
         raise Unverified(str(error)) from None
     if not data.endswith(MARK) or len(data) < len(MARK) + 12:
         raise Unverified(f"{name} has no signature")
@@ -71,7 +71,7 @@ def _kernel(image: Path) -> bytes:
     """Raises Unverified."""
     try:
         return uncompressed(image)
-    except Damaged as error:
+    except BadCompression as error:
         raise Unverified(str(error)) from None
 
 

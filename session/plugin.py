@@ -18,7 +18,7 @@ from session.progress import Progress
 from session.runs import KernelRun
 from session.session import KernelSession
 from session.shared import hidden_here, write_shared
-from session.suspected import Machines, check, name_suspects, with_files, write_report
+from session.suspected import Recorders, check_two_kernels, name_suspects, with_files, write_report
 from vm.machine import MEMORY_MB
 
 RUNNING = "running"
@@ -43,7 +43,7 @@ class Report:
         self.hidden = None
         self.suspects: list[str] = []
         if config.option.suspects:
-            check("--suspects", runs)
+            check_two_kernels("--suspects", runs)
             if not config.option.validate:
                 raise pytest.UsageError("--suspects belongs to a comparison: use --validate")
         if config.option.report and not config.option.with_paths:
@@ -146,7 +146,7 @@ class Report:
         self.comparisons = compare_all([*self.baseline, *self.kernels], option.fail_on, option.exact) if option.validate else []
         self._confirm()
         if option.suspects and not self.interrupted:
-            self.suspects = name_suspects(self.comparisons, with_files(self.runs), Machines(option.slots or 1, option.devices),
+            self.suspects = name_suspects(self.comparisons, with_files(self.runs), Recorders(option.slots or 1, option.devices),
                                           self.config.get_terminal_writer().line)
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED

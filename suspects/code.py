@@ -19,7 +19,7 @@ _TEXT = re.compile(rb"[\x01\t\n\x20-\x7e]+\0")
 _FIELDS = {1: (8, False), 2: (4, True), 4: (4, True), 10: (4, False), 11: (4, False), 24: (8, True)}
 
 
-def plain(name: str) -> str:
+def source_name(name: str) -> str:
     """The symbol's name in the source: without what the compiler adds to copies, parts and numbered objects."""
     if match := _UNIQUE.fullmatch(name):
         return match[1]
@@ -102,7 +102,7 @@ class Code:
         number = bisect_right(self._addresses, address) - 1
         if number < 0 or self._addresses[number] < start:
             return None
-        return self._addresses[number], plain(self._names[number])
+        return self._addresses[number], source_name(self._names[number])
 
 
 def _with_offset(name: str, offset: int) -> str:

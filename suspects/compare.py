@@ -9,7 +9,7 @@ from common.errors import FetchError
 from kernels.compressed import uncompressed, zstd
 from kernels.extract import Kernel
 from kernels.modules import contents, files
-from suspects.code import Code, Function, kernel_code, module_code, plain
+from suspects.code import Code, Function, kernel_code, module_code, source_name
 from suspects.elf import NoElf
 from suspects.kallsyms import NoSymbols
 from suspects.normal import Instruction, Normal, is_same, shifts
@@ -27,7 +27,7 @@ class CannotCompare(FetchError):
 
 
 @dataclass(frozen=True, order=True)
-class Named:
+class FunctionName:
     """A function as /proc/kallsyms shows it; `module` is empty for one that is built in."""
 
     module: str
@@ -42,11 +42,11 @@ class Difference:
     """`how` of each function that differs: changed; moved, if only the offsets of structures' fields did; new; or gone. `places` has the
     file of each, as far as it is known. `unread` names modules that could not be read."""
 
-    how: dict[Named, str] = field(default_factory=dict)
-    places: dict[Named, str] = field(default_factory=dict)
+    how: dict[FunctionName, str] = field(default_factory=dict)
+    places: dict[FunctionName, str] = field(default_factory=dict)
     unread: list[str] = field(default_factory=list)
 
-    def of(self, *how: str) -> list[Named]:
+    def of(self, *how: str) -> list[FunctionName]:
         return sorted(name for name, each in self.how.items() if each in how)
 
 
@@ -75,7 +75,7 @@ def read_image(kernel: Kernel) -> Image:
     return Image(code, places, compiler, any(LTO.search(each.name) for each in code.functions))
 
 
-def compare(old: Kernel, new: Kernel, scope: Sequence[str] = SCOPE) -> Difference:
+def compare_code(old: Kernel, new: Kernel, scope: Sequence[str] = SCOPE) -> Difference:
     """The functions of the scope, which are paths in the kernel's source, that differ.  Raises CannotCompare."""
     before, after = read_image(old), read_image(new)
     if before.compiler != after.compiler:
@@ -95,12 +95,12 @@ class Moved:
     """Functions of which only offsets differ.  An offset that moved in many is that of a structure's field, whose layout has changed."""
 
     def __init__(self) -> None:
-        self._found: dict[Named, set[tuple[str, str]]] = {}
+        self._found: dict[FunctionName, set[tuple[str, str]]] = {}
 
-    def add(self, name: Named, pairs: set[tuple[str, str]]) -> None:
+    def add(self, name: FunctionName, pairs: set[tuple[str, str]]) -> None:
         self._found[name] = pairs
 
-    def systematic(self) -> list[Named]:
+    def systematic(self) -> list[FunctionName]:
         counts = Counter(pair for pairs in self._found.values() for pair in pairs)
         return [name for name, pairs in self._found.items() if all(counts[pair] >= SYSTEMATIC for pair in pairs)]
 
@@ -112,11 +112,11 @@ def _built_in(image: Image, scope: Sequence[str]) -> dict[str, tuple[str, list[F
     for each in image.code.functions:
         place = image.places.get(each.address)
         if place is not None and place.startswith(tuple(scope)):
-            inside.setdefault(plain(each.name), (place, []))[1].append(each)
+            inside.setdefault(source_name(each.name), (place, []))[1].append(each)
         elif place is not None:
-            outside.add(plain(each.name))
+            outside.add(source_name(each.name))
     for each in image.code.functions:
-        name = plain(each.name)
+        name = source_name(each.name)
         if each.address not in image.places and name in inside and name not in outside:
             inside[name][1].append(each)
     return inside
@@ -125,7 +125,7 @@ def _built_in(image: Image, scope: Sequence[str]) -> dict[str, tuple[str, list[F
 def _compare_parts(old: Mapping[str, tuple[str, list[Function]]], new: Mapping[str, tuple[str, list[Function]]], before: Normal,
                    after: Normal, module: str, found: Difference, moved: Moved) -> None:
     for name in sorted(old.keys() | new.keys()):
-        key = Named(module, name)
+        key = FunctionName(module, name)
         found.places[key] = (new.get(name) or old[name])[0]
         if name not in new or name not in old:
             found.how[key] = GONE if name not in new else NEW
@@ -172,10 +172,10 @@ def _compare_modules(old: Kernel, new: Kernel, scope: Sequence[str], found: Diff
         for code in codes:
             by_name: dict[str, tuple[str, list[Function]]] = {}
             for each in code.functions:
-                by_name.setdefault(plain(each.name), (place, []))[1].append(each)
+                by_name.setdefault(source_name(each.name), (place, []))[1].append(each)
             parts.append(by_name)
         if codes[0].is_same(codes[1]):
-            found.places |= {Named(module_name(place), name): place for name in parts[0]}
+            found.places |= {FunctionName(module_name(place), name): place for name in parts[0]}
             continue
         _compare_parts(parts[0], parts[1], Normal(codes[0]), Normal(codes[1]), module_name(place), found, moved)
 

@@ -9,7 +9,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from suspects.code import Area, Code, Function, plain
+from suspects.code import Area, Code, Function, source_name
 
 TABLE = "__bug_table"
 SIZES = (12, 16)                            # bytes of an entry, up to 6.18 and since; it begins with the places of the code and the name
@@ -61,14 +61,14 @@ def _known(code: Code, functions: Sequence[Function]) -> dict[int, str]:
     """The files of functions that warn, by address. A warning in a cold part counts for the function, if the name is not ambiguous."""
     by_name: dict[str, list[int]] = {}
     for function in functions:
-        by_name.setdefault(plain(function.name), []).append(function.address)
+        by_name.setdefault(source_name(function.name), []).append(function.address)
     pieces = sorted(code.functions, key=lambda each: each.address)
     starts = [each.address for each in pieces]
     found: dict[int, set[str]] = {}
     for address, file in _warnings(code):
         number = bisect_left(starts, address + 1) - 1
         if number >= 0 and file.endswith(".c"):
-            owners = by_name.get(plain(pieces[number].name), [])
+            owners = by_name.get(source_name(pieces[number].name), [])
             if pieces[number].address in owners or len(owners) == 1:
                 found.setdefault(pieces[number].address if pieces[number].address in owners else owners[0], set()).add(file)
     return {address: min(files) for address, files in found.items() if len(files) == 1}

@@ -10,7 +10,7 @@ from common.project import PROJECT
 from kernels.cache import default_root
 from kernels.extract import Kernel
 from report.results import write_whole
-from suspects.compare import Named
+from suspects.compare import FunctionName
 
 DIRECTORY = "executed"                      # of the cache
 # What all tests share; a test's own file is looked at for itself.
@@ -26,11 +26,11 @@ class Recorded:
             for file in sorted(PROJECT.glob(pattern)):
                 shared.update(file.read_bytes())
         self.path = default_root() / DIRECTORY / f"{shared.hexdigest()[:16]}.json.gz"
-        self._found: dict[str, tuple[str, str, frozenset[Named]]] = {}
+        self._found: dict[str, tuple[str, str, frozenset[FunctionName]]] = {}
         self._files: dict[str, str] = {}
         try:
             document = json.loads(gzip.decompress(self.path.read_bytes()))
-            names = [Named(module, name) for module, name in document["functions"]]
+            names = [FunctionName(module, name) for module, name in document["functions"]]
             for test, (file, outcome, numbers) in document["tests"].items():
                 self._found[test] = file, outcome, frozenset(names[number] for number in numbers)
         except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -43,14 +43,14 @@ class Recorded:
         """Those that are not recorded, or whose file has changed since."""
         return [test for test in tests if test not in self]
 
-    def functions(self, test: str) -> Collection[Named]:
+    def functions(self, test: str) -> Collection[FunctionName]:
         return self._found[test][2] if test in self else ()
 
     def outcomes(self) -> dict[str, str]:
         """Of all tests that are recorded."""
         return {test: self._found[test][1] for test in self._found if test in self}
 
-    def add(self, found: Mapping[str, tuple[str, Collection[Named]]]) -> None:
+    def add(self, found: Mapping[str, tuple[str, Collection[FunctionName]]]) -> None:
         """Keep the outcome and the functions of tests.  Raises OSError."""
         for test, (outcome, functions) in found.items():
             self._found[test] = self._file(test), outcome, frozenset(functions)

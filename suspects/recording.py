@@ -11,8 +11,8 @@ from rerun.conversation import Gone
 from sensitivity.gdb import GdbError
 from sensitivity.machine import MutantBench
 from sensitivity.mutants import Symbol
-from suspects.code import plain
-from suspects.compare import SCOPE, Named, built_in_functions, module_name, modules_of, read_image
+from suspects.code import source_name
+from suspects.compare import SCOPE, FunctionName, built_in_functions, module_name, modules_of, read_image
 from suspects.recorded import Recorded
 from vm.image import ImageError
 from vm.own import own_arguments, own_directories
@@ -27,7 +27,7 @@ class NotRecorded(FetchError):
     """The machine could not be used; one line."""
 
 
-def record(kernel: Kernel, tests: Sequence[str], directory: Path, slots: int = 1, devices: Sequence[str] = (),
+def record_executed(kernel: Kernel, tests: Sequence[str], directory: Path, slots: int = 1, devices: Sequence[str] = (),
            say: Callable[[str], None] = lambda line: None) -> Recorded:
     """What the tests execute of net/ and kernel/audit* on a kernel: from the cache, else recorded in machines below `directory`.
 
@@ -51,18 +51,19 @@ def record(kernel: Kernel, tests: Sequence[str], directory: Path, slots: int = 1
     return known
 
 
-def _covered(bench: MutantBench, functions: Mapping[int, tuple[Symbol, Named]], slots: int) -> dict[int, tuple[str, set[Named]]]:
+def _covered(bench: MutantBench, functions: Mapping[int, tuple[Symbol, FunctionName]],
+             slots: int) -> dict[int, tuple[str, set[FunctionName]]]:
     """By test, its outcome and what it executed."""
     starts = sorted(functions)
     symbols = [functions[start][0] for start in starts]
 
-    def part(tests: Sequence[int]) -> dict[int, tuple[str, set[Named]]]:
+    def part(tests: Sequence[int]) -> dict[int, tuple[str, set[FunctionName]]]:
         return {index: (seen.outcome, {functions[starts[bisect_right(starts, address) - 1]][1] for address in addresses})
                 for index, seen, addresses in bench.coverage(symbols, tests, again=1)}
 
     everything = range(len(bench.tests))
     with ThreadPoolExecutor(slots) as pool:
-        parts: list[Future[dict[int, tuple[str, set[Named]]]]] = [
+        parts: list[Future[dict[int, tuple[str, set[FunctionName]]]]] = [
             pool.submit(part, everything[number::slots]) for number in range(slots) if everything[number::slots]]
         try:
             return {index: each for done in parts for index, each in done.result().items()}
@@ -72,9 +73,9 @@ def _covered(bench: MutantBench, functions: Mapping[int, tuple[Symbol, Named]], 
             raise
 
 
-def watched(listing: str, kernel: Kernel) -> dict[int, tuple[Symbol, Named]]:
+def watched(listing: str, kernel: Kernel) -> dict[int, tuple[Symbol, FunctionName]]:
     """By address, the functions of net/ and kernel/audit* in a guest's /proc/kallsyms. Its kernel is where it was linked (nokaslr)."""
-    found = {address: (Symbol(name, address, min(size, LARGEST)), Named("", name))
+    found = {address: (Symbol(name, address, min(size, LARGEST)), FunctionName("", name))
              for address, size, name in built_in_functions(read_image(kernel), SCOPE) if size}
     modules = {module_name(place) for place in modules_of(kernel, SCOPE)}
     table = []
@@ -86,5 +87,5 @@ def watched(listing: str, kernel: Kernel) -> dict[int, tuple[Symbol, Named]]:
     for number, (start, kind, name, module) in enumerate(table):
         end = next((each[0] for each in table[number + 1:number + 40] if each[0] > start), start + LAST)
         if kind in "tTwW" and module in modules and not name.startswith(("__pfx_", "__cfi_")):
-            found[start] = Symbol(name, start, min(end - start, LARGEST), module), Named(module, plain(name))
+            found[start] = Symbol(name, start, min(end - start, LARGEST), module), FunctionName(module, source_name(name))
     return found

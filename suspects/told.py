@@ -2,7 +2,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from suspects.compare import CHANGED, GONE, MOVED, NEW, SCOPE, Difference, Named
+from suspects.compare import CHANGED, GONE, MOVED, NEW, SCOPE, Difference, FunctionName
 
 MOST = 10                                   # suspects of a test, on a terminal
 PASSED = ("passed", "fixed")
@@ -13,14 +13,14 @@ def scope(paths: Sequence[str] = SCOPE) -> str:
     return " and ".join(path if path.endswith("/") else f"{path}*" for path in paths)
 
 
-def counted(number: int, what: str) -> str:
+def number_of(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def summary(found: Difference, paths: Sequence[str] = SCOPE) -> str:
+def difference_line(found: Difference, paths: Sequence[str] = SCOPE) -> str:
     """How many functions differ, and how."""
     counts = {how: len(found.of(how)) for how in (CHANGED, NEW, GONE, MOVED)}
-    return (f"{counted(len(found.places), 'function')} in {scope(paths)}: {counts[CHANGED]} changed, {counts[NEW]} new, "
+    return (f"{number_of(len(found.places), 'function')} in {scope(paths)}: {counts[CHANGED]} changed, {counts[NEW]} new, "
             f"{counts[GONE]} gone; in {counts[MOVED]} more only fields of structures moved")
 
 
@@ -28,10 +28,10 @@ def summary(found: Difference, paths: Sequence[str] = SCOPE) -> str:
 class Executed:
     """Of the functions that changed or are new, by how many passing tests each is executed; those by none are there too."""
 
-    tests: Mapping[Named, int]
+    tests: Mapping[FunctionName, int]
 
     @classmethod
-    def by(cls, found: Difference, passing: Iterable[Collection[Named]]) -> "Executed":
+    def by(cls, found: Difference, passing: Iterable[Collection[FunctionName]]) -> "Executed":
         counts = dict.fromkeys(found.of(CHANGED, NEW), 0)
         for functions in passing:
             for name in counts.keys() & set(functions):
@@ -40,22 +40,22 @@ class Executed:
 
     def line(self) -> str:
         executed = sum(count > 0 for count in self.tests.values())
-        return (f"of {counted(len(self.tests), 'function')} changed in {scope()}, {executed} were executed by passing tests, "
+        return (f"of {number_of(len(self.tests), 'function')} changed in {scope()}, {executed} were executed by passing tests, "
                 f"{len(self.tests) - executed} by none")
 
-    def by_none(self) -> list[Named]:
+    def by_none(self) -> list[FunctionName]:
         return [name for name, count in self.tests.items() if not count]
 
-    def suspects(self, functions: Collection[Named]) -> list[tuple[Named, int]]:
+    def suspects(self, functions: Collection[FunctionName]) -> list[tuple[FunctionName, int]]:
         """Of these functions those that changed, with the number of passing tests that execute each: the fewest first."""
         return sorted(((name, self.tests[name]) for name in self.tests.keys() & set(functions)), key=lambda each: (each[1], each[0]))
 
 
-def suspect_lines(suspects: Sequence[tuple[Named, int]], places: Mapping[Named, str], notes: Mapping[Named, str] | None = None,
-                  most: int = MOST) -> list[str]:
+def suspect_lines(suspects: Sequence[tuple[FunctionName, int]], places: Mapping[FunctionName, str],
+                  notes: Mapping[FunctionName, str] | None = None, most: int = MOST) -> list[str]:
     """A line for each suspect, at most so many, and how many more there are."""
     lines = []
     for name, count in suspects[:most]:
-        note = (notes or {}).get(name, "")
-        lines.append(f"{name}, {places[name] or 'file not known'}: executed by {counted(count, 'passing test')}" + f"; {note}" * bool(note))
+        note = f"; {notes[name]}" if notes and name in notes else ""
+        lines.append(f"{name}, {places[name] or 'file not known'}: executed by {number_of(count, 'passing test')}{note}")
     return lines + [f"and {len(suspects) - most} more"] * (len(suspects) > most)

@@ -21,15 +21,15 @@ from rerun.bench import Seen
 from rerun.conversation import Gone
 from sensitivity.mutants import Symbol
 from session.runs import KernelRun
-from session.suspected import ByCode, Machines, name_suspects
+from session.suspected import ByCode, Recorders, name_suspects
 from suspects import recorded, recording
 from suspects.code import kernel_code, module_code
-from suspects.compare import CHANGED, GONE, MOVED, NEW, SCOPE, CannotCompare, Difference, Named, compare, read_image
+from suspects.compare import CHANGED, GONE, MOVED, NEW, SCOPE, CannotCompare, Difference, FunctionName, compare_code, read_image
 from suspects.elf import NoElf
 from suspects.kallsyms import NoSymbols
 from suspects.places import source_files
 from suspects.recorded import Recorded
-from suspects.told import Executed, summary, suspect_lines
+from suspects.told import Executed, difference_line, suspect_lines
 from tests.harness.made_kernels import BEFORE, BEHIND, PLACED, Made, MadeKernel, call, function, load, module, text_of
 
 NUMBER = b"\xb8%c\0\0\0"                    # mov eax, number
@@ -55,7 +55,7 @@ def kernel(directory: Path, given: MadeKernel, name: str, modules: dict[str, byt
 
 def compared(directory: Path, old: MadeKernel, new: MadeKernel, old_modules: dict[str, bytes] | None = None,
              new_modules: dict[str, bytes] | None = None) -> Difference:
-    return compare(kernel(directory, old, "old", old_modules), kernel(directory, new, "new", new_modules))
+    return compare_code(kernel(directory, old, "old", old_modules), kernel(directory, new, "new", new_modules))
 
 
 def how(found: Difference) -> dict[str, str]:
@@ -95,7 +95,7 @@ def test_function_with_other_code_is_changed(tmp_path: Path, other: tuple[list[b
     user = function("user", call("there"), load("count"), text_of("text"), NUMBER % 1)
     found = compared(tmp_path, made(user, **more), made(function("user", *other), **more))
     assert how(found) == {"user": CHANGED}
-    assert found.places[Named("", "user")] == "net/socket.c"
+    assert found.places[FunctionName("", "user")] == "net/socket.c"
 
 
 def test_padding_and_the_compilers_suffix_make_no_difference(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_modules_are_compared_by_the_names_in_their_relocations(tmp_path: Path) 
     place = "net/netfilter/nf_conn-count"
     found = compared(tmp_path, made(), made(), {place: old, "drivers/a": old}, {place: new, "drivers/a": new})
     assert how(found) == {"local [nf_conn_count]": CHANGED, "user [nf_conn_count]": CHANGED}
-    assert found.places[Named("nf_conn_count", "user")] == place
+    assert found.places[FunctionName("nf_conn_count", "user")] == place
 
 
 def test_damaged_module_is_named_and_the_others_are_compared(tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_kernel_that_names_no_files_is_not_compared(tmp_path: Path) -> None:
 
 
 def test_functions_that_passing_tests_execute_are_counted_and_the_rarest_suspects_come_first() -> None:
-    often, once, never, same = (Named("", name) for name in ("often", "once", "never", "same"))
-    found = Difference({often: CHANGED, once: NEW, never: CHANGED, Named("", "gone"): GONE, Named("", "moved"): MOVED},
+    often, once, never, same = (FunctionName("", name) for name in ("often", "once", "never", "same"))
+    found = Difference({often: CHANGED, once: NEW, never: CHANGED, FunctionName("", "gone"): GONE, FunctionName("", "moved"): MOVED},
                        {each: "net/a.c" for each in (often, once, never, same)})
     executed = Executed.by(found, [{often, once, same}, {often}])
     assert executed.line() == "of 3 functions changed in net/ and kernel/audit*, 2 were executed by passing tests, 1 by none"
@@ -204,7 +204,7 @@ def test_functions_that_passing_tests_execute_are_counted_and_the_rarest_suspect
     assert executed.suspects({often, once, never, same}) == [(never, 0), (once, 1), (often, 2)]
     assert suspect_lines(executed.suspects({often, once}), found.places, {once: "only on 6.12"}, most=1) == [
         "once, net/a.c: executed by 1 passing test; only on 6.12", "and 1 more"]
-    assert summary(found, SCOPE).startswith("4 functions in net/ and kernel/audit*: 2 changed, 1 new, 1 gone; in 1 more only fields")
+    assert difference_line(found, SCOPE).startswith("4 functions in net/ and kernel/audit*: 2 changed, 1 new, 1 gone; in 1 more")
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_a_test_executes_is_kept_until_its_sources_change(project: Path) -> None:
     where, test = kernel(project, made(), "old"), "test_a.py::test_it"
-    first, name = Recorded(where), Named("ip_vs", "ip_vs_in")
+    first, name = Recorded(where), FunctionName("ip_vs", "ip_vs_in")
     first.add({test: ("passed", [name]), "test_b.py::test": ("failed", [])})
     again = Recorded(where)
     assert set(again.functions(test)) == {name}
@@ -257,7 +257,7 @@ class Chosen:
                                                  ("only", ["user", "unknown", "leftovers"])])
 def test_tests_that_execute_changed_functions_run_first_or_alone(project: Path, which: str, expected: list[str]) -> None:
     old, new = (kernel(project, made(function("user", NUMBER % number)), str(number)) for number in (1, 2))
-    Recorded(old).add({"other": ("passed", [Named("", "there")]), "user": ("passed", [Named("", "user")])})
+    Recorded(old).add({"other": ("passed", [FunctionName("", "there")]), "user": ("passed", [FunctionName("", "user")])})
     said: list[str] = []
     runs = [KernelRun(str(number), each.spec, each.spec, each) for number, each in enumerate((old, new))]
     items = [Chosen(name) for name in ("other", "user", "unknown", "leftovers")]
@@ -358,7 +358,7 @@ def test_what_tests_enter_is_recorded_by_name_once(project: Path, bench: type[Be
     user = next(each for each in read_image(where).code.functions if each.name == "user").address
     monkeypatch.setattr(bench, "entered", {"test_a.py::one": [user + 4, 0xFFFFFFFFC0100000], "test_a.py::two": []})
     for _ in range(2):
-        found = recording.record(where, ["test_a.py::one", "test_a.py::two"], project / "machines", slots=2)
+        found = recording.record_executed(where, ["test_a.py::one", "test_a.py::two"], project / "machines", slots=2)
         assert {str(each) for each in found.functions("test_a.py::one")} == {"user", "ip_vs_in [ip_vs]"}
         assert not found.functions("test_a.py::two")
         assert found.outcomes() == {"test_a.py::one": "passed", "test_a.py::two": "passed"}
@@ -370,7 +370,7 @@ def test_machine_that_is_lost_records_nothing(project: Path, bench: type[Bench],
     monkeypatch.setattr(bench, "trouble", Gone("the kernel panicked"))
     where = kernel(project, made(), "old")
     with pytest.raises(recording.NotRecorded, match=r"^6.12.1-made: the kernel panicked$"):
-        recording.record(where, ["test_a.py::one"], project / "machines")
+        recording.record_executed(where, ["test_a.py::one"], project / "machines")
     assert recorded.Recorded(where).missing(["test_a.py::one"])
 
 
@@ -384,7 +384,7 @@ def test_verdict_counts_what_passing_tests_execute_and_names_suspects(project: P
         TestResult("test_a.py::bad", outcome=outcome), TestResult("test_a.py::good", outcome="passed")])
         for each, outcome in ((old, "passed"), (new, "failed"))]
     comparisons = compare_all(results)
-    text = name_suspects(comparisons, {"1": old, "2": new}, Machines(1), lambda line: None)
+    text = name_suspects(comparisons, {"1": old, "2": new}, Recorders(1), lambda line: None)
     assert comparisons[0].code == [
         "of 2 functions changed in net/ and kernel/audit*, 0 were executed by passing tests, 2 by none",
         "test_a.py::bad: 1 suspect", "  user, net/socket.c: executed by 0 passing tests"]
