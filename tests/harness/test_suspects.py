@@ -14,7 +14,9 @@ import cli.suspects
 from cli import commandline
 from common.project import PROJECT
 from common.status import Exit
+from kernels.cache import Cache
 from kernels.extract import Kernel
+from kernels.spec import resolve
 from report.results import KernelResult, TestResult
 from report.verdict import compare_all
 from rerun.bench import Seen
@@ -398,3 +400,31 @@ def test_options_about_two_kernels_refuse_one(words: list[str]) -> None:
                           capture_output=True, text=True)
     assert done.returncode == Exit.USAGE
     assert "needs the files of an old and a new kernel" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def debian() -> Iterator[Kernel]:
+    with Cache() as cache:
+        yield resolve("6.12", cache)
+
+
+def test_debians_kernel_has_its_functions_where_their_files_are(debian: Kernel) -> None:
+    places: dict[str, str] = {}
+    image = read_image(debian)
+    for each in image.code.functions:
+        places.setdefault(each.name, image.places.get(each.address, ""))
+    assert places["tcp_v4_rcv"].startswith("net/ipv4/")
+    assert places["audit_receive_msg"].startswith("kernel/audit")
+    assert places["vfs_read"].startswith("fs/")
+    assert "gcc-" in image.compiler
+    assert not image.lto
+
+
+def test_what_tests_execute_in_a_machine_is_recorded_for_each(debian: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded, "default_root", lambda: tmp_path)
+    segments, raw = "tests/tcp/test_advmss.py", "tests/rawbuf/test_hdrincl.py::test_hdrincl_with_invalid_ihl_is_refused[4]"
+    found = recording.record_executed(debian, [segments, raw], tmp_path / "machines")
+    assert set(found.outcomes().values()) == {"passed"}
+    by_test = {test.partition("::")[0]: {str(each) for each in found.functions(test)} for test in found.outcomes()}
+    assert "tcp_v4_rcv" in by_test[segments] - by_test["tests/rawbuf/test_hdrincl.py"]
+    assert "raw_sendmsg" in by_test["tests/rawbuf/test_hdrincl.py"] - by_test[segments]
