@@ -50,6 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
         runs = []
         check_labels(config.option.labels)
         enter_namespaces()
+    if config.option.changed:
+        from session.suspected import ByCode
+        by_code = ByCode(runs, config.option.changed, lambda line: config.get_terminal_writer().line(line))
+        config.pluginmanager.register(by_code, "kdrift-by-code")
     config.pluginmanager.register(Report(config, runs), "kdrift-report")
     config.pluginmanager.register(Recognise(), "kdrift-known-issues")
 

@@ -20,7 +20,8 @@ exit statuses, docs/ the rest.
 """
 PYTEST_TOO = "All options of pytest work too; `./kdrift {} -- --help` shows them."
 # Sets of programs, as ./kdrift knows them.
-MACHINES, COMMAND, SELFTEST, VAGRANT, GIT, BUILD, SOURCE = "machines", "command", "selftest", "vagrant", "git", "build", "source"
+MACHINES, COMMAND, CODE, SELFTEST, VAGRANT = "machines", "command", "code", "selftest", "vagrant"
+GIT, BUILD, SOURCE = "git", "build", "source"
 ONLY_SHOWN = {"--markers", "--fixtures", "--funcargs", "--fixtures-per-test", "--collect-only", "--co", "-V"}       # of pytest's options
 GUARDS = PROJECT / "sensitivity/guards.toml"
 FAIL_BY_DEFAULT = "regression,gone"
@@ -140,7 +141,7 @@ def amount(text: str) -> float:
 
 def selftest(commands: Commands) -> None:
     command = commands.add("selftest", "run the suite's own tests", PYTEST_TOO.format("selftest"), kind=PytestParser, module="cli.run",
-                           needs=lambda options: (MACHINES, COMMAND, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words),
+                           needs=lambda options: (MACHINES, COMMAND, CODE, SELFTEST, *[VAGRANT] * ("--vagrant" in options.words),
                                                   *[GIT, BUILD, SOURCE] * ("--tree" in options.words)),
                            usage="kdrift selftest [--vagrant | --docs | --tree | --mutated] [options]")
     command.add_argument("--vagrant", action="store_true", help="those with whole machines instead: Debian 12 and 13, a builder")
@@ -289,6 +290,26 @@ def explore(commands: Commands) -> None:
     add_archive_options(command)
 
 
+def suspects(commands: Commands) -> None:
+    command = commands.add("suspects", "list the functions whose code changed, and which of them a test executes", """
+        The code of both kernels is taken from their images and modules and compared by function. For each TEST it is recorded in a machine
+        what it executes on both; then its suspects follow, those that the fewest passing tests execute first.
+
+        Exit status 3: a machine was lost; 6: a comparison would say nothing, as of kernels of two compilers; 125: a kernel could not be
+        fetched.""", module="cli.suspects", needs=lambda options: (CODE, *[MACHINES] * bool(options.tests)),
+        usage="kdrift suspects OLD NEW [TEST ...] [options]")
+    command.add_argument("old", metavar="OLD", help="the older kernel: a version, a package, a bzImage, a tree")
+    command.add_argument("new", metavar="NEW", help="the kernel to compare with it")
+    command.add_argument("tests", metavar="TEST", nargs="*", help="a test, a file or a directory, as pytest names it")
+    command.add_argument("--in", metavar="PATH", action="append", dest="paths", default=[],
+                         help="compare the functions of source files whose path begins so, such as net/ipv4/tcp (default: net/ and "
+                         "kernel/audit); repeatable")
+    command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
+    command.add_argument("--device", metavar="NAME", action="append", dest="devices", default=[],
+                         help="add this QEMU device to the machines; repeatable")
+    add_archive_options(command)
+
+
 def export(commands: Commands) -> None:
     command = commands.add("export", "write a test as one file that needs neither kdrift nor pytest", """
         TEST is as pytest names it. With kernels the file is also run there, on empty machines. Exit status 1: with --all, a test cannot be
@@ -312,5 +333,6 @@ def bench(commands: Commands) -> None:
 
 
 COMMANDS = (
-    validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, bisect, explore, export, bench,
+    validate, pytest, run, shell, selftest, kernels, merge, known, chance, behaviour, tables, sensitivity, bisect, explore, suspects,
+    export, bench,
 )

@@ -4,24 +4,21 @@ Source: Documentation/admin-guide/module-signing.rst. A package of modules that 
 one covers, has the certificates of the keys that it takes modules from.
 """
 import functools
-import gzip
-import lzma
 import os
 import re
 import shutil
 import struct
 import subprocess
 import tempfile
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from common.errors import FetchError
 from common.temporary import GuardedDirectory
+from kernels.compressed import BadCompression, uncompressed, zstd
 from kernels.modules import contents, files
 
 MARK = b"~Module signature appended~\n"
-LARGEST = 512 << 20                         # bytes of an uncompressed kernel
 # The beginning of an X.509 certificate of version 3 (RFC 5280, 4.1): two sequences of at least 256 bytes, and the version.
 CERTIFICATE = re.compile(rb"\x30\x82(?P<size>..)\x30\x82..\xa0\x03\x02\x01\x02", re.DOTALL)
 SIGNER = re.compile(r"subject=.*?CN ?= ?(?P<name>[^,/\n]+)[^\n]*\nserial=(?P<serial>[0-9A-F]+)")
@@ -39,7 +36,7 @@ def check_modules(image: Path, modules: Path) -> str:
         raise Unverified("there are no modules")
     with GuardedDirectory("kdrift-signatures-") as directory:
         trusted = Path(directory, "trusted.pem")
-        trusted.write_text(_pem(openssl, _certificates(_uncompressed(image))))
+        trusted.write_text(_pem(openssl, _certificates(_kernel(image))))
         check = functools.partial(_signer, openssl, trusted, modules)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             signers = sorted(set(pool.map(check, names)))
@@ -49,7 +46,10 @@ def check_modules(image: Path, modules: Path) -> str:
 
 def _signer(openssl: str, trusted: Path, modules: Path, name: str) -> str:
     """The certificate, as PEM, of the key that has signed a module. Raises Unverified."""
-    data = _zstd((modules / name).read_bytes()) if name.endswith(".zst") else contents(modules / name)
+    try:
+        data = zstd((modules / name).read_bytes()) if name.endswith(".zst") else contents(modules / name)
+    except BadCompression as error:
+        raise Unverified(str(error)) from None
     if not data.endswith(MARK) or len(data) < len(MARK) + 12:
         raise Unverified(f"{name} has no signature")
     end = len(data) - len(MARK) - 12
@@ -67,39 +67,12 @@ def _signer(openssl: str, trusted: Path, modules: Path, name: str) -> str:
         return signer.read_text()
 
 
-def _uncompressed(image: Path) -> bytes:
-    """The kernel in a bzImage (Documentation/arch/x86/boot.rst, payload_offset). Raises Unverified."""
-    data = image.read_bytes()
-    start = ((data[0x1F1] or 4) + 1) * 512
-    offset, size = struct.unpack_from("<II", data, 0x248)
-    payload = data[start + offset:start + offset + size]
-    try:
-        if payload.startswith(b"\x28\xb5\x2f\xfd"):
-            return _zstd(payload[:-4])      # the size follows
-        if payload.startswith(b"\xfd7zXZ\0"):
-            return lzma.LZMADecompressor().decompress(payload, LARGEST)
-        if payload.startswith(b"\x1f\x8b"):
-            return zlib.decompressobj(31).decompress(payload, LARGEST)
-    except (lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-        raise Unverified(f"the kernel's image is damaged: {error}") from None
-    raise Unverified("the kernel's image is compressed by neither zstd, xz nor gzip")
-
-
-def _zstd(data: bytes) -> bytes:
+def _kernel(image: Path) -> bytes:
     """Raises Unverified."""
-    if not (program := shutil.which("zstd")):
-        raise Unverified("zstd is not installed (Debian package: zstd)")
-    with tempfile.TemporaryFile() as packed:
-        packed.write(data)
-        packed.seek(0)
-        with subprocess.Popen([program, "-dcq"], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tool:
-            assert tool.stdout
-            found = tool.stdout.read(LARGEST + 1)
-            if len(found) > LARGEST:
-                tool.kill()
-    if tool.returncode:
-        raise Unverified("what zstd has compressed is damaged or too large")
-    return found
+    try:
+        return uncompressed(image)
+    except BadCompression as error:
+        raise Unverified(str(error)) from None
 
 
 def _certificates(kernel: bytes) -> list[bytes]:

@@ -239,11 +239,11 @@ def write_json(path: Path, run: Run, kernels: Iterable[KernelResult]) -> None:
     write_whole(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str | bytes) -> None:
     """Replace a file in one step: a reader never sees half of it.  Raises OSError."""
     temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
+        temporary.write_bytes(text if isinstance(text, bytes) else text.encode(errors="replace"))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

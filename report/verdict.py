@@ -51,6 +51,7 @@ class Comparison:
     entries: list[Entry] = field(default_factory=list)
     drift: list[str] = field(default_factory=list)                                 # a line per measurement that moved
     changes: list[Kind] = field(default_factory=list)                               # of packets, counters and log lines
+    code: list[str] = field(default_factory=list)                                  # lines about the code that changed, and who executes it
     without_traffic: int = 0                                                        # tests that passed on both, one side without traffic
 
     def of(self, *kinds: str) -> list[Entry]:
@@ -165,6 +166,7 @@ class Comparison:
         for old, new in self.fixes:
             text = issue_text(old, self.old)
             yield "fixed", f"{new.id}: {old.outcome} -> {new.outcome}" + (f": {text}" if text else "")
+        yield from (("code", line) for line in self.code)
         yield from (("drift", line) for line in self.drift)
         yield from change_lines(self.changes)
         if self.without_traffic:

@@ -1,6 +1,6 @@
 """The machine of rerun/, with a gdb port: one instruction of its kernel can be changed, and it reports what it executes."""
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 
 from rerun.bench import Bench, Seen
@@ -12,6 +12,8 @@ from vm.machine import Machine
 from vm.process import as_value
 from vm.qemu import VMError
 
+PADDING = 64                                # bytes between two functions
+
 
 class Watched(Machine):
     """A machine with a gdb port, which can report what it executes of some functions.
@@ -21,6 +23,7 @@ class Watched(Machine):
     """
 
     functions: Sequence[Symbol] = ()        # sorted by address
+    again = 1 << 20                         # bytes of a function that are translated again; 1 shows only that it is entered
     _position = 0                           # in the log, read up to here
 
     def executed(self) -> set[int]:
@@ -36,7 +39,8 @@ class Watched(Machine):
             gdb = Gdb(self.directory / "gdb")
             for number in {bisect_right(starts, address) - 1 for address in found}:
                 # As they are now: the kernel patches its code for tracing and static branches.
-                gdb.write(starts[number], gdb.read(starts[number], self.functions[number].size))
+                size = min(self.functions[number].size, self.again)
+                gdb.write(starts[number], gdb.read(starts[number], size))
             gdb.close()
         return found
 
@@ -54,9 +58,22 @@ class Watched(Machine):
     def ports(self) -> list[str]:
         words = [*super().ports(), "-gdb", f"unix:{as_value(self.directory)}/gdb,server=on,wait=off"]
         if self.functions:
-            filters = ",".join(f"{each.address:#x}+{each.size:#x}" for each in self.functions)
+            filters = ",".join(f"{start:#x}+{end - start:#x}" for start, end in ranges(self.functions))
             words += ["-d", "in_asm", "-dfilter", filters, "-D", f"{self.directory}/translated.log"]
         return words
+
+
+def ranges(functions: Iterable[Symbol]) -> Iterator[tuple[int, int]]:
+    """Where the functions begin and end, those together that follow each other: a word of a command line has at most 128 KiB."""
+    start = end = 0
+    for each in functions:
+        if each.address > end + PADDING:
+            if end:
+                yield start, end
+            start = each.address
+        end = max(end, each.address + each.size)
+    if end:
+        yield start, end
 
 
 class MutantBench(Bench[Watched]):
@@ -65,8 +82,14 @@ class MutantBench(Bench[Watched]):
     machine_class = Watched
 
     def study(self, names: list[str]) -> tuple[list[Symbol], dict[int, str], dict[int, Seen]]:
-        """Prepare it: run everything once, the last test first, so that all modules are loaded. Returns the functions of these names, the
-        names of all addresses, and what the tests did."""
+        """Prepare it. Returns the functions of these names, the names of all addresses, and what the tests did."""
+        listing, first = self.warmed()
+        found, addresses = read_symbols(listing, set(names))
+        return found, addresses, first
+
+    def warmed(self) -> tuple[str, dict[int, Seen]]:
+        """Prepare it: run everything once, the last test first, so that all modules are loaded. Returns /proc/kallsyms, and what the
+        tests did."""
         first: dict[int, Seen] = {}
         listing = b""
 
@@ -79,8 +102,19 @@ class MutantBench(Bench[Watched]):
             listing = conversation.answer(COLLECTED)
 
         self.prepare(warm, modules_stay=True)
-        found, addresses = read_symbols(unpacked(listing).decode(errors="replace"), set(names))
-        return found, addresses, first
+        return unpacked(listing).decode(errors="replace"), first
+
+    def coverage(self, functions: Sequence[Symbol], tests: Sequence[int],
+                 again: int = Watched.again) -> Iterator[tuple[int, Seen, set[int]]]:
+        """Run these tests, by their index; what each did, and the addresses of the instructions that it executed. See Watched.again."""
+        with self.mutated([], functions=functions) as (machine, conversation):
+            machine.again = again
+            next(self.results(conversation, []), None)
+            machine.executed()
+            for index in tests:
+                conversation.ask("run", ([index], index))
+                seen = next(self.results(conversation, [index]))
+                yield index, seen, machine.executed()
 
     def mutated(self, tests: Sequence[int], mutant: Mutant | None = None, functions: Sequence[Symbol] = (),
                 seed: int = 0) -> AbstractContextManager[tuple[Watched, Conversation]]:

@@ -154,14 +154,9 @@ class Study:
         """By address, which of these tests execute it; and what they did."""
         reached: dict[int, set[int]] = {}
         seen: dict[int, Seen] = {}
-        with self.bench.mutated([], functions=symbols) as (machine, conversation):
-            next(self.bench.results(conversation, []), None)
-            machine.executed()
-            for index in indexes:
-                conversation.ask("run", ([index], index))
-                seen[index] = next(self.bench.results(conversation, [index]))
-                for address in machine.executed():
-                    reached.setdefault(address, set()).add(index)
+        for index, seen[index], addresses in self.bench.coverage(symbols, indexes):
+            for address in addresses:
+                reached.setdefault(address, set()).add(index)
         return reached, seen
 
     def try_all(self, chosen: Sequence[Mutant], ledger: Ledger) -> None:

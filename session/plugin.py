@@ -17,6 +17,7 @@ from session.progress import Progress
 from session.runs import KernelRun
 from session.session import KernelSession
 from session.shared import Began, hidden_here, own_tests_named, write_shared
+from session.suspected import Recorders, check_two_kernels, name_suspects, with_files, write_report
 from vm.machine import MEMORY_MB
 from vm.own import own_directories, shared_names
 
@@ -41,6 +42,11 @@ class Report:
         self.baseline = self.read_baseline(config.option.baseline, [run.label for run in runs] or [self.running], own)
         self.folders: list[str] = []
         self.hidden = None
+        self.suspects: list[str] = []
+        if config.option.suspects:
+            check_two_kernels("--suspects", runs)
+            if not config.option.validate:
+                raise pytest.UsageError("--suspects belongs to a comparison: use --validate")
         if config.option.report and not config.option.with_paths:
             self.hidden = hidden_here([path for run in runs if (path := run.path())], own)
         if config.option.console:
@@ -141,6 +147,9 @@ class Report:
         self.kernels = self._kernels(session)
         self.comparisons = compare_all([*self.baseline, *self.kernels], option.fail_on, option.exact) if option.validate else []
         self._confirm()
+        if option.suspects and not self.interrupted:
+            self.suspects = name_suspects(self.comparisons, with_files(self.runs), Recorders(option.slots or 1, option.devices),
+                                          self.config.get_terminal_writer().line)
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -203,6 +212,8 @@ class Report:
 
     def _write(self, directory: Path, status: int) -> None:
         write_shared(directory, self._run(status), self.kernels, self.comparisons, self.hidden)
+        if self.suspects:
+            write_report(directory, self.suspects)
 
     def _write_bug_reports(self, status: int) -> None:
         from reproduce.folder import Settings, write_folders

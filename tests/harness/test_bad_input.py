@@ -94,7 +94,8 @@ def test_an_output_that_cannot_be_written(refused, results, words, bad_output):
 
 
 @pytest.mark.parametrize("words", [["export", TEST, "-o", "{here}/a.pyz", "--kernel"], ["bench", "--kernel"], ["sensitivity", "--kernel"],
-                                   ["bisect", TEST, "--report", "{here}/out", "6.12.90-2"]], ids=lambda words: words[0])
+                                   ["suspects", "6.12.90-2"], ["bisect", TEST, "--report", "{here}/out", "6.12.90-2"]],
+                         ids=lambda words: words[0])
 @pytest.mark.parametrize("spec", ["banana", "{here}/bzImage", "{here}"])
 def test_a_kernel_that_is_none(refused, tmp_path, monkeypatch, words, spec):
     monkeypatch.chdir(tmp_path)
@@ -121,7 +122,7 @@ def test_words_that_mean_nothing(refused, words, naming):
 @pytest.mark.parametrize("words, status", [
     (["pytest", "{name}"], 2), (["pytest", "{name}::test_x"], 2), (["validate", "{name}", "6.12"], 2),
     (["run", "--dir", "{name}", "--", "true"], 2),
-    (["run", "--kselftest", "{name}"], 2), (["bisect", "{name}", "6.1", "6.12"], 2),
+    (["run", "--kselftest", "{name}"], 2), (["suspects", "6.1", "6.12", "{name}"], 2), (["bisect", "{name}", "6.1", "6.12"], 2),
 ], ids=lambda words: words[0] if isinstance(words, list) else None)
 @pytest.mark.parametrize("name", ["n" * 300, "d/" * 3000, "~nobody-has-this-name/x"], ids=["name", "path", "home"])
 def test_a_name_that_no_file_can_have(words, status, name):

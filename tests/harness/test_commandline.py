@@ -86,6 +86,6 @@ def test_pytest_gets_its_words_as_they_are(words, theirs):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_has_a_module_that_runs_it(command):
-    words = {"merge": ["a.json"], "chance": ["a.json"], "behaviour": ["a.json"], "explore": ["6.1", "6.12"],
+    words = {"merge": ["a.json"], "chance": ["a.json"], "behaviour": ["a.json"], "explore": ["6.1", "6.12"], "suspects": ["6.1", "6.12"],
              "bisect": ["test.py", "6.1", "6.12"]}.get(command, [])
     assert callable(import_module(commandline.parse([command, *words]).module).run)
