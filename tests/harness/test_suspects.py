@@ -237,7 +237,8 @@ def test_what_a_test_executes_is_kept_until_its_sources_change(project: Path) ->
 
 @pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"no JSON"), gzip.compress(b'{"tests": {"a": [1]}, "functions": []}'),
                                     gzip.compress(b'{"tests": {"a": 1}, "functions": []}'),
-                                    gzip.compress(b'{"tests": {"a": ["", "passed", [5]]}, "functions": []}')])
+                                    gzip.compress(b'{"tests": {"a": ["", "passed", [5]]}, "functions": []}')],
+                         ids=["empty", "no gzip", "no JSON", "short row", "no row", "no such function"])
 def test_damaged_record_counts_as_none(project: Path, damage: bytes) -> None:
     where = kernel(project, made(), "old")
     Recorded(where).add({"test_a.py::test": ("passed", [])})
