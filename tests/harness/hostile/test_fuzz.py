@@ -5,6 +5,7 @@ import json
 import math
 import random
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,11 +56,11 @@ def changed(document, chance):
             if what == 0:
                 del place[key]
             elif what == 1 and isinstance(place, list):
-                place.append(place[key])
+                place.append(deepcopy(place[key]))
             elif what == 1:
-                place[chance.choice(TEXTS)] = place[key]
+                place[chance.choice(TEXTS)] = deepcopy(place[key])
             else:
-                place[key] = chance.choice(VALUES)
+                place[key] = deepcopy(chance.choice(VALUES))       # else it may come to hold itself
             break
     return document
 
