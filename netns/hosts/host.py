@@ -34,6 +34,7 @@ class Host:
         self.ring: PacketRing | None = None
         self._stack = ExitStack()
         self.namespace = self._stack.enter_context(NetworkNamespace())
+        self.has_flowtable = False          # whether nft() has given it one: what such a table forwards is in no counter of IP
         self._sockets: list[socket.socket] = []
         self._opened: set[tuple[int, int]] = set()
         self._stack.callback(self._abort_sockets)
@@ -91,6 +92,7 @@ class Host:
         has no timeout.
         """
         text = text.strip()
+        self.has_flowtable |= "flowtable" in text
         command, stdin = (["nft", "-f", "-"], text + "\n") if "\n" in text else (["nft", text], "")
         if json:
             command.insert(1, "-j")

@@ -54,9 +54,10 @@ class Books:
         # All tests pay for this, and some have thousands of packets: these are looked into only where a rule asks for more.
         seen = Counter([(frame.interface, frame.direction, frame.data[12:_ETHERNET]) for frame in host.ring.frames])
         own = {_LOOPBACK, *(interface.index for interface in host.interfaces.values())}
-        # Whether its packets tell what its IP layer did: none was lost, none was a program's own (packet(7)), and all were on its links:
-        # tun takes packets apart, and a tunnel's packets over IPv6 are not counted (ip6tunnel_xmit()).
-        self.complete = not (host.ring.lost or host.has_opened(socket.AF_PACKET, socket.SOCK_RAW)) \
+        # Whether its packets tell what its IP layer did: none was lost, none was a program's own (packet(7)), none was forwarded past it
+        # (nf_flow_offload_ip_hook()), and all were on its links: tun takes packets apart, and a tunnel's packets over IPv6 are not counted
+        # (ip6tunnel_xmit()).
+        self.complete = not (host.ring.lost or host.has_opened(socket.AF_PACKET, socket.SOCK_RAW) or host.has_flowtable) \
             and own.issuperset(interface for interface, _direction, _type in seen)
         # What else no kernel counts in OutRequests: packets of an IPv4 socket with IP_HDRINCL (raw_send_hdrinc()), resets of netfilter's
         # over IPv6 (nf_send_reset6()), and what IPVS passes on. tests/routing/test_counted_table.py shows each.

@@ -48,6 +48,13 @@ def test_a_host_that_counts_right_has_no_faults(client):
     assert accounting.faults(client) == []
 
 
+def test_a_host_with_a_flowtable_may_forward_more_than_it_counts(client, but):
+    but("Ip.InReceives", -1)
+    assert accounting.faults(client)
+    client.has_flowtable = True
+    assert accounting.faults(client) == []
+
+
 @pytest.mark.parametrize(("name", "more"), [
     ("Ip.InReceives", 1), ("Ip.InReceives", -1), ("Ip6.InReceives", 9), ("Ip6.InReceives", -1),
     ("Ip.OutTransmits", 1), ("Ip.OutTransmits", -99), ("Ip6.OutTransmits", 1), ("Ip6.OutTransmits", -99),
