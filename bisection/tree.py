@@ -86,10 +86,9 @@ class Tree:
         self._must(self.place, "bisect", "reset", commit)
 
     def close(self) -> None:
-        """Remove the worktree and what git knows of it."""
-        self._git(self.source, "worktree", "remove", "--force", str(self.place))
+        """Remove the worktree and what git knows of it; `git worktree prune` would forget others too, on a disk that is not there."""
         shutil.rmtree(self.place, ignore_errors=True)
-        self._git(self.source, "worktree", "prune")
+        self._git(self.source, "worktree", "remove", "--force", str(self.place))
 
     def bisect(self, *words: str) -> str:
         """What git bisect says. Raises TreeError, but not when only skipped commits are left."""

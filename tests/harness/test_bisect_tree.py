@@ -240,6 +240,15 @@ def test_the_worktree_of_a_killed_bisection_is_taken_over_with_what_it_has_built
     tree.close()
 
 
+def test_a_worktree_of_the_users_that_is_not_there_now_is_not_forgotten(tmp_path):
+    source = repository(tmp_path / "linux", 5)
+    git(source, "worktree", "add", "-q", "--detach", str(tmp_path / "mine"), "c3")
+    (tmp_path / "mine").rename(tmp_path / "unplugged")
+    before = looked_at(source)
+    search(source, tmp_path / "report")
+    assert looked_at(source) == before
+
+
 def test_changes_in_the_checkout_stay_and_are_seen(tmp_path):
     source = repository(tmp_path / "linux", 5)
     tree = Tree(source, tmp_path / "tree", BUILD)
