@@ -12,7 +12,8 @@ PACKAGES = ("arping", "base-files", "bash", "bc", "bridge-utils", "bsdextrautils
             "iputils-tracepath", "jq", "kmod", "less", "login", "mount", "net-tools", "netcat-openbsd", "nftables", "passwd", "perl-base",
             "procps", "psmisc", "sed", "socat", "tar", "tcpdump", "traceroute", "util-linux", "xz-utils")
 # Known by a name that is a link elsewhere (update-alternatives(1)).
-LINKS = ("awk", "nc", "traceroute", "traceroute6", "which", "pager")
+LINKS = ("awk", "nc", "traceroute", "traceroute6", "which", "pager",
+         *(f"{family}tables{rest}" for family in ("ip", "ip6", "arp", "eb") for rest in ("", "-save", "-restore")))
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
               "tcpdump:x:100:65534:tcpdump:/:/usr/sbin/nologin\nuser:x:1000:1000:user:/home/user:/bin/bash\n"

@@ -20,9 +20,11 @@ from session.runs import KernelRun
 from tests.harness.sessions import KERNEL
 from vm.command import ERRORS
 from vm.exact import FAST, SECTION, SHIFT, count_from_zero
+from vm.image import tool
 from vm.job import Events, Job
 from vm.machine import Machine
 from vm.state import knobs_of
+from vm.wide import WIDE
 
 
 @pytest.fixture
@@ -130,3 +132,9 @@ def test_a_boot_without_saved_state_has_one_name_in_all_commands():
     add_options(lambda name, **options: added.append((name, options.get("dest"))))
     assert ("--fresh", "fresh_boot") in added
     assert commandline.parse(["run", "--fresh", "--", "ls"]).fresh_boot
+
+
+def test_programs_that_are_known_by_a_link_are_in_the_machine():
+    """Also those that packages bring under other names (update-alternatives(1))."""
+    wanted = {"awk", "iptables", "ip6tables", "ip6tables-save", "nc"}
+    assert wanted <= {name for name in WIDE.tools if tool(name)}
