@@ -36,7 +36,7 @@ class Host:
         self.namespace = self._stack.enter_context(NetworkNamespace())
         self._sockets: list[socket.socket] = []
         self._opened: set[tuple[int, int]] = set()
-        self._stack.callback(self._abort_sockets)
+        self._stack.callback(self.abort_sockets)
 
     def __enter__(self) -> "Host":
         return self
@@ -69,7 +69,8 @@ class Host:
         self._opened.add((made.family, made.type))
         return made
 
-    def _abort_sockets(self) -> None:
+    def abort_sockets(self) -> None:
+        """Close all sockets; a TCP connection is reset."""
         for each in self._sockets:
             if each.fileno() >= 0 and each.type == socket.SOCK_STREAM:
                 # An orderly close would retransmit its FIN to a vanished peer for minutes and keep the namespace alive.
@@ -202,9 +203,9 @@ class Host:
             rtnl.request(self.namespace, [rtnl.link_state(index, up=True)])
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record every packet on every interface within the block; see capture()."""
-        with PacketRing(self.role, self.namespace) as self.ring:
+    def recording(self, size: int = PacketRing.SIZE) -> Iterator[None]:
+        """Record every packet on every interface within the block; see capture(). `size` packets are held until they are drained."""
+        with PacketRing(self.role, self.namespace, size) as self.ring:
             try:
                 yield
             finally:
