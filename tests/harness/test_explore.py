@@ -400,6 +400,25 @@ def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
     assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
 
 
+@pytest.mark.parametrize("write", ["write_whole", "write_case"])
+def test_full_disk_costs_the_running_batch_and_nothing_else(command, tmp_path, capsys, monkeypatch, write):
+    """`write_whole` writes a finding, `write_case` its repro.pyz."""
+    place = {"write_whole": "explore.findings.write_whole", "write_case": "explore.study.write_case"}[write]
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    differ = {"6.1": plain, "6.12": lambda step, seed: "EINVAL" if step["do"] == "route" else "done"}
+    assert command() == Exit.OK
+    with monkeypatch.context() as disk:
+        disk.setattr(place, full)
+        assert command("--scenarios", "40", results=differ) == Exit.LOST
+    assert capsys.readouterr().err == "kdrift: [Errno 28] No space left on device\n"
+    assert command("--scenarios", "60", results=differ) == Exit.REGRESSION
+    numbers = [json.loads(line)["number"] for line in (tmp_path / LEDGER).read_text().splitlines()]
+    assert sorted(numbers) == [0, 1, 2] and len(list(tmp_path.glob("repro-*.pyz"))) == 1
+
+
 def test_directory_belongs_to_one_exploration_at_a_time(command, tmp_path, capsys):
     with (tmp_path / LOCK).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
