@@ -42,6 +42,7 @@ def serve(channel: "Channel", directory: str) -> None:
         changes nothing."""
         __main__.begin(seed)
         ready.turn(seed)
+        bystander.heard()                   # of begin()
         yield None
         for number, (scenario, checked) in enumerate(scenarios, 1):
             waits = sum(step["seconds"] for step in scenario["steps"] if step["do"] == "wait")

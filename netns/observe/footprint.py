@@ -21,13 +21,13 @@ def footprint(host: Host) -> dict:
     return {"frames": frames, "counters": nonzero_of_host(dict(_counters(host)))}
 
 
-def unread(host: Host) -> dict:
-    """The same in half the time: {"frames": not compressed, "texts": by place what the kernel says of its counters}, which
-    counters.nonzero_of_host() parses on a faster machine."""
-    return {"frames": base64.b64encode(_frames(host)).decode(), "texts": {where: read.texts for where, read in _counters(host)}}
+def unread(host: Host, first: int = 0) -> dict:
+    """The same in half the time, of the packets from number `first` on: {"frames": not compressed, "texts": by place what the kernel says
+    of its counters}, which counters.nonzero_of_host() parses on a faster machine."""
+    return {"frames": base64.b64encode(_frames(host, first)).decode(), "texts": {where: read.texts for where, read in _counters(host)}}
 
 
-def _frames(host: Host) -> bytes:
+def _frames(host: Host, first: int = 0) -> bytes:
     host.ring.drain()
     if host.ring.lost:
         return b""
@@ -35,7 +35,7 @@ def _frames(host: Host) -> bytes:
     pack = FRAME.pack
     return b"".join([
         pack(frame.nanoseconds, frame.length, min(len(frame.data), _LONGEST), frame.unfinished) + frame.data[:_LONGEST]
-        for frame in host.ring.frames if frame.direction == _OUTGOING and frame.interface in links
+        for frame in host.ring.frames[first:] if frame.direction == _OUTGOING and frame.interface in links
     ])
 
 

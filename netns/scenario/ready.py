@@ -70,19 +70,22 @@ class ReadyNetworks:
 def built(scenario: dict) -> Iterator[Network]:
     """A new network for it, which is removed after the block; each host records its packets."""
     hosts = scenario["hosts"]
-    with ExitStack() as stack:
-        network = stack.enter_context(build(_topology(hosts, tuple(scenario.get("mtus", ())))) if hosts > 1 else _alone())
+    if hosts == 1:
+        with _alone() as network:
+            yield network
+        return
+    with build(_topology(hosts, tuple(scenario.get("mtus", ()))), capture=True, ring=_RING) as network:
         for host in network.hosts.values():
             host.pin(_PINNED)
-            stack.enter_context(host.recording(_RING))
         yield network
 
 
 @contextmanager
 def _alone() -> Iterator[Network]:
-    with Host(_ALONE) as host:
+    with Host(_ALONE) as host, host.recording(_RING):
         pin_namespace(host)
         pin_interfaces(host)
+        host.pin(_PINNED)
         rtnl.request(host.namespace, [rtnl.loopback_up()])
         yield Network(Topology(()), {_ALONE: host})
 

@@ -45,7 +45,7 @@ def observe(scenario: dict, network: Network, log: KernelLog | None = None) -> d
             "sockets": {name: _left(host, sock, family) for name, (host, sock) in stage.sockets.items() if sock.fileno() >= 0},
             "routes": {role: _routes(host, family) for role, host in network.hosts.items()} if _ROUTING & done else {},
             "tracked": {role: _tracked(host, family) for role, host in network.hosts.items()} if stage.tracked else {},
-            "hosts": {role: unread(host) for role, host in network.hosts.items()},
+            "hosts": {role: unread(host, stage.first[role]) for role, host in network.hosts.items()},
             "log": [record.text for record in log.records()] if log else [],
         }
     finally:

@@ -63,10 +63,16 @@ class Stage(Equipment):
         self.tunnels, self.tracked, self.far_ends = 0, False, {}
         self._epoll = select.epoll()
         self._names: dict[int, str] = {}
+        self.first = {role: self._recorded(host) for role, host in network.hosts.items()}       # its first packet here
         self.began = time.monotonic()
 
     def close(self) -> None:
         self._epoll.close()
+
+    @staticmethod
+    def _recorded(host: Host) -> int:
+        host.ring.drain()
+        return len(host.ring.frames)
 
     def now(self) -> float:
         """Seconds since the first step."""

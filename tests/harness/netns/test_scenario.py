@@ -4,6 +4,9 @@ import base64
 
 import pytest
 
+from netns import at_least
+from netns.observe.bystander import Bystander
+from netns.scenario.checks import violations
 from netns.scenario.figures import figures, unlike
 from netns.scenario.ready import ReadyNetworks, built
 from netns.scenario.run import observe
@@ -193,3 +196,19 @@ def test_translated_connection_is_tracked(family, kind, port, hosts):
                           hosts=hosts)
     assert found[0] == "done" and seen["sockets"]["conn"]["state"] == "ESTABLISHED"
     assert seen["tracked"][host] == ["ESTABLISHED assured"]
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+def test_what_a_network_has_sent_before_the_scenario_is_accounted_for_but_not_shown(hosts):
+    send = {"do": "send", "socket": "sender", "size": 1, "address": "server" if hosts > 1 else "loopback", "port": 5000}
+    scenario = {"version": 1, "family": "ipv4", "hosts": hosts, "steps": [
+        {"do": "socket", "host": "client", "name": "sender", "kind": "udp"}, *[send] * 5, {"do": "wait", "seconds": 0.05}]}
+    with built(scenario) as network:
+        client, bystander = network["client"], Bystander()
+        if hosts > 1:
+            client.await_counter("Ip6.OutRequests", at_least(1), within=5)      # it joins multicast groups
+        shown = base64.b64decode(observe(scenario, network)["hosts"]["client"]["frames"])
+        assert violations(network, bystander) == [] and b"\x86\xdd\x60" not in shown
+        assert hosts == 1 or any(frame.direction == 4 and frame.data[12:14] == b"\x86\xdd" for frame in client.ring.frames)
+        client.ring.frames.clear()
+        assert [place for place, _what in violations(network, bystander)] == ["packets of client"]
