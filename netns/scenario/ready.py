@@ -44,7 +44,7 @@ class ReadyNetworks:
 
     def turn(self, seed: int) -> None:
         """Begin with other networks: what a namespace has chosen at random varies with the seed."""
-        for networks in self._networks.values():
+        for networks in filter(None, self._networks.values()):
             networks[:] = networks[seed % len(networks):] + networks[:seed % len(networks)]
 
     @contextmanager
