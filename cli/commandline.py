@@ -273,10 +273,14 @@ def explore(commands: Commands) -> None:
         Scenarios are made up by seed: hosts, sockets, routes, packets made by hand, and time that passes. Each runs on both kernels. What
         differs is confirmed, explained by changes.toml where it is known, and else shrunk to the smallest scenario that shows it.
 
+        With one kernel, each runs there under two seeds, and what no kernel may do is looked for.
+
         Exit status 1: a difference that nothing explains; 3: a machine was lost; 6: no scenario was judged; 125: a kernel could not be
-        fetched or booted.""", module="cli.explore", needs=(MACHINES,), usage="kdrift explore OLD NEW [options]")
-    command.add_argument("old", metavar="OLD", help="the kernel that shows what is right: a version, a package, a bzImage, a tree")
-    command.add_argument("new", metavar="NEW", help="the kernel to compare with it")
+        fetched or booted.""", module="cli.explore", needs=(MACHINES,), usage="kdrift explore [OLD] NEW [options]")
+    command.add_argument("kernels", metavar="[OLD] NEW", nargs="*",
+                         help="the kernel that shows what is right, and the one to compare: a version, a package, a bzImage, a tree")
+    command.add_argument("--promote", metavar="ID",
+                         help="write the draft of a test from this finding of --report, with the figures of both kernels")
     command.add_argument("--minutes", metavar="N", type=positive, default=30,
                          help="begin no batch after this time (default: %(default)s); the same command continues")
     command.add_argument("--scenarios", metavar="N", type=positive, help="stop after so many scenarios in all")

@@ -8,25 +8,23 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from cli.refusal import refuse, refuse_error
-from common.errors import CacheError, FetchError, SpecError, is_full, trouble_of
+from common.errors import CacheError, FetchError, SpecError, is_full
 from common.project import PROJECT
 from common.status import Exit
-from common.threads import side_by_side
-from explore.bench import ScenarioBench
-from explore.findings import Findings
+from explore.alone import Alone
+from explore.draft import NoFigures, draft, name_of
+from explore.findings import DamagedFinding, Findings, found_in
 from explore.language import Scenario, ScenarioError, read
-from explore.observation import INFO
-from explore.study import Exploration, Side
+from explore.sides import boot_all, sides_of
+from explore.study import Exploration
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from kernels.flock import flocked
 from kernels.grammar import is_fetched
 from kernels.spec import resolve
-from netns.scenario.run import TCP_INFO
 from report.changes import Kind
 from report.expected import ExpectedError
 from report.kinds import words
-from report.results import KernelResult
 from rerun.conversation import Gone
 from vm.image import ImageError
 from vm.qemu import VMError
@@ -38,6 +36,10 @@ _SOURCES = ("explore/*.py", "netns/**/*.py", "report/traffic.py", "report/kinds.
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.promote is not None:
+        return _promote(options)
+    if len(options.kernels) not in (1, 2):
+        return refuse("name two kernels to compare, or one to explore alone; see ./kdrift explore --help")
     with ExitStack() as held:
         return _run(options, held)
 
@@ -48,8 +50,8 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
         scenario = read(options.scenario) if options.scenario else None
         cache = held.enter_context(Cache())
         by_spec = {spec: resolve(spec, cache, offline=options.offline, mirror=options.mirror, allow_unverified=options.allow_unverified)
-                   for spec in sorted((options.old, options.new), key=is_fetched)}
-        kernels = [by_spec[options.old], by_spec[options.new]]
+                   for spec in sorted(options.kernels, key=is_fetched)}
+        kernels = [by_spec[spec] for spec in options.kernels]
         findings = Findings(options.report, _key(kernels, options.seed, options.batch))
     except ScenarioError as error:
         return refuse(error)
@@ -70,6 +72,26 @@ def _run(options: argparse.Namespace, held: ExitStack) -> int:
         return refuse_error(error, options.report)
 
 
+def _promote(options: argparse.Namespace) -> Exit:
+    """Write the draft of a test from a finding."""
+    if options.kernels or options.scenario:
+        return refuse("--promote takes a finding of --report, and nothing else")
+    try:
+        finding = found_in(options.report, options.promote)
+        target = options.report / f"{name_of(finding)}.py"
+        target.write_text(draft(finding))
+    except NoFigures as error:
+        return refuse(error)
+    except FileNotFoundError:
+        return refuse(f"--promote: {options.report} has no finding {options.promote}")
+    except DamagedFinding as error:
+        return refuse(error)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    print(f"{target}: name the promise, and move it to the family in tests/ that it belongs to")
+    return Exit.OK
+
+
 @contextmanager
 def _place_for_machines(report: Path) -> Iterator[Path]:
     """A directory for this process alone. It is written down in `report`, so that the next exploration there removes it if this one is
@@ -87,10 +109,11 @@ def _place_for_machines(report: Path) -> Iterator[Path]:
 def _explore(kernels: Sequence[Kernel], findings: Findings, directory: Path, options: argparse.Namespace,
              scenario: Scenario | None) -> Exit:
     """Raises ExpectedError, CacheError, ImageError, VMError, Gone, OSError."""
-    sides = _sides(kernels, (options.old, options.new), directory)
-    exploration = Exploration(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
+    sides = sides_of([kernels[0], kernels[-1]], [options.kernels[0], options.kernels[-1]], directory)
+    kind = Exploration if len(kernels) == 2 else Alone
+    exploration = kind(*sides, findings, options.seed, options.slots, lambda line: print(line, flush=True), options.batch)
     try:
-        if trouble := _boot(sides, options.slots):
+        if trouble := boot_all(sides, options.slots):
             return refuse(trouble, Exit.LOST if is_full(trouble) else Exit.NOT_BOOTED)
         if scenario:
             return _tell_one(*exploration.judge_one(scenario))
@@ -111,38 +134,6 @@ def _key(kernels: Sequence[Kernel], seed: int, batch: int) -> str:
         for file in sorted(PROJECT.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _sides(kernels: Sequence[Kernel], specs: Sequence[str], directory: Path) -> tuple[Side, Side]:
-    """One kernel that is on both sides has one machine."""
-    benches: dict[str, ScenarioBench] = {}
-    for number, kernel in enumerate(kernels):
-        benches.setdefault(kernel.key, ScenarioBench(kernel, directory / str(number)))
-    old, new = (Side(benches[kernel.key], KernelResult(spec, spec, kernel.release, kernel.package, kernel.version, clock="virtual"))
-                for kernel, spec in zip(kernels, specs, strict=True))
-    return old, new
-
-
-def _boot(sides: Sequence[Side], slots: int) -> str:
-    """Boot the machines; why one could not be booted, or nothing."""
-    benches = list(dict.fromkeys(side.bench for side in sides))
-
-    def boot(bench: ScenarioBench) -> str:
-        try:
-            bench.boot()
-        except (Gone, VMError, ImageError, CacheError, OSError) as error:
-            return f"{bench.kernel.release}: {trouble_of(error)}"
-        return ""
-
-    def end() -> None:
-        for bench in benches:
-            bench.end()
-
-    troubles = dict(side_by_side(boot, benches, slots, end))
-    trouble = next(filter(None, (troubles[bench] for bench in benches)), "")
-    for side in sides:
-        side.result.counters = [*side.bench.counters, *(f"{INFO}{name}" for name in TCP_INFO)]
-    return trouble
 
 
 def _tell_one(kinds: Sequence[Kind], lines: Sequence[str]) -> Exit:

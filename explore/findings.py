@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from explore.language import Scenario
+from explore.language import Scenario, ScenarioError, check
 from report.results import write_whole
 
 LEDGER = "batches.jsonl"
@@ -16,7 +16,8 @@ LEDGER = "batches.jsonl"
 @dataclass
 class Finding:
     """A kind of difference, confirmed under `seeds` on both kernels. `explained` is the entry of changes.toml, if any; `scenario` the
-    smallest that shows it, and `found_in` the name of the one that was made up; `story` tells it step by step."""
+    smallest that shows it, and `found_in` the name of the one that was made up; `story` tells it step by step. `old` and `new` are the
+    figures (netns.scenario.figures) that differ, of the kernels that it was found `between`."""
 
     kind: str
     text: str
@@ -27,6 +28,10 @@ class Finding:
     vocabulary: bool = False
     shrunk: bool = False
     story: list[str] = field(default_factory=list)
+    rank: int = 0
+    between: list[str] = field(default_factory=list)
+    old: dict[str, Any] = field(default_factory=dict)
+    new: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -45,6 +50,23 @@ class BatchDone:
     unsteady: dict[str, int]
     wall_s: float
     cpu_s: float
+
+
+class DamagedFinding(Exception):
+    """A finding cannot be read; the message says which, in one line."""
+
+
+def found_in(directory: Path, name: str) -> Finding:
+    """The finding of this id there, of whatever exploration. Raises DamagedFinding, OSError."""
+    file = directory / f"kind-{name}.json"
+    try:
+        entry = json.loads(file.read_bytes())
+        del entry["key"]
+        finding = Finding(**entry)
+        check(finding.scenario)
+        return finding
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ScenarioError):
+        raise DamagedFinding(f"{file}: damaged") from None
 
 
 class Findings:

@@ -45,6 +45,10 @@ class _Maker:
     def host(self) -> str:
         return self.chance.choice({1: ("client",), 2: ("client", "server"), 3: ("client", "router", "server")}[self.hosts])
 
+    def neighbour(self, host: str) -> str:
+        between = self.hosts == 3
+        return {"client": "router" if between else "server", "server": "router" if between else "client", "router": "client"}[host]
+
     def weighted(self, table: tuple[tuple[float, float], ...]) -> float:
         return self.chance.choices([value for value, _ in table], [weight for _, weight in table])[0]
 
@@ -73,7 +77,7 @@ class _Maker:
 
     def configure(self) -> None:
         chance, host = self.chance, self.host()
-        what = chance.choices(("sysctl", "route", "rule", "address", "firewall"), (10, 3, 1, 2, 3))[0]
+        what = chance.choices(("sysctl", "route", "rule", "address", "firewall", "nat", "ipsec"), (10, 3, 1, 2, 3, 1.5, 1))[0]
         if what == "sysctl":
             name = chance.choice(list(SYSCTLS))
             self.add("sysctl", host=host, name=name, value=chance.choice(SYSCTLS[name]))
@@ -84,6 +88,11 @@ class _Maker:
             fields: Step = {"table": chance.choice((100, 254, 255))} if action == "table" else {}
             fields |= {chance.choice(("to", "from")): chance.choice((self.near, self.far, "nowhere"))}
             self.add("rule", host=host, operation="add", action=action, priority=chance.choice((1, 100, 32766, 40000)), **fields)
+        elif what == "nat":
+            self.add("nat", host=host, kind=chance.choice(("masquerade", "redirect", "dnat", "track")))
+        elif what == "ipsec" and self.hosts > 1:
+            self.add("ipsec", host="client", peer=self.neighbour("client"), mode=chance.choice(("transport", "tunnel")),
+                     part=chance.choices(("both", "policies", "states"), (6, 1, 1))[0])
         elif what == "address":
             self.add("address", host=host, address="spare", operation=chance.choices(("add", "delete"), (5, 1))[0])
         else:
@@ -117,7 +126,12 @@ class _Maker:
         """A handshake, data in both directions, and one of the ways in which a connection ends; something may go wrong between any two."""
         self.listener()
         self.socket("conn", "tcp", self.near)
-        self.add("connect", socket="conn", address=self.far if self.hosts > 1 else "loopback", port=80)
+        far = self.far if self.hosts > 1 else "loopback"
+        if self.hosts == 2 and self.chance.random() < 0.12:
+            self.add("tunnel", host="client", peer="server", kind=self.chance.choice(("ipip", "sit", "gre", "vxlan")))
+            far = "tunnel"
+        translated = any(step["do"] == "nat" and step["kind"] in ("redirect", "dnat") for step in self.steps)
+        self.add("connect", socket="conn", address=far, port=81 if translated else 80)
         self.wait(0.01)
         if self.chance.random() < 0.9:
             self.add("accept", socket="listener", name="peer")
@@ -170,8 +184,7 @@ class _Maker:
     def event(self, what: str) -> None:
         host = self.host()
         if what == "link" and self.hosts > 1:
-            peer = {"client": "server" if self.hosts == 2 else "router", "server": "client" if self.hosts == 2 else "router",
-                    "router": "client"}[host]
+            peer = self.neighbour(host)
             self.add("link", host=host, peer=peer, up=False)
             self.maybe(0.7, self.wait)
             self.maybe(0.7, lambda: self.add("link", host=host, peer=peer, up=True))

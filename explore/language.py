@@ -17,8 +17,8 @@ Step = dict[str, Any]
 HOSTS = (("client",), ("client", "server"), ("client", "router", "server"))       # by number; neighbours are linked, a router forwards
 FAMILIES = ("ipv4", "ipv6")
 KINDS = ("tcp", "udp", "ping", "raw")
-# Names of addresses: a host's own, and some that no host has at first.
-ADDRESSES = ("client", "router", "server", "loopback", "any", "spare", "nowhere")
+# Names of addresses: a host's own, some that no host has at first, and the one at the other end of a host's last tunnel.
+ADDRESSES = ("client", "router", "server", "loopback", "any", "spare", "nowhere", "tunnel")
 PORTS = (0, 80, 81, 5000)
 MOST_STEPS = 60
 DAY = 86400
@@ -89,6 +89,11 @@ STEPS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         ("all", "tcp", "syn", "synack", "ack", "rst", "fin", "udp", "icmp")), "verdict": _choice(("drop", "reject", "reset"))}, {}),
     "flush": ({"host": _HOST}, {}),
     "link": ({"host": _HOST, "peer": _HOST, "up": {"type": "boolean"}}, {}),
+    # Between neighbours.
+    "tunnel": ({"host": _HOST, "peer": _HOST, "kind": _choice(("ipip", "sit", "gre", "vxlan"))}, {}),
+    "ipsec": ({"host": _HOST, "peer": _HOST, "mode": _choice(("transport", "tunnel")),
+               "part": _choice(("both", "policies", "states"))}, {}),
+    "nat": ({"host": _HOST, "kind": _choice(("masquerade", "redirect", "dnat", "track"))}, {}),
     "socket": ({"host": _HOST, "name": _NAME, "kind": _choice(KINDS)}, {}),
     "option": ({"socket": _NAME, "option": _choice(list(OPTIONS)), "value": {"type": "integer"}}, {}),
     "bind": ({"socket": _NAME, "address": _ADDRESS, "port": _PORT}, {}),

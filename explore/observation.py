@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from explore.bench import Observed
+from explore.footprints import evaluated
 from explore.language import Scenario, sockets
 from report.changes import Kind, changes
 from report.expected import explain
@@ -39,7 +40,7 @@ def seen(scenario: Scenario, observed: Observed) -> Seen:
     texts: dict[str, str] = {}
     for number, (step, (result, _at)) in enumerate(zip(scenario["steps"], observed["steps"], strict=True), 1):
         texts[f"{number} {title(step, kinds)}"] = result
-    values = dict(numbers(observed["hosts"], observed["log"]))
+    values = dict(numbers({role: evaluated(**unread) for role, unread in observed["hosts"].items()}, observed["log"]))
     count: Counter[str] = Counter()
     for name, events, at in observed["events"]:
         count[name] += 1
@@ -54,6 +55,8 @@ def seen(scenario: Scenario, observed: Observed) -> Seen:
                 texts[f"{name} {kinds[name]} socket's {what}"] = str(value)
     for role, listed in observed["routes"].items():
         texts[f"{role} routes"] = "; ".join(sorted(listed)) or "none"
+    for role, listed in observed.get("tracked", {}).items():
+        texts[f"{role} tracked connections"] = "; ".join(listed) or "none"
     return Seen(texts, values)
 
 

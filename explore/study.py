@@ -1,25 +1,31 @@
 """Batches of scenarios on two kernels: what differs, is confirmed, shrunk and kept.
 
-Each scenario runs with two seeds on the old kernel, and with a third on the new one. What differs between the first two is chance. A kind
-of difference that is not known yet is confirmed under CONFIRMING seeds on both kernels, where it must come each time.
+Each scenario runs with one seed on the old kernel, and with another on the new one. Where something differs it runs with a third on the old
+one: what differs there too is chance. A kind of difference that is not known yet is confirmed under CONFIRMING seeds on both kernels, where
+it must come each time.
 """
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from common.threads import side_by_side
 from explore.bench import Observed, ScenarioBench
+from explore.draft import NoFigures, write_case
 from explore.findings import BatchDone, Finding, Findings
 from explore.generator import scenario as generated
 from explore.language import Scenario
 from explore.observation import Pair, Seen, differing, kinds_of, only, seen, steady
 from explore.shrink import shrink
 from explore.story import story
+from netns.scenario.figures import ENDED, Figures, figures, unlike
 from report.changes import Kind
 from report.kinds import topic, words
 from report.results import KernelResult
 
+T = TypeVar("T")
+R = TypeVar("R")
 OLD_SEEDS, NEW_SEED = (1, 2), 3
 CONFIRMING = (11, 12, 13)
 _MOST_TRIES = 3                             # scenarios in which a kind may fail to come again before it counts as unsteady
@@ -40,10 +46,11 @@ class Exploration:
                  batch: int) -> None:
         self.old, self.new, self.findings, self.seed, self.slots, self.say, self.batch = old, new, findings, seed, slots, say, batch
         self._failed: Counter[str] = Counter()
+        self._until = 0.0                   # the end of time.monotonic() for run()
 
     def run(self, minutes: float, most: int | None = None) -> None:
         """Run batches until `minutes` have passed, or `most` scenarios have been judged in all. Raises Gone, VMError, OSError."""
-        until = time.monotonic() + 60 * minutes
+        self._until = until = time.monotonic() + 60 * minutes
         while time.monotonic() < until and (most is None or sum(each.scenarios for each in self.findings.batches.values()) < most):
             number = self.findings.next_batch
             first = number * self.batch
@@ -61,11 +68,7 @@ class Exploration:
     def _judge(self, number: int, names: Sequence[str]) -> None:
         began, computed = time.monotonic(), self._computed()
         scenarios = [generated(name) for name in names]
-        was, other, now = self._observe([(self.old, OLD_SEEDS[0]), (self.old, OLD_SEEDS[1]), (self.new, NEW_SEED)], scenarios)
-        pairs = []
-        for name, one, two, three in zip(names, was, other, now, strict=True):
-            if keys := differing(one, three) - differing(one, two):
-                pairs.append(Pair(name, only(one, keys), only(three, keys)))
+        pairs = self.pairs(names, scenarios)
         wall, cpu = time.monotonic() - began, self._computed() - computed
         shown = {pair.name: self.kinds([pair]) for pair in pairs}
         unsteady: Counter[str] = Counter()
@@ -75,6 +78,15 @@ class Exploration:
         differ = sum(any(kind.key in self.findings.found for kind in found) for found in shown.values())
         self.findings.end_batch(BatchDone(number, len(names), differ, dict(kinds), dict(unsteady), round(wall, 3), round(cpu, 3)))
         self.say(self.progress())
+
+    def pairs(self, names: Sequence[str], scenarios: Sequence[Scenario]) -> list[Pair]:
+        """What differs between the kernels, without what differs between two seeds on the old one, which is asked only where it matters."""
+        was, now = self._observe([(self.old, OLD_SEEDS[0]), (self.new, NEW_SEED)], scenarios)
+        differ = {number: keys for number, (one, two) in enumerate(zip(was, now, strict=True)) if (keys := differing(one, two))}
+        [other] = self._observe([(self.old, OLD_SEEDS[1])], [scenarios[number] for number in differ]) if differ else [[]]
+        return [Pair(names[number], only(was[number], keys), only(now[number], keys))
+                for (number, found), again in zip(differ.items(), other, strict=True)
+                if (keys := found - differing(was[number], again))]
 
     def _unknown(self, shown: dict[str, list[Kind]]) -> dict[str, Kind]:
         """For each kind that is neither known nor unsteady the shortest scenario that shows it and has not failed yet, by name."""
@@ -98,8 +110,7 @@ class Exploration:
         for each, kind in chosen.items():
             name, _, key = each.partition(" ")
             if key in found.get(name, {}):
-                self._add(Finding(key, words(key), generated(name), name, list(CONFIRMING),
-                                  str(kind.expected or ""), kind.vocabulary), pairs[name])
+                self._add(kind, name, pairs[name])
             else:
                 self._failed[key] += 1
                 lost[key] += 1
@@ -107,11 +118,12 @@ class Exploration:
         for name, kinds in found.items():
             for key, kind in kinds.items():
                 if key not in self.findings.found:
-                    self._add(Finding(key, words(kind.key), generated(name), name, list(CONFIRMING),
-                                      str(kind.expected or ""), kind.vocabulary), pairs[name])
+                    self._add(kind, name, pairs[name])
         return lost
 
-    def _add(self, finding: Finding, pair: Pair) -> None:
+    def _add(self, kind: Kind, name: str, pair: Pair) -> None:
+        finding = Finding(kind.key, words(kind.key), generated(name), name, list(CONFIRMING), str(kind.expected or ""), kind.vocabulary,
+                          rank=kind.rank, between=[side.result.version or side.result.release for side in (self.old, self.new)])
         finding.story = self._story(finding.scenario, pair)
         self.findings.add(finding)
         if not finding.vocabulary:
@@ -128,21 +140,44 @@ class Exploration:
         return found
 
     def _shrink(self, finding: Finding) -> None:
-        """Replace the finding's scenario by the smallest that shows the kind alone in its machine, each time."""
+        """Replace the finding's scenario by the smallest that shows the kind alone in its machine, each time, or by the smallest that was
+        found when the time is over."""
         began = time.monotonic()
 
-        def holds(candidates: Sequence[Scenario]) -> list[bool]:
-            was, now = self._observe([(self.old, OLD_SEEDS[0]), (self.new, NEW_SEED)], candidates)
-            return [finding.kind in self._keys(Pair("shrunk", one, two)) for one, two in zip(was, now, strict=True)]
+        def holds(candidates: Sequence[Scenario]) -> Sequence[bool]:
+            return self.shows(finding, candidates) if time.monotonic() < self._until else [False] * len(candidates)
 
         small = shrink(finding.scenario, holds)
         [pair] = self.confirmed([finding.found_in], [small])
         if pair is None or finding.kind not in {kind.key for kind in self.kinds([pair])}:
             self.findings.add(replace(finding, shrunk=True))        # only the whole scenario is certain
             return
-        self.findings.add(replace(finding, scenario=small, shrunk=True, story=self._story(small, pair)))
+        self.findings.add(self.leave_case(replace(finding, scenario=small, shrunk=True, story=self._story(small, pair))))
         self.say(f"    smallest   {finding.id}  {len(finding.scenario['steps'])} steps -> {len(small['steps'])}, "
                  f"{time.monotonic() - began:.0f} s")
+
+    def shows(self, finding: Finding, candidates: Sequence[Scenario]) -> list[bool]:
+        was, now = self._observe([(self.old, OLD_SEEDS[0]), (self.new, NEW_SEED)], candidates)
+        return [finding.kind in self._keys(Pair("shrunk", one, two)) for one, two in zip(was, now, strict=True)]
+
+    def leave_case(self, finding: Finding) -> Finding:
+        """The finding with its figures; repro.pyz checks them. Raises OSError."""
+        old, new = self._figures(finding.scenario)
+        finding = replace(finding, old=old, new=new)
+        try:
+            write_case(self.findings.directory / f"repro-{finding.id}.pyz", finding)
+        except NoFigures as error:
+            self.say(f"    {error}")
+        return finding
+
+    def _figures(self, scenario: Scenario) -> tuple[Figures, Figures]:
+        """What differs under every seed, and varies on neither kernel: by name, as the old kernel shows it and as the new one does."""
+        was, now = ([figures(side.bench.observe([scenario], seed)[0]) for seed in CONFIRMING] for side in (self.old, self.new))
+        ended = [ENDED] if any(ENDED in each[0] for each in (was, now)) else []
+        names = {name: None for name in ended or [*was[0], *now[0]]
+                 if not any(unlike({name: one[0].get(name)}, other) for one in (was, now) for other in one[1:])
+                 and unlike({name: was[0].get(name)}, now[0])}
+        return {name: was[0].get(name) for name in names}, {name: now[0].get(name) for name in names}
 
     def _story(self, scenario: Scenario, pair: Pair) -> list[str]:
         """Without the counters and log lines that only one of the kernels has."""
@@ -160,13 +195,17 @@ class Exploration:
 
     def _observe(self, runs: Sequence[tuple[Side, int]], scenarios: Sequence[Scenario]) -> list[list[Seen]]:
         """What each run of the scenarios on a side under a seed shows."""
-        def one(number: int) -> list[Seen]:
-            side, seed = runs[number]
+        def one(run: tuple[Side, int]) -> list[Seen]:
+            side, seed = run
             observed: list[Observed] = side.bench.observe(scenarios, seed)
             return [seen(each, found) for each, found in zip(scenarios, observed, strict=True)]
 
-        found = dict(side_by_side(one, range(len(runs)), self.slots, self.end))
-        return [found[number] for number in range(len(runs))]
+        return self.each(one, runs)
+
+    def each(self, act: Callable[[T], R], given: Sequence[T]) -> list[R]:
+        """What comes of each, in order; as many at a time as there are slots. If one fails, all machines are ended."""
+        found = dict(side_by_side(lambda number: act(given[number]), range(len(given)), self.slots, self.end))
+        return [found[number] for number in range(len(given))]
 
     def _computed(self) -> float:
         return self.old.bench.computed_s + (self.new.bench.computed_s if self.new.bench is not self.old.bench else 0)
@@ -181,6 +220,6 @@ class Exploration:
         scenarios, cpu = sum(each.scenarios for each in done), sum(each.cpu_s for each in done)
         behaviour = [each for each in self.findings.found.values() if not each.vocabulary]
         explained = sum(bool(each.explained) for each in behaviour)
-        rate = f", {3 * scenarios / cpu:.1f} runs a second of processor time" if cpu else ""
+        rate = f", {scenarios / cpu:.1f} a second of processor time" if cpu else ""
         return (f"{scenarios} scenarios{rate}: {sum(each.differing for each in done)} differ, "
                 f"{len(behaviour)} kinds: {explained} explained, {len(behaviour) - explained} not")

@@ -46,9 +46,12 @@ class Kind:
     row: str = ""
     rows: list[str] = field(default_factory=list)
     all_rows: int = 0
+    explored: int = 0                       # instead of tests, the number of made-up scenarios that show it
 
     @property
     def text(self) -> str:
+        if self.explored:
+            return f"explored: {words(self.key)} ({self.explored} scenario{'s' * (self.explored > 1)})"
         return f"{words(self.key)} ({plural(len(self.tests))}{self._where()})"
 
     def _where(self) -> str:

@@ -38,8 +38,8 @@ CELL = "cell "                              # prefix of a name that says what a 
 def numbers(hosts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}), log: Sequence[str] = (),
             cells: Sequence[Mapping[str, Any]] = ()) -> dict[str, float]:
     """By name: packets of each kind that a host sent, and the time of the last one in seconds since the first packet of all; its
-    counters; lines of each kind that the kernel logged; and what each cell of a table's row showed.  Raises
-    ValueError for too many."""
+    counters; lines of each kind that the kernel logged; and what each cell of a table's row showed.  Frames are packed, or bytes as they
+    were. Raises ValueError for too many."""
     sent = sorted((frame for role, each in hosts.items() for frame in _frames(role, each["frames"])), key=lambda frame: frame.when)
     found: dict[str, float] = {}
     flows: dict[bytes, int] = {}
@@ -79,16 +79,21 @@ class _Frame(NamedTuple):
     data: bytes
 
 
-def _frames(role: str, packed: str) -> Iterator[_Frame]:
-    unpacking = zlib.decompressobj()
-    data, at = unpacking.decompress(base64.b64decode(packed), MOST_FRAMES), 0
-    if not unpacking.eof:
-        raise ValueError(f"{role}: the frames are truncated, or have more than {MOST_FRAMES >> 20} MB")
+def _frames(role: str, packed: str | bytes) -> Iterator[_Frame]:
+    data, at = packed if isinstance(packed, bytes) else _unpacked(role, packed), 0
     while at < len(data):
         when, length, kept, unfinished = FRAME.unpack_from(data, at)
         at += FRAME.size
         yield _Frame(role, when, length, unfinished, data[at:at + kept])
         at += kept
+
+
+def _unpacked(role: str, packed: str) -> bytes:
+    unpacking = zlib.decompressobj()
+    data = unpacking.decompress(base64.b64decode(packed), MOST_FRAMES)
+    if not unpacking.eof:
+        raise ValueError(f"{role}: the frames are truncated, or have more than {MOST_FRAMES >> 20} MB")
+    return data
 
 
 def _kind(ethertype: bytes, data: bytes, length: int, flows: dict[bytes, int], unfinished: bool = False, quoted: bool = False) -> str:

@@ -2,9 +2,10 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 from common.project import PROJECT
 from reproduce import vendor
@@ -17,16 +18,18 @@ _FIRST_LINE = b"#!/usr/bin/env python3\n"
 _WHEN = (2026, 1, 1, 0, 0, 0)               # date of every file, so that the same case gives the same bytes
 
 
-def pack(cases: Sequence[Manifest]) -> bytes:
-    """The file's contents.  Raises transform.TooNew for a source that Python 3.8 cannot parse."""
+def pack(cases: Sequence[Manifest], sources: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """The file's contents; `sources` are those of modules that are no files of the project.  Raises transform.TooNew for a source that
+    Python 3.8 cannot parse."""
     own = {"cases.json": json.dumps([case.as_dict() for case in cases], indent=1).encode()}
     for name in sorted({module for case in cases for module in case.modules}):
-        own |= _module(name)
+        own |= {f"{name}.py": for_old_python(sources[name], name).encode()} if name in sources else _module(name)
     return _added(_shared(), {name: data for name, data in own.items() if not name.startswith(SHARED)})
 
 
-def write(target: Path, cases: Sequence[Manifest]) -> None:
-    target.write_bytes(pack(cases))
+def write(target: Path, cases: Sequence[Manifest], sources: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Likewise, into a file. Raises OSError."""
+    target.write_bytes(pack(cases, sources))
     target.chmod(0o755)
 
 

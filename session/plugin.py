@@ -22,6 +22,7 @@ from vm.machine import MEMORY_MB
 from vm.own import own_directories, shared_names
 
 RUNNING = "running"
+MINUTES = 2                                 # of exploring after a whole validation
 
 
 class Report:
@@ -150,6 +151,7 @@ class Report:
         if option.suspects and not self.interrupted:
             self.suspects = name_suspects(self.comparisons, with_files(self.runs), Recorders(option.slots or 1, option.devices),
                                           self.config.get_terminal_writer().line)
+        self.explore()
         if session.exitstatus == pytest.ExitCode.INTERRUPTED and not self.interrupted:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.runs and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -184,6 +186,26 @@ class Report:
         words = ["--tables=all", *(["--mass"] if option.mass else [])]
         settings = Settings(option.confirm, option.slots or 1, option.devices, option.deadline, words)
         confirm_regressions(self.comparisons, sources, settings, write)
+
+    def explore(self) -> None:
+        """Look for differences that no test looks for."""
+        option, write = self.config.option, self.config.get_terminal_writer().line
+        minutes = option.explore_minutes
+        if minutes is None:
+            minutes = 0 if option.keyword or option.markexpr or option.file_or_dir else MINUTES
+        sources = {run.label: run.kernel for run in self.runs if run.kernel and run.kernel.key and run.clock == "virtual"}
+        if not minutes or not self.comparisons or self.interrupted or not sources:
+            return
+        if not option.slots or option.append or option.devices or option.memory != MEMORY_MB:
+            write("nothing is explored without --slots, and with --append, --device or --memory")
+            return
+        from session.explored import explore_kernels
+        try:
+            explore_kernels(self.comparisons, sources, minutes, option.seed, option.slots, write,
+                            Path(option.report) if option.report else None)
+        except KeyboardInterrupt:
+            write("exploring was interrupted")
+            self.interrupted = True
 
     def _kernels(self, session: pytest.Session) -> list[KernelResult]:
         if not self.runs:

@@ -37,7 +37,7 @@ class Host:
         self.has_flowtable = False          # whether nft() has given it one: what such a table forwards is in no counter of IP
         self._sockets: list[socket.socket] = []
         self._opened: set[tuple[int, int]] = set()
-        self._stack.callback(self._abort_sockets)
+        self._stack.callback(self.abort_sockets)
 
     def __enter__(self) -> "Host":
         return self
@@ -70,7 +70,8 @@ class Host:
         self._opened.add((made.family, made.type))
         return made
 
-    def _abort_sockets(self) -> None:
+    def abort_sockets(self) -> None:
+        """Close all sockets; a TCP connection is reset."""
         for each in self._sockets:
             if each.fileno() >= 0 and each.type == socket.SOCK_STREAM:
                 # An orderly close would retransmit its FIN to a vanished peer for minutes and keep the namespace alive.
@@ -204,9 +205,9 @@ class Host:
             rtnl.request(self.namespace, [rtnl.link_state(index, up=True)])
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Record every packet on every interface within the block; see capture()."""
-        with PacketRing(self.role, self.namespace) as self.ring:
+    def recording(self, size: int = PacketRing.SIZE) -> Iterator[None]:
+        """Record every packet on every interface within the block; see capture(). `size` packets are held until they are drained."""
+        with PacketRing(self.role, self.namespace, size) as self.ring:
             try:
                 yield
             finally:

@@ -11,6 +11,7 @@ from netns.hosts.host import Host, Interface
 from netns.hosts.pinned import pin_interfaces, pin_namespace
 from netns.netlink import rtnl
 from netns.observe import procnet
+from netns.observe.capture import PacketRing
 from netns.wait import eventually
 
 _FORWARDING = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
@@ -115,11 +116,11 @@ class Network:
 
 
 @contextmanager
-def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
+def build(topology: Topology, capture: bool = False, ring: int = PacketRing.SIZE) -> Iterator[Network]:
     """Create the hosts and links; every interface passes packets and every address is usable. All are removed after the block.
 
-    With `capture` each host records its packets from before its first link exists. Raises OSError if the kernel
-    refuses a step, ExpectationFailed if a host is not ready within 10 s.
+    With `capture` each host records its packets from before its first link exists, `ring` of them between two drains. Raises
+    OSError if the kernel refuses a step, ExpectationFailed if a host is not ready within 10 s.
     """
     with ExitStack() as stack:
         hosts = {role: stack.enter_context(Host(role)) for role in topology.roles}
@@ -128,7 +129,7 @@ def build(topology: Topology, capture: bool = False) -> Iterator[Network]:
             if host.role in topology.routers:
                 host.pin(_FORWARDING)
             if capture:
-                stack.enter_context(host.recording())
+                stack.enter_context(host.recording(ring))
         for number, link in enumerate(topology.links):
             plug(link, number, hosts[link.left], hosts[link.right])
         for host in hosts.values():

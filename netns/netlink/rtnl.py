@@ -50,6 +50,12 @@ def link_state(index: int, up: bool) -> Message:
     return _message(ifinfmsg, RTM_NEWLINK, 0, index=index, flags=_IFF_UP if up else 0, change=_IFF_UP)
 
 
+@cache
+def link_mtu(index: int, mtu: int) -> Message:
+    """Set an interface's MTU in bytes."""
+    return _message(ifinfmsg, RTM_NEWLINK, 0, index=index, attrs=[("IFLA_MTU", mtu)])
+
+
 def loopback_up() -> Message:
     return link_state(LOOPBACK, up=True)
 

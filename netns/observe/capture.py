@@ -30,9 +30,8 @@ _TP_STATUS_CSUMNOTREADY = 8
 # ARPHRD_ETHER and ARPHRD_LOOPBACK (include/uapi/linux/if_arp.h): interfaces with an Ethernet header.
 _ETHERNET = (1, 772)
 
-# 512 bytes hold the ring's own header and 446 bytes of the packet; 1 MiB in all.
+# 512 bytes hold the ring's own header and 446 bytes of the packet.
 _FRAME = 512
-_FRAMES = 2048
 _BLOCK = 65536
 
 # struct tpacket2_hdr, then struct sockaddr_ll.
@@ -45,8 +44,11 @@ class PacketRing:
     It sees packets that a firewall drops on input, but not those that it drops on output.
     """
 
-    def __init__(self, role: str, namespace: NetworkNamespace) -> None:
-        self.role, self.namespace = role, namespace
+    SIZE = 2048                             # packets
+
+    def __init__(self, role: str, namespace: NetworkNamespace, size: int = SIZE) -> None:
+        """Up to `size` packets, a multiple of 128, fit in before they must be drained."""
+        self.role, self.namespace, self._size = role, namespace, size
         self.frames: list[Frame] = []
         self.lost = 0
         self._next = 0
@@ -59,9 +61,9 @@ class PacketRing:
         with self.namespace.entered():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V2)
-        request = struct.pack("=IIII", _BLOCK, _FRAMES * _FRAME // _BLOCK, _FRAME, _FRAMES)
+        request = struct.pack("=IIII", _BLOCK, self._size * _FRAME // _BLOCK, _FRAME, self._size)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_RX_RING, request)
-        self._ring = mmap.mmap(self._socket.fileno(), _FRAMES * _FRAME)
+        self._ring = mmap.mmap(self._socket.fileno(), self._size * _FRAME)
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -97,7 +99,7 @@ class PacketRing:
             self.frames.append(Frame(
                 seconds * 1_000_000_000 + nanoseconds, interface, direction, length, data, bool(status & _TP_STATUS_CSUMNOTREADY)))
             ring[offset:offset + 4] = b"\0\0\0\0"
-            self._next = (self._next + 1) % _FRAMES
+            self._next = (self._next + 1) % self._size
         # Each reading resets these two counters.
         _received, dropped = struct.unpack("=II", self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
         self.lost += dropped

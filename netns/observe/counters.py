@@ -1,6 +1,6 @@
 """Protocol counters of a network namespace."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, partial
 from itertools import chain
 
@@ -8,6 +8,8 @@ from netns.errors import MissingFeature
 from netns.observe import procnet
 
 _SOCKSTATS = ("sockstat", "sockstat6")
+# Of these the counters that are per namespace.
+_OWN = ("inuse", "orphan", "tw")
 _NETSTAT = ("TcpExt", "IpExt", "MPTcpExt")
 _BY_TYPE = "Type"
 _INTERFACE = "dev_snmp6"
@@ -46,6 +48,16 @@ class Counters:
         """One counter of the calling thread's namespace; reads only its file. Raises MissingFeature."""
         file = _file(name)
         return cls({file: _read(file)})[name]
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What the kernel said, by file; Counters.parsed() reads it."""
+        return {file: text.decode() for file, text in self._texts.items()}
+
+    @classmethod
+    def parsed(cls, texts: dict[str, str]) -> "Counters":
+        """Counters whose `texts` were read elsewhere."""
+        return cls({file: text.encode() for file, text in texts.items()})
 
     def __getitem__(self, name: str) -> int:
         table = self._table(_file(name))
@@ -102,6 +114,14 @@ class Counted(dict):
 
     def __missing__(self, name: str) -> int:
         return 0 * self._counters[name]
+
+
+def nonzero_of_host(read: Mapping[str, Counters]) -> dict[str, int]:
+    """The counters that are not 0 and belong to this namespace, by name and place (" on INTERFACE")."""
+    return {
+        name + where: value for where, part in read.items() for name, value in part.nonzero().items()
+        if not name.startswith("sockstat") or name.endswith(_OWN)
+    }
 
 
 def _read(file: str) -> bytes:

@@ -2,25 +2,18 @@
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from functools import cache
 
 from netns.errors import MissingFeature
 from netns.hosts.host import Host
-from netns.hosts.pinned import pin_interfaces, pin_namespace
-from netns.hosts.topology import Link, Network, Route, Topology, build
-from netns.netlink import routes, rtnl
-from netns.observe.footprint import footprint
+from netns.hosts.topology import Network
+from netns.netlink import routes
+from netns.netlink.conntrack import Tracker
+from netns.observe.footprint import unread
 from netns.observe.kmsg import KernelLog
 from netns.scenario.steps import Stage
 from netns.traffic.tcp import tcp_info
 
 _FAMILY = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
-_NETWORKS = (("192.0.2.0/24", "2001:db8:1::/64"), ("198.51.100.0/24", "2001:db8:2::/64"))
-_MTU = 1500
-_ALONE = "client"
-_PINNED = {"net.ipv4.ping_group_range": "0 2147483647"}     # ping sockets for everyone: icmp(7)
 # Of TCP_INFO, what does not tell how fast the machine is; and the path MTU of any connected socket.
 TCP_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
             "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
@@ -30,59 +23,33 @@ _IP_MTU, _IPV6_MTU = 14, 24
 _ROUTING = {"route", "address", "link"}
 
 
-def observe(scenario: dict, log: KernelLog | None = None) -> dict:
-    """Carry out a scenario of explore.language in new namespaces; they are removed afterwards.
+def observe(scenario: dict, network: Network, log: KernelLog | None = None) -> dict:
+    """Carry out a scenario of explore.language in this network of netns.scenario.ready.
 
     Returns what was seen, as data: "steps", for each its result and when it returned (seconds since the first step); "events" of epoll;
-    "sockets" and "routes" that are left, these if a step may change them; the "hosts" with their footprints (netns.observe.footprint); and
-    the "log". A feature that the kernel lacks is an ordinary result.
+    "sockets", "routes" and "tracked" connections that are left, if a step may change them; the "hosts" with
+    their footprints (netns.observe.footprint.unread()); and the "log". A feature that the kernel lacks is an ordinary result.
     """
     family = _FAMILY[scenario["family"]]
     if log:
         log.skip()
-    with _built(scenario["hosts"], tuple(scenario.get("mtus", ()))) as network:
-        for host in network.hosts.values():
-            host.pin(_PINNED)
-        stage = Stage(network, family)
-        try:
-            steps, done = [], {step["do"] for step in scenario["steps"]}
-            for step in scenario["steps"]:
-                result = stage.carry_out(step)
-                steps.append([result, round(stage.now(), 6)])
-                stage.watch(0)
-            return {
-                "steps": steps, "events": [[each.socket, each.events, round(each.at, 6)] for each in stage.events],
-                "sockets": {name: _left(host, sock, family) for name, (host, sock) in stage.sockets.items() if sock.fileno() >= 0},
-                "routes": {role: _routes(host, family) for role, host in network.hosts.items()} if _ROUTING & done else {},
-                "hosts": {role: footprint(host) for role, host in network.hosts.items()},
-                "log": [record.text for record in log.records()] if log else [],
-            }
-        finally:
-            stage.close()
-
-
-@contextmanager
-def _built(hosts: int, mtus: tuple[int, ...]) -> Iterator[Network]:
-    if hosts > 1:
-        with build(topology(hosts, mtus), capture=True) as network:
-            yield network
-        return
-    with ExitStack() as stack:
-        host = stack.enter_context(Host(_ALONE))
-        pin_namespace(host)
-        stack.enter_context(host.recording())
-        pin_interfaces(host)
-        rtnl.request(host.namespace, [rtnl.loopback_up()])
-        yield Network(Topology(()), {_ALONE: host})
-
-
-@cache
-def topology(hosts: int, mtus: tuple[int, ...]) -> Topology:
-    """Two hosts on a link, or with a router between them; `mtus` in bytes, of the links from the client on."""
-    roles = ("client", "server") if hosts == 2 else ("client", "router", "server")
-    links = tuple(Link(near, far, *networks, mtu=mtu) for near, far, networks, mtu in
-                  zip(roles, roles[1:], _NETWORKS, mtus or (_MTU, _MTU)))
-    return Topology(links) if hosts == 2 else Topology(links, (Route("client", "router"), Route("server", "router")), ("router",))
+    stage = Stage(network, family)
+    try:
+        steps, done = [], {step["do"] for step in scenario["steps"]}
+        for step in scenario["steps"]:
+            result = stage.carry_out(step)
+            steps.append([result, round(stage.now(), 6)])
+            stage.watch(0)
+        return {
+            "steps": steps, "events": [[each.socket, each.events, round(each.at, 6)] for each in stage.events],
+            "sockets": {name: _left(host, sock, family) for name, (host, sock) in stage.sockets.items() if sock.fileno() >= 0},
+            "routes": {role: _routes(host, family) for role, host in network.hosts.items()} if _ROUTING & done else {},
+            "tracked": {role: _tracked(host, family) for role, host in network.hosts.items()} if stage.tracked else {},
+            "hosts": {role: unread(host, stage.first[role]) for role, host in network.hosts.items()},
+            "log": [record.text for record in log.records()] if log else [],
+        }
+    finally:
+        stage.close()
 
 
 def _left(host: Host, sock: socket.socket, family: int) -> dict:
@@ -111,3 +78,12 @@ def _outcome(ask) -> object:
 def _routes(host: Host, family: int) -> list[str]:
     """The routes of the main table, in words."""
     return [" ".join(f"{word} {value}" for word, value in sorted(route.items())) for route in routes.shown(host.namespace, family)]
+
+
+def _tracked(host: Host, family: int) -> list[str]:
+    """The TCP connections that conntrack knows, in words."""
+    try:
+        entries = Tracker(host).entries(family)
+    except MissingFeature:
+        return []
+    return sorted(f"{each.state}{' assured' if each.assured else ''}" for each in entries)

@@ -9,13 +9,15 @@ import time
 from typing import NamedTuple
 
 from netns import libc
-from netns.errors import CommandError
+from netns.errors import CommandError, MissingFeature
 from netns.hosts.host import Host
 from netns.hosts.topology import Network
 from netns.netlink import routes, rtnl
 from netns.packets import errqueue
 from netns.scenario import crafted
+from netns.scenario.equipment import INNER, Equipment
 
+LACKING = "the kernel lacks this"
 SPARE = {socket.AF_INET: "203.0.113.9", socket.AF_INET6: "2001:db8:ff::9"}
 _NOWHERE = {socket.AF_INET: "203.0.113.77", socket.AF_INET6: "2001:db8:ff::77"}
 _LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -38,6 +40,7 @@ _SHUT = {"read": socket.SHUT_RD, "write": socket.SHUT_WR, "both": socket.SHUT_RD
 _EVENTS = {"IN": 0x1, "PRI": 0x2, "OUT": 0x4, "ERR": 0x8, "HUP": 0x10, "RDHUP": 0x2000}
 _WATCHED = 0x1 | 0x2 | 0x4 | 0x2000
 _MOST_ERRORS = 4
+_DRAINED = 900.0                            # seconds after which the hosts' packets are taken out of their rings
 
 
 class EpollEvent(NamedTuple):
@@ -48,7 +51,7 @@ class EpollEvent(NamedTuple):
     at: float
 
 
-class Stage:
+class Stage(Equipment):
     """The hosts of a scenario, its sockets by name, and what has been seen of them."""
 
     def __init__(self, network: Network, family: int) -> None:
@@ -57,12 +60,19 @@ class Stage:
         self.kinds: dict[str, str] = {}
         self.events: list[EpollEvent] = []
         self._chains = 0
+        self.tunnels, self.tracked, self.far_ends = 0, False, {}
         self._epoll = select.epoll()
         self._names: dict[int, str] = {}
+        self.first = {role: self._recorded(host) for role, host in network.hosts.items()}       # its first packet here
         self.began = time.monotonic()
 
     def close(self) -> None:
         self._epoll.close()
+
+    @staticmethod
+    def _recorded(host: Host) -> int:
+        host.ring.drain()
+        return len(host.ring.frames)
 
     def now(self) -> float:
         """Seconds since the first step."""
@@ -73,6 +83,8 @@ class Stage:
         words = {key: value for key, value in step.items() if key != "do"}
         try:
             return getattr(self, f"do_{step['do']}")(**words)
+        except MissingFeature:
+            return LACKING
         except CommandError as error:
             return f"refused: {str(error).rpartition('Error: ')[2].partition(chr(10))[0][:80]}"
         except OSError as error:
@@ -83,16 +95,21 @@ class Stage:
         until = time.monotonic() + seconds
         while True:
             left = until - time.monotonic()
-            for descriptor, bits in self._epoll.poll(max(left, 0)):
+            for descriptor, bits in self._epoll.poll(min(max(left, 0), _DRAINED)):
                 self.events.append(EpollEvent(self._names[descriptor], _named(bits), self.now()))
             if left <= 0:
                 return
+            if seconds > _DRAINED:
+                for host in self.network.hosts.values():
+                    host.ring.drain()
 
     def address(self, name: str, host: Host) -> str:
         """The address that this name means on this host: of a neighbour the one on the link to it."""
         for table, word in ((SPARE, "spare"), (_NOWHERE, "nowhere"), (_LOOPBACK, "loopback"), (_ANY, "any")):
             if name == word:
                 return table[self.family]
+        if name == "tunnel":
+            return self.far_ends.get(host.role, INNER[self.family][1])
         named = self.network[name]
         if not named.interfaces:
             return _LOOPBACK[self.family]

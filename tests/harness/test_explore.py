@@ -1,6 +1,8 @@
 """./kdrift explore without machines: the language, the generator, the comparison, shrinking, and what is kept."""
 import fcntl
 import json
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,9 @@ import pytest
 from cli.__main__ import main
 from cli.explore import LOCK
 from common.status import Exit
-from explore.bench import WARMING
+from explore.alone import Alone
+from explore.bench import READY, WARMING, fitting
+from explore.draft import write_case
 from explore.findings import LEDGER, BatchDone, Finding, Findings
 from explore.generator import scenario as generated
 from explore.language import STEPS, ScenarioError, check, read, without
@@ -80,6 +84,13 @@ def test_scenario_of_a_seed_is_the_same_each_time_and_of_another_seed_another():
 
 def test_scenarios_that_warm_a_machine_keep_to_the_language():
     assert [check(scenario) for scenario in WARMING] == WARMING
+
+
+def test_batch_of_generated_scenarios_fits_in_one_machine_and_a_larger_one_is_divided():
+    for first in range(0, 2000, 100):
+        scenarios = [generated(f"1-{number}") for number in range(first, first + 100)]
+        assert len(fitting(scenarios)) >= 85
+    assert len(fitting([CONNECT] * 200)) == READY[2]
 
 
 def test_step_is_removed_with_those_that_need_its_socket():
@@ -199,7 +210,7 @@ class StandIn:
     def __init__(self, result):
         self.result, self.computed_s, self.ran = result, 0.0, Counter()
 
-    def observe(self, scenarios, seed):
+    def observe(self, scenarios, seed, checked=False):
         self.ran[seed] += len(scenarios)
         return [{"steps": [[self.result(step, seed), 0.0] for step in each["steps"]], "events": [], "sockets": {}, "routes": {},
                  "hosts": {}, "log": []} for each in scenarios]
@@ -237,6 +248,88 @@ def test_difference_is_confirmed_and_shrunk_to_the_step_that_shows_it(tmp_path):
                                                 for number in range(100))
 
 
+def test_promoted_finding_is_the_draft_of_a_test_with_the_figures_of_both_kernels(tmp_path, capsys):
+    findings, _said = explored(tmp_path, plain, lambda step, seed: "EINVAL" if step["do"] == "route" else "done")
+    [found] = findings.found.values()
+    assert (found.old, found.new) == ({"step 1": "done"}, {"step 1": "EINVAL"}) and found.between == ["6.1.1", "6.12.1"]
+    assert main(["explore", "--promote", found.id, "--report", str(tmp_path)]) == Exit.OK
+    target = tmp_path / f"test_explored_{found.id}.py"
+    assert str(target) in capsys.readouterr().out
+    made = {}
+    exec(compile(target.read_text(), str(target), "exec"), made)
+    assert (made["SCENARIO"], made["OLD"], made["NEW"]) == (found.scenario, found.old, found.new)
+    assert all(line in made["__doc__"] for line in found.story) and "TODO: name the promise" in made[f"test_explored_{found.id}"].__doc__
+
+
+@pytest.mark.parametrize("expected, status, said", [("EINPROGRESS", 0, "NOT REPRODUCED"), ("ECONNREFUSED", 1, "REPRODUCED")])
+def test_finding_is_a_case_without_kdrift_that_reproduces_where_a_kernel_does_not_as_the_old_one(tmp_path, expected, status, said):
+    steps = [{"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+             {"do": "connect", "socket": "conn", "address": "server", "port": 80}]
+    write_case(tmp_path / "repro.pyz", replace(
+        finding(), scenario={**CONNECT, "steps": steps}, story=["ipv4: client -- server"], between=["6.1.1", "6.12.1"],
+        old={"step 2": expected}, new={"step 2": "EACCES"}))
+    done = subprocess.run([sys.executable, "-I", "repro.pyz"], cwd=tmp_path, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert (done.returncode, done.stderr) == (status, "") and done.stdout.splitlines()[-1].startswith(said)
+    assert "ipv4: client -- server" in done.stdout
+
+
+def test_difference_in_what_has_no_figure_is_told_and_cannot_be_promoted(tmp_path, capsys):
+    Findings(tmp_path, "key").add(finding())
+    assert main(["explore", "--promote", finding().id, "--report", str(tmp_path)]) == Exit.USAGE
+    assert "in no figure" in capsys.readouterr().err
+
+
+def test_damaged_finding_cannot_be_promoted(tmp_path, capsys):
+    (tmp_path / "kind-12345678.json").write_text('{"key": "key", "kind": 1}')
+    assert main(["explore", "--promote", "12345678", "--report", str(tmp_path)]) == Exit.USAGE
+    assert capsys.readouterr().err == f"kdrift: {tmp_path}/kind-12345678.json: damaged\n"
+
+
+class Faulty(StandIn):
+    """A kernel by itself: `wrong(scenario, seed)` has what it does that it must not, by place; `vary` differs from run to run."""
+
+    def __init__(self, wrong, vary=lambda run, seed: "done", log=()):
+        super().__init__(lambda step, seed: vary(sum(self.ran.values()), seed))
+        self.wrong, self.log = wrong, list(log)
+
+    def observe(self, scenarios, seed, checked=False):
+        assert checked
+        return [{**found, "wrong": self.wrong(scenario, seed), "log": self.log if any(step["do"] == "link" for step in scenario["steps"])
+                 else []} for found, scenario in zip(super().observe(scenarios, seed), scenarios, strict=True)]
+
+
+def explored_alone(directory, kernel):
+    findings = Findings(directory, "key")
+    side = Side(kernel, NEW)
+    Alone(side, side, findings, 1, 1, lambda line: None, 50).run(10, 50)
+    return findings
+
+
+def sends(scenario):
+    return any(step["do"] == "send" for step in scenario["steps"])
+
+
+@pytest.mark.parametrize("kernel, kinds", [
+    (Faulty(lambda scenario, seed: []), []),
+    (Faulty(lambda scenario, seed: [["packets of client", "Ip.InReceives is 5, but 4 packets came"]] if sends(scenario) else []),
+     ["cell: explore, packets of client: nothing -> Ip.InReceives is #, but # packets came"]),
+    (Faulty(lambda scenario, seed: [["packets of client", "wrong"]] if sends(scenario) and seed != 12 else []), []),
+    (Faulty(lambda scenario, seed: [], log=["a link is down", "WARNING: CPU: 0 PID: 7 at net/core/dev.c:12"]),
+     ["cell: explore, the log: nothing -> WARNING: CPU: 0 PID: # at net/core/dev.c:#"]),
+    (Faulty(lambda scenario, seed: [], vary=lambda run, seed: str(seed)), []),
+    (Faulty(lambda scenario, seed: [], vary=lambda run, seed: str(run)),
+     ["cell: explore, the same run again: nothing -> shows something else"]),
+])
+def test_one_kernel_alone_is_found_where_it_does_what_none_may(tmp_path, kernel, kinds):
+    assert list(explored_alone(tmp_path, kernel).found) == kinds
+
+
+def test_violation_is_shrunk_to_the_steps_that_show_it(tmp_path):
+    kernel = Faulty(lambda scenario, seed: [["another namespace", "is told RTM_NEWROUTE"]] if sends(scenario) else [])
+    [found] = explored_alone(tmp_path, kernel).found.values()
+    assert [step["do"] for step in found.scenario["steps"]] == ["socket", "send"] and not list(tmp_path.glob("*.pyz"))
+
+
 def test_difference_that_does_not_come_each_time_is_none(tmp_path):
     findings, _said = explored(tmp_path, plain, lambda step, seed: "EINVAL" if step["do"] == "route" and seed != 12 else "done")
     assert not findings.found
@@ -263,10 +356,10 @@ class Booted(StandIn):
         if self.boots:
             raise self.boots
 
-    def observe(self, scenarios, seed):
+    def observe(self, scenarios, seed, checked=False):
         if self.ends:
             raise self.ends
-        return super().observe(scenarios, seed)
+        return super().observe(scenarios, seed, checked)
 
 
 @pytest.fixture
@@ -277,7 +370,7 @@ def command(tmp_path, monkeypatch):
             monkeypatch.setattr(Booted, name, value)
         return main(["explore", "6.1", "6.12", "--scenarios", "20", "--batch", "20", "--report", str(tmp_path), *words])
 
-    monkeypatch.setattr("cli.explore.ScenarioBench", Booted)
+    monkeypatch.setattr("explore.sides.ScenarioBench", Booted)
     monkeypatch.setattr("cli.explore.resolve", lambda spec, *_, **__: Kernel(spec, spec, None, "6.1.1" if spec == "6.1" else "6.12.1",
                                                                             Path(spec), None, spec))
     return typed
@@ -289,7 +382,7 @@ def command(tmp_path, monkeypatch):
      "explore, connect tcp: done -> EINVAL"),
     ({"boots": VMError("no boot\nlines")}, Exit.NOT_BOOTED, "kdrift: 6.1: no boot"),
     ({"ends": Gone("told to end")}, Exit.LOST, "kdrift: told to end"),
-    ({"ends": OSError(28, "No space left on device")}, Exit.LOST, "kdrift: [Errno 28] No space left on device"),
+    ({"ends": OSError(28, "No space left on device")}, Exit.LOST, ": No space left on device"),
     ({"ends": KeyboardInterrupt()}, Exit.INTERRUPTED, ""),
 ])
 def test_exit_status_says_what_became_of_the_exploration(command, capsys, traits, status, said):
@@ -305,6 +398,25 @@ def test_exploration_broken_off_in_a_batch_continues_there(command, tmp_path):
     assert (tmp_path / LEDGER).read_text() == before
     assert command("--scenarios", "40", ends=None) == Exit.OK
     assert (tmp_path / LEDGER).read_text().startswith(before) and (tmp_path / LEDGER).read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("write", ["write_whole", "write_case"])
+def test_full_disk_costs_the_running_batch_and_nothing_else(command, tmp_path, capsys, monkeypatch, write):
+    """`write_whole` writes a finding, `write_case` its repro.pyz."""
+    place = {"write_whole": "explore.findings.write_whole", "write_case": "explore.study.write_case"}[write]
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    differ = {"6.1": plain, "6.12": lambda step, seed: "EINVAL" if step["do"] == "route" else "done"}
+    assert command() == Exit.OK
+    with monkeypatch.context() as disk:
+        disk.setattr(place, full)
+        assert command("--scenarios", "40", results=differ) == Exit.LOST
+    assert capsys.readouterr().err == f"kdrift: {tmp_path}: No space left on device\n"
+    assert command("--scenarios", "60", results=differ) == Exit.REGRESSION
+    numbers = [json.loads(line)["number"] for line in (tmp_path / LEDGER).read_text().splitlines()]
+    assert sorted(numbers) == [0, 1, 2] and len(list(tmp_path.glob("repro-*.pyz"))) == 1
 
 
 def test_directory_belongs_to_one_exploration_at_a_time(command, tmp_path, capsys):
@@ -350,12 +462,17 @@ def test_directory_that_cannot_be_made_is_refused(command, tmp_path, capsys):
     assert capsys.readouterr().err == f"kdrift: --report {tmp_path}/file/below: Not a directory\n"
 
 
-@pytest.mark.parametrize("words", [["explore"], ["explore", "6.1"], ["explore", "6.1", "6.12", "--minutes", "0"],
-                                   ["explore", "6.1", "6.12", "--seed", "x"]])
+@pytest.mark.parametrize("words", [["explore", "6.1", "6.12", "--minutes", "0"], ["explore", "6.1", "6.12", "--seed", "x"]])
 def test_wrong_use_is_refused(words):
     with pytest.raises(SystemExit) as refused:
         main(words)
     assert refused.value.code == Exit.USAGE
+
+
+@pytest.mark.parametrize("words", [[], ["6.1", "6.6", "6.12"], ["6.1", "--promote", "12345678"], ["--promote", "12345678"]])
+def test_number_of_kernels_that_makes_no_sense_is_refused_in_one_line(words, tmp_path, capsys):
+    assert main(["explore", *words, "--report", str(tmp_path)]) == Exit.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_kernel_that_is_none_is_refused(tmp_path, capsys):

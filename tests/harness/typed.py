@@ -57,6 +57,8 @@ NOT_TYPED = {
     "./kdrift run --kernel 6.12 --packetdrill packetdrill/gtests/net -- tcp/close": "needs packetdrill's source",
     "./kdrift shell --kernel 6.12": TERMINAL,
     "./kdrift shell --kernel 6.12 --dir ~/tests": TERMINAL,
+    "./kdrift explore --promote c6cf373d --report found": "needs a finding; test_explore.py promotes one",
+    "./kdrift explore 6.12 --minutes 30 --report found": "takes half an hour; test_explore.py has its checks, with stand-ins",
     "./kdrift known --record bad/results.json": "writes known_signatures.json of the project; test_known_issues.py records in a copy",
 }
 # Before the command, in the same directory: what the page has the reader do first.

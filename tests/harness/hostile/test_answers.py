@@ -98,7 +98,8 @@ def test_an_error_of_the_guest_is_one_line(talk, why, words):
 SCENARIO = {"version": 1, "family": "ipv4", "hosts": 1, "steps": [{"do": "socket", "host": "client", "name": "a", "kind": "udp"},
                                                                    {"do": "poll", "socket": "a"}]}
 OBSERVED = {"steps": [["ok", 0.0], ["OUT\x1b[2J", 0.1]], "events": [["a", "OUT", 0.0]], "sockets": {"a": {"mtu": 1500, "connected": "yes"}},
-            "routes": {"client": ["dst x"]}, "hosts": TRAFFIC["hosts"], "log": ["WARNING: x"]}
+            "routes": {"client": ["dst x"]}, "tracked": {}, "log": ["WARNING: x"],
+            "hosts": {"client": {"frames": "", "texts": {"": {"snmp": "Tcp: OutSegs\nTcp: 1\n"}}}}}
 
 
 def packed(value):
@@ -108,7 +109,7 @@ def packed(value):
 def test_what_a_scenario_showed_is_believed():
     found = seen(SCENARIO, scenarios.read(SCENARIO, packed(OBSERVED)))
     assert found.texts["2 poll udp"] == "OUT\\x1b[2J"
-    assert found.numbers["client counts TcpOutSegs"] == 1
+    assert found.numbers["client counts Tcp.OutSegs"] == 1
 
 
 @pytest.mark.parametrize("answer", [
@@ -116,7 +117,10 @@ def test_what_a_scenario_showed_is_believed():
     zlib.compress(b" " * (100 << 20) + json.dumps(OBSERVED).encode()), *(packed({**OBSERVED, **changes}) for changes in (
         {"steps": []}, {"steps": [[1, 0.0], ["x", 0.0]]}, {"steps": [["x", 0.0]]}, {"events": [["b", "OUT", 0.0]]}, {"events": [1]},
         {"sockets": {"b": {}}}, {"sockets": {"a": {"mtu": [1]}}}, {"sockets": []}, {"routes": {"client": "x"}}, {"log": [1]},
-        {"hosts": {"client": {"frames": "x", "counters": {}}}}, {"hosts": {"client": {"frames": FRAMES, "counters": {"a": "1"}}}},
+        {"hosts": {"client": {"frames": "x", "texts": {}}}}, {"hosts": {"client": {"frames": "eHh4", "texts": {}}}},
+        {"hosts": {"client": {"frames": "", "texts": {"": {"snmp": "Tcp: OutSegs\nTcp: x\n"}}}}}, {"wrong": ["x"]},
+        {"hosts": {"client": {"frames": "", "texts": {"": {"passwd": "x"}}}}},
+        {"hosts": {"client": {"frames": "", "texts": {"": {"snmp": 1}}}}},
         {"more": 1}))])
 def test_an_observation_of_another_form_is_refused_in_one_line(answer):
     with pytest.raises(Misbehaved) as refused:
@@ -127,7 +131,7 @@ def test_an_observation_of_another_form_is_refused_in_one_line(answer):
 def test_a_scenario_whose_guest_misbehaves_ended_its_machine_and_the_rest_run_in_another(monkeypatch):
     answers = [[packed(OBSERVED), b"x"], [packed(OBSERVED)]]
 
-    def run(self, given, seed):
+    def run(self, given, seed, checked):
         for scenario, answer in zip(given, answers.pop(0), strict=False):
             yield scenarios.read(scenario, answer)
 

@@ -1,8 +1,16 @@
 """Scenarios carried out on the running kernel: what each step does and reports."""
 
+import base64
+
 import pytest
 
+from netns import at_least
+from netns.observe.bystander import Bystander
+from netns.scenario.checks import violations
+from netns.scenario.figures import figures, unlike
+from netns.scenario.ready import ReadyNetworks, built
 from netns.scenario.run import observe
+from netns.scenario.steps import LACKING
 
 LISTENING = (
     {"do": "socket", "host": "server", "name": "listener", "kind": "tcp"},
@@ -24,7 +32,9 @@ def family(request):
 
 
 def results(family, *steps, hosts=2):
-    seen = observe({"version": 1, "family": family, "hosts": hosts, "steps": list(steps)})
+    scenario = {"version": 1, "family": family, "hosts": hosts, "steps": list(steps)}
+    with built(scenario) as network:
+        seen = observe(scenario, network)
     return [result for result, _at in seen["steps"]], seen
 
 
@@ -118,3 +128,88 @@ def test_one_host_alone_has_its_loopback(family):
 def test_socket_that_no_accept_gave_is_an_ordinary_result(family):
     found, _seen = results(family, *LISTENING, {"do": "accept", "socket": "listener", "name": "peer"}, {"do": "close", "socket": "peer"})
     assert found[4:] == ["EAGAIN", "EBADF"]
+
+
+def test_ready_network_is_used_once_and_its_links_get_the_scenarios_mtu(family):
+    ready = ReadyNetworks()
+    ready.build({2: 2})
+    steps = [{"do": "socket", "host": "client", "name": "sender", "kind": "udp"},
+             {"do": "option", "socket": "sender", "option": "IP_MTU_DISCOVER", "value": 2},
+             {"do": "send", "socket": "sender", "size": 1400, "address": "server", "port": 5000}]
+    found = []
+    for mtus in ([1280], [], []):           # the last one is built when it is wanted
+        scenario = {"version": 1, "family": family, "hosts": 2, "mtus": mtus, "steps": steps}
+        with ready.taken(scenario) as network:
+            found.append((network, observe(scenario, network)["steps"][-1][0]))
+        if len(found) < 3:                  # the network is still there
+            assert network["client"].counter("sockstat.UDP.inuse" if family == "ipv4" else "sockstat6.UDP6.inuse") == 0
+    assert [result for _network, result in found] == ["EMSGSIZE", "1400 bytes", "1400 bytes"]
+    assert len({network for network, _result in found}) == 3
+
+
+def test_figures_of_a_scenario_have_plain_names(family):
+    scenario = {"version": 1, "family": family, "hosts": 2, "steps": [
+        {"do": "socket", "host": "client", "name": "conn", "kind": "tcp"},
+        {"do": "connect", "socket": "conn", "address": "server", "port": 80}, {"do": "wait", "seconds": 0.05},
+        {"do": "route", "host": "client", "operation": "add", "to": "nowhere", "type": "unreachable"}]}
+    with built(scenario) as network:
+        found = figures(observe(scenario, network))
+    window = 64240 if family == "ipv4" else 64800       # 44 or 45 segments: tcp_default_init_rwnd()
+    expected = {"step 2": "EINPROGRESS", "event 1 of conn": "OUT HUP", "event 2 of conn": "IN OUT ERR HUP RDHUP",
+                "state of conn": "CLOSE", "server counts Tcp.OutRsts": 1, "event 2 of conn at": 0,
+                f"client sends tcp S window {window}": 1, "server sends tcp RA window 0": 1}
+    assert not unlike(expected, found)
+    assert "unreachable" in found["routes of client"]
+    assert unlike({"step 2": "done", "step 9": None, "event 2 of conn at": 1.0}, found) == {
+        "step 2": ("done", "EINPROGRESS"), "event 2 of conn at": (1.0, found["event 2 of conn at"])}
+
+
+def skip_if_lacking(result):
+    if result == LACKING:
+        pytest.skip(result)
+
+
+@pytest.mark.parametrize("kind", ["ipip", "sit", "gre", "vxlan"])
+def test_connection_goes_through_a_tunnel_to_its_other_end(family, kind):
+    found, seen = results(family, {"do": "tunnel", "host": "server", "peer": "client", "kind": kind}, *LISTENING,
+                          {"do": "connect", "socket": "conn", "address": "tunnel", "port": 80}, {"do": "wait", "seconds": 0.2})
+    skip_if_lacking(found[0])
+    assert found[0] == "done" and seen["sockets"]["conn"]["state"] == "ESTABLISHED"
+
+
+@pytest.mark.parametrize("mode", ["transport", "tunnel"])
+@pytest.mark.parametrize("part, state", [("both", "ESTABLISHED"), ("policies", "SYN_SENT"), ("states", "ESTABLISHED")])
+def test_connection_between_neighbours_needs_the_states_that_their_policies_ask_for(family, mode, part, state):
+    found, seen = results(family, {"do": "ipsec", "host": "client", "peer": "server", "mode": mode, "part": part}, *CONNECTED)
+    skip_if_lacking(found[0])
+    assert found[0] == "done" and seen["sockets"]["conn"]["state"] == state
+    frames = b"".join(base64.b64decode(host["frames"]) for host in seen["hosts"].values())
+    assert (b"\x00\x00\x10\x00" in frames) is (part == "both")        # the SPI of ESP
+
+
+@pytest.mark.parametrize("kind, port", [("redirect", 81), ("dnat", 81), ("masquerade", 80), ("track", 80)])
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_translated_connection_is_tracked(family, kind, port, hosts):
+    host = "server" if hosts == 2 or kind == "redirect" else "router"
+    found, seen = results(family, {"do": "nat", "host": host, "kind": kind}, *LISTENING,
+                          {"do": "connect", "socket": "conn", "address": "server", "port": port}, {"do": "wait", "seconds": 0.05},
+                          hosts=hosts)
+    assert found[0] == "done" and seen["sockets"]["conn"]["state"] == "ESTABLISHED"
+    assert seen["tracked"][host] == ["ESTABLISHED assured"]
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 3])
+def test_what_a_network_has_sent_before_the_scenario_is_accounted_for_but_not_shown(hosts):
+    send = {"do": "send", "socket": "sender", "size": 1, "address": "server" if hosts > 1 else "loopback", "port": 5000}
+    scenario = {"version": 1, "family": "ipv4", "hosts": hosts, "steps": [
+        {"do": "socket", "host": "client", "name": "sender", "kind": "udp"}, *[send] * 5, {"do": "wait", "seconds": 0.05}]}
+    with built(scenario) as network:
+        client, bystander = network["client"], Bystander()
+        if hosts > 1:
+            client.await_counter("Ip6.OutRequests", at_least(1), within=5)      # it joins multicast groups
+        shown = base64.b64decode(observe(scenario, network)["hosts"]["client"]["frames"])
+        assert violations(network, bystander) == []
+        sent = sum(frame.direction == 4 and frame.data[12:14] == b"\x86\xdd" for frame in client.ring.frames)
+        assert hosts == 1 or shown.count(b"\x86\xdd\x60") < sent
+        client.ring.frames.clear()
+        assert [place for place, _what in violations(network, bystander)] == ["packets of client"]
