@@ -12,7 +12,7 @@ from netns import eventually
 from netns.attempt import errno_of, so_error
 from netns.hosts import tunnel
 from netns.hosts.pinned import NO_ICMP_LIMITS
-from netns.packets import icmp
+from netns.packets import errqueue, icmp
 from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(LAN)
@@ -55,6 +55,7 @@ class TunnelSender:
                    address=f"{near.format(1)}/{prefix}")
         self.sock = self.client.socket(self.inner, socket.SOCK_DGRAM)
         self.sock.connect((far.format(1), PORT))
+        errqueue.receive_errors(self.sock)      # without it a UDP socket ignores most of them: udp(7)
 
     def send(self):
         """A datagram into the tunnel: the packet around it, and the errno of the call."""
@@ -73,6 +74,9 @@ class TunnelSender:
         first = so_error(self.sock)
         _around, refused = self.send()
         later = refused or so_error(self.sock)
+        while errqueue.pending(self.sock) is not None:
+            pass                            # room for the next cells
+        so_error(self.sock)
         return ", ".join(([f"{first} at once"] if first else []) + ([f"{later} at the next one"] if later else [])) or "nothing"
 
 
