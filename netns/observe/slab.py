@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from netns.errors import MissingOnHost
@@ -37,13 +37,6 @@ def in_use(names: Collection[str]) -> dict[str, int]:
         raise MissingOnHost(f"cannot count slab objects: {error}") from error
     rows = (line.split() for line in lines if not line.startswith(("slabinfo", "#")))
     return {name: int(active) for name, active, *_rest in rows if name in names}
-
-
-def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
-    """The caches of `before`, a result of in_use(), that have more than `by` additional objects in use, and how many. Raises
-    MissingOnHost."""
-    more = {name: count - before[name] for name, count in in_use(before).items()}
-    return {name: count for name, count in more.items() if count > by}
 
 
 def settled(names: Collection[str], quiet: float = 2, within: float = 60) -> dict[str, int]:
