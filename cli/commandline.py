@@ -221,12 +221,19 @@ def sensitivity(commands: Commands) -> None:
         is killed when a test has another outcome, a measurement that moved beyond its tolerance, other packets or counters, or no end,
         again each time that it is tried, and never without the mutant; otherwise it survived. What no test executes is not reached.
 
-        Exit status 3: the machine could not be used.""", module="cli.sensitivity", needs=(MACHINES,))
-    command.add_argument("families", metavar="FAMILY", nargs="*", help=f"of {families}; all of them without one")
+        With --tests the kernel stays as it is, and the world of each test is disturbed instead: a step is left out, an answer is another
+        one, the network loses packets. It lists the tests that pass all the same.
+
+        Exit status 3: the machine could not be used; 1: with --tests, a test stayed green.""", module="cli.sensitivity", needs=(MACHINES,))
+    command.add_argument("families", metavar="FAMILY", nargs="*",
+                         help=f"of {families}, with --tests any folder of tests/; all of them without one")
+    command.add_argument("--tests", action="store_true", help="find the tests that pass whatever is done to their world")
+    command.add_argument("--every", action="store_true", help="with --tests: go on until each assertion of a test has failed once")
     command.add_argument("-k", dest="expression", metavar="EXPR", help="only these tests, as pytest chooses them")
     command.add_argument("--functions", metavar="NAME", nargs="+", help="other functions than those in guards.toml")
     command.add_argument("--kernel", metavar="SPEC", default="6.12", help="the kernel to break (default: %(default)s)")
-    command.add_argument("--most", metavar="N", type=positive, default=400, help="mutants to try, spread evenly (default: %(default)s)")
+    command.add_argument("--most", metavar="N", type=positive,
+                         help="mutants to try, spread evenly (default: 400); with --tests, disturbances of each test (default: 60)")
     command.add_argument("--slots", metavar="N", type=positive, default=os.cpu_count(), help="machines at a time (default: one per core)")
     command.add_argument("--report", metavar="DIR", type=Path, default=Path("sensitivity-report"),
                          help="where the results go (default: %(default)s); a run that was broken off goes on from there")

@@ -6,6 +6,7 @@ from pathlib import Path
 from cli.commandline import GUARDS
 from cli.refusal import refuse, refuse_error
 from common.errors import FetchError, SpecError
+from common.project import PROJECT
 from common.status import Exit
 from common.temporary import GuardedDirectory
 from kernels.cache import Cache
@@ -16,6 +17,7 @@ from sensitivity.machine import MutantBench
 from sensitivity.page import write_page
 from sensitivity.score import checked, scores
 from sensitivity.study import AFTERWARDS, Study, console
+from sensitivity.tried import GREEN, SuiteStudy, summary, write_tried
 from vm.image import ImageError
 from vm.qemu import VMError
 
@@ -24,6 +26,37 @@ OTHERS = ["conntrack", "ipvs", "ping", "routing"]
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.every and not options.tests:
+        return refuse("--every: only with --tests")
+    if options.functions and options.tests:
+        return refuse("--functions: not with --tests")
+    return run_tests(options) if options.tests else run_mutants(options)
+
+
+def run_tests(options: argparse.Namespace) -> int:
+    """Which tests stay green whatever is done to their world?"""
+    families = sorted(each.name for each in (PROJECT / "tests").iterdir() if each.name != "harness" and any(each.glob("test_*.py")))
+    if unknown := set(options.families) - set(families):
+        return refuse(f"no family {min(unknown)}: there are {', '.join(families)}")
+    try:
+        options.report.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return refuse(f"--report {options.report}: {error.strerror}")
+    selection = [f"tests/{family}" for family in options.families or families] + (["-k", options.expression] if options.expression else [])
+    try:
+        with Cache() as cache, GuardedDirectory() as directory:
+            kernel = resolve(options.kernel, cache, offline=options.offline, mirror=options.mirror,
+                             allow_unverified=options.allow_unverified)
+            tried = SuiteStudy(kernel, Path(directory), options, selection).run()
+    except (SpecError, FetchError, ImageError, VMError, Gone, OSError) as error:
+        return refuse_error(error, options.report)
+    write_tried(options.report, kernel, tried)
+    for line in summary(tried):
+        console.print(line, markup=False, soft_wrap=True)
+    return Exit.REGRESSION if any(each.outcome == GREEN for each in tried) else Exit.OK
+
+
+def run_mutants(options: argparse.Namespace) -> int:
     guards = {family: table["functions"] for family, table in tomllib.loads(GUARDS.read_text()).items()}
     if unknown := set(options.families) - guards.keys():
         return refuse(f"no family {min(unknown)}: there are {', '.join(guards)}")

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
 
 def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay: bool) -> None:
-    """Send the node ids; then take ("run", (indexes, seed)), answered by None and then for each test, and ("symbols", None).
+    """Send the node ids; then take ("run", (indexes, seed)), answered by None and then for each test,
+    ("disturb", (index, disturbance)), and ("symbols", None).
 
     `modules_stay`: no test unloads a module, which would come back at another address.
     """
@@ -64,6 +65,13 @@ def serve(channel: "Channel", arguments: list[str], directory: str, modules_stay
             if report.when == "teardown":
                 self.measurements = [value for name, value in report.user_properties if name == "measurement"]
                 self.traffic = next((value for name, value in report.user_properties if name == "traffic"), {})
+
+        def disturb(self, session: pytest.Session, order: tuple[int, tuple[str, int, str] | None]) -> Iterator[object]:
+            """Yield what fixtures.disturbances.run() finds of a test, in a world that is disturbed as the order says, or not."""
+            from fixtures import disturbances
+            index, asked = order
+            self.outcome, self.message, self.statement = "passed", "", ""
+            yield disturbances.run(session.items[index], asked)
 
         def symbols(self, _session: pytest.Session, _argument: None) -> Iterator[bytes]:
             """/proc/kallsyms, compressed: the whole table does not fit beside the tests in a small machine."""

@@ -26,6 +26,7 @@ GONE = "machine"                            # the finding of a test that did not
 AFTERWARDS = "leftovers"                    # folder of the tests that run last
 MOST_WORK = 40.0                            # seconds of QEMU's processor time, on the unchanged kernel, for the tests of one mutant
 REHEARSALS = 2                              # unchanged runs of everything in random order, which show what moves by itself
+MUTANTS = 400                               # to try, without --most
 MUTANTS_PER_CHECK = 40                      # mutants for each additional one that changes nothing
 # For a mutant's tests (MutantBench.mutated): the first try, then the repetitions. The runs that prepare use others.
 SEEDS = (1, 2, 3)
@@ -49,7 +50,7 @@ class Study:
         for mutant in found:
             if not self.reached.get(mutant.address) and mutant.id not in ledger.verdicts:
                 ledger.add(self.verdict(mutant, "not reached"))
-        chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most)
+        chosen = spread([mutant for mutant in found if self.reached.get(mutant.address)], self.options.most or MUTANTS)
         checks = [mutant.unchanged() for mutant in chosen[::MUTANTS_PER_CHECK]]
         if absent := sorted(set(names) - {symbol.name.split(".")[0] for symbol in known.symbols}):
             console.print(f"not in this kernel, or inlined: {', '.join(absent)}", soft_wrap=True)

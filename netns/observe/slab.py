@@ -1,10 +1,12 @@
 """The number of slab objects that the kernel has in use, by cache name (slabinfo(5))."""
 
 import socket
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from netns.errors import MissingOnHost
+from netns.wait import at_least, eventually
 
 _CACHES = Path("/sys/kernel/slab")
 _INFO = Path("/proc/slabinfo")
@@ -37,8 +39,26 @@ def in_use(names: Collection[str]) -> dict[str, int]:
     return {name: int(active) for name, active, *_rest in rows if name in names}
 
 
-def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
-    """The caches of `before`, a result of in_use(), that have more than `by` additional objects in use, and how many. Raises
-    MissingOnHost."""
-    more = {name: count - before[name] for name, count in in_use(before).items()}
-    return {name: count for name, count in more.items() if count > by}
+def settled(names: Collection[str], quiet: float = 2, within: float = 60) -> dict[str, int]:
+    """The result of in_use() once it has been the same for `quiet` seconds: what earlier namespaces leave goes after some RCU grace
+    periods. Raises MissingOnHost; ExpectationFailed after `within` seconds."""
+    count, since = in_use(names), time.monotonic()
+
+    def still() -> float:
+        nonlocal count, since
+        now = in_use(names)
+        if now != count:
+            count, since = now, time.monotonic()
+        return time.monotonic() - since
+
+    eventually(f"seconds without a change of {', '.join(names)}", still, at_least(quiet), within=within, every=0.25)
+    return count
+
+
+def slopes(names: Collection[str], repeat: Callable[[int], object], times: int = 100) -> dict[str, float]:
+    """By cache, how many objects more each call of `repeat` leaves in use: repeat(count) does it `count` times. It is done once before.
+    A leak of one object each time is 1. Raises like settled()."""
+    repeat(1)
+    before = settled(names)
+    repeat(times)
+    return {name: (count - before[name]) / times for name, count in settled(names).items()}

@@ -1,7 +1,9 @@
 """Rules for system calls, and the content of their records."""
 
 import ctypes
+import shutil
 import struct
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -11,8 +13,8 @@ from netns.attempt import refused
 from netns.hosts.actor import Actor
 from netns.named import NamedList
 
-AUDIT_CAPSET = 1322
-_CAPSET = 126                               # on x86-64
+AUDIT_SYSCALL, AUDIT_CAPSET = 1300, 1322
+_CAPSET, _EXECVE = 126, 59                  # on x86-64
 _CAPABILITY_VERSION_3 = 0x20080522
 CAP_AUDIT_WRITE = 1 << 29
 
@@ -80,11 +82,19 @@ def test_exe_rule_can_be_deleted_whatever_happened_to_its_file(audit, directory,
         audit.control.delete_program_rule(_CAPSET, program)
 
 
+@pytest.mark.skipif(struct.calcsize("P") != 8, reason="needs the x86-64 number of execve(2)")
 def test_exe_rule_can_be_added_before_its_file_exists(audit, directory):
-    """Once the file exists the rule can be deleted like any other."""
-    program = directory / "program"
-    audit.control.add_program_rule(_CAPSET, program)
+    """Once the file exists it holds: its execve(2) is recorded. Then it can be deleted like any other, and nothing more is recorded."""
+    program, daemon = directory / "program", audit.daemon()
+    audit.control.add_program_rule(_EXECVE, program)
 
-    program.touch()
+    shutil.copy("/bin/sh", program)
+    subprocess.run([program, "-c", ":"], check=True)
+    audit.process().call("user", "run")
+    held = daemon.call("receive_until", "run")
+    audit.control.delete_program_rule(_EXECVE, program)
+    subprocess.run([program, "-c", ":"], check=True)
+    audit.process().call("user", "run again")
 
-    audit.control.delete_program_rule(_CAPSET, program)
+    assert [record.kind for record in held].count(AUDIT_SYSCALL) == 1
+    assert AUDIT_SYSCALL not in [record.kind for record in daemon.call("receive_until", "run again")]

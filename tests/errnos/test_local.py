@@ -105,9 +105,9 @@ def test_bind_shares_a_port_only_if_both_sockets_have_so_reuseaddr(net, family):
     assert set(seen.values()) == {None, "EADDRINUSE"}
 
 
-def test_ephemeral_ports_to_a_destination_advance_by_random_steps(net, family):
-    """One to eight steps from one port to the next (RFC 6056, 3.3.5; "tcp: add small random increments to the source
-    port")."""
+def test_ephemeral_ports_to_a_destination_advance_by_random_steps(net, family, measure):
+    """The step from one port to the next varies (RFC 6056, 3.3.5; "tcp: add small random increments to the source port"), and none comes
+    again soon (RFC 6056, 3.1)."""
     client, server = net.nodes("client", "server")
     client.pin({"net.ipv4.ip_local_port_range": "32768 60999", "net.ipv4.ip_local_reserved_ports": ""})
     with client.capture("tcp") as packets:
@@ -117,7 +117,8 @@ def test_ephemeral_ports_to_a_destination_advance_by_random_steps(net, family):
 
     ports = [packet.sport for packet in packets.sent()]
     beyond = [later - earlier for earlier, later in zip(ports, ports[1:]) if later > earlier]
-    assert len(set(beyond)) == 8
+    assert measure("errno.steps_between_ports", len(set(beyond)), "steps", tolerance=1) > 1
+    assert len(set(ports)) == 200
 
 
 def test_datagram_that_an_output_chain_drops_frees_its_send_buffer(net, family):

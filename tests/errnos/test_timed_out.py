@@ -27,7 +27,7 @@ def waits(retries, linear):
 def spacing(packets):
     """Seconds between SYNs."""
     times = [packet.time for packet in packets.sent()]
-    assert all(packet.flags == "S" for packet in packets.sent())
+    assert {packet.flags for packet in packets.sent()} == {"S"}
     return [later - earlier for earlier, later in zip(times, times[1:])]
 
 

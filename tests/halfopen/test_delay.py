@@ -15,7 +15,8 @@ pytestmark = pytest.mark.topology(LAN)
 
 
 def test_ack_of_a_syn_ack_is_delayed_by_at_most_200_ms(service, check, clock, measure):
-    """Then the connection is like any other: the application accepts it."""
+    """But by 40 ms (TCP_DELACK_MIN), the time that a check has for its RST. Then the connection is like any other: the application
+    accepts it."""
     clock.align(0.2)
     with service.client.capture("tcp") as packets:
         conn = check.open(service)
@@ -23,7 +24,8 @@ def test_ack_of_a_syn_ack_is_delayed_by_at_most_200_ms(service, check, clock, me
 
     _syn, answer, ack = packets.exactly(3)
     assert ack.flags == "A"
-    assert measure("halfopen.ack_held_back", ack.time - answer.time, "s", timer_slack(0.2)) == approx_timer(0.2)
+    held = measure("halfopen.ack_held_back", ack.time - answer.time, "s", timer_slack(0.2))
+    assert approx_timer(0.04).least <= held <= approx_timer(0.2).most
     deliver(conn, service.accept(), 1000)
 
 
@@ -85,4 +87,5 @@ def test_ack_is_delayed_by_at_most_200_ms_on_a_slow_path(service, clock, measure
     sent = packets.sent()
     held = NamedList("delays of the ACKs sent by server", (
         sent.which("after a segment", lambda ack, when=when: ack.time > when)[0].time - when for when in segments[:-1])).some()
-    assert measure("halfopen.ack_held_back_at_most", max(held), "s", timer_slack(0.2)) == approx_timer(0.2)
+    assert approx_timer(0.04).least <= max(held)
+    assert measure("halfopen.ack_held_back_at_most", max(held), "s", timer_slack(0.2)) <= approx_timer(0.2).most

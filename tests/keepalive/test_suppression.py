@@ -28,7 +28,7 @@ def test_no_probe_while_data_is_in_flight(net, family):
                       lambda seen: len(seen.probes()) >= 2 and len(from_port(seen, busy)) >= 3, within=20)
 
     assert {probe.sport for probe in packets.probes()} == {idle.getsockname()[1]}
-    assert all(packet.length == 1 for packet in from_port(packets, busy))
+    assert {packet.length for packet in from_port(packets, busy)} == {1}
 
 
 def test_no_keepalive_probe_while_the_peers_window_is_closed(net, family):

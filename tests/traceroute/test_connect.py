@@ -30,7 +30,7 @@ def test_time_exceeded_ends_connect_with_ehostunreach(net, family, short_lived, 
         outcome = attempt(conn, target, way)
 
     assert outcome.error == "EHOSTUNREACH"
-    assert measure(f"traceroute.connect_expired.{way}", outcome.seconds, "s", timer_slack(0)) < 0.5
+    assert 0.01 <= measure(f"traceroute.connect_expired.{way}", outcome.seconds, "s", timer_slack(0)) < 0.5
     assert len(packets.sent()) == 1
 
 
