@@ -72,7 +72,7 @@ def repository(place, first_bad, marks=None, conflict=False):
 
 def looked_at(place):
     """What a user sees of the repository."""
-    asked = ("status --porcelain --branch", "for-each-ref", "stash list", "worktree list", "rev-parse HEAD")
+    asked = ("status --porcelain --branch", "for-each-ref", "stash list", "worktree list --porcelain", "rev-parse HEAD")
     return [git(place, *words.split()) for words in asked]
 
 
