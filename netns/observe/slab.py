@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from netns.errors import MissingOnHost
@@ -39,9 +39,16 @@ def in_use(names: Collection[str]) -> dict[str, int]:
     return {name: int(active) for name, active, *_rest in rows if name in names}
 
 
+def grown(before: Mapping[str, int], by: int = 0) -> dict[str, int]:
+    """The caches of `before`, a result of in_use(), that have more than `by` additional objects in use, and how many. Raises
+    MissingOnHost."""
+    more = {name: count - before[name] for name, count in in_use(before).items()}
+    return {name: count for name, count in more.items() if count > by}
+
+
 def settled(names: Collection[str], quiet: float = 2, within: float = 60) -> dict[str, int]:
     """The result of in_use() once it has been the same for `quiet` seconds: what earlier namespaces leave goes after some RCU grace
-    periods. Raises MissingOnHost; ExpectationFailed after `within` seconds."""
+    periods. Caches of common sizes (unnamed()) never come to rest. Raises MissingOnHost; ExpectationFailed after `within` seconds."""
     count, since = in_use(names), time.monotonic()
 
     def still() -> float:
@@ -51,7 +58,7 @@ def settled(names: Collection[str], quiet: float = 2, within: float = 60) -> dic
             count, since = now, time.monotonic()
         return time.monotonic() - since
 
-    eventually(f"seconds without a change of {', '.join(names)}", still, at_least(quiet), within=within, every=0.25)
+    eventually("seconds without a change of slab caches", still, at_least(quiet), within=within, every=0.25)
     return count
 
 
@@ -61,4 +68,4 @@ def slopes(names: Collection[str], repeat: Callable[[int], object], times: int =
     repeat(1)
     before = settled(names)
     repeat(times)
-    return {name: (count - before[name]) / times for name, count in settled(names).items()}
+    return {name: (count - before.get(name, 0)) / times for name, count in settled(names).items()}
