@@ -1,5 +1,6 @@
 """What no test looks for and every test would notice: warnings of the kernel, and registers that no processor has."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -43,7 +44,7 @@ WRITTEN = [name for name in POSSIBLE if name[0].isdigit()]
 
 def end_of(lines):
     """How a machine has ended whose console ends so."""
-    return ending(SimpleNamespace(console_tail=lambda _most: lines, complaint=lambda: "status 0"), None)
+    return ending(SimpleNamespace(console_tail=lambda _most: lines, complaint=lambda: "status 0", directory=Path(__file__).parent), None)
 
 
 @pytest.mark.parametrize("kernel", POSSIBLE)

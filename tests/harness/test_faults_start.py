@@ -101,7 +101,7 @@ def test_full_cache_is_one_line(tmp_path, size, reason):
     spec = str(image_of(KERNEL))
     session = run(tmp_path, CASE, kernels=[spec], prefix=ON_A_SMALL_DISK, KDRIFT_CACHE=str(disk), DISK=str(disk), SIZE=size)
 
-    assert session.status == NOT_BOOTED
+    assert session.status == LOST
     (kernel,) = session.results["kernels"]
     assert reason in kernel["error"]
     assert "\n" not in kernel["error"]
@@ -121,4 +121,4 @@ def test_full_temporary_directory_is_one_line(tmp_path):
     disk = tmp_path / "tmp"
     session = run(tmp_path, CASE, prefix=ON_A_SMALL_DISK, DISK=str(disk), SIZE="64k")
     assert session.status == LOST
-    assert session.output.splitlines()[0] == "Exit: cannot prepare the session: [Errno 28] No space left on device"
+    assert session.output.splitlines()[0] == f"ERROR: {disk}: No space left on device"

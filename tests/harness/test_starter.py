@@ -145,5 +145,5 @@ def test_bisect_names_the_compilers_packages_that_are_missing(started, capsys, o
 
 
 def test_all_that_commands_need_can_be_installed(starter):
-    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.COMMAND, commandline.SELFTEST, commandline.VAGRANT,
+    assert set(starter.PROGRAMS) == {commandline.MACHINES, commandline.COMMAND, commandline.CODE, commandline.SELFTEST, commandline.VAGRANT,
                                      commandline.GIT, commandline.BUILD, commandline.SOURCE}
