@@ -72,6 +72,7 @@ def test_random_ports_are_not_those_of_the_clients(net, family, word):
     assert 0 not in distances and len(distances) > 1
 
 
+@pytest.mark.virtual_clock("takes 14 s")
 def test_connection_that_finds_no_port_is_dropped_and_the_client_times_out(net, family, clock, measure):
     """A range of two ports serves two connections to one destination, and any number of destinations. The third's SYNs are dropped
     without an answer: with tcp_syn_retries=1 connect() gives up after 3 s. Once the entry of a reset connection has ended (10 s,

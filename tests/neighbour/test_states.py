@@ -77,6 +77,7 @@ def test_unused_neighbour_is_stale_after_15_to_45_s(sender, clock):
     assert sender.state() == "STALE"
 
 
+@pytest.mark.virtual_clock("takes 5 s")
 def test_stale_neighbour_gets_the_packet_at_once_and_is_probed_after_5_s(sender, clock, measure):
     """DELAY for delay_first_probe_time, then one unicast probe, and the answer makes it REACHABLE (RFC 4861, 7.3.2 and 7.3.3)."""
     sender.stale()
@@ -110,6 +111,7 @@ def test_acknowledged_data_confirms_a_neighbour_without_a_probe(net, family, clo
     assert state(client, server.address(family)) == "REACHABLE"
 
 
+@pytest.mark.virtual_clock("takes 8 s")
 def test_silent_neighbour_fails_after_5_s_and_three_probes(sender, clock):
     """Unicast solicitations one second apart (ucast_solicit 3, retrans_time 1 s: RFC 4861, 7.3.3); then FAILED, and the next packet begins
     anew with one to all."""
@@ -168,6 +170,7 @@ def test_full_queue_drops_the_oldest_packets(sender, measure):
     assert arrived == list(range(30 - len(arrived), 30))
 
 
+@pytest.mark.virtual_clock("takes 18 s")
 def test_permanent_neighbour_is_never_asked_for(sender, clock):
     """ip-neighbour(8), nud permanent: no solicitation, before or after the packets, whatever answers."""
     set_entry(sender.client, sender.address, sender.server.interfaces["client"].mac, "permanent", DEVICE)

@@ -29,6 +29,7 @@ def own(gate):
     return gate.client.address(gate.family)
 
 
+@pytest.mark.virtual_clock("takes 4 s")
 def test_element_ends_after_its_timeout(gate, clock):
     """What the set says of its elements; a longer one of an element's own counts instead. Nothing wakes up at that moment: the next packet
     sees it (nft(8), timeout)."""
@@ -46,6 +47,7 @@ def test_element_ends_after_its_timeout(gate, clock):
     assert open_to() == [1, 1]
 
 
+@pytest.mark.virtual_clock("takes 5 s")
 def test_update_renews_a_timeout_and_add_does_not(gate, clock):
     """nft(8), Set statement: "update" refreshes the element with each packet, "add" leaves it as it is. Two sources send once a second."""
     gate.run("add set {table} added { type {type}; size 100; flags dynamic,timeout; timeout 3s; }",
@@ -75,6 +77,7 @@ def test_full_dynamic_set_takes_no_more_and_its_rule_does_not_match(gate):
     assert [gate.passed(COUNTED, source=(address, 0)) for address in (*sources, sources[0])] == [1, 1, 0, 1]
 
 
+@pytest.mark.virtual_clock("takes 4 s")
 def test_expired_elements_make_room_in_a_full_set(gate, clock):
     """The garbage collector frees them once in a gc-interval (nft(8)), here of a second, or when an idle machine wakes up, so that a flood
     fills a set for a while only."""
@@ -87,6 +90,7 @@ def test_expired_elements_make_room_in_a_full_set(gate, clock):
     eventually("datagrams of a third source that pass", lambda: gate.passed(COUNTED, source=(sources[2], 0)), 1, within=3)
 
 
+@pytest.mark.virtual_clock("takes 6 s")
 def test_element_is_renewed_by_a_transaction_that_deletes_and_adds_it(gate, clock):
     """The way to set a new timeout on any kernel, without a moment in which the element is missing (cs-firewall-bouncer #509)."""
     gate.run("add set {table} banned { type {type}; flags timeout; }", f"add element {{table}} banned {{ {own(gate)} timeout 3s }}")
@@ -100,6 +104,7 @@ def test_element_is_renewed_by_a_transaction_that_deletes_and_adds_it(gate, cloc
     assert gate.passed(BLOCKED) == 1
 
 
+@pytest.mark.virtual_clock("takes 11 s")
 def test_element_that_is_added_again_gets_the_new_timeout(gate, clock):
     """Since "netfilter: nf_tables: set element timeout update support"; earlier kernels leave it as it was, without an error
     (cs-firewall-bouncer #509)."""

@@ -33,6 +33,7 @@ def iptables(host, family, flavour, *rules):
             raise missing_feature(f"{flavour} does not support {rule}", error) from error
 
 
+@pytest.mark.virtual_clock("takes 5 s")
 def test_limit_lets_its_burst_through_and_then_its_rate(gate, clock, measure):
     """nft(8), limit: 5 packets at once; within the next second, at 10 a second, ten more, of which the burst is the most that waits."""
     gate.rules("udp dport 7000 limit rate 10/second burst 5 packets accept", "udp dport 7000 drop")
@@ -219,6 +220,7 @@ def test_targets_and_matches_of_iptables_work_in_both_families(net, family, flav
 
 
 @BOTH
+@pytest.mark.virtual_clock("takes 11 s")
 def test_recent_matches_sources_that_came_often_enough(net, family, clock, flavour):
     """iptables-extensions(8), recent: --update --seconds 10 --hitcount 3 drops from the third packet on; 10 s without any lets the
     source in again, as for brute force against ssh."""
@@ -247,6 +249,7 @@ def test_hashlimit_keeps_a_bucket_for_each_source(net, family, flavour):
 
 
 @BOTH
+@pytest.mark.virtual_clock("takes 6 s")
 def test_ipset_ends_its_elements_and_counts_down(net, family, clock, flavour):
     """ipset(8), timeout: an element leaves the set by itself; -exist with a new timeout renews it; the SET target adds sources."""
     client, server = net.nodes("client", "server")

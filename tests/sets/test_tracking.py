@@ -23,6 +23,7 @@ def l3(family):
     return "ip" if family == V4 else "ip6"
 
 
+@pytest.mark.virtual_clock("takes 5 s")
 def test_rule_gives_a_flow_timeouts_of_its_own(net, family, clock):
     """nft(8), ct timeout: 7 s until it is answered, 9 s from then on, once it has lasted for 2 s; other flows keep those of the sysctls."""
     client, router, server = net.nodes("client", "router", "server")
