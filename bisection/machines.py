@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from common.errors import FetchError, NoSpaceError, SpecError, is_full, trouble_of
+from common.threads import Ahead
 from kernels.cache import Cache, sha256_of
 from kernels.extract import Kernel
 from report.results import TestResult
@@ -37,8 +38,7 @@ class Machines:
         self._benches: dict[str, Attempts] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._caches = ExitStack()          # kernels are in use, and not pruned, until the end
-        self._ahead: threading.Thread | None = None
-        self._wanted: list[str] = []
+        self._ahead = Ahead(self.kernel, (Unusable, FetchError, OSError))
 
     def kernel(self, spec: str) -> Kernel:
         """The kernel, fetched. Raises Unusable, NoSpaceError."""
@@ -66,10 +66,7 @@ class Machines:
 
     def ahead(self, specs: list[str]) -> None:
         """Fetch these meanwhile, one after the other, instead of what was wanted before."""
-        self._wanted = specs
-        if specs and not (self._ahead and self._ahead.is_alive()):
-            self._ahead = threading.Thread(target=self._fetch_ahead, daemon=True)
-            self._ahead.start()
+        self._ahead.want(specs)
 
     def keep(self, specs: Collection[str]) -> None:
         """Remove the machines of all other kernels."""
@@ -79,18 +76,11 @@ class Machines:
 
     def end(self) -> None:
         """Kill all machines; attempts end with KeyboardInterrupt."""
-        self.over, self._wanted = True, []
+        self.over = True
+        self._ahead.want([])
         for bench in list(self._benches.values()):
             bench.end()
         self._caches.close()
-
-    def _fetch_ahead(self) -> None:
-        while self._wanted:
-            spec = self._wanted.pop(0)
-            try:
-                self.kernel(spec)
-            except (Unusable, FetchError, OSError):
-                pass                        # whoever needs it will say so
 
     def _place(self, spec: str) -> Path:
         return self.directory / f"{abs(hash(spec)):x}"

@@ -1,6 +1,4 @@
 """The folders of `./kdrift run --bug-report`: one for each result that failed, crashed, or has a known issue."""
-import hashlib
-import re
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,7 +13,7 @@ from report.results import KernelResult, Run, TestResult
 from report.signature import general
 from reproduce import text
 from reproduce.evidence import clean, write_evidence
-from reproduce.folder import REPORTED
+from reproduce.folder import REPORTED, finish, plain_folder_name
 from reproduce.leaks import Private
 from vm.command import ERRORS, OUTPUT
 
@@ -45,7 +43,7 @@ class Bugs:
 
     def _folder(self, run: CommandRun, test: TestResult, kernel: KernelResult, source: Kernel | None, kernels: Sequence[KernelResult],
                 record: Run) -> str:
-        place = self.directory / re.sub(r"[^\w.]+", "-", f"{test.id}-on-{kernel.label}").strip("-")[:200]
+        place = self.directory / plain_folder_name(test.id, kernel.label)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         test.promise = test.promise or f"`{shlex.join(run.task.words)}` reports `{test.id.partition('::')[2]}` as passed."
@@ -59,12 +57,7 @@ class Bugs:
         how = f"```\ntar -xp --keep-directory-symlink -C / -f {FILES}   # as root, in a machine that may be thrown away\nsh {SCRIPT}\n```"
         how += f"\n\nTried in new machines: {'; '.join(verified)}."
         (place / "report.md").write_text(text.report(test, kernel, source, kernels, None, {}, how=how))
-        if leaks := self.private.found_in(place):
-            (place / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
-            return f"{place}: NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
-        sums = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(place.iterdir())]
-        (place / "SHA256SUMS").write_text("".join(sums))
-        return f"{place}: {'; '.join(verified)}"
+        return f"{place}: {finish(place, self.private) or '; '.join(verified)}"
 
     def _verified(self, run: CommandRun, test: TestResult, kernel: KernelResult) -> list[str]:
         """In words, how often the failure comes again, and whether the good kernel lacks it."""

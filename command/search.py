@@ -3,14 +3,15 @@ import argparse
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from copy import copy
 
 from bisection.machines import Unusable
 from command.files import Account
 from command.results import results_of
 from command.session import CommandSession, Task
-from common.errors import FetchError, SpecError
+from common.errors import FetchError, SpecError, trouble_of
+from common.threads import Ahead
 from kernels.cache import Cache
 from kernels.extract import Kernel
 from report.results import TestResult
@@ -30,8 +31,7 @@ class CommandMachines:
         self.over = False
         self._running: set[CommandSession] = set()
         self._caches = ExitStack()          # kernels are in use, and not pruned, until the end
-        self._ahead: threading.Thread | None = None
-        self._wanted: list[str] = []
+        self._ahead = Ahead(self._fetched, (SpecError, FetchError, OSError))
 
     def attempt(self, spec: str, seed: int) -> TestResult:
         """What becomes of the result. Raises Unusable, and KeyboardInterrupt after end()."""
@@ -43,7 +43,7 @@ class CommandMachines:
         options = copy(self.options)
         options.seed, options.slots = seed, 1
         try:
-            run = KernelRun("0", spec, spec, self.resolve(spec, self._caches.enter_context(Cache(say=lambda line: None))))
+            run = KernelRun("0", spec, spec, self._fetched(spec))
             with CommandSession(options, [run], self.owner, self.environment, quiet=True) as session:
                 self._running.add(session)
                 try:
@@ -51,7 +51,7 @@ class CommandMachines:
                 finally:
                     self._running.discard(session)
         except (SpecError, FetchError) as error:
-            raise Unusable(_first_line(error)) from None
+            raise Unusable(trouble_of(error)) from None
         if self.over:
             raise KeyboardInterrupt
         if run.error:
@@ -60,25 +60,21 @@ class CommandMachines:
 
     def ahead(self, specs: list[str]) -> None:
         """Fetch these meanwhile, one after the other, instead of what was wanted before."""
-        self._wanted = specs
-        if specs and not (self._ahead and self._ahead.is_alive()):
-            self._ahead = threading.Thread(target=self._fetch_ahead, daemon=True)
-            self._ahead.start()
+        self._ahead.want(specs)
 
     def keep(self, specs: Collection[str]) -> None:
         """Every kernel's saved state stays in the cache, for what is run there next."""
 
     def end(self) -> None:
         """End all machines; attempts end with KeyboardInterrupt."""
-        self.over, self._wanted = True, []
+        self.over = True
+        self._ahead.want([])
         for session in list(self._running):
             session.end()
         self._caches.close()
 
-    def _fetch_ahead(self) -> None:
-        while self._wanted:
-            with suppress(SpecError, FetchError, OSError):      # whoever needs it will say so
-                self.resolve(self._wanted.pop(0), self._caches.enter_context(Cache(say=lambda line: None)))
+    def _fetched(self, spec: str) -> Kernel:
+        return self.resolve(spec, self._caches.enter_context(Cache(say=lambda line: None)))
 
 
 class CommandBench:
@@ -111,7 +107,3 @@ def _others(tests: Collection[str]) -> str:
     """Some of the results that there are."""
     names = [test.partition("::")[2] for test in tests]
     return f"; there are: {', '.join(names[:5])}" if names else ""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

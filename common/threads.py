@@ -1,6 +1,8 @@
-"""Threads that do one work for many, side by side."""
+"""Threads that do one work for many: side by side, or ahead of who needs it."""
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from typing import TypeVar
 
 Key = TypeVar("Key")
@@ -19,3 +21,25 @@ def side_by_side(work: Callable[[Key], Answer], keys: Sequence[Key], threads: in
             pool.shutdown(wait=False, cancel_futures=True)
             end()
             raise
+
+
+class Ahead:
+    """Does one work for names that will be wanted, one after the other, in a thread of its own. `work` says itself what is wrong to
+    whoever needs the name; errors of these classes are not noticed here."""
+
+    def __init__(self, work: Callable[[str], object], unnoticed: tuple[type[Exception], ...]) -> None:
+        self._work, self._unnoticed = work, unnoticed
+        self._thread: threading.Thread | None = None
+        self._wanted: list[str] = []
+
+    def want(self, names: list[str]) -> None:
+        """These, instead of what was wanted before."""
+        self._wanted = names
+        if names and not (self._thread and self._thread.is_alive()):
+            self._thread = threading.Thread(target=self._run, daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while self._wanted:
+            with suppress(*self._unnoticed):
+                self._work(self._wanted.pop(0))

@@ -89,7 +89,7 @@ def write_folder(directory: Path, test: TestResult, kernel: KernelResult, manife
             (directory / f"transcript-{role}.txt").write_text(clean(each.transcript))
     replayed = _replay(directory / "replay")
     (directory / "report.md").write_text(text.report(test, kernel, source, others, case, visits, why, replayed))
-    if unfinished := _finish(directory, settings.private):
+    if unfinished := finish(directory, settings.private):
         return unfinished
     found = text.verdict_line(visits) or f"no standalone case: {why}"
     return f"{found}; no setup.sh: {no_setup}" if no_setup else found
@@ -99,10 +99,11 @@ def add_text(directory: Path, name: str, words: str, private: Private) -> str:
     """Write one more file into a finished folder.  Returns what must be removed from the folder before it is sent, in a line."""
     (directory / name).write_text(clean(words))
     (directory / SUMS).unlink(missing_ok=True)
-    return _finish(directory, private)
+    return finish(directory, private)
 
 
-def _finish(directory: Path, private: Private) -> str:
+def finish(directory: Path, private: Private) -> str:
+    """Write the checksums; or what must be removed from the folder before it is sent, and return it in a line."""
     if leaks := private.found_in(directory):
         (directory / "NOT-FINISHED").write_text("Remove these before you send the folder:\n" + "\n".join(leaks) + "\n")
         return f"NOT FINISHED: it contains {len(leaks)} names or addresses of this machine, see NOT-FINISHED"
@@ -113,7 +114,12 @@ def _finish(directory: Path, private: Private) -> str:
 
 
 def folder_name(test: str, label: str) -> str:
-    name = "-".join((*Path(test.partition("::")[0]).with_suffix("").parts[1:], test.rpartition("::")[2].removeprefix("test_")))
+    return plain_folder_name("-".join((*Path(test.partition("::")[0]).with_suffix("").parts[1:],
+                                       test.rpartition("::")[2].removeprefix("test_"))), label)
+
+
+def plain_folder_name(name: str, label: str) -> str:
+    """Of a result of this name on the kernel with this label, without what a shell or a file system would take for something else."""
     return re.sub(r"[^\w.]+", "-", f"{name}-on-{label}").strip("-")[:200]
 
 

@@ -5,7 +5,6 @@ import json
 import queue
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from common.project import PROJECT
+from common.threads import side_by_side
 from kernels.extract import Kernel
 from report.results import write_whole
 from rerun.attempts import Collected, prepare_booted
@@ -97,13 +97,9 @@ class SuiteStudy:
         for each in functions.items():
             if each[0] not in known:
                 waiting.put(each)
-        with ThreadPoolExecutor(self.options.slots) as pool:
-            try:
-                for done in [pool.submit(self._work, waiting, tried) for _slot in range(self.options.slots)]:
-                    done.result()
-            except BaseException:
-                self.bench.end()
-                raise
+        slots = range(self.options.slots)
+        for _done in side_by_side(lambda _slot: self._work(waiting, tried), slots, len(slots), self.bench.end):
+            pass
         return [tried[name] for name in functions]
 
     def _prepare(self) -> None:

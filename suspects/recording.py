@@ -2,10 +2,10 @@
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from common.errors import FetchError
+from common.threads import side_by_side
 from kernels.extract import Kernel
 from rerun.conversation import Gone
 from sensitivity.gdb import GdbError
@@ -28,7 +28,7 @@ class NotRecorded(FetchError):
 
 
 def record_executed(kernel: Kernel, tests: Sequence[str], directory: Path, slots: int = 1, devices: Sequence[str] = (),
-           say: Callable[[str], None] = lambda line: None) -> Recorded:
+                    say: Callable[[str], None] = lambda line: None) -> Recorded:
     """What the tests execute of net/ and kernel/audit* on a kernel: from the cache, else recorded in machines below `directory`.
 
     Raises NotRecorded, CannotCompare.
@@ -62,15 +62,8 @@ def _covered(bench: MutantBench, functions: Mapping[int, tuple[Symbol, FunctionN
                 for index, seen, addresses in bench.coverage(symbols, tests, again=1)}
 
     everything = range(len(bench.tests))
-    with ThreadPoolExecutor(slots) as pool:
-        parts: list[Future[dict[int, tuple[str, set[FunctionName]]]]] = [
-            pool.submit(part, everything[number::slots]) for number in range(slots) if everything[number::slots]]
-        try:
-            return {index: each for done in parts for index, each in done.result().items()}
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            bench.end()
-            raise
+    shares = [everything[number::slots] for number in range(min(slots, len(everything)))]
+    return {index: each for _share, done in side_by_side(part, shares, slots, bench.end) for index, each in done.items()}
 
 
 def watched(listing: str, kernel: Kernel) -> dict[int, tuple[Symbol, FunctionName]]:

@@ -84,8 +84,21 @@ def expiry(host: Host, family: socket.AddressFamily, seconds: int) -> Iterator[N
 
 def learned(host: Host, destination: str) -> int:
     """The path MTU in bytes that a new UDP socket goes by: IP_MTU, IPV6_MTU. Much cheaper than path(). Raises OSError."""
-    family = socket.AF_INET6 if ":" in destination else socket.AF_INET
-    level, option = (socket.IPPROTO_IPV6, 24) if family == socket.AF_INET6 else (socket.IPPROTO_IP, 14)
-    with host.socket(family, socket.SOCK_DGRAM) as sock:
-        sock.connect((destination, 9))
-        return sock.getsockopt(level, option)
+    with host.socket(socket.AF_INET6 if ":" in destination else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return of_new_peer(sock, destination)
+
+
+def of_new_peer(sock: socket.socket, destination: str) -> int:
+    """Connect a UDP socket to the destination; see of_socket()."""
+    sock.connect((destination, 9))
+    return of_socket(sock)
+
+
+def of_socket(sock: socket.socket) -> int:
+    """The path MTU in bytes that a connected socket goes by: IP_MTU, IPV6_MTU (ip(7), ipv6(7)). Raises OSError."""
+    return sock.getsockopt(*(socket.IPPROTO_IPV6, 24) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, 14))
+
+
+def never_fragment(sock: socket.socket) -> None:
+    """Refuse what exceeds the path MTU: IP_PMTUDISC_DO of IP_MTU_DISCOVER or IPV6_MTU_DISCOVER (ip(7), ipv6(7))."""
+    sock.setsockopt(*(socket.IPPROTO_IPV6, 23) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, 10), 2)

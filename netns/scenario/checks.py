@@ -1,13 +1,12 @@
 """What no kernel may do, whatever a scenario asks for: checked in the guest, where the hosts still are."""
 
-import time
-
-from netns.errors import MissingFeature
+from netns.errors import ExpectationFailed, MissingFeature
 from netns.hosts import namespace_count
 from netns.hosts.namespace import NetworkNamespace
 from netns.hosts.topology import Network
 from netns.observe import accounting
 from netns.observe.bystander import Bystander
+from netns.wait import eventually
 
 _LONGEST = 60.0                             # seconds until a namespace is gone
 _EVERY = 0.1
@@ -23,12 +22,10 @@ def violations(network: Network, bystander: Bystander) -> list[tuple[str, str]]:
 def remaining() -> list[tuple[str, str]]:
     """Namespaces that the kernel has not removed a minute after their last user was gone; see violations(). Nothing where they cannot be
     counted."""
-    until = time.monotonic() + _LONGEST
     try:
-        while not namespace_count.at_most(NetworkNamespace.held):
-            if time.monotonic() > until:
-                return [("namespaces", "are left")]
-            time.sleep(_EVERY)
+        eventually("whether they are gone", lambda: namespace_count.at_most(NetworkNamespace.held), within=_LONGEST, every=_EVERY)
+    except ExpectationFailed:
+        return [("namespaces", "are left")]
     except MissingFeature:
         pass
     return []

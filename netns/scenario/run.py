@@ -10,6 +10,7 @@ from netns.netlink import routes
 from netns.netlink.conntrack import Tracker
 from netns.observe.footprint import unread
 from netns.observe.kmsg import KernelLog
+from netns.packets import pmtu
 from netns.scenario.steps import Stage
 from netns.traffic.tcp import tcp_info
 
@@ -18,7 +19,6 @@ _FAMILY = {"ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 TCP_INFO = ("state", "ca_state", "retransmits", "probes", "backoff", "options", "snd_wscale", "rcv_wscale", "snd_mss", "rcv_mss",
             "unacked", "sacked", "lost", "retrans", "pmtu", "rcv_ssthresh", "snd_ssthresh", "snd_cwnd", "advmss", "reordering",
             "rcv_space", "total_retrans", "mtu")
-_IP_MTU, _IPV6_MTU = 14, 24
 # Steps without which the main table stays as it was: to list it takes a tenth of a scenario's time.
 _ROUTING = {"route", "address", "link"}
 
@@ -62,8 +62,7 @@ def _left(host: Host, sock: socket.socket, family: int) -> dict:
                 found[name] = getattr(info, name)
             except MissingFeature:
                 continue
-    level, number = (socket.IPPROTO_IP, _IP_MTU) if family == socket.AF_INET else (socket.IPPROTO_IPV6, _IPV6_MTU)
-    found["mtu"] = _outcome(lambda: sock.getsockopt(level, number))
+    found["mtu"] = _outcome(lambda: pmtu.of_socket(sock))
     return found
 
 

@@ -10,7 +10,7 @@ from fixtures.topologies import ROUTED
 from netns import Link, Route, Topology, deliver, listen
 from netns.attempt import refused
 from netns.netlink import conntrack
-from netns.packets import segment
+from netns.packets import pmtu, segment
 from netns.traffic.closing import fence
 
 pytestmark = pytest.mark.topology(INSIDE)
@@ -160,8 +160,7 @@ def test_client_behind_nat_learns_the_path_mtu_beyond_it(net, family):
     client, router, server = net.nodes("client", "router", "server")
     translate(router, family, "postrouting oifname to-far-router masquerade")
     ours = client.socket(family, socket.SOCK_DGRAM)
-    level, discover, mtu, do = (socket.IPPROTO_IP, 10, 14, 2) if family == V4 else (socket.IPPROTO_IPV6, 23, 24, 2)
-    ours.setsockopt(level, discover, do)
+    pmtu.never_fragment(ours)
     ours.connect((server.address(family), PORT))
     with client.capture("icmp" if family == V4 else "icmpv6") as packets:
         ours.send(bytes(1452))
@@ -169,10 +168,10 @@ def test_client_behind_nat_learns_the_path_mtu_beyond_it(net, family):
 
     with refused("EMSGSIZE", "a datagram larger than the path"):
         ours.send(bytes(1452))
-    assert ours.getsockopt(level, mtu) == 1400
+    assert pmtu.of_socket(ours) == 1400
     router_socket = router.socket(family, socket.SOCK_DGRAM)
     router_socket.connect((server.address(family), PORT))
-    assert router_socket.getsockopt(level, mtu) == 1500
+    assert pmtu.of_socket(router_socket) == 1500
 
 
 def test_fragments_are_translated_as_one_datagram(net, family):

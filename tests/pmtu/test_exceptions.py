@@ -92,7 +92,7 @@ def test_exception_is_removed_when_the_gateway_is_unreachable(net, family):
         udp.connect((server.address(family), 9))
         eventually("outcome of client's send()", lambda: errno_of(udp.send, b"x"), "EHOSTUNREACH", within=10)
     with client.socket(family, socket.SOCK_DGRAM) as udp:
-        assert path_mtu(udp, family, server.address(family)) == 1500
+        assert pmtu.of_new_peer(udp, server.address(family)) == 1500
 
 
 def test_mtu_below_the_minimum_is_raised_and_locked_over_ipv4_and_ignored_over_ipv6(net, family):
@@ -213,19 +213,12 @@ def test_number_of_exceptions_is_bounded_and_a_flush_removes_all(net, family, me
         # Wait only for the last one.
         icmp.send_too_big(router, client, 1300, quoted, confirm=destination == destinations[-1])
 
-    kept = sum(path_mtu(udp, family, destination) == 1300 for destination in destinations)
+    kept = sum(pmtu.of_new_peer(udp, destination) == 1300 for destination in destinations)
     client.run(["ip", FLAG[family], "route", "flush", "cache"])
 
     measure(f"pmtu.exceptions_kept_of_{count}", kept, "exceptions", tolerance=count / 10)
     assert kept == count if count < 1000 else count / 20 < kept < count, kept
-    assert {path_mtu(udp, family, destination) for destination in destinations[::10]} == {1500}
-
-
-def path_mtu(udp, family, destination):
-    """IP_MTU or IPV6_MTU of the socket after connect() to the destination (ip(7), ipv6(7))."""
-    udp.connect((destination, 9))
-    level, option = (socket.IPPROTO_IP, 14) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 24)
-    return udp.getsockopt(level, option)
+    assert {pmtu.of_new_peer(udp, destination) for destination in destinations[::10]} == {1500}
 
 
 def test_redirect_and_path_mtu_of_one_destination_coexist(net):

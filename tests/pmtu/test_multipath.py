@@ -50,16 +50,10 @@ def test_icmp_error_about_a_multipath_flow_creates_an_exception_that_the_flow_us
             udp.bind((source, 0))
             port = udp.getsockname()[1]
             used.add(pmtu.path(client, SERVICE[family], "from", source, "ipproto", "udp", "sport", str(port), "dport", "9").via)
-            path_mtu(udp, family)
+            pmtu.of_new_peer(udp, SERVICE[family])
             icmp.send_too_big(net["upper"], client, 1300, icmp.udp_quote(source, port, SERVICE[family], 9))
-            learned.append(path_mtu(udp, family))
+            learned.append(pmtu.of_new_peer(udp, SERVICE[family]))
 
     assert len(used) == 2
     # The number of those that do not learn varies.
     assert set(learned) == {1300}
-
-
-def path_mtu(udp, family):
-    """IP_MTU or IPV6_MTU of the socket after connect() to the service (ip(7), ipv6(7))."""
-    udp.connect((SERVICE[family], 9))
-    return udp.getsockopt(socket.IPPROTO_IP, 14) if family == socket.AF_INET else udp.getsockopt(socket.IPPROTO_IPV6, 24)

@@ -11,6 +11,7 @@ from fixtures.topologies import NARROW, ROUTED
 from netns import deliver, listen
 from netns.attempt import refused
 from netns.netlink import conntrack
+from netns.packets import pmtu
 
 pytestmark = pytest.mark.topology(ROUTED)
 
@@ -175,8 +176,7 @@ def test_datagram_too_big_for_an_offloaded_flow_is_answered(net, family):
     client, router, server = net.nodes("client", "router", "server")
     fast = FastPath(router)
     ours, theirs = client.socket(family, socket.SOCK_DGRAM), inbox(server, family, PORT)
-    level, discover, mtu = (socket.IPPROTO_IP, 10, 14) if family == V4 else (socket.IPPROTO_IPV6, 23, 24)
-    ours.setsockopt(level, discover, 2)
+    pmtu.never_fragment(ours)
     ours.settimeout(5)
     ours.connect((server.address(family), PORT))
     for _ in range(3):
@@ -193,7 +193,7 @@ def test_datagram_too_big_for_an_offloaded_flow_is_answered(net, family):
 
     with refused("EMSGSIZE", "a datagram larger than the path"):
         ours.send(bytes(1452))
-    assert ours.getsockopt(level, mtu) == 1400
+    assert pmtu.of_socket(ours) == 1400
 
 
 def test_offloaded_flow_goes_to_the_neighbours_new_mac(net, family):
